@@ -1,0 +1,1 @@
+"""PostgreSQL and nothing else: plans, drivers, pools, scope, settings, the embedded server."""

@@ -1,0 +1,199 @@
+"""
+The sync driver and the async driver: a pool each, and the four actions of the conductor.
+
+Both speak psycopg's pipeline mode: all statements of an exchange leave before the first answer
+is waited for. Connections are autocommit, so that a pipeline is one implicit transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from typing import Any, assert_never
+
+import psycopg
+from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from eventstore.database.conductor import Acquire, Action, Exchange, Release, Sleep, conduct
+from eventstore.database.errors import classify
+from eventstore.database.plan import Plan, Rows, Statement
+from eventstore.database.settings import Settings
+
+__all__ = ["AsyncDriver", "Driver"]
+
+
+class Driver:
+    """Runs plans on a pool of psycopg connections; safe to share between threads."""
+
+    def __init__(self, conninfo: str, settings: Settings) -> None:
+        self.settings = settings
+        self.pool = ConnectionPool(
+            conninfo, configure=_configure, reset=_reset, **_pool_options(settings)
+        )
+
+    def open(self) -> None:
+        """Open the pool; connections are made in the background and when asked for."""
+        self.pool.open()
+
+    def close(self) -> None:
+        """Close every connection; requests under way fail."""
+        self.pool.close()
+
+    def run[T](self, plan: Plan[T]) -> T:
+        """Run `plan` to its result."""
+        actions = conduct(plan, self.settings)
+        try:
+            action = next(actions)
+            while True:
+                action = self._step(actions, action)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _step(self, actions: Generator[Action, Any, Any], action: Action) -> Action:
+        try:
+            answer = self._perform(action)
+        except psycopg.Error as error:
+            known = classify(error)
+            known.__cause__ = error
+            return actions.throw(known)
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C too must give the connection back
+            return actions.throw(error)
+        return actions.send(answer)
+
+    def _perform(self, action: Action) -> object:
+        match action:
+            case Acquire(suspicious):
+                if suspicious:
+                    self.pool.check()
+                return self.pool.getconn()
+            case Exchange(connection, statements):
+                return _exchange(connection, statements)
+            case Release(connection):
+                return self.pool.putconn(connection)
+            case Sleep(seconds):
+                return time.sleep(seconds)
+            case _:
+                assert_never(action)
+
+
+class AsyncDriver:
+    """Runs plans on a pool of async psycopg connections, in one event loop."""
+
+    def __init__(self, conninfo: str, settings: Settings) -> None:
+        self.settings = settings
+        self.pool = AsyncConnectionPool(
+            conninfo, configure=_configure_async, reset=_reset_async, **_pool_options(settings)
+        )
+
+    async def open(self) -> None:
+        """Open the pool; connections are made in the background and when asked for."""
+        await self.pool.open()
+
+    async def close(self) -> None:
+        """Close every connection; requests under way fail."""
+        await self.pool.close()
+
+    async def run[T](self, plan: Plan[T]) -> T:
+        """Run `plan` to its result."""
+        actions = conduct(plan, self.settings)
+        try:
+            action = next(actions)
+            while True:
+                action = await self._step(actions, action)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _step(self, actions: Generator[Action, Any, Any], action: Action) -> Action:
+        try:
+            answer = await self._perform(action)
+        except psycopg.Error as error:
+            known = classify(error)
+            known.__cause__ = error
+            return actions.throw(known)
+        except BaseException as error:  # noqa: BLE001 - a cancelled task must give it back too
+            return actions.throw(error)
+        return actions.send(answer)
+
+    async def _perform(self, action: Action) -> object:
+        match action:
+            case Acquire(suspicious):
+                if suspicious:
+                    await self.pool.check()
+                return await self.pool.getconn()
+            case Exchange(connection, statements):
+                return await _exchange_async(connection, statements)
+            case Release(connection):
+                return await self.pool.putconn(connection)
+            case Sleep(seconds):
+                return await asyncio.sleep(seconds)
+            case _:
+                assert_never(action)
+
+
+def _exchange(connection: Connection[Any], statements: list[Statement]) -> list[Rows]:
+    cursors = []
+    with connection.pipeline():
+        for statement in statements:
+            cursor = RawCursor(connection, row_factory=tuple_row)
+            cursor.execute(statement.sql, statement.params, binary=True)
+            cursors.append(cursor)
+    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+async def _exchange_async(
+    connection: AsyncConnection[Any], statements: list[Statement]
+) -> list[Rows]:
+    cursors = []
+    async with connection.pipeline():
+        for statement in statements:
+            cursor = AsyncRawCursor(connection, row_factory=tuple_row)
+            await cursor.execute(statement.sql, statement.params, binary=True)
+            cursors.append(cursor)
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _pool_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "open": False,
+        "min_size": min(settings.pool_min_size, settings.pool_max_size),
+        "max_size": settings.pool_max_size,
+        "timeout": settings.pool_timeout_seconds,
+        "max_idle": settings.max_idle_seconds,
+        "reconnect_timeout": settings.pool_timeout_seconds,
+        "close_returns": True,  # a SQLAlchemy session closes its connection into this pool
+        "kwargs": {"autocommit": True, "connect_timeout": settings.connect_timeout_seconds},
+    }
+
+
+# Behind a transaction pooler a prepared statement may meet another server connection. A pooler
+# shows itself: the process it names is not the one that answers.
+_IS_DIRECT = "select pg_backend_pid()"
+
+
+def _configure(connection: Connection[Any]) -> None:
+    row = connection.execute(_IS_DIRECT, prepare=False).fetchone()
+    if row is None or row[0] != connection.info.backend_pid:
+        connection.prepare_threshold = None
+
+
+async def _configure_async(connection: AsyncConnection[Any]) -> None:
+    cursor = await connection.execute(_IS_DIRECT, prepare=False)
+    row = await cursor.fetchone()
+    if row is None or row[0] != connection.info.backend_pid:
+        connection.prepare_threshold = None
+
+
+def _reset(connection: Connection[Any]) -> None:
+    # SQLAlchemy switches autocommit off; called only for connections that are idle again.
+    if not connection.autocommit:
+        connection.autocommit = True
+
+
+async def _reset_async(connection: AsyncConnection[Any]) -> None:
+    if not connection.autocommit:
+        await connection.set_autocommit(True)

@@ -1,0 +1,107 @@
+"""
+Classify what psycopg raises into the store's error tree: once, here.
+
+By SQLSTATE where there is one; a broken connection has none. The `VE…` states are raised by our
+own SQL function `append_events` and carry their facts as JSON in DETAIL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import orjson
+import psycopg
+import psycopg_pool
+
+from eventstore.errors import (
+    AccessDenied,
+    ConnectionLost,
+    DatabaseFault,
+    EventStoreError,
+    InvalidInput,
+    PoolExhausted,
+    SchemaMissing,
+    SerializationFailed,
+    StorageFull,
+    StreamClosed,
+    TimedOut,
+    Unavailable,
+    WrongVersion,
+)
+
+__all__ = ["AlreadyAppended", "classify"]
+
+
+class AlreadyAppended(EventStoreError):
+    """
+    The append's idempotency key is in the log: its first result is to be loaded.
+
+    Caught by the append plan, never seen by callers.
+    """
+
+
+def classify(error: psycopg.Error) -> EventStoreError:
+    """Return the store's error for `error`; the caller raises it `from error`."""
+    if isinstance(error, psycopg_pool.PoolTimeout):
+        return PoolExhausted(
+            "no database connection became free in time; "
+            "raise EVENTSTORE_POOL_MAX_SIZE or EVENTSTORE_POOL_TIMEOUT_SECONDS"
+        )
+    state = error.sqlstate or ""
+    if state in _OWN_STATES:
+        return _OWN_STATES[state](_facts(error))
+    for prefix, make in _BY_STATE:
+        if state.startswith(prefix):
+            return make(_message(error))
+    if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return ConnectionLost(f"the database connection was lost: {_message(error)}")
+    fault = DatabaseFault(f"the database failed: {_message(error)} (SQLSTATE {state or 'none'})")
+    fault.sqlstate = error.sqlstate
+    return fault
+
+
+def _message(error: psycopg.Error) -> str:
+    """Return the first line of the server's message: DETAIL and CONTEXT may quote row values."""
+    return error.diag.message_primary or (str(error).splitlines() or ["no message"])[0]
+
+
+def _facts(error: psycopg.Error) -> dict[str, Any]:
+    facts: dict[str, Any] = orjson.loads(error.diag.message_detail or "{}")
+    return facts
+
+
+_OWN_STATES: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
+    "VE001": lambda facts: WrongVersion(
+        UUID(facts["stream_id"]), facts["expected"], facts["actual"]
+    ),
+    "VE002": lambda facts: StreamClosed(UUID(facts["stream_id"]), facts["version"]),
+    "VE003": lambda facts: AlreadyAppended(facts["idempotency_key"]),
+    "VE004": lambda facts: InvalidInput(
+        "stream", f"{facts['stream_id']} is a {facts['kind']}, the append said {facts['sent']}"
+    ),
+}
+
+_BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
+    ("40", lambda text: SerializationFailed(f"{text}; run the transaction again")),
+    ("55P03", lambda text: TimedOut(f"{text}: another append of this user holds the lock")),
+    ("57014", lambda text: TimedOut(f"{text}; raise EVENTSTORE_STATEMENT_TIMEOUT_SECONDS")),
+    ("53100", lambda text: StorageFull(f"{text}; free or buy space, reading still works")),
+    ("53200", lambda text: DatabaseFault(f"the server is out of memory: {text}")),
+    ("53", lambda text: ConnectionLost(f"the server takes no more connections: {text}")),
+    ("57P", lambda text: ConnectionLost(f"the server closed the connection: {text}")),
+    ("08", lambda text: ConnectionLost(f"the database connection failed: {text}")),
+    ("25006", lambda text: ConnectionLost(f"the server is read-only, perhaps a standby: {text}")),
+    ("25P03", lambda text: ConnectionLost(f"the transaction was idle too long: {text}")),
+    ("28", lambda text: Unavailable(f"the server refused the login: {text}; check the URL")),
+    ("3D000", lambda text: Unavailable(f"{text}; check the database name in the URL")),
+    ("42501", lambda text: AccessDenied(f"{text}; see docs/isolation.md for roles and grants")),
+    ("22023", lambda text: AccessDenied(f"{text}; run `eventstore migrate` or grant the role")),
+    ("42P01", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
+    ("42883", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
+    ("42703", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
+    ("3F000", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
+    ("23503", lambda _: InvalidInput("conversation_id", "no such conversation; start it first")),
+    ("23505", lambda text: InvalidInput("id", f"{text}; use a new id")),
+)

@@ -1,0 +1,80 @@
+"""
+Plans: what to ask of PostgreSQL, without how.
+
+A plan is a generator. Each `yield` hands over one `Batch` of statements, which a driver sends as
+one pipeline, and gets back the rows of each: one `yield` is one round trip. The same plan runs on
+a sync and on an async driver, so every operation of the store is written once.
+
+A batch is one transaction, unless `hold` keeps it open for the next batch. A plan never sees a
+connection; errors arrive in it as `eventstore.errors`, so it may catch them and decide again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from eventstore.database.scope import Scope
+from eventstore.errors import ConnectionLost, SerializationFailed
+
+__all__ = ["Batch", "Pause", "Plan", "Rows", "Statement", "retrying"]
+
+type Rows = list[tuple[Any, ...]]
+type Plan[T] = Generator[Batch | Pause, list[Rows], T]
+
+
+class Statement(NamedTuple):
+    """One SQL statement with `$1` placeholders, and its parameters."""
+
+    sql: str
+    params: Sequence[object] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """
+    Statements for one round trip, all in one transaction and one scope.
+
+    :ivar hold: keep the transaction open for the next batch; the last batch without it commits.
+    :ivar snapshot: begin REPEATABLE READ, READ ONLY: all held batches see one moment.
+    """
+
+    scope: Scope
+    statements: tuple[Statement, ...]
+    hold: bool = False
+    snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Ask the driver to wait before the next batch; answered with no rows."""
+
+    seconds: float
+
+
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+def retrying[T](attempt: Callable[[], Plan[T]], *, seconds: float) -> Plan[T]:
+    """
+    Run a plan again from its start when PostgreSQL or the network asks for it, up to a deadline.
+
+    Safe for appends because each carries an idempotency key: a first try that did reach COMMIT
+    is found, not repeated. A library's retry loop cannot wait inside a generator, hence our own.
+
+    :param seconds: no new attempt starts later than this; 0 means one attempt.
+    """
+    deadline = time.monotonic() + seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return (yield from attempt())
+        except (ConnectionLost, SerializationFailed):
+            if time.monotonic() + pause > deadline:
+                raise
+        yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

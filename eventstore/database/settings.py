@@ -1,0 +1,55 @@
+"""
+Settings: everything that may be said from the environment, each with its unit and its default.
+
+`EVENTSTORE_DATABASE_URL` and friends; durations are seconds. A wrong value is refused at start
+with its name, never replaced by a default.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eventstore.errors import ConfigurationError
+
+__all__ = ["Settings", "load_settings"]
+
+
+class Settings(BaseSettings):
+    """
+    How to reach the database and how long to wait for it.
+
+    The pool defaults suit a web worker behind a pooler: small, with room to grow over a cold
+    start of Neon, which takes up to some seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="EVENTSTORE_", frozen=True)
+
+    database_url: str | None = Field(
+        None, description="postgresql://… or embedded:PATH; nothing means the embedded server"
+    )
+    pool_min_size: int = Field(1, ge=0, description="connections kept open")
+    pool_max_size: int = Field(10, ge=1, description="connections at most")
+    pool_timeout_seconds: float = Field(30.0, gt=0, description="wait for a free connection")
+    connect_timeout_seconds: int = Field(15, ge=1, description="wait for a new connection")
+    max_idle_seconds: float = Field(
+        240.0, gt=0, description="close idle connections sooner than Neon suspends (300)"
+    )
+    statement_timeout_seconds: float = Field(30.0, gt=0, description="per statement")
+    lock_timeout_seconds: float = Field(10.0, gt=0, description="wait for the user's row")
+    retry_seconds: float = Field(20.0, ge=0, description="retry lost connections up to this long")
+
+
+def load_settings(database_url: str | None = None, **overrides: object) -> Settings:
+    """
+    Read the environment; arguments win over it.
+
+    :raises ConfigurationError: a variable does not parse; the message names it.
+    """
+    given = {"database_url": database_url, **overrides}
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic in the next moment
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "EVENTSTORE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(f"{name}: {first['msg']}") from None

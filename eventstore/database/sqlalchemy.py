@@ -1,0 +1,92 @@
+"""
+SQLAlchemy on our terms: sessions of the caller's own on the same pool, and an engine for Alembic.
+
+A session's every transaction begins by setting role and user, like all others, and is read-only
+unless asked otherwise: read models are written by projectors alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from sqlalchemy import Connection, Engine, create_engine, event, pool, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio.session import async_sessionmaker
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from eventstore.database.embedded import start_embedded
+from eventstore.database.scope import APPLICATION_ROLE
+from eventstore.database.settings import Settings
+from eventstore.database.url import Embedded, parse_url
+
+__all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
+
+_DIALECT = "postgresql+psycopg://"
+_SCOPE = text("select set_config('role', :role, true), set_config('eventstore.user_id', :u, true)")
+
+
+def own_engine(settings: Settings) -> Engine:
+    """Return an engine with the rights of the URL's login, for migrations; starts an embedded server."""
+    place = parse_url(settings.database_url)
+    conninfo = start_embedded(place.path) if isinstance(place, Embedded) else place.conninfo
+    return create_engine(
+        _DIALECT, poolclass=pool.NullPool, creator=lambda: psycopg.connect(conninfo)
+    )
+
+
+def engine_on(connections: ConnectionPool[Any]) -> Engine:
+    """Return an engine whose connections come from, and go back to, `connections`."""
+    engine = create_engine(
+        _DIALECT, poolclass=pool.NullPool, creator=_transactional(connections.getconn)
+    )
+    event.listen(engine, "begin", _enter_scope)
+    return engine
+
+
+def async_engine_on(connections: AsyncConnectionPool[Any]) -> AsyncEngine:
+    """Return an async engine whose connections come from, and go back to, `connections`."""
+
+    async def creator() -> Any:
+        connection = await connections.getconn()
+        await connection.set_autocommit(False)
+        return connection
+
+    engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
+    event.listen(engine.sync_engine, "begin", _enter_scope)
+    return engine
+
+
+def session(engine: Engine, user_id: str, *, read_only: bool) -> Session:
+    """Return a SQLModel session in which only `user_id`'s rows exist."""
+    return Session(_for_user(engine, user_id, read_only))
+
+
+def async_session(engine: AsyncEngine, user_id: str, *, read_only: bool) -> AsyncSession:
+    """Return an async SQLModel session in which only `user_id`'s rows exist."""
+    scoped = engine.execution_options(eventstore_user=user_id, eventstore_read_only=read_only)
+    return async_sessionmaker(scoped, class_=AsyncSession)()
+
+
+def _for_user(engine: Engine, user_id: str, read_only: bool) -> Engine:
+    return engine.execution_options(eventstore_user=user_id, eventstore_read_only=read_only)
+
+
+def _transactional(getconn: Callable[[], Any]) -> Callable[[], Any]:
+    def creator() -> Any:
+        connection = getconn()
+        connection.autocommit = False  # the pool's reset switches it back
+        return connection
+
+    return creator
+
+
+def _enter_scope(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("eventstore_read_only", True):
+        connection.exec_driver_sql("set transaction read only")
+    # Without a user the scope is nobody: an engine used directly sees nothing.
+    connection.execute(_SCOPE, {"role": APPLICATION_ROLE, "u": options.get("eventstore_user", "")})

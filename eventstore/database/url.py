@@ -1,0 +1,65 @@
+"""
+Read a database URL: what is a PostgreSQL server, what is the embedded one.
+
+Accepts what people paste: `postgresql://`, `postgres://`, SQLAlchemy's `postgresql+psycopg://`,
+`embedded:PATH`, or nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from eventstore.errors import ConfigurationError
+
+__all__ = ["Embedded", "Server", "parse_url"]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A PostgreSQL server that runs without us."""
+
+    conninfo: str
+
+    @property
+    def display(self) -> str:
+        """Return where it is, for messages: never the password."""
+        facts = conninfo_to_dict(self.conninfo)
+        return f"{facts.get('host', 'localhost')}/{facts.get('dbname', '')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A server of our own, its data under `path`."""
+
+    path: Path
+
+
+def parse_url(url: str | None) -> Server | Embedded:
+    """
+    Say where the database is.
+
+    :param url: None or empty: the embedded server in the user's data folder.
+    :raises ConfigurationError: neither form; the message never repeats a password.
+    """
+    if not url:
+        return Embedded(platformdirs.user_data_path("todo-eventstore") / "postgresql")
+    if url.startswith("embedded:"):
+        path = url.removeprefix("embedded:").removeprefix("//")
+        if not path:
+            return parse_url(None)
+        return Embedded(Path(path).expanduser().resolve())
+    for alias in ("postgresql+psycopg://", "postgres+psycopg://", "postgres://"):
+        if url.startswith(alias):
+            url = "postgresql://" + url.removeprefix(alias)
+    try:
+        return Server(make_conninfo(url))
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(
+            "EVENTSTORE_DATABASE_URL: not a PostgreSQL URL; "
+            "give postgresql://USER:PASSWORD@HOST/DATABASE or embedded:PATH"
+        ) from None

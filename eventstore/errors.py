@@ -1,0 +1,231 @@
+"""
+Every error the store raises, in one tree.
+
+::
+
+    EventStoreError
+    ├── InvalidInput               what the caller sent cannot be stored; nothing was written
+    │   ├── BatchTooLarge          more events than one append may hold
+    │   └── NotStorable            a value JSON or PostgreSQL cannot hold (NaN, a NUL in a title, …)
+    ├── NotFound                   absent, deleted or another user's: answered alike
+    ├── Conflict                   somebody else was first; nothing was written
+    │   ├── WrongVersion           a stream is not at the version the append expected
+    │   ├── StreamClosed           the task or conversation was deleted
+    │   └── IdempotencyConflict    the key already stands for other content
+    ├── CorruptLog                 stored events cannot be read as they stand
+    │   ├── UnknownEventType       no class is registered under the stored name
+    │   └── UnreadableEvent        the stored payload does not fit its class
+    ├── ConfigurationError         a setting, URL, extra or projector is wrong
+    │   └── SchemaMissing          the database has not been migrated
+    ├── AccessDenied               PostgreSQL refused: rights or row-level security
+    ├── StorageFull                the disk or the plan's quota is full; reads still work
+    ├── DatabaseFault              PostgreSQL failed in a way that a retry will not mend
+    └── Unavailable                cannot be reached, too slow, or shutting down
+        ├── ConnectionLost         the connection broke; whether the work was done is settled on retry
+        ├── PoolExhausted          no connection became free in time
+        ├── TimedOut               a statement or a lock took longer than its limit
+        └── SerializationFailed    PostgreSQL asks for the transaction to be run again
+
+A message is the fact, the numbers and the remedy, and never holds a payload.
+The facts are attributes too, so that callers need not read the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+__all__ = [
+    "AccessDenied",
+    "BatchTooLarge",
+    "ConfigurationError",
+    "Conflict",
+    "ConnectionLost",
+    "CorruptLog",
+    "DatabaseFault",
+    "EventStoreError",
+    "IdempotencyConflict",
+    "InvalidInput",
+    "NotFound",
+    "NotStorable",
+    "PoolExhausted",
+    "SchemaMissing",
+    "SerializationFailed",
+    "StorageFull",
+    "StreamClosed",
+    "TimedOut",
+    "Unavailable",
+    "UnknownEventType",
+    "UnreadableEvent",
+    "WrongVersion",
+]
+
+
+class EventStoreError(Exception):
+    """The root of the tree: catching it catches everything the store raises on purpose."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickle with the attributes: import and rebuild send errors between processes."""
+        return (_restore, (type(self), self.args, self.__dict__))
+
+
+def _restore(
+    kind: type[EventStoreError], args: tuple[Any, ...], facts: dict[str, Any]
+) -> EventStoreError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class InvalidInput(EventStoreError, ValueError):
+    """
+    What the caller sent cannot be stored; nothing was written.
+
+    :ivar place: where the value stands, as a path: `title`, `output.items[3].price`.
+    """
+
+    def __init__(self, place: str, fact: str) -> None:
+        super().__init__(f"{place}: {fact}")
+        self.place = place
+
+
+class BatchTooLarge(InvalidInput):
+    """An append holds more events than its limit: the user's row stays locked meanwhile."""
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(
+            "events", f"{count} events in one append, the limit is {limit}; split it into several"
+        )
+        self.count = count
+        self.limit = limit
+
+
+class NotStorable(InvalidInput):
+    """A value that JSON or a PostgreSQL text column cannot hold exactly."""
+
+
+class NotFound(EventStoreError, LookupError):
+    """Nothing of that kind has that id for this user. Another user's id gives the same answer."""
+
+    def __init__(self, kind: str, key: object) -> None:
+        super().__init__(f"{kind} {key} not found")
+        self.kind = kind
+        self.key = key
+
+
+class Conflict(EventStoreError):
+    """Somebody else was first; nothing was written."""
+
+
+class WrongVersion(Conflict):
+    """
+    A stream is not as the append expected.
+
+    :ivar expected: a version, or one of `new`, `exists`, `any`.
+    :ivar actual: the stream's version now; 0 if it does not exist.
+    """
+
+    def __init__(self, stream_id: UUID, expected: int | str, actual: int) -> None:
+        super().__init__(
+            f"stream {stream_id} is at version {actual}, but the append expected {expected}; "
+            "load it and decide again"
+        )
+        self.stream_id = stream_id
+        self.expected = expected
+        self.actual = actual
+
+
+class StreamClosed(Conflict):
+    """The task or conversation was deleted: its stream takes no more events."""
+
+    def __init__(self, stream_id: UUID, version: int) -> None:
+        super().__init__(
+            f"stream {stream_id} was closed at version {version} and takes no more events; "
+            "create a new task or conversation instead"
+        )
+        self.stream_id = stream_id
+        self.version = version
+
+
+class IdempotencyConflict(Conflict):
+    """The idempotency key already stands for an append with other content."""
+
+    def __init__(self, key: str, position: int) -> None:
+        super().__init__(
+            f"idempotency key {key!r} was used at position {position} for other content; "
+            "use a new key for a new intention, or send the first content again"
+        )
+        self.key = key
+        self.position = position
+
+
+class CorruptLog(EventStoreError):
+    """Stored events cannot be read as they stand."""
+
+
+class UnknownEventType(CorruptLog):
+    """A stored event has a type (or schema version) that no registered class reads."""
+
+    def __init__(self, type_name: str, schema_version: int, position: int | None) -> None:
+        where = "" if position is None else f" at position {position}"
+        super().__init__(
+            f"event type {type_name} (schema version {schema_version}){where} is not registered; "
+            "register its class, or upgrade to the release that wrote it"
+        )
+        self.type = type_name
+        self.schema_version = schema_version
+        self.position = position
+
+
+class UnreadableEvent(CorruptLog):
+    """A stored payload does not fit the class registered for its type."""
+
+    def __init__(self, type_name: str, position: int | None, reason: str) -> None:
+        where = "" if position is None else f" at position {position}"
+        super().__init__(f"event {type_name}{where} cannot be read: {reason}; run verify")
+        self.type = type_name
+        self.position = position
+
+
+class ConfigurationError(EventStoreError):
+    """A setting, URL, extra or projector is wrong; the message names the remedy."""
+
+
+class SchemaMissing(ConfigurationError):
+    """The database lacks the store's tables, or has them at an older revision."""
+
+
+class AccessDenied(EventStoreError):
+    """PostgreSQL refused by rights or row-level security."""
+
+
+class StorageFull(EventStoreError):
+    """The disk or the plan's quota is full. Nothing was written; reading still works."""
+
+
+class DatabaseFault(EventStoreError):
+    """PostgreSQL failed in a way that a retry will not mend; the cause is chained."""
+
+    sqlstate: str | None = None
+
+
+class Unavailable(EventStoreError):
+    """The database cannot be reached, is too slow or is shutting down; trying later may help."""
+
+
+class ConnectionLost(Unavailable):
+    """The connection broke under a request. The store retries before it raises this."""
+
+
+class PoolExhausted(Unavailable):
+    """No connection of the pool became free within its limit."""
+
+
+class TimedOut(Unavailable):
+    """A statement or lock took longer than its limit and was cancelled; nothing was written."""
+
+
+class SerializationFailed(Unavailable):
+    """PostgreSQL asks for the whole transaction to be run again (40001, 40P01)."""

@@ -1,0 +1,140 @@
+"""
+JSON text that loses nothing.
+
+orjson is fast but quietly turns NaN into null and large integers into floats, and refuses lone
+surrogates. So each direction has two ways: orjson where that is exact, the standard library where
+it is not. What JSON itself cannot hold (NaN, infinity, keys that are not text) is refused by name.
+
+`loads(dumps(value)) == value` for every value `check_json` lets through.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from eventstore.errors import NotStorable
+
+__all__ = ["MAX_NESTING", "Json", "check_json", "dumps", "loads"]
+
+type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | None
+
+MAX_NESTING = 100
+"""Levels of lists and objects in one value: far under the parsers' limits (orjson writes 254)."""
+
+# Outside or inside a string (a false alarm only costs time): a lone-surrogate escape, or a number
+# that a 64-bit integer or a float may not hold as it is written.
+_NEEDS_CARE = re.compile(r"\\u[dD][89a-fA-F]|(?:^|[\[:,\s])-?\d+(?:[.eE]|\d{17})")
+
+
+def check_json(value: object, place: str, depth: int = 0) -> Json:
+    """
+    Return `value` as plain JSON values, or say which part of it JSON cannot hold.
+
+    UUIDs, dates, instants (as UTC) and enums become their usual text or value; tuples become lists.
+
+    :param place: the name that errors begin with, as `output` in `output.items[3]`.
+    :raises NotStorable: NaN or infinity, a key that is not text, another type, nesting over 100.
+    """
+    match value:
+        case None | bool() | str() | int():
+            return value.value if isinstance(value, Enum) else value
+        case float():
+            if not math.isfinite(value):
+                raise NotStorable(place, f"{value} is not a JSON number; send null or a string")
+            return value
+        case Mapping() | list() | tuple():
+            if depth >= MAX_NESTING:
+                raise NotStorable(place, f"nested deeper than {MAX_NESTING} levels; flatten it")
+            return _check_container(value, place, depth)
+        case Decimal():
+            if not value.is_finite():
+                raise NotStorable(place, f"{value} is not a JSON number; send null or a string")
+            return value
+        case datetime():
+            if value.tzinfo is None:
+                raise NotStorable(place, "a datetime without time zone; attach one")
+            return value.astimezone(UTC).isoformat()
+        case UUID() | date():
+            return str(value)
+        case Enum():
+            return check_json(value.value, place, depth)
+        case _:
+            raise NotStorable(
+                place, f"{type(value).__name__} has no JSON form; convert it to plain values"
+            )
+
+
+def _check_container(
+    value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], place: str, depth: int
+) -> Json:
+    if not isinstance(value, Mapping):
+        return [check_json(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
+    checked: dict[str, Json] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise NotStorable(place, f"key {key!r} is not text; JSON keys are strings")
+        checked[key] = check_json(item, f"{place}.{key}", depth + 1)
+    return checked
+
+
+def dumps(value: object) -> str:
+    """
+    Write checked values as compact JSON text, ASCII-escaped where UTF-8 cannot hold them.
+
+    :param value: what `check_json` returned; key order is kept.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate, an integer over 64 bits, a Decimal
+        return _write(value)
+
+
+def loads(text: str) -> Any:
+    """
+    Read JSON text exactly.
+
+    A number comes back as int or float, or as Decimal where a float would not be what is written
+    (1.10, 1e400). Of duplicate keys in one object the last wins, as everywhere in Python.
+
+    :raises ValueError: not JSON.
+    """
+    if _NEEDS_CARE.search(text) is None:
+        return orjson.loads(text)
+    return json.loads(text, parse_float=_exact, parse_constant=_refuse)
+
+
+def _exact(digits: str) -> float | Decimal:
+    number = float(digits)
+    exact = Decimal(digits)
+    if math.isfinite(number) and Decimal(repr(number)).as_tuple() == exact.as_tuple():
+        return number
+    return exact
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _write(value: object) -> str:
+    """Write what orjson cannot; recursion is bounded by `MAX_NESTING`."""
+    match value:
+        case Decimal():
+            return str(value)
+        case dict():
+            return (
+                "{" + ",".join(f"{json.dumps(k)}:{_write(item)}" for k, item in value.items()) + "}"
+            )
+        case list():
+            return "[" + ",".join(map(_write, value)) + "]"
+        case _:
+            return json.dumps(value)

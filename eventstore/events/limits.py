@@ -1,0 +1,114 @@
+"""
+Limits, and the field types that keep them.
+
+Each limit has its cause beside it. Labels (titles, keys, ids, names) live in text columns, so what
+PostgreSQL text cannot hold is refused there. Content, arguments and outputs are JSON payloads and
+are taken as they come, NUL and lone surrogates included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
+
+from eventstore.errors import InvalidInput, NotStorable
+from eventstore.events.jsontext import Json, check_json
+
+__all__ = [
+    "MAX_BATCH",
+    "MAX_CONTENT",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_TITLE",
+    "MAX_USER_ID",
+    "Description",
+    "JsonField",
+    "Key",
+    "RawText",
+    "Sender",
+    "Title",
+    "check_label",
+    "check_user_id",
+]
+
+MAX_BATCH = 1_000
+"""Events in one append: the user's row is locked until all are written."""
+
+MAX_USER_ID = 255
+"""Characters: it leads every key and index, and an index row holds 2,704 bytes."""
+
+MAX_KEY = 255
+"""Characters of a conversation key, idempotency key or sender: keys stand in indexes too."""
+
+MAX_TITLE = 500
+"""Characters of a title: it is shown on one line."""
+
+MAX_DESCRIPTION = 20_000
+"""Characters of a task's description."""
+
+MAX_CONTENT = 4_000_000
+"""Characters of one message, argument string or output text; PostgreSQL itself stops at 1 GB."""
+
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+"""Bytes of one event's JSON: the whole append must fit in memory on both sides."""
+
+
+def check_label(value: object, place: str, limit: int, *, empty: bool = False) -> str:
+    """
+    Return `value` if a text column can hold it.
+
+    :raises InvalidInput: not text, empty or too long.
+    :raises NotStorable: NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(place, f"expected text, got {type(value).__name__}")
+    if not empty and not value.strip():
+        raise InvalidInput(place, "is empty; give at least one visible character")
+    if len(value) > limit:
+        raise InvalidInput(place, f"{len(value)} characters, the limit is {limit}; shorten it")
+    if "\0" in value:
+        raise NotStorable(place, "holds NUL, which PostgreSQL text cannot; remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise NotStorable(
+            place, f"holds a lone surrogate at character {error.start}; remove it"
+        ) from None
+    return value
+
+
+def check_user_id(user_id: object) -> str:
+    """Return `user_id` if it is 1 to 255 characters of storable text; it is opaque otherwise."""
+    return check_label(user_id, "user_id", MAX_USER_ID)
+
+
+def _label(place: str, limit: int, *, empty: bool = False) -> PlainValidator:
+    return PlainValidator(lambda value: check_label(value, place, limit, empty=empty))
+
+
+def _raw_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput("text", f"expected text, got {type(value).__name__}")
+    if len(value) > MAX_CONTENT:
+        raise InvalidInput(
+            "text", f"{len(value)} characters, the limit is {MAX_CONTENT}; store a reference"
+        )
+    return value
+
+
+def _json(value: object) -> Json:
+    return check_json(value, "value")
+
+
+def _plain(check: Callable[[object], Any]) -> PlainValidator:
+    # pydantic's own `str` refuses lone surrogates and its JsonValue lets NaN pass.
+    return PlainValidator(check)
+
+
+Title = Annotated[str, _label("title", MAX_TITLE)]
+Description = Annotated[str, _label("description", MAX_DESCRIPTION, empty=True)]
+Key = Annotated[str, _label("key", MAX_KEY)]
+Sender = Annotated[str, _label("sender", MAX_KEY)]
+RawText = Annotated[str, _plain(_raw_text)]
+JsonField = Annotated[Any, _plain(_json)]

@@ -1,0 +1,1 @@
+"""The log: what is recorded, how it is appended, how it is read back."""

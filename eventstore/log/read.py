@@ -1,0 +1,142 @@
+"""
+Read one user's events: by position, by stream, by type, forward and backward, in pages.
+
+Plans; a page is one round trip. Payloads come as text and are read by the registry, so an unknown
+type stops the reading with its name and position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import Scope, user_scope
+from eventstore.errors import InvalidInput
+from eventstore.events.jsontext import loads
+from eventstore.events.registry import EventRegistry
+from eventstore.log.envelope import Cut, RecordedEvent
+
+__all__ = ["PAGE", "Selection", "decode", "every_page", "read_events", "select_events"]
+
+PAGE = 5_000
+"""Events of one round trip when everything is read; some megabytes at most in practice."""
+
+COLUMNS = """position, stream_id, version, event_id, type, schema_version,
+       payload::text, metadata::text, correlation_id, causation_id, recorded_at"""
+
+# No index on type or time: a user's log is read along its key, and an index would cost every
+# append. `$2 … $6` are bounds that say nothing when null.
+_SELECT = f"""
+select {COLUMNS}
+from eventstore.event
+where user_id = $1
+  and position > $2
+  and position < $3
+  and position <= coalesce($4, 9223372036854775807)
+  and recorded_at <= coalesce($5, 'infinity'::timestamptz)
+  and ($6::text[] is null or type = any($6))
+"""
+_BY_POSITION = _SELECT + "order by position limit $7"
+_BY_POSITION_BACKWARD = _SELECT + "order by position desc limit $7"
+_IN_STREAM = _SELECT + "and stream_id = $7 order by version limit $8"
+_IN_STREAM_BACKWARD = _SELECT + "and stream_id = $7 order by version desc limit $8"
+
+_END = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """
+    Which events of a user's log.
+
+    :ivar after: positions greater than this.
+    :ivar before: positions less than this.
+    :ivar types: stored names; None for all.
+    :ivar cut: up to a moment.
+    :ivar backward: newest first.
+    """
+
+    stream_id: UUID | None = None
+    after: int = 0
+    before: int | None = None
+    types: Sequence[str] | None = None
+    cut: Cut = Cut()
+    backward: bool = False
+    limit: int = 1_000
+
+
+def select_events(user_id: str, wanted: Selection) -> Statement:
+    """Return the statement for `wanted`. Index: the primary key, or `event_stream_version_key`."""
+    if wanted.limit < 0:
+        raise InvalidInput("limit", f"{wanted.limit}; give 0 or more")
+    bounds = (
+        user_id,
+        wanted.after,
+        _END if wanted.before is None else wanted.before,
+        wanted.cut.position,
+        wanted.cut.instant,
+        None if wanted.types is None else list(wanted.types),
+    )
+    if wanted.stream_id is None:
+        sql = _BY_POSITION_BACKWARD if wanted.backward else _BY_POSITION
+        return Statement(sql, (*bounds, wanted.limit))
+    sql = _IN_STREAM_BACKWARD if wanted.backward else _IN_STREAM
+    return Statement(sql, (*bounds, wanted.stream_id, wanted.limit))
+
+
+def read_events(
+    user_id: str, wanted: Selection, registry: EventRegistry
+) -> Plan[list[RecordedEvent]]:
+    """Read one page of events; one round trip."""
+    (rows,) = yield Batch(user_scope(user_id), (select_events(user_id, wanted),))
+    return [decode(user_id, row, registry) for row in rows]
+
+
+def every_page(
+    user_id: str,
+    wanted: Selection,
+    registry: EventRegistry,
+    *,
+    scope: Scope | None = None,
+    hold: bool = False,
+) -> Plan[list[RecordedEvent]]:
+    """Read all events of a forward selection, a page at a time; `limit` is the page."""
+    events: list[RecordedEvent] = []
+    after = wanted.after
+    while True:
+        page = Selection(
+            stream_id=wanted.stream_id,
+            after=after,
+            before=wanted.before,
+            types=wanted.types,
+            cut=wanted.cut,
+            limit=PAGE,
+        )
+        (rows,) = yield Batch(
+            scope or user_scope(user_id), (select_events(user_id, page),), hold=hold
+        )
+        events.extend(decode(user_id, row, registry) for row in rows)
+        if len(rows) < PAGE:
+            return events
+        after = events[-1].position
+
+
+def decode(user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> RecordedEvent:
+    """Return the event of a row of `COLUMNS`."""
+    position, stream_id, version, event_id, type_name, schema_version = row[:6]
+    return RecordedEvent(
+        user_id,
+        stream_id,
+        event_id,
+        registry.read(type_name, schema_version, loads(row[6]), position),
+        {} if row[7] == "{}" else loads(row[7]),
+        row[8],
+        row[9],
+        position,
+        version,
+        row[10].astimezone(UTC),
+    )

@@ -1,0 +1,95 @@
+"""
+The log's tables, as Alembic compares them with the database.
+
+Never written through SQLAlchemy: appends go through `append_events`. They and the read models
+share a metadata of their own, so a service's Alembic never sees, creates or drops them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON
+
+__all__ = ["SCHEMA", "event", "metadata", "rebuild_progress", "stream", "user_log"]
+
+SCHEMA = "eventstore"
+
+metadata = MetaData(schema=SCHEMA)
+
+_INSTANT = DateTime(timezone=True)
+
+user_log = Table(
+    "user_log",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("recorded_at", _INSTANT, nullable=False),
+    PrimaryKeyConstraint("user_id", name="user_log_pkey"),
+)
+
+stream = Table(
+    "stream",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("stream_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    PrimaryKeyConstraint("user_id", "stream_id", name="stream_pkey"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("stream_id", Uuid, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("event_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("schema_version", Integer, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("correlation_id", Uuid),
+    Column("causation_id", Uuid),
+    Column("idempotency_key", Text),
+    Column("request_digest", LargeBinary),
+    Column("recorded_at", _INSTANT, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("payload_digest", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("user_id", "position", name="event_pkey"),
+    UniqueConstraint("user_id", "stream_id", "version", name="event_stream_version_key"),
+    Index(
+        "event_idempotency_key",
+        "user_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key is not null"),
+    ),
+)
+
+rebuild_progress = Table(
+    "rebuild_progress",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("started_at", _INSTANT, nullable=False),
+    Column("finished_at", _INSTANT),
+    PrimaryKeyConstraint("user_id", name="rebuild_progress_pkey"),
+)

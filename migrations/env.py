@@ -1,0 +1,87 @@
+"""
+How Alembic runs our migrations: one transaction each, one process at a time, never waiting long.
+
+However many processes deploy at once, one migrates and the others find it done: an advisory lock
+is polled for (a blocking wait would hold a snapshot that index builds wait for). Statements that
+cannot get their lock within the limit fail and leave the old schema, instead of queueing every
+writer behind them.
+"""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy
+from alembic import context
+from sqlalchemy import Connection
+
+import projections.tables  # noqa: F401 - puts the read models into the metadata
+from eventstore.database.settings import load_settings
+from eventstore.database.sqlalchemy import own_engine
+from eventstore.errors import Unavailable
+from eventstore.log.tables import SCHEMA, metadata
+
+LOCK = 0x6576656E7473746F  # "eventsto"
+LOCK_SECONDS = 300
+DDL_LOCK_TIMEOUT = "3s"
+
+
+def configure(**how: object) -> None:
+    context.configure(
+        target_metadata=metadata,
+        version_table_schema=SCHEMA,
+        include_schemas=True,
+        include_name=only_ours,
+        transaction_per_migration=True,
+        compare_type=True,
+        **how,  # type: ignore[arg-type]  # Alembic's own keywords
+    )
+
+
+def only_ours(name: str | None, kind: str, _parents: object) -> bool:
+    return name == SCHEMA if kind == "schema" else name != "alembic_version"
+
+
+def migrate(connection: Connection) -> None:
+    wait_for_turn(connection)
+    try:
+        # Before the first revision there is no schema to keep the version in.
+        if not sqlalchemy.inspect(connection).has_schema(SCHEMA):
+            connection.execute(sqlalchemy.schema.CreateSchema(SCHEMA))
+        connection.execute(sqlalchemy.text(f"set lock_timeout = '{DDL_LOCK_TIMEOUT}'"))
+        connection.commit()
+        configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(sqlalchemy.text(f"select pg_advisory_unlock({LOCK})"))
+        connection.execute(sqlalchemy.text("reset lock_timeout"))
+        connection.commit()
+
+
+def wait_for_turn(connection: Connection) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while not connection.scalar(sqlalchemy.text(f"select pg_try_advisory_lock({LOCK})")):
+        connection.commit()
+        if time.monotonic() > deadline:
+            raise Unavailable(f"another migration holds the lock for over {LOCK_SECONDS} seconds")
+        time.sleep(0.2)
+    connection.commit()
+
+
+def run() -> None:
+    if context.is_offline_mode():
+        configure(dialect_name="postgresql", literal_binds=True)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    given = context.config.attributes.get("connection")
+    if given is not None:
+        migrate(given)
+        return
+    with own_engine(load_settings()).connect() as connection:
+        migrate(connection)
+
+
+run()
