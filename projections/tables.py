@@ -124,6 +124,8 @@ class Message(ReadModel, table=True):
             ["user_id", "conversation_id"],
             [f"{SCHEMA}.conversation.user_id", f"{SCHEMA}.conversation.id"],
             name="message_conversation_fkey",
+            deferrable=True,
+            initially="IMMEDIATE",
         ),
         {"schema": SCHEMA},
     )

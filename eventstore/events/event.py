@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eventstore.errors import BatchTooLarge, InvalidInput
+from eventstore.errors import InvalidInput
 from eventstore.events.jsontext import Json, check_json
 
 __all__ = ["Event", "checked"]
@@ -80,7 +80,7 @@ def checked[E: Event](kind: type[E], **fields: object) -> E:
         first = error.errors(include_url=False, include_input=False)[0]
         refused = first.get("ctx", {}).get("error")
         place = ".".join(str(part) for part in first["loc"]) or kind.type
-        if isinstance(refused, InvalidInput) and not isinstance(refused, BatchTooLarge):
+        if isinstance(refused, InvalidInput):
             tail = refused.place.partition(".")[2]
             fact = str(refused).removeprefix(f"{refused.place}: ")
             raise type(refused)(f"{place}.{tail}" if tail else place, fact) from None

@@ -8,7 +8,7 @@ are taken as they come, NUL and lone surrogates included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import PlainValidator
@@ -24,6 +24,7 @@ __all__ = [
     "MAX_USER_ID",
     "Description",
     "JsonField",
+    "JsonObject",
     "Key",
     "RawText",
     "Sender",
@@ -101,6 +102,12 @@ def _json(value: object) -> Json:
     return check_json(value, "value")
 
 
+def _json_object(value: object) -> Json:
+    if not isinstance(value, Mapping):
+        raise InvalidInput("value", f"expected a JSON object, got {type(value).__name__}")
+    return check_json(value, "value")
+
+
 def _plain(check: Callable[[object], Any]) -> PlainValidator:
     # pydantic's own `str` refuses lone surrogates and its JsonValue lets NaN pass.
     return PlainValidator(check)
@@ -112,3 +119,4 @@ Key = Annotated[str, _label("key", MAX_KEY)]
 Sender = Annotated[str, _label("sender", MAX_KEY)]
 RawText = Annotated[str, _plain(_raw_text)]
 JsonField = Annotated[Any, _plain(_json)]
+JsonObject = Annotated[dict[str, Any], _plain(_json_object)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from eventstore.events.conversations import ConversationEvent
-from eventstore.events.limits import JsonField, Sender
+from eventstore.events.limits import JsonObject, Sender
 
 __all__ = ["MessagePosted", "MessageRetracted"]
 
@@ -25,7 +25,7 @@ class MessagePosted(ConversationEvent, type="MessagePosted"):
 
     message_id: UUID
     sender: Sender
-    body: JsonField
+    body: JsonObject
 
 
 class MessageRetracted(ConversationEvent, type="MessageRetracted"):

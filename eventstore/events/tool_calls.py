@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.events.conversations import ConversationEvent
-from eventstore.events.limits import JsonField, RawText
+from eventstore.events.limits import JsonField, JsonObject, RawText
 
 __all__ = ["ToolCallEvent", "ToolCallFailed", "ToolCallRequested", "ToolCallSucceeded"]
 
@@ -46,7 +46,7 @@ class ToolCallOutcome(ToolCallEvent):
     """
 
     reply_id: UUID
-    reply: JsonField
+    reply: JsonObject
 
 
 class ToolCallSucceeded(ToolCallOutcome, type="ToolCallSucceeded"):

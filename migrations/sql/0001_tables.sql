@@ -107,6 +107,7 @@ create table eventstore.message (
     constraint message_user_id_check check (length(user_id) between 1 and 255),
     constraint message_conversation_fkey foreign key (user_id, conversation_id)
         references eventstore.conversation (user_id, id)
+        deferrable initially immediate  -- a rebuild replaces parents and children in any order
 );
 
 -- Which users a rebuild has still to do: what makes it resumable and lets workers share it.

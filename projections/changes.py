@@ -1,0 +1,164 @@
+"""
+Row changes: what a projector wants done, as values.
+
+A projector never sees a database, so the same changes can be written by SQL in the append's
+transaction (`live`) and applied to dictionaries (`replay`). What only the database knows of an
+event (position, version, time) stands in them as a marker.
+
+`user_id` is never named: every row belongs to the user of its event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, assert_never
+
+from sqlmodel import SQLModel
+
+from eventstore.log.envelope import RecordedEvent
+
+__all__ = [
+    "POSITION",
+    "RECORDED_AT",
+    "VERSION",
+    "AppendItem",
+    "Delete",
+    "ExtendItem",
+    "Increment",
+    "Insert",
+    "Marker",
+    "RowChange",
+    "Update",
+    "changed",
+    "instant_text",
+    "resolved",
+]
+
+
+class Marker(Enum):
+    """A value of the event that the database gives; usable as a column or as an item's field."""
+
+    POSITION = "position"
+    VERSION = "version"
+    RECORDED_AT = "recorded_at"
+
+
+POSITION = Marker.POSITION
+VERSION = Marker.VERSION
+RECORDED_AT = Marker.RECORDED_AT
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """Add `by` to the column; only in an `Update`."""
+
+    by: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AppendItem:
+    """Append a JSON object to a `json[]` column; only in an `Update`. Fields may be markers."""
+
+    item: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendItem:
+    """Add fields to the object at `index` of a `json[]` column; nothing if there is none."""
+
+    index: int
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A new row; an append whose row exists already is refused."""
+
+    table: type[SQLModel]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change of one row; nothing if the row does not exist."""
+
+    table: type[SQLModel]
+    key: Mapping[str, Any]
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The end of one row; nothing if it does not exist."""
+
+    table: type[SQLModel]
+    key: Mapping[str, Any]
+
+
+type RowChange = Insert | Update | Delete
+
+
+def changed(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Apply resolved (or bound) `changes` to a row in memory: what the live SQL does to a table."""
+    for column, change in changes.items():
+        match change:
+            case Increment(by):
+                row[column] += by
+            case AppendItem(item):
+                row[column] = [*(row[column] or []), dict(item)]
+            case ExtendItem(index, fields):
+                items = row[column] or []
+                if index < len(items):
+                    row[column] = [
+                        {**item, **fields} if at == index else item for at, item in enumerate(items)
+                    ]
+            case _:
+                row[column] = change
+
+
+def resolved(values: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
+    """Return `values` with every marker replaced by what the database gave the event."""
+    return {name: _resolve(value, event) for name, value in values.items()}
+
+
+def _resolve(value: Any, event: RecordedEvent) -> Any:
+    match value:
+        case Marker():
+            return _given(value, event)
+        case AppendItem(item):
+            return AppendItem(_resolved_item(item, event))
+        case ExtendItem(index, fields):
+            return ExtendItem(index, _resolved_item(fields, event))
+        case _:
+            return value
+
+
+def _resolved_item(item: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
+    given = {
+        name: _given(value, event) if isinstance(value, Marker) else value
+        for name, value in item.items()
+    }
+    return {
+        name: instant_text(value) if isinstance(value, datetime) else value
+        for name, value in given.items()
+    }
+
+
+def _given(marker: Marker, event: RecordedEvent) -> int | datetime:
+    match marker:
+        case Marker.POSITION:
+            return event.position
+        case Marker.VERSION:
+            return event.version
+        case Marker.RECORDED_AT:
+            return event.recorded_at
+        case _:
+            assert_never(marker)
+
+
+def instant_text(instant: datetime) -> str:
+    """Return an instant as JSON items hold it: `2026-11-22T17:45:29.390533Z`."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,122 @@
+"""
+What a projector is, and which ones a store runs.
+
+A projector is a pure function from a fact (an event and all that was known before it was recorded)
+to row changes. One definition is run live, replayed and rebuilt, so the three cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import JSON, Column, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import sort_tables
+from sqlmodel import SQLModel
+
+from eventstore.errors import ConfigurationError
+from eventstore.log.envelope import Fact
+from projections.changes import RowChange
+
+__all__ = ["Projections", "Projector", "TableShape", "projector"]
+
+type Project = Callable[[Fact], Iterable[RowChange]]
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """A read model's definition: the one table it owns, and what each event does to it."""
+
+    table: type[SQLModel]
+    project: Project
+
+
+def projector(table: type[SQLModel]) -> Callable[[Project], Projector]:
+    """
+    Decorate the function that keeps `table`.
+
+    ::
+
+        @projector(TasksPerDay)
+        def project_tasks_per_day(fact: Fact) -> Iterator[RowChange]:
+            match fact.data:
+                case TaskCompleted():
+                    yield …
+    """
+    return lambda project: Projector(table, project)
+
+
+class TableShape:
+    """
+    What SQL needs to know of a read-model table.
+
+    :ivar name: schema-qualified.
+    :ivar key: the primary key without `user_id`.
+    :ivar columns: every column but `user_id`, with its SQL type.
+    :ivar json: the names of `json` columns; `json_lists` of `json[]` columns.
+    """
+
+    def __init__(self, model: type[SQLModel]) -> None:
+        table: Table = model.__table__  # type: ignore[attr-defined]  # SQLModel declares it at run time
+        primary = [column.name for column in table.primary_key.columns]
+        if primary[:1] != ["user_id"]:
+            raise ConfigurationError(
+                f"read model {table.name}: its primary key is ({', '.join(primary)}); it must begin "
+                "with user_id, because isolation, locking and rebuild happen per user"
+            )
+        self.model = model
+        self.table = table
+        self.name = f"{table.schema or 'public'}.{table.name}"
+        self.key = tuple(primary[1:])
+        self.columns = {
+            column.name: _sql_type(column) for column in table.columns if column.name != "user_id"
+        }
+        self.json = frozenset(c.name for c in table.columns if isinstance(c.type, JSON))
+        self.json_lists = frozenset(
+            c.name
+            for c in table.columns
+            if isinstance(c.type, postgresql.ARRAY) and isinstance(c.type.item_type, JSON)
+        )
+
+    def key_of(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the row's key as a tuple."""
+        return tuple(row[name] for name in self.key)
+
+
+def _sql_type(column: Column[Any]) -> str:
+    return column.type.compile(postgresql.dialect()).lower()  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects are untyped
+
+
+class Projections:
+    """The projectors a store runs; each table has one owner."""
+
+    def __init__(self, *projectors: Projector) -> None:
+        self.projectors = projectors
+        self._shapes = {one.table: TableShape(one.table) for one in projectors}
+        if len(self._shapes) < len(projectors):
+            names = sorted(one.table.__name__ for one in projectors)
+            raise ConfigurationError(f"two projectors for one table among {', '.join(names)}")
+        order = sort_tables([shape.table for shape in self._shapes.values()])
+        by_table = {shape.table: shape for shape in self._shapes.values()}
+        self.shapes = [by_table[table] for table in order]
+        """Parents before children: the order to insert in; delete in reverse."""
+        self._parts: dict[tuple[type[SQLModel], ...], Projections] = {}
+
+    def shape(self, table: type[SQLModel]) -> TableShape:
+        """Return the shape of a registered table."""
+        return self._shapes[table]
+
+    def of(self, *tables: type[SQLModel]) -> Projections:
+        """Return only the projectors of `tables`: a history needs no tasks."""
+        part = self._parts.get(tables)
+        if part is None:
+            chosen = (one for one in self.projectors if one.table in tables)
+            part = self._parts[tables] = Projections(*chosen)
+        return part
+
+    def project(self, fact: Fact) -> Iterator[RowChange]:
+        """Yield what every projector wants done for `fact`, in the order of registration."""
+        for one in self.projectors:
+            yield from one.project(fact)

@@ -1,0 +1,162 @@
+"""
+Rebuild the read models of one user, or of all, while everybody keeps writing.
+
+One user: replay without a lock up to the head seen; then lock the user's row, replay the few
+events since, compare with the tables, replace exactly the rows that differ, commit. Only that
+user's writers wait, and readers see the state before or the state after.
+
+All users: their names are put into `rebuild_progress`; workers take one at a time with SKIP LOCKED
+in the transaction that rebuilds it. A killed worker therefore leaves its user undone, and the next
+rebuild goes on where this one stopped. Several commands at once share the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.scope import Scope, operator, user_scope
+from eventstore.events.registry import EventRegistry
+from eventstore.log.read import PAGE, Selection, decode, select_events
+from projections.projector import Projections
+from projections.replay import Replay
+from projections.stored import differences, mending, select_rows
+from projections.users import users_union
+
+__all__ = ["Progress", "Rebuilt", "prepare_rebuild", "rebuild_user", "rebuild_worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """
+    What a rebuild did.
+
+    :ivar rows: read-model rows after it.
+    :ivar changed: rows that were missing, wrong or too many; with `check`, that would be mended.
+    """
+
+    users: int = 0
+    events: int = 0
+    rows: int = 0
+    changed: int = 0
+
+    def __add__(self, other: Rebuilt) -> Rebuilt:
+        return Rebuilt(
+            self.users + other.users,
+            self.events + other.events,
+            self.rows + other.rows,
+            self.changed + other.changed,
+        )
+
+
+type Progress = Callable[[Rebuilt], None]
+"""Called after each user with what was done for that user."""
+
+_LOCK = "select position from eventstore.user_log where user_id = $1 for update"
+
+_OPEN = "select count(*) from eventstore.rebuild_progress where finished_at is null"
+_CLEAR = "delete from eventstore.rebuild_progress"
+_FILL = """
+insert into eventstore.rebuild_progress (user_id, started_at)
+select user_id, now() from ({users}) as every_user
+on conflict (user_id) do nothing
+"""
+_CLAIM = """
+select user_id from eventstore.rebuild_progress
+where finished_at is null
+order by user_id limit 1
+for update skip locked
+"""
+_FINISH = "update eventstore.rebuild_progress set finished_at = now() where user_id = $1"
+
+
+def rebuild_user(
+    user_id: str, projections: Projections, registry: EventRegistry, *, check: bool = False
+) -> Plan[Rebuilt]:
+    """
+    Rebuild one user's read models, in one transaction of its own.
+
+    :param check: compare only, in one snapshot; nothing is written and nobody waits.
+    :raises UnknownEventType: the log holds an event no class reads; nothing was changed.
+    """
+    if check:
+        return (yield from _compared(user_id, projections, registry))
+    done = yield from _rebuilt(user_id, projections, registry)
+    yield Batch(user_scope(user_id, patient=True), ())
+    return done
+
+
+def prepare_rebuild(projections: Projections) -> Plan[int]:
+    """
+    Put every user into the progress table, unless a rebuild was interrupted: that one goes on.
+
+    :return: how many users are still to do.
+    """
+    ((left,),) = (yield Batch(operator, (Statement(_OPEN),)))[0]
+    if left:
+        return int(left)
+    fill = Statement(_FILL.format(users=users_union(projections)))
+    rows = yield Batch(operator, (Statement(_CLEAR), fill, Statement(_OPEN)))
+    return int(rows[2][0][0])
+
+
+def rebuild_worker(
+    projections: Projections, registry: EventRegistry, progress: Progress
+) -> Plan[Rebuilt]:
+    """Rebuild one user after another until none is left that no other worker has taken."""
+    total = Rebuilt()
+    while True:
+        (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
+        if not claimed:
+            yield Batch(operator, ())
+            return total
+        user_id = claimed[0][0]
+        done = yield from _rebuilt(user_id, projections, registry)
+        yield Batch(operator, (Statement(_FINISH, (user_id,)),))
+        progress(done)
+        total += done
+
+
+def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
+    """Do the work of one user and leave the transaction open, for the caller to commit."""
+    scope = user_scope(user_id, patient=True)
+    replay = Replay(projections)
+    events = yield from _replay_to_end(user_id, scope, replay, registry)
+    yield Batch(scope, (Statement(_LOCK, (user_id,)),), hold=True)
+    events += yield from _replay_to_end(user_id, scope, replay, registry)
+    tables = yield Batch(scope, select_rows(projections, user_id), hold=True)
+    found = differences(projections, replay, tables)
+    if found:
+        yield Batch(scope, tuple(mending(user_id, found)), hold=True)
+    return Rebuilt(1, events, _count(projections, replay), len(found))
+
+
+def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
+    scope = user_scope(user_id, patient=True)
+    replay = Replay(projections)
+    events = yield from _replay_to_end(user_id, scope, replay, registry, snapshot=True)
+    tables: list[Rows] = yield Batch(scope, select_rows(projections, user_id), hold=True)
+    yield Batch(scope, ())
+    found = differences(projections, replay, tables)
+    return Rebuilt(1, events, _count(projections, replay), len(found))
+
+
+def _replay_to_end(
+    user_id: str, scope: Scope, replay: Replay, registry: EventRegistry, *, snapshot: bool = False
+) -> Plan[int]:
+    """Replay what is in the log after the replay's position; return how many events that were."""
+    count = 0
+    while True:
+        page = Selection(after=replay.position, limit=PAGE)
+        (rows,) = yield Batch(
+            scope, (select_events(user_id, page),), hold=True, snapshot=snapshot
+        )
+        replay.see(decode(user_id, row, registry) for row in rows)
+        count += len(rows)
+        if len(rows) < PAGE:
+            return count
+
+
+def _count(projections: Projections, replay: Replay) -> int:
+    return sum(len(replay.rows(shape.model)) for shape in projections.shapes)

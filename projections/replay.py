@@ -1,0 +1,61 @@
+"""
+Replay: run projectors over events in memory.
+
+The same row changes that `live` writes by SQL are applied to dictionaries. The result is what the
+read models must be; rebuild writes it, verify compares with it, histories as of an earlier moment
+are read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+from sqlmodel import SQLModel
+
+from eventstore.log.envelope import RecordedEvent
+from projections.changes import Delete, Insert, Update, changed, resolved
+from projections.projector import Projections
+
+__all__ = ["Replay"]
+
+type Row = dict[str, Any]
+
+
+class Replay:
+    """The read-model rows of one user after the events seen so far."""
+
+    def __init__(self, projections: Projections) -> None:
+        self._projections = projections
+        self._tables: dict[type[SQLModel], dict[tuple[Any, ...], Row]] = {
+            one.table: {} for one in projections.projectors
+        }
+        self.position = 0
+        """Of the last event seen."""
+
+    def rows(self, table: type[SQLModel]) -> dict[tuple[Any, ...], Row]:
+        """Return the rows of `table` by key; a row lacks `user_id`, which is the log's."""
+        return self._tables[table]
+
+    def see(self, events: Iterable[RecordedEvent]) -> None:
+        """Apply what the projectors make of `events`, which follow those seen before."""
+        for event in events:
+            for change in self._projections.project(event):
+                self._apply(change, event)
+            self.position = event.position
+
+    def _apply(self, change: Insert | Update | Delete, event: RecordedEvent) -> None:
+        rows = self._tables[change.table]
+        shape = self._projections.shape(change.table)
+        match change:
+            case Insert(values=values):
+                row = resolved(values, event)
+                rows[shape.key_of(row)] = row
+            case Update(key=key, changes=changes):
+                known = rows.get(shape.key_of(key))
+                if known is not None:
+                    changed(known, resolved(changes, event))
+            case Delete(key=key):
+                rows.pop(shape.key_of(key), None)
+            case _:
+                assert_never(change)

@@ -1,0 +1,145 @@
+"""
+What the read models hold, and how it differs from a replay.
+
+Used by verify, which reports the differences, and by rebuild, which mends exactly those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from eventstore.database.plan import Rows, Statement
+from eventstore.events.jsontext import check_json, loads
+from projections.live import insert_rows
+from projections.projector import Projections, TableShape
+from projections.replay import Replay, Row
+
+__all__ = ["Difference", "differences", "mending", "select_rows"]
+
+type DifferenceKind = Literal["missing_row", "extra_row", "changed_row"]
+
+_KEYS_PER_DELETE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """
+    One row that is not what the replay says.
+
+    :ivar columns: those that differ, for a changed row; never their values.
+    :ivar row: what the row must be; None if there must be none.
+    """
+
+    kind: DifferenceKind
+    shape: TableShape
+    key: tuple[Any, ...]
+    columns: tuple[str, ...]
+    row: Row | None
+
+
+def select_rows(projections: Projections, user_id: str) -> tuple[Statement, ...]:
+    """Return one statement per table, reading all of a user's rows."""
+    return tuple(
+        Statement(
+            f"select {', '.join(_selected(shape, name) for name in shape.columns)}"
+            f" from {shape.name} where user_id = $1",
+            (user_id,),
+        )
+        for shape in projections.shapes
+    )
+
+
+def _selected(shape: TableShape, column: str) -> str:
+    if column in shape.json:
+        return f"{column}::text"
+    if column in shape.json_lists:
+        return f"{column}::text[]"
+    return column
+
+
+def differences(
+    projections: Projections, replay: Replay, results: Sequence[Rows]
+) -> list[Difference]:
+    """Compare the rows read by `select_rows` with those of the replay."""
+    found: list[Difference] = []
+    for shape, rows in zip(projections.shapes, results, strict=True):
+        wanted = {key: _plain(shape, row) for key, row in replay.rows(shape.model).items()}
+        for values in rows:
+            stored = _read(shape, values)
+            key = shape.key_of(stored)
+            right = wanted.pop(key, None)
+            if right is None:
+                found.append(Difference("extra_row", shape, key, (), None))
+            elif right != stored:
+                columns = tuple(name for name in shape.columns if right[name] != stored[name])
+                row = replay.rows(shape.model)[key]
+                found.append(Difference("changed_row", shape, key, columns, row))
+        found.extend(
+            Difference("missing_row", shape, key, (), replay.rows(shape.model)[key])
+            for key in wanted
+        )
+    return found
+
+
+def mending(user_id: str, found: Sequence[Difference]) -> list[Statement]:
+    """
+    Return the statements that make exactly the differing rows what they must be.
+
+    Wrong rows go before right ones come, with foreign keys checked at the end: rows swapped by
+    hand would otherwise be in each other's way.
+    """
+    by_table: dict[TableShape, list[Difference]] = {}
+    for one in found:
+        by_table.setdefault(one.shape, []).append(one)
+    statements = [Statement("set constraints all deferred")]
+    for shape, group in by_table.items():
+        wrong = [one.key for one in group if one.kind != "missing_row"]
+        statements.extend(
+            _delete_keys(shape, user_id, wrong[start : start + _KEYS_PER_DELETE])
+            for start in range(0, len(wrong), _KEYS_PER_DELETE)
+        )
+    for shape, group in by_table.items():
+        right = [one.row for one in group if one.row is not None]
+        statements.extend(insert_rows(shape, user_id, right))
+    return statements
+
+
+def _delete_keys(shape: TableShape, user_id: str, keys: Sequence[tuple[Any, ...]]) -> Statement:
+    parameters: list[object] = [user_id]
+    lines = []
+    for key in keys:
+        places = []
+        for name, value in zip(shape.key, key, strict=True):
+            parameters.append(value)
+            places.append(f"${len(parameters)}::{shape.columns[name]}")
+        lines.append(f"({', '.join(places)})")
+    names = ", ".join(f"t.{name}" for name in shape.key)
+    return Statement(
+        f"delete from {shape.name} as t where t.user_id = $1"
+        f" and ({names}) in (values {', '.join(lines)})",
+        parameters,
+    )
+
+
+def _read(shape: TableShape, values: tuple[Any, ...]) -> Row:
+    row = dict(zip(shape.columns, values, strict=True))
+    for name in shape.json:
+        row[name] = None if row[name] is None else loads(row[name])
+    for name in shape.json_lists:
+        row[name] = None if row[name] is None else [item and loads(item) for item in row[name]]
+    return {name: _utc(value) for name, value in row.items()}
+
+
+def _plain(shape: TableShape, row: Mapping[str, Any]) -> Row:
+    """Return a replayed row as reading it back from the table gives it."""
+    plain = {name: _utc(row.get(name)) for name in shape.columns}
+    for name in shape.json | shape.json_lists:
+        plain[name] = check_json(plain[name], name)
+    return plain
+
+
+def _utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
