@@ -1,0 +1,191 @@
+"""
+An event-sourced conversation and task store for AI todo chatbots, on PostgreSQL.
+
+::
+
+    from eventstore import EventStore
+
+    store = EventStore.connect()
+    alice = store.user("alice")
+    chat = alice.conversations.start(title="Groceries")
+    alice.messages.post(chat.id, sender="user", content="Buy milk, please")
+    alice.history(chat.id)
+
+Names are loaded when they are first used: the floors below the facade import this package too.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eventstore.database.settings import Settings
+    from eventstore.errors import (
+        AccessDenied,
+        BatchTooLarge,
+        ConfigurationError,
+        Conflict,
+        ConnectionLost,
+        CorruptLog,
+        DatabaseFault,
+        EventStoreError,
+        IdempotencyConflict,
+        InvalidInput,
+        NotFound,
+        NotStorable,
+        PoolExhausted,
+        SchemaMissing,
+        SerializationFailed,
+        StorageFull,
+        StreamClosed,
+        TimedOut,
+        Unavailable,
+        UnknownEventType,
+        UnreadableEvent,
+        WrongVersion,
+    )
+    from eventstore.events.chat import RequestedCall
+    from eventstore.events.conversations import (
+        ConversationArchived,
+        ConversationDeleted,
+        ConversationRenamed,
+        ConversationReopened,
+        ConversationStarted,
+    )
+    from eventstore.events.event import Event
+    from eventstore.events.messages import MessagePosted, MessageRetracted
+    from eventstore.events.registry import EventRegistry
+    from eventstore.events.tasks import (
+        TaskCompleted,
+        TaskCreated,
+        TaskDeleted,
+        TaskReopened,
+        TaskUpdated,
+    )
+    from eventstore.events.tool_calls import (
+        ToolCallFailed,
+        ToolCallRequested,
+        ToolCallSucceeded,
+    )
+    from eventstore.log.envelope import Expected, Fact, NewEvent, RecordedEvent
+    from eventstore.store.store import AsyncEventStore, EventStore
+    from eventstore.store.user import AsyncUser, User
+
+_HOMES = {
+    "eventstore.database.settings": ("Settings",),
+    "eventstore.errors": (
+        "AccessDenied",
+        "BatchTooLarge",
+        "ConfigurationError",
+        "Conflict",
+        "ConnectionLost",
+        "CorruptLog",
+        "DatabaseFault",
+        "EventStoreError",
+        "IdempotencyConflict",
+        "InvalidInput",
+        "NotFound",
+        "NotStorable",
+        "PoolExhausted",
+        "SchemaMissing",
+        "SerializationFailed",
+        "StorageFull",
+        "StreamClosed",
+        "TimedOut",
+        "Unavailable",
+        "UnknownEventType",
+        "UnreadableEvent",
+        "WrongVersion",
+    ),
+    "eventstore.events.chat": ("RequestedCall",),
+    "eventstore.events.conversations": (
+        "ConversationArchived",
+        "ConversationDeleted",
+        "ConversationRenamed",
+        "ConversationReopened",
+        "ConversationStarted",
+    ),
+    "eventstore.events.event": ("Event",),
+    "eventstore.events.messages": ("MessagePosted", "MessageRetracted"),
+    "eventstore.events.registry": ("EventRegistry",),
+    "eventstore.events.tasks": (
+        "TaskCompleted",
+        "TaskCreated",
+        "TaskDeleted",
+        "TaskReopened",
+        "TaskUpdated",
+    ),
+    "eventstore.events.tool_calls": (
+        "ToolCallFailed",
+        "ToolCallRequested",
+        "ToolCallSucceeded",
+    ),
+    "eventstore.log.envelope": ("Expected", "Fact", "NewEvent", "RecordedEvent"),
+    "eventstore.store.store": ("AsyncEventStore", "EventStore"),
+    "eventstore.store.user": ("AsyncUser", "User"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AccessDenied",
+    "AsyncEventStore",
+    "AsyncUser",
+    "BatchTooLarge",
+    "ConfigurationError",
+    "Conflict",
+    "ConnectionLost",
+    "ConversationArchived",
+    "ConversationDeleted",
+    "ConversationRenamed",
+    "ConversationReopened",
+    "ConversationStarted",
+    "CorruptLog",
+    "DatabaseFault",
+    "Event",
+    "EventRegistry",
+    "EventStore",
+    "EventStoreError",
+    "Expected",
+    "Fact",
+    "IdempotencyConflict",
+    "InvalidInput",
+    "MessagePosted",
+    "MessageRetracted",
+    "NewEvent",
+    "NotFound",
+    "NotStorable",
+    "PoolExhausted",
+    "RecordedEvent",
+    "RequestedCall",
+    "SchemaMissing",
+    "SerializationFailed",
+    "Settings",
+    "StorageFull",
+    "StreamClosed",
+    "TaskCompleted",
+    "TaskCreated",
+    "TaskDeleted",
+    "TaskReopened",
+    "TaskUpdated",
+    "TimedOut",
+    "ToolCallFailed",
+    "ToolCallRequested",
+    "ToolCallSucceeded",
+    "Unavailable",
+    "UnknownEventType",
+    "UnreadableEvent",
+    "User",
+    "WrongVersion",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'eventstore' has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -21,7 +21,7 @@ Every error the store raises, in one tree.
     ├── StorageFull                the disk or the plan's quota is full; reads still work
     ├── DatabaseFault              PostgreSQL failed in a way that a retry will not mend
     └── Unavailable                cannot be reached, too slow, or shutting down
-        ├── ConnectionLost         the connection broke; whether the work was done is settled on retry
+        ├── ConnectionLost         the connection broke; a retry settles whether the work was done
         ├── PoolExhausted          no connection became free in time
         ├── TimedOut               a statement or a lock took longer than its limit
         └── SerializationFailed    PostgreSQL asks for the transaction to be run again

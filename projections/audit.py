@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from eventstore.database.plan import Plan
 from eventstore.events.jsontext import check_json, loads
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import (
@@ -21,7 +22,6 @@ from eventstore.events.tool_calls import (
     ToolCallRequested,
     ToolCallSucceeded,
 )
-from eventstore.database.plan import Plan
 from eventstore.log.envelope import Cut, RecordedEvent
 from eventstore.log.read import Selection, every_page
 from projections.views import ToolCallStatus

@@ -85,12 +85,10 @@ def _from_tables(
         user_scope(user_id),
         (
             Statement(_CONVERSATION, (user_id, conversation)),
-            Statement(
-                _MESSAGES, (user_id, conversation, before, cut.position, cut.instant, limit)
-            ),
+            Statement(_MESSAGES, (user_id, conversation, before, cut.position, cut.instant, limit)),
         ),
     )
-    if not found or not _stands(*found[0], cut):
+    if not found or not _stands(found[0], cut):
         raise NotFound("conversation", conversation)
     return [
         message_view(
@@ -110,9 +108,7 @@ def _from_tables(
 def _from_log(
     user_id: str, conversation: UUID, cut: Cut, projections: Projections, registry: EventRegistry
 ) -> Plan[list[MessageView]]:
-    events = yield from every_page(
-        user_id, Selection(stream_id=conversation, cut=cut), registry
-    )
+    events = yield from every_page(user_id, Selection(stream_id=conversation, cut=cut), registry)
     replay = Replay(projections)
     replay.see(events)
     row = replay.rows(Conversation).get((conversation,))
@@ -134,8 +130,7 @@ def _from_log(
     ]
 
 
-def _stands(
-    position: int, created_at: Any, deleted_position: int | None, deleted_at: Any, cut: Cut
-) -> bool:
+def _stands(row: tuple[Any, ...], cut: Cut) -> bool:
+    position, created_at, deleted_position, deleted_at = row
     gone = deleted_position is not None and cut.includes(deleted_position, deleted_at)
     return cut.includes(position, created_at) and not gone

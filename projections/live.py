@@ -83,7 +83,9 @@ def live_statements(projections: Projections, facts: Sequence[Fact]) -> list[Sta
     ]
 
 
-def insert_rows(shape: TableShape, user_id: str, rows: Sequence[Mapping[str, Any]]) -> list[Statement]:
+def insert_rows(
+    shape: TableShape, user_id: str, rows: Sequence[Mapping[str, Any]]
+) -> list[Statement]:
     """Return statements that insert whole rows, as rebuild has them."""
     return [
         _insert(shape, user_id, rows[start : start + _ROWS_PER_INSERT])
@@ -270,9 +272,7 @@ def _update(row: _Row, changes: Mapping[str, Any], user_id: str) -> Statement:
 
 def _delete(row: _Row, user_id: str) -> Statement:
     sql = _Sql(user_id)
-    return Statement(
-        f"delete from {row.shape.name} as t where {_where(row, sql)}", sql.parameters
-    )
+    return Statement(f"delete from {row.shape.name} as t where {_where(row, sql)}", sql.parameters)
 
 
 def _where(row: _Row, sql: _Sql) -> str:

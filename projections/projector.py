@@ -63,8 +63,8 @@ class TableShape:
         primary = [column.name for column in table.primary_key.columns]
         if primary[:1] != ["user_id"]:
             raise ConfigurationError(
-                f"read model {table.name}: its primary key is ({', '.join(primary)}); it must begin "
-                "with user_id, because isolation, locking and rebuild happen per user"
+                f"read model {table.name}: its primary key is ({', '.join(primary)}); it must "
+                "begin with user_id, because isolation, locking and rebuild happen per user"
             )
         self.model = model
         self.table = table

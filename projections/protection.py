@@ -27,9 +27,11 @@ def protection_sql(table: type[SQLModel]) -> list[str]:
     return [
         f"alter table {name} enable row level security",
         f"alter table {name} force row level security",
-        f"create policy own_rows on {name} to eventstore_app"
-        " using (user_id = eventstore.current_user_id())"
-        " with check (user_id = eventstore.current_user_id())",
+        (
+            f"create policy own_rows on {name} to eventstore_app"
+            " using (user_id = eventstore.current_user_id())"
+            " with check (user_id = eventstore.current_user_id())"
+        ),
         f"create policy operator_lists on {name} for select to eventstore_operator using (true)",
         f"grant usage on schema {schema} to eventstore_app, eventstore_operator",
         f"grant select, insert, update, delete on {name} to eventstore_app",

@@ -17,7 +17,7 @@ from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events import tasks
 from eventstore.events.registry import EventRegistry
-from eventstore.log.envelope import Cut
+from eventstore.log.envelope import NOW, Cut
 from eventstore.log.read import Selection, every_page
 from projections.projector import Projections
 from projections.replay import Replay, Row
@@ -26,6 +26,7 @@ from projections.views import ConversationView, TaskView, conversation_view, tas
 
 __all__ = [
     "CONVERSATION_COLUMNS",
+    "MESSAGE_COLUMNS",
     "TASK_COLUMNS",
     "TaskOrder",
     "get_conversation",
@@ -33,6 +34,7 @@ __all__ = [
     "list_conversations",
     "list_tasks",
     "select_conversation",
+    "select_message",
     "select_task",
 ]
 
@@ -46,6 +48,8 @@ CONVERSATION_COLUMNS = (
     "id", "key", "title", "status", "created_at", "updated_at", "position", "last_position",
     "message_count",
 )  # fmt: skip
+
+MESSAGE_COLUMNS = ("id", "conversation_id", "retracted_at")
 
 _TASK = f"select {', '.join(TASK_COLUMNS)} from eventstore.task where user_id = $1"
 _CONVERSATION = (
@@ -72,12 +76,21 @@ def select_conversation(user_id: str, conversation_id: UUID) -> Statement:
     )
 
 
+def select_message(user_id: str, message_id: UUID) -> Statement:
+    """Return the statement for what a decision about one message needs: `MESSAGE_COLUMNS`."""
+    return Statement(
+        f"select {', '.join(MESSAGE_COLUMNS)} from eventstore.message"
+        " where user_id = $1 and id = $2",
+        (user_id, message_id),
+    )
+
+
 def get_task(
     user_id: str, task_id: UUID, cut: Cut, projections: Projections, registry: EventRegistry
 ) -> Plan[TaskView]:
     """Return one task. :raises NotFound: absent, deleted or another user's, as of `cut`."""
     rows: list[Row]
-    if cut == Cut():
+    if cut == NOW:
         (found,) = yield Batch(user_scope(user_id), (select_task(user_id, task_id),))
         rows = [dict(zip(TASK_COLUMNS, row, strict=True)) for row in found]
     else:
@@ -106,12 +119,10 @@ def list_tasks(
     _check_page(limit, offset)
     if order not in _TASK_ORDERS:
         raise InvalidInput("order", f"{order!r}; give one of {', '.join(_TASK_ORDERS)}")
-    if cut == Cut():
+    if cut == NOW:
         direction = " desc" if newest_first else ""
         by = ", ".join(part + direction for part in _TASK_ORDERS[order].split(", "))
-        sql = (
-            f"{_TASK} and completed = coalesce($2, completed) order by {by} limit $3 offset $4"
-        )
+        sql = f"{_TASK} and completed = coalesce($2, completed) order by {by} limit $3 offset $4"
         (found,) = yield Batch(
             user_scope(user_id), (Statement(sql, (user_id, completed, limit, offset)),)
         )
@@ -142,7 +153,7 @@ def get_conversation(
 ) -> Plan[ConversationView]:
     """Return one conversation. :raises NotFound: absent, deleted or another user's."""
     rows: list[Row]
-    if cut == Cut():
+    if cut == NOW:
         (found,) = yield Batch(
             user_scope(user_id), (select_conversation(user_id, conversation_id),)
         )
@@ -178,7 +189,7 @@ def list_conversations(
     """
     _check_page(limit, 0)
     wanted = ["active", "archived"] if archived is None else ["archived" if archived else "active"]
-    if cut == Cut():
+    if cut == NOW:
         sql = (
             f"{_CONVERSATION} and status = any($2)"
             " and last_position < coalesce($3, 9223372036854775807)"

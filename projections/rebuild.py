@@ -149,9 +149,7 @@ def _replay_to_end(
     count = 0
     while True:
         page = Selection(after=replay.position, limit=PAGE)
-        (rows,) = yield Batch(
-            scope, (select_events(user_id, page),), hold=True, snapshot=snapshot
-        )
+        (rows,) = yield Batch(scope, (select_events(user_id, page),), hold=True, snapshot=snapshot)
         replay.see(decode(user_id, row, registry) for row in rows)
         count += len(rows)
         if len(rows) < PAGE:

@@ -164,9 +164,7 @@ class _LogCheck:
         """Check that the heads are where the last events left them."""
         yield from self._end_of_request()
         known = head[0] if head else (0, ZERO_HASH, None)
-        if known[:2] != (self.position, self.hash) or (
-            self.count and known[2] != self.recorded_at
-        ):
+        if known[:2] != (self.position, self.hash) or (self.count and known[2] != self.recorded_at):
             detail = f"the head is at position {known[0]}, the log ends at {self.position}"
             if known[0] == self.position:
                 detail = "the head's hash or time is not that of the last event"

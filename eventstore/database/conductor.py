@@ -11,16 +11,16 @@ commits at its end, so BEGIN and COMMIT cost nothing. A held batch gets an expli
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from eventstore.database.plan import Batch, Pause, Plan, Rows, Statement
+from eventstore.database.plan import Batch, Parallel, Pause, Plan, Statement
 from eventstore.database.scope import SET_SCOPE, Scope
 from eventstore.database.settings import Settings
 from eventstore.errors import ConnectionLost, EventStoreError
 
-__all__ = ["Acquire", "Action", "Exchange", "Release", "Sleep", "conduct"]
+__all__ = ["Acquire", "Action", "Done", "Exchange", "FanOut", "Release", "Sleep", "conduct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,59 +53,96 @@ class Sleep:
     seconds: float
 
 
-type Action = Acquire | Exchange | Release | Sleep
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """Run other plans, `jobs` at once; answered with their results in order."""
+
+    plans: Sequence[Callable[[], Plan[Any]]]
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The plan has ended; always the last action."""
+
+    result: Any
+
+
+type Action = Acquire | Exchange | Release | Sleep | FanOut | Done
 
 _BEGIN = Statement("begin")
 _BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only")
 _COMMIT = Statement("commit")
 
 
-def conduct[T](plan: Plan[T], settings: Settings) -> Generator[Action, Any, T]:
+def conduct(plan: Plan[Any], settings: Settings) -> Generator[Action, Any]:
     """
-    Return the plan's result after asking the driver for every action it takes.
+    Ask the driver for every action the plan takes, the last one being `Done`.
 
     Errors of an exchange are thrown into the plan, after its transaction is given up.
     """
-    connection: Any = None
-    scope: Scope | None = None
-    suspicious = False
-    answer: list[Rows] | None = None
+    course = _Course(settings)
+    answer: list[Any] | None = None
     error: EventStoreError | None = None
     try:
         while True:
             try:
                 request = plan.throw(error) if error is not None else plan.send(answer)  # type: ignore[arg-type]  # a generator is started with None
             except StopIteration as end:
-                result: T = end.value
-                return result
-            answer, error = [], None
+                result = end.value
+                break
+            answer = error = None
             try:
-                match request:
-                    case Pause(seconds):
-                        yield Sleep(seconds)
-                    case Batch():
-                        opening = connection is None
-                        if connection is None:
-                            connection = yield Acquire(suspicious)
-                            suspicious, scope = False, None
-                        statements, skipped = _framed(request, opening, scope, settings)
-                        scope = request.scope
-                        rows: list[Rows] = yield Exchange(connection, statements)
-                        answer = rows[skipped : skipped + len(request.statements)]
-                        if not request.hold:
-                            yield Release(connection)
-                            connection = None
-                    case _:
-                        assert_never(request)
+                answer = yield from course.serve(request)
             except EventStoreError as caught:
                 error = caught
-                suspicious = isinstance(caught, ConnectionLost)
-                if connection is not None:
-                    broken, connection = connection, None
-                    yield Release(broken)
+                course.suspicious = isinstance(caught, ConnectionLost)
+                yield from course.release()
     finally:
-        if connection is not None:
-            yield Release(connection)
+        yield from course.release()
+    yield Done(result)
+
+
+class _Course:
+    """The connection a plan holds, if it holds one, and the scope that is set on it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.connection: Any = None
+        self.scope: Scope | None = None
+        self.suspicious = False
+
+    def serve(self, request: Batch | Pause | Parallel) -> Generator[Action, Any, list[Any]]:
+        """Turn one request of the plan into actions and return the answer."""
+        match request:
+            case Pause(seconds):
+                yield Sleep(seconds)
+                return []
+            case Parallel(plans, jobs):
+                results: list[Any] = yield FanOut(plans, jobs)
+                return results
+            case Batch():
+                return (yield from self._exchange(request))
+            case _:
+                assert_never(request)
+
+    def release(self) -> Generator[Action, Any]:
+        """Give the connection back, if one is held."""
+        if self.connection is not None:
+            held, self.connection = self.connection, None
+            yield Release(held)
+
+    def _exchange(self, batch: Batch) -> Generator[Action, Any, list[Any]]:
+        opening = self.connection is None
+        if opening:
+            self.connection = yield Acquire(self.suspicious)
+            self.suspicious, self.scope = False, None
+        statements, skipped = _framed(batch, opening, self.scope, self.settings)
+        self.scope = batch.scope
+        rows: list[Any] = yield Exchange(self.connection, statements)
+        if not batch.hold:
+            yield from self.release()
+        return rows[skipped : skipped + len(batch.statements)]
 
 
 def _framed(

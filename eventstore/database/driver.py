@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_never
 
 import psycopg
@@ -17,7 +18,16 @@ from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from eventstore.database.conductor import Acquire, Action, Exchange, Release, Sleep, conduct
+from eventstore.database.conductor import (
+    Acquire,
+    Action,
+    Done,
+    Exchange,
+    FanOut,
+    Release,
+    Sleep,
+    conduct,
+)
 from eventstore.database.errors import classify
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.settings import Settings
@@ -45,15 +55,13 @@ class Driver:
     def run[T](self, plan: Plan[T]) -> T:
         """Run `plan` to its result."""
         actions = conduct(plan, self.settings)
-        try:
-            action = next(actions)
-            while True:
-                action = self._step(actions, action)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        action = next(actions)
+        while not isinstance(action, Done):
+            action = self._step(actions, action)
+        result: T = action.result
+        return result
 
-    def _step(self, actions: Generator[Action, Any, Any], action: Action) -> Action:
+    def _step(self, actions: Generator[Action, Any], action: Action) -> Action:
         try:
             answer = self._perform(action)
         except psycopg.Error as error:
@@ -73,11 +81,17 @@ class Driver:
             case Exchange(connection, statements):
                 return _exchange(connection, statements)
             case Release(connection):
-                return self.pool.putconn(connection)
+                self.pool.putconn(connection)
             case Sleep(seconds):
-                return time.sleep(seconds)
+                time.sleep(seconds)
+            case FanOut(plans, jobs):
+                with ThreadPoolExecutor(max(1, jobs), "eventstore") as workers:
+                    return list(workers.map(lambda plan: self.run(plan()), plans))
+            case Done(result):
+                return result
             case _:
                 assert_never(action)
+        return None
 
 
 class AsyncDriver:
@@ -100,15 +114,13 @@ class AsyncDriver:
     async def run[T](self, plan: Plan[T]) -> T:
         """Run `plan` to its result."""
         actions = conduct(plan, self.settings)
-        try:
-            action = next(actions)
-            while True:
-                action = await self._step(actions, action)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        action = next(actions)
+        while not isinstance(action, Done):
+            action = await self._step(actions, action)
+        result: T = action.result
+        return result
 
-    async def _step(self, actions: Generator[Action, Any, Any], action: Action) -> Action:
+    async def _step(self, actions: Generator[Action, Any], action: Action) -> Action:
         try:
             answer = await self._perform(action)
         except psycopg.Error as error:
@@ -128,11 +140,27 @@ class AsyncDriver:
             case Exchange(connection, statements):
                 return await _exchange_async(connection, statements)
             case Release(connection):
-                return await self.pool.putconn(connection)
+                await self.pool.putconn(connection)
             case Sleep(seconds):
-                return await asyncio.sleep(seconds)
+                await asyncio.sleep(seconds)
+            case FanOut(plans, jobs):
+                return await self._fan_out(plans, jobs)
+            case Done(result):
+                return result
             case _:
                 assert_never(action)
+        return None
+
+    async def _fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
+        places = asyncio.Semaphore(max(1, jobs))
+
+        async def one(plan: Callable[[], Plan[Any]]) -> Any:
+            async with places:
+                return await self.run(plan())
+
+        async with asyncio.TaskGroup() as group:  # one failure ends the others
+            tasks = [group.create_task(one(plan)) for plan in plans]
+        return [task.result() for task in tasks]
 
 
 def _exchange(connection: Connection[Any], statements: list[Statement]) -> list[Rows]:

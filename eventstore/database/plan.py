@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 from eventstore.database.scope import Scope
 from eventstore.errors import ConnectionLost, SerializationFailed
 
-__all__ = ["Batch", "Pause", "Plan", "Rows", "Statement", "retrying"]
+__all__ = ["Batch", "Parallel", "Pause", "Plan", "Rows", "Statement", "retrying"]
 
 type Rows = list[tuple[Any, ...]]
-type Plan[T] = Generator[Batch | Pause, list[Rows], T]
+type Plan[T] = Generator[Batch | Pause | Parallel, list[Any], T]
+"""Sent a batch's rows, one `Rows` for each statement, or the result of each parallel plan."""
 
 
 class Statement(NamedTuple):
@@ -53,6 +54,14 @@ class Pause:
     """Ask the driver to wait before the next batch; answered with no rows."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Ask the driver to run other plans, so many at once; answered with their results in order."""
+
+    plans: Sequence[Callable[[], Plan[Any]]]
+    jobs: int
 
 
 _FIRST_PAUSE_SECONDS = 0.02

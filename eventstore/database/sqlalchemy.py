@@ -30,7 +30,7 @@ _SCOPE = text("select set_config('role', :role, true), set_config('eventstore.us
 
 
 def own_engine(settings: Settings) -> Engine:
-    """Return an engine with the rights of the URL's login, for migrations; starts an embedded server."""
+    """Return an engine with the rights of the URL's login; starts an embedded server."""
     place = parse_url(settings.database_url)
     conninfo = start_embedded(place.path) if isinstance(place, Embedded) else place.conninfo
     return create_engine(

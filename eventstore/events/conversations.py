@@ -68,21 +68,21 @@ class ConversationState:
     status: ConversationStatus
 
 
-def rename(conversation: ConversationState, title: str | None) -> list[Event]:
+def rename(conversation: ConversationState, title: str | None) -> Event | None:
     """Decide a new title; the same title changes nothing."""
-    return [] if conversation.title == title else [checked(ConversationRenamed, title=title)]
+    return None if conversation.title == title else checked(ConversationRenamed, title=title)
 
 
-def archive(conversation: ConversationState) -> list[Event]:
+def archive(conversation: ConversationState) -> Event | None:
     """Decide to archive; an archived conversation stays as it is."""
-    return [ConversationArchived()] if conversation.status == "active" else []
+    return ConversationArchived() if conversation.status == "active" else None
 
 
-def reopen(conversation: ConversationState) -> list[Event]:
+def reopen(conversation: ConversationState) -> Event | None:
     """Decide to reopen; an active conversation stays as it is."""
-    return [ConversationReopened()] if conversation.status == "archived" else []
+    return ConversationReopened() if conversation.status == "archived" else None
 
 
-def delete(_: ConversationState) -> list[Event]:
+def delete(_: ConversationState) -> Event | None:
     """Decide to delete."""
-    return [ConversationDeleted()]
+    return ConversationDeleted()

@@ -36,7 +36,7 @@ MAX_NESTING = 100
 _NEEDS_CARE = re.compile(r"\\u[dD][89a-fA-F]|(?:^|[\[:,\s])-?\d+(?:[.eE]|\d{17})")
 
 
-def check_json(value: object, place: str, depth: int = 0) -> Json:
+def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901 - one case a type
     """
     Return `value` as plain JSON values, or say which part of it JSON cannot hold.
 

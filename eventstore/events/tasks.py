@@ -2,13 +2,14 @@
 What can happen to a task, and when it may.
 
 The names and fields are the stored format (see `event`). The decisions below them are pure: from
-what a task is now and what is asked, to the events to append; none where nothing would change.
+what a task is now and what is asked, to the event to append; None where nothing would change.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eventstore.errors import InvalidInput
 from eventstore.events.event import Event, checked
 from eventstore.events.limits import Description, Title
 
@@ -66,24 +67,24 @@ class TaskState:
     completed: bool
 
 
-def update(task: TaskState, **changes: object) -> list[Event]:
+def update(task: TaskState, **changes: object) -> Event | None:
     """Decide a change of `title` and `description`: only what differs is recorded."""
+    if changes.get("title", "") is None:
+        raise InvalidInput("title", "a title can be changed, not removed; leave it out to keep it")
     differing = {name: value for name, value in changes.items() if getattr(task, name) != value}
-    if differing.get("title", "") is None:
-        del differing["title"]  # a title can be changed, not removed
-    return [checked(TaskUpdated, **differing)] if differing else []
+    return checked(TaskUpdated, **differing) if differing else None
 
 
-def complete(task: TaskState) -> list[Event]:
+def complete(task: TaskState) -> Event | None:
     """Decide to complete; a completed task stays as it is."""
-    return [] if task.completed else [TaskCompleted()]
+    return None if task.completed else TaskCompleted()
 
 
-def reopen(task: TaskState) -> list[Event]:
+def reopen(task: TaskState) -> Event | None:
     """Decide to reopen; an open task stays as it is."""
-    return [TaskReopened()] if task.completed else []
+    return TaskReopened() if task.completed else None
 
 
-def delete(_: TaskState) -> list[Event]:
+def delete(_: TaskState) -> Event | None:
     """Decide to delete."""
-    return [TaskDeleted()]
+    return TaskDeleted()

@@ -32,7 +32,7 @@ from eventstore.events.limits import MAX_BATCH, MAX_KEY, MAX_PAYLOAD_BYTES, chec
 from eventstore.log.chain import payload_digest, request_digest
 from eventstore.log.envelope import Expected, Fact, NewEvent, RecordedEvent
 
-__all__ = ["Append", "append", "prepare_append", "recorded"]
+__all__ = ["Append", "append", "fact_of", "first_result", "prepare_append", "recorded"]
 
 _APPEND = """
 select first_position, recorded_at, versions
@@ -106,7 +106,7 @@ def prepare_append(
         key,
         fingerprint,
     )
-    facts = [_fact(user_id, event) for event in events]
+    facts = [fact_of(user_id, event) for event in events]
     return Append(user_id, facts, key, fingerprint, Statement(_APPEND, parameters))
 
 
@@ -128,7 +128,7 @@ def append(
     try:
         rows = yield Batch(scope, (request.statement, *row_changes, *alongside))
     except AlreadyAppended:
-        return (yield from _first_result(request))
+        return (yield from first_result(request))
     first_position, recorded_at, versions = rows[0][0]
     return recorded(request.facts, first_position, recorded_at, versions)
 
@@ -157,14 +157,15 @@ def recorded(
     ]
 
 
-def _first_result(request: Append) -> Plan[list[RecordedEvent]]:
+def first_result(request: Append) -> Plan[list[RecordedEvent]]:
+    """
+    Load what the append with this idempotency key recorded the first time.
+
+    :raises IdempotencyConflict: that was other content.
+    """
     (rows,) = yield Batch(
         user_scope(request.user_id),
-        (
-            Statement(
-                _FIRST_RESULT, (request.user_id, request.idempotency_key, len(request.facts))
-            ),
-        ),
+        (Statement(_FIRST_RESULT, (request.user_id, request.idempotency_key, len(request.facts))),),
     )
     first_position, first_digest = rows[0][0], rows[0][1]
     if first_digest != request.request_digest or len(rows) != len(request.facts):
@@ -207,7 +208,8 @@ def _event_row(event: NewEvent, stream: int, payload: str, metadata: str) -> dic
     }
 
 
-def _fact(user_id: str, event: NewEvent) -> Fact:
+def fact_of(user_id: str, event: NewEvent) -> Fact:
+    """Return what is known of `event` before it is recorded."""
     return Fact(
         user_id,
         event.stream_id,

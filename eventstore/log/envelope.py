@@ -17,7 +17,7 @@ from uuid import UUID
 from eventstore.events.event import Event
 from eventstore.log.identity import uuid7
 
-__all__ = ["Cut", "Expected", "ExpectedVersion", "Fact", "NewEvent", "RecordedEvent"]
+__all__ = ["NOW", "Cut", "Expected", "ExpectedVersion", "Fact", "NewEvent", "RecordedEvent"]
 
 
 class Expected(StrEnum):
@@ -105,3 +105,6 @@ class Cut:
         return (self.position is None or position <= self.position) and (
             self.instant is None or recorded_at <= self.instant
         )
+
+
+NOW = Cut()

@@ -18,7 +18,7 @@ from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import InvalidInput
 from eventstore.events.jsontext import loads
 from eventstore.events.registry import EventRegistry
-from eventstore.log.envelope import Cut, RecordedEvent
+from eventstore.log.envelope import NOW, Cut, RecordedEvent
 
 __all__ = ["PAGE", "Selection", "decode", "every_page", "read_events", "select_events"]
 
@@ -64,7 +64,7 @@ class Selection:
     after: int = 0
     before: int | None = None
     types: Sequence[str] | None = None
-    cut: Cut = Cut()
+    cut: Cut = NOW
     backward: bool = False
     limit: int = 1_000
 

@@ -49,6 +49,7 @@ grant select on eventstore.user_log to eventstore_operator;
 grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
     eventstore.conversation, eventstore.message to eventstore_operator;
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
+grant select on eventstore.alembic_version to eventstore_operator;  -- names no user
 
 do $policies$
 declare

@@ -1,0 +1,75 @@
+"""
+The OpenAI chat format, as message bodies: how calls and answers stand in it.
+
+A body is kept exactly as it came; these functions only read it, or write one for a caller who has
+no body of his own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eventstore.errors import InvalidInput
+from eventstore.events.jsontext import dumps
+
+__all__ = ["RequestedCall", "assistant_body", "requested_calls", "tool_body"]
+
+
+class RequestedCall(NamedTuple):
+    """A tool call that a message asks for; `arguments` is the model's text, verbatim."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+def requested_calls(body: Mapping[str, Any], place: str = "body") -> list[RequestedCall]:
+    """
+    Return the tool calls of an assistant's message.
+
+    :raises InvalidInput: an entry of `tool_calls` is not `{id, function: {name, arguments}}`.
+    """
+    calls = []
+    for index, entry in enumerate(body.get("tool_calls") or []):
+        where = f"{place}.tool_calls[{index}]"
+        function = entry.get("function") if isinstance(entry, Mapping) else None
+        if not isinstance(function, Mapping):
+            raise InvalidInput(where, "has no function; give {id, function: {name, arguments}}")
+        calls.append(
+            RequestedCall(
+                _text(entry.get("id"), f"{where}.id"),
+                _text(function.get("name"), f"{where}.function.name"),
+                _text(function.get("arguments", ""), f"{where}.function.arguments"),
+            )
+        )
+    return calls
+
+
+def _text(value: object, place: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(place, f"expected text, got {type(value).__name__}")
+    return value
+
+
+def assistant_body(
+    sender: str, content: object, calls: Sequence[RequestedCall] = ()
+) -> dict[str, Any]:
+    """Return the body of a message."""
+    body: dict[str, Any] = {"role": sender, "content": content}
+    if calls:
+        body["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in calls
+        ]
+    return body
+
+
+def tool_body(call_id: str, output: object) -> dict[str, Any]:
+    """Return the body of a tool's answer: text as it is, anything else as JSON text."""
+    content = output if isinstance(output, str) else dumps(output)
+    return {"role": "tool", "tool_call_id": call_id, "content": content}

@@ -1,0 +1,1 @@
+"""The facade: what a service calls. `eventstore` itself re-exports it."""

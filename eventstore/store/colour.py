@@ -1,0 +1,84 @@
+"""
+Sync and async from one definition.
+
+A facade method is written once, as a plan. `Blocking` and `Awaiting` are descriptors that turn it
+into a method that runs the plan at once, or into one that is awaited, with the same name, the same
+parameters and the same docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import update_wrapper
+from typing import Any, Concatenate, Self, overload
+
+from eventstore.database.driver import AsyncDriver, Driver
+from eventstore.database.plan import Plan
+
+__all__ = ["Awaiting", "Blocking", "OnAsyncDriver", "OnDriver"]
+
+
+class OnDriver[P]:
+    """A facade object whose plans (`P`) run on the sync driver."""
+
+    def __init__(self, driver: Driver, plans: P) -> None:
+        self._driver = driver
+        self._plans = plans
+
+
+class OnAsyncDriver[P]:
+    """A facade object whose plans (`P`) run on the async driver."""
+
+    def __init__(self, driver: AsyncDriver, plans: P) -> None:
+        self._driver = driver
+        self._plans = plans
+
+
+class Blocking[**P, R]:
+    """A method that runs a plan method to its result."""
+
+    def __init__(self, plan: Callable[Concatenate[Any, P], Plan[R]]) -> None:
+        self._plan = plan
+        self.__doc__ = plan.__doc__
+        self.__wrapped__ = plan
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: OnDriver[Any], owner: type) -> Callable[P, R]: ...
+    def __get__(self, instance: OnDriver[Any] | None, owner: type) -> Self | Callable[P, R]:
+        """Bind to a facade object."""
+        if instance is None:
+            return self
+
+        def method(*args: P.args, **kwargs: P.kwargs) -> R:
+            return instance._driver.run(self._plan(instance._plans, *args, **kwargs))  # noqa: SLF001 - its own object
+
+        return update_wrapper(method, self._plan)
+
+
+class Awaiting[**P, R]:
+    """A coroutine method that runs a plan method to its result."""
+
+    def __init__(self, plan: Callable[Concatenate[Any, P], Plan[R]]) -> None:
+        self._plan = plan
+        self.__doc__ = plan.__doc__
+        self.__wrapped__ = plan
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self, instance: OnAsyncDriver[Any], owner: type
+    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    def __get__(
+        self, instance: OnAsyncDriver[Any] | None, owner: type
+    ) -> Self | Callable[P, Coroutine[Any, Any, R]]:
+        """Bind to a facade object."""
+        if instance is None:
+            return self
+
+        async def method(*args: P.args, **kwargs: P.kwargs) -> R:
+            return await instance._driver.run(self._plan(instance._plans, *args, **kwargs))  # noqa: SLF001 - its own object
+
+        return update_wrapper(method, self._plan)

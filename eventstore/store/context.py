@@ -1,0 +1,62 @@
+"""What every plan of a store needs to know: which events and projectors, whose log, how patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from eventstore.database.plan import Plan, retrying
+from eventstore.errors import InvalidInput
+from eventstore.events.registry import EventRegistry
+from eventstore.log.envelope import NOW, Cut
+from eventstore.log.identity import conversation_id
+from projections import Projections
+
+__all__ = ["AsOf", "UserContext", "cut_at"]
+
+type AsOf = int | datetime | None
+"""A position, an instant with time zone, or None for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserContext:
+    """One user of one store."""
+
+    user_id: str
+    projections: Projections
+    registry: EventRegistry
+    retry_seconds: float
+    correlation_id: UUID | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def retrying[T](self, attempt: Callable[[], Plan[T]]) -> Plan[T]:
+        """Run a plan again while the connection is lost, up to the store's limit."""
+        return retrying(attempt, seconds=self.retry_seconds)
+
+    def conversation(self, reference: UUID | str) -> UUID:
+        """Return the id of a conversation named by its id or its key."""
+        if not isinstance(reference, UUID | str):
+            raise InvalidInput("conversation", f"a {type(reference).__name__}; give its id or key")
+        return conversation_id(self.user_id, reference)
+
+
+def cut_at(as_of: AsOf) -> Cut:
+    """Return the moment that `as_of` names."""
+    match as_of:
+        case None:
+            return NOW
+        case bool():
+            raise InvalidInput("as_of", "a bool; give a position or an instant")
+        case int():
+            if as_of < 0:
+                raise InvalidInput("as_of", f"position {as_of}; positions begin at 1")
+            return Cut(position=as_of)
+        case datetime():
+            if as_of.tzinfo is None:
+                raise InvalidInput("as_of", "an instant without time zone; attach one")
+            return Cut(instant=as_of)
+        case _:
+            raise InvalidInput("as_of", f"a {type(as_of).__name__}; give a position or an instant")
