@@ -38,6 +38,11 @@ class Embedded:
 
     path: Path
 
+    @property
+    def display(self) -> str:
+        """Return where it is, for messages."""
+        return f"embedded:{self.path}"
+
 
 def parse_url(url: str | None) -> Server | Embedded:
     """

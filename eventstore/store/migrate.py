@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError
@@ -15,8 +16,9 @@ from eventstore.database.errors import classify
 from eventstore.database.settings import Settings
 from eventstore.database.sqlalchemy import own_engine
 from eventstore.errors import ConfigurationError, EventStoreError
+from eventstore.log.tables import SCHEMA
 
-__all__ = ["downgrade", "latest_revision", "upgrade"]
+__all__ = ["current_revision", "downgrade", "latest_revision", "upgrade"]
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
@@ -35,6 +37,16 @@ def downgrade(settings: Settings, revision: str) -> None:
     :raises EventStoreError: it failed or refused; nothing of that revision was undone.
     """
     _run(settings, command.downgrade, revision)
+
+
+def current_revision(settings: Settings) -> str | None:
+    """Return the revision the database is at, or None before the first migration."""
+    try:
+        with own_engine(settings).connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+            return context.get_current_revision()
+    except DBAPIError as error:
+        raise _known(error) from error
 
 
 def latest_revision() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,8 @@ from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
 from eventstore.database.scope import operator
 from eventstore.events.limits import check_user_id
 from eventstore.events.registry import EventRegistry
+from eventstore.store.chat_import import ChatConversation, Imported, import_conversation
+from eventstore.store.context import UserContext
 from eventstore.store.migrate import latest_revision
 from projections import Projections
 from projections.rebuild import Progress, Rebuilt, prepare_rebuild, rebuild_user, rebuild_worker
@@ -129,6 +131,29 @@ class OperationPlans:
         (rows,) = yield Batch(operator, (Statement(_STATUS),))
         server_version, revision, users, events, size = rows[0]
         return Status(server_version, revision or "none", latest_revision(), users, events, size)
+
+    def import_conversations(
+        self, conversations: Sequence[tuple[str, ChatConversation]], *, jobs: int = 1
+    ) -> Plan[Imported]:
+        """
+        Write conversations in the OpenAI chat format, each whole or not at all.
+
+        :param conversations: each with the id of the user it belongs to.
+        :param jobs: appends at once.
+        :return: what was written; a conversation that is there already is skipped.
+        :raises IdempotencyConflict: a key's conversation has other content; others may be written.
+        """
+        plans = [
+            partial(import_conversation, self.context(user_id), conversation)
+            for user_id, conversation in conversations
+        ]
+        return sum((yield Parallel(plans, jobs)), start=Imported())
+
+    def context(self, user_id: str) -> UserContext:
+        """Return what plans for one user need to know."""
+        return UserContext(
+            check_user_id(user_id), self.projections, self.registry, self.retry_seconds
+        )
 
     def users(self) -> Plan[list[str]]:
         """Return the ids of all users that have a row in any table, sorted."""

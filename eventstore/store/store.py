@@ -18,10 +18,8 @@ from eventstore.database.sqlalchemy import async_engine_on, engine_on
 from eventstore.database.url import Embedded, parse_url
 from eventstore.errors import Unavailable
 from eventstore.events.event import Event
-from eventstore.events.limits import check_user_id
 from eventstore.events.registry import EventRegistry
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
-from eventstore.store.context import UserContext
 from eventstore.store.migrate import upgrade
 from eventstore.store.operations import OperationPlans
 from eventstore.store.user import AsyncUser, User, UserPlans
@@ -37,16 +35,10 @@ class _Parts:
     settings: Settings
     conninfo: str
     plans: OperationPlans
+    database: str
 
     def user_plans(self, user_id: str) -> UserPlans:
-        return UserPlans(
-            UserContext(
-                check_user_id(user_id),
-                self.plans.projections,
-                self.plans.registry,
-                self.settings.retry_seconds,
-            )
-        )
+        return UserPlans(self.plans.context(user_id))
 
 
 def _prepare(
@@ -67,7 +59,7 @@ def _prepare(
         conninfo = place.conninfo
     _probe(conninfo, chosen)
     plans = OperationPlans(projections, registry, chosen.retry_seconds)
-    return _Parts(chosen, conninfo, plans)
+    return _Parts(chosen, conninfo, plans, place.display)
 
 
 def _probe(conninfo: str, settings: Settings) -> None:
@@ -134,6 +126,12 @@ class EventStore(OnDriver[OperationPlans]):
     verify = Blocking(OperationPlans.verify)
     status = Blocking(OperationPlans.status)
     users = Blocking(OperationPlans.users)
+    import_conversations = Blocking(OperationPlans.import_conversations)
+
+    @property
+    def database(self) -> str:
+        """Where the data is, for messages; never a password."""
+        return self._parts.database
 
     def close(self) -> None:
         """Close the pool; an embedded server stops when the process exits."""
@@ -233,6 +231,12 @@ class AsyncEventStore(OnAsyncDriver[OperationPlans]):
     verify = Awaiting(OperationPlans.verify)
     status = Awaiting(OperationPlans.status)
     users = Awaiting(OperationPlans.users)
+    import_conversations = Awaiting(OperationPlans.import_conversations)
+
+    @property
+    def database(self) -> str:
+        """Where the data is, for messages; never a password."""
+        return self._parts.database
 
     async def close(self) -> None:
         """Close the pool; an embedded server stops when the process exits."""

@@ -1,0 +1,143 @@
+"""`eventstore audit`: the trail of tool calls, and running recorded calls again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from eventstore.cli.options import (
+    AsOfOption,
+    Database,
+    ExtensionsOption,
+    Json,
+    OneUser,
+    load_object,
+    opened,
+    parse_as_of,
+)
+from eventstore.cli.output import console, print_json, print_table, when
+from eventstore.errors import ConfigurationError, InvalidInput
+from projections.audit import AuditEntry, Rerun, rerun
+
+__all__ = ["audit", "entry_json"]
+
+_STATUSES = ("pending", "succeeded", "failed")
+
+
+def audit(
+    user: OneUser = None,
+    conversation: Annotated[
+        str | None,
+        typer.Option("--conversation", metavar="ID_OR_KEY", help="Only this one; needs --user."),
+    ] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only pending, succeeded or failed calls.")
+    ] = None,
+    as_of: AsOfOption = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="MODULE:NAME",
+            help="Run the calls again against a dict of functions of yours, by tool name, and "
+            "compare the results. They are your functions: give ones without side effects.",
+        ),
+    ] = None,
+    extensions: ExtensionsOption = None,
+    database: Database = None,
+    *,
+    json: Json = False,
+) -> None:
+    """
+    List tool calls from the log: what was asked for, what came of it, what is still pending.
+
+    With --run, exit status 1 if a call gives another result now than was recorded.
+    """
+    if status is not None and status not in _STATUSES:
+        raise InvalidInput("--status", f"{status!r}; give one of {', '.join(_STATUSES)}")
+    if conversation is not None and user is None:
+        raise InvalidInput("--conversation", "needs --user: conversations belong to one")
+    with opened(database, extensions) as store:
+        users = [user] if user is not None else store.users()
+        entries = [
+            entry
+            for one in users
+            for entry in store.user(one).audit(conversation=conversation, as_of=parse_as_of(as_of))
+            if status is None or entry.status == status
+        ]
+    if run is not None:
+        _run(entries, run, json=json)
+    elif json:
+        print_json([entry_json(entry) for entry in entries])
+    else:
+        _print(entries)
+
+
+def entry_json(entry: AuditEntry) -> dict[str, Any]:
+    """Return a call as `audit --json` prints it."""
+    return {
+        "user_id": entry.user_id,
+        "conversation_id": entry.conversation_id,
+        "call_id": entry.call_id,
+        "name": entry.name,
+        "arguments": entry.arguments,
+        "status": entry.status,
+        "output": entry.output,
+        "error": entry.error,
+        "requested_at": entry.requested_at,
+        "finished_at": entry.finished_at,
+        "duration_ms": entry.duration_ms,
+        "position": entry.position,
+        "caused": [{"position": one.position, "type": one.type} for one in entry.caused],
+    }
+
+
+def _print(entries: list[AuditEntry]) -> None:
+    print_table(
+        ("user", "position", "requested (UTC)", "call", "status", "ms", "caused"),
+        (
+            (
+                entry.user_id,
+                entry.position,
+                when(entry.requested_at),
+                f"{entry.name}({entry.arguments})"[:80],
+                entry.status,
+                "" if entry.duration_ms is None else f"{entry.duration_ms:.1f}",
+                ", ".join(f"{one.type} {one.position}" for one in entry.caused),
+            )
+            for entry in entries
+        ),
+    )
+    counts = Counter[str](entry.status for entry in entries)
+    told = ", ".join(f"{counts[status]:,} {status}" for status in _STATUSES)
+    console.print(f"{len(entries):,} tool calls: {told}")
+
+
+def _run(entries: list[AuditEntry], place: str, *, json: bool) -> None:
+    functions = load_object(place)
+    if not isinstance(functions, Mapping):
+        raise ConfigurationError(f"--run {place}: is not a dict of functions by tool name")
+    results = rerun(entries, functions)
+    if json:
+        print_json([_rerun_json(one) for one in results])
+    else:
+        print_table(
+            ("user", "position", "tool", "result", "error"),
+            (
+                (one.entry.user_id, one.entry.position, one.entry.name, one.result, one.error)
+                for one in results
+            ),
+        )
+    if any(one.result not in {"same", "skipped"} for one in results):
+        raise typer.Exit(1)
+
+
+def _rerun_json(one: Rerun) -> dict[str, Any]:
+    return entry_json(one.entry) | {
+        "result": one.result,
+        "rerun_output": one.output,
+        "rerun_error": one.error,
+    }

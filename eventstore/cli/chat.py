@@ -1,0 +1,150 @@
+"""`eventstore import`: conversations in the OpenAI chat format, from JSON Lines files."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, TextIO, cast
+
+import typer
+
+from eventstore.cli.options import Database, Json, opened
+from eventstore.cli.output import Ticker, print_facts, print_json, ticker
+from eventstore.errors import (
+    Conflict,
+    EventStoreError,
+    IdempotencyConflict,
+    InvalidInput,
+    WrongVersion,
+)
+from eventstore.events.jsontext import dumps, loads
+from eventstore.store.chat_import import ChatConversation, Imported
+from eventstore.store.store import EventStore
+
+__all__ = ["import_files"]
+
+_AHEAD = 64
+"""Conversations handed to the workers at once: enough to keep them busy, few in memory."""
+
+
+def import_files(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="JSON Lines, plain, .gz or .xz: {'id': …, 'messages': […]} a line.",
+        ),
+    ],
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="USER", help="Import all under this user.")
+    ] = None,
+    users: Annotated[
+        int | None,
+        typer.Option(
+            "--users",
+            min=1,
+            help="Spread over user-1 … user-N by crc32(id), so that a second run finds them.",
+        ),
+    ] = None,
+    key_prefix: Annotated[
+        str, typer.Option("--key-prefix", help="Put before each id, where files share ids.")
+    ] = "",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=64, help="Appends at once.")] = 2,
+    database: Database = None,
+    *,
+    json: Json = False,
+) -> None:
+    """
+    Import conversations; each is written whole or not at all.
+
+    Every line is read and checked before the first is written. Run it again after an interruption:
+    what is there already is skipped.
+    """
+    if (user is None) == (users is None):
+        raise InvalidInput("--user", "give either --user USER or --users N")
+    started = time.monotonic()
+    total = sum(1 for path in files for _ in _conversations(path, key_prefix))
+    with opened(database, jobs=jobs) as store, ticker("conversations", total, quiet=json) as bar:
+        imported = Imported()
+        for path in files:
+            waiting: list[tuple[str, ChatConversation]] = []
+            for conversation in _conversations(path, key_prefix):
+                waiting.append((user or _user_of(conversation.key, users or 1), conversation))
+                if len(waiting) == _AHEAD:
+                    imported += _write(store, waiting, jobs, bar, path)
+                    waiting = []
+            imported += _write(store, waiting, jobs, bar, path)
+    facts = asdict(imported) | {"seconds": round(time.monotonic() - started, 3)}
+    if json:
+        print_json(facts)
+    else:
+        print_facts(facts)
+
+
+def _write(
+    store: EventStore,
+    waiting: list[tuple[str, ChatConversation]],
+    jobs: int,
+    bar: Ticker,
+    path: Path,
+) -> Imported:
+    try:
+        done = store.import_conversations(waiting, jobs=jobs)
+    except (IdempotencyConflict, WrongVersion) as error:
+        raise Conflict(
+            f"{path}: a conversation with this id is there with other content ({error}); "
+            "import under another user or with --key-prefix"
+        ) from error
+    bar.advance(len(waiting))
+    return done
+
+
+def _user_of(key: str, users: int) -> str:
+    return f"user-{zlib.crc32(key.encode()) % users + 1}"
+
+
+def _conversations(path: Path, prefix: str) -> Iterator[ChatConversation]:
+    """Yield the file's conversations, each checked for shape; a bad line stops with its number."""
+    with _opened(path) as lines:
+        number = 0
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _conversation(loads(line), f"{path}:{number}", prefix)
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            raise InvalidInput(str(path), f"cannot be read after line {number}: {error}") from error
+        except EventStoreError:
+            raise
+        except (ValueError, UnicodeError) as error:
+            raise InvalidInput(f"{path}:{number}", f"is not JSON: {error}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    match path.suffix:
+        case ".gz":
+            return cast("TextIO", gzip.open(path, "rt", encoding="utf-8"))
+        case ".xz":
+            return cast("TextIO", lzma.open(path, "rt", encoding="utf-8"))
+        case _:
+            return path.open(encoding="utf-8")
+
+
+def _conversation(line: Any, place: str, prefix: str) -> ChatConversation:
+    messages = line.get("messages") if isinstance(line, dict) else None
+    if not isinstance(messages, list):
+        raise InvalidInput(place, "has no list `messages`; give {'id': …, 'messages': […]}")
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise InvalidInput(f"{place}: messages[{number}]", "is not an object with a `role`")
+    key = line.get("id")
+    if key is None:  # the same conversation gets the same key whenever it is imported
+        key = sha256(dumps(messages).encode()).hexdigest()
+    return ChatConversation(f"{prefix}{key}", messages)

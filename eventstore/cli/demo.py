@@ -1,0 +1,222 @@
+"""
+`eventstore demo`: the whole store in one story, on a server of its own that it removes at the end.
+
+Append, restart the server, reconstruct, spoil a read model, find it, mend it, audit, isolation.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from eventstore.cli.options import Json
+from eventstore.cli.output import console, print_json, print_table
+from eventstore.cli.verify import problem_json
+from eventstore.database.embedded import start_embedded, stop_embedded
+from eventstore.errors import EventStoreError, NotFound
+from eventstore.store.store import EventStore
+from eventstore.store.user import User
+from projections.views import MessageView
+
+__all__ = ["demo"]
+
+_CHAT = "kitchen"
+
+
+def demo(*, json: Json = False) -> None:
+    """
+    Show what the store does, step by step, in a few seconds.
+
+    Needs no database: it starts a PostgreSQL of its own in a temporary folder and removes it.
+    """
+    story = _Story(quiet=json)
+    with _temporary_folder() as folder:
+        url = f"embedded:{folder}"
+        with EventStore.connect(url) as store:
+            _append(story, store)
+            before = store.user("alice").history(_CHAT)
+        _restart(story, folder)
+        with EventStore.connect(url) as store:
+            _reconstruct(story, store, before)
+            _spoil_and_mend(story, store, folder)
+            _audit(story, store)
+            _isolation(story, store)
+        stop_embedded(folder)
+    story.end()
+
+
+@dataclass
+class _Story:
+    """Tells each step as it happens, and keeps what was seen for `--json`."""
+
+    quiet: bool
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def step(self, name: str, told: str, **seen: object) -> None:
+        self.steps.append({"step": name, **seen})
+        if not self.quiet:
+            console.print(f"\n[bold]{len(self.steps)}. {name}[/bold]\n   {told}")
+
+    def end(self) -> None:
+        seconds = round(time.monotonic() - self.started, 3)
+        if self.quiet:
+            print_json({"steps": self.steps, "seconds": seconds})
+        else:
+            console.print(
+                f"\nAll of this took {seconds:.1f} seconds; the server and its data are gone.\n"
+                "Next: docs/tutorial.md embeds the store in a service with ten lines."
+            )
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    parent = Path(tempfile.mkdtemp(prefix="eventstore-demo-"))
+    try:
+        yield parent / "postgresql"
+    finally:
+        stop_embedded(parent / "postgresql")
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def _append(story: _Story, store: EventStore) -> None:
+    alice = store.user("alice")
+    chat = alice.conversations.start(title="Kitchen", key=_CHAT)
+    alice.messages.post(chat.id, sender="user", content="Put milk and bread on my list, please.")
+    for title in ("Buy milk", "Buy bread"):
+        _turn(alice, title)
+    alice.messages.post(chat.id, sender="assistant", content="Both are on your list.")
+    alice.messages.post(chat.id, sender="user", content="I have the milk. And what is on Sunday?")
+    milk = alice.tasks.list(completed=False)[0]
+    alice.tasks.complete(milk.id)
+    call = alice.tool_calls.request(_CHAT, name="read_calendar", arguments='{"day": "Sunday"}')
+    alice.tool_calls.fail(call, error="the calendar did not answer in 10 seconds")
+    alice.tool_calls.request(_CHAT, name="read_calendar", arguments='{"day": "Sunday"}')
+    bob = store.user("bob")
+    bob.tasks.create("Fix the bicycle")
+    events = store.status().events
+    story.step(
+        "Append",
+        f"two users, {events} events; each append is one transaction and one round trip,\n"
+        "   and the tables task, conversation and message follow in the same transaction.",
+        users=2,
+        events=events,
+    )
+
+
+def _turn(alice: User, title: str) -> None:
+    """Record one tool call as an agent does: the request, then what came of it in one append."""
+    call = alice.tool_calls.request(_CHAT, name="add_task", arguments=f'{{"title": "{title}"}}')
+    with alice.transaction(idempotency_key=call.id) as tx:
+        task = tx.tasks.create(title=title, caused_by=call)
+        tx.tool_calls.succeed(call, output={"task_id": task.id})
+
+
+def _restart(story: _Story, folder: Path) -> None:
+    stop_embedded(folder)
+    start_embedded(folder)
+    story.step("Restart", "the server was stopped and started again: nothing lives in memory only.")
+
+
+def _reconstruct(story: _Story, store: EventStore, before: list[MessageView]) -> None:
+    alice = store.user("alice")
+    from_tables = alice.history(_CHAT)
+    from_events = alice.history(_CHAT, source="events")
+    _must(from_tables == from_events == before, "the two histories differ")
+    then = before[0].position
+    story.step(
+        "Reconstruct",
+        f"{len(from_tables)} messages, from the tables and from the events: equal.\n"
+        f"   As of position {then} the list had {len(alice.tasks.list(as_of=then))} tasks, "
+        f"now it has {len(alice.tasks.list())}.",
+        messages=len(from_tables),
+        equal=True,
+    )
+    if not story.quiet:
+        print_table(
+            ("", "sender", "content"),
+            (("  ", one.sender, _line(one)) for one in from_tables),
+        )
+
+
+def _spoil_and_mend(story: _Story, store: EventStore, folder: Path) -> None:
+    with psycopg.connect(start_embedded(folder), autocommit=True) as owner:
+        owner.execute("update eventstore.task set title = 'Buy beer' where title = 'Buy milk'")
+        owner.execute(
+            "delete from eventstore.message where user_id = 'alice' and content like 'Both%'"
+        )
+    found = store.verify()
+    _must(len(found.problems) == 2, "verify did not find both rows")  # noqa: PLR2004 - one line each above
+    story.step(
+        "Spoil and verify",
+        "somebody with database rights changed a task and deleted a message. verify finds:\n   - "
+        + "\n   - ".join(f"{one.table}: {one.kind}, {one.detail}" for one in found.problems),
+        problems=[problem_json(one) for one in found.problems],
+    )
+    mended = store.rebuild()
+    _must(store.verify().ok, "rebuild did not mend the read models")
+    story.step(
+        "Rebuild",
+        f"{mended.events} events replayed, exactly {mended.changed} rows mended; "
+        "verify is clean again.",
+        changed=mended.changed,
+        ok=True,
+    )
+
+
+def _audit(story: _Story, store: EventStore) -> None:
+    entries = store.user("alice").audit()
+    story.step(
+        "Audit",
+        "every tool call, from the log: what was asked for, what came of it, what it caused.",
+        calls=[{"name": one.name, "status": one.status} for one in entries],
+    )
+    if not story.quiet:
+        print_table(
+            ("", "tool", "arguments", "status", "caused"),
+            (
+                ("  ", one.name, one.arguments, one.status, ", ".join(c.type for c in one.caused))
+                for one in entries
+            ),
+        )
+
+
+def _isolation(story: _Story, store: EventStore) -> None:
+    bob = store.user("bob")
+    chat = store.user("alice").conversations.get(_CHAT)
+    refused = _answer(lambda: bob.history(chat.id))
+    _must(refused == f"conversation {chat.id} not found", "bob learned of alice's conversation")
+    titles = [task.title for task in bob.tasks.list()]
+    story.step(
+        "Isolation",
+        f"bob asks for alice's conversation by its id: {refused}.\n"
+        f"   His own list: {', '.join(titles)}.",
+        refused=refused,
+        bob_sees=titles,
+    )
+
+
+def _answer(ask: Callable[[], object]) -> str:
+    try:
+        ask()
+    except NotFound as error:
+        return str(error)
+    return "it was shown"
+
+
+def _must(held: bool, broken: str) -> None:
+    if not held:
+        raise EventStoreError(f"the demo found a broken promise: {broken}")
+
+
+def _line(message: MessageView) -> str:
+    calls = ", ".join(f"{call.name}({call.arguments})" for call in message.tool_calls)
+    return str(message.content or f"calls {calls}")

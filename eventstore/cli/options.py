@@ -1,0 +1,109 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from eventstore.database.settings import load_settings
+from eventstore.errors import ConfigurationError, InvalidInput
+from eventstore.events.registry import EventRegistry
+from eventstore.store.context import AsOf
+from eventstore.store.store import EventStore
+
+__all__ = [
+    "AsOfOption",
+    "Database",
+    "ExtensionsOption",
+    "Jobs",
+    "Json",
+    "OneUser",
+    "User",
+    "load_object",
+    "opened",
+    "parse_as_of",
+]
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="postgresql://… or embedded:PATH. Default: EVENTSTORE_DATABASE_URL, or a server of "
+        "its own in your data folder.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+User = Annotated[str, typer.Option("--user", metavar="USER", help="Whose data.")]
+OneUser = Annotated[
+    str | None, typer.Option("--user", metavar="USER", help="Only this user; default all.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Users at once.")]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="POSITION_OR_TIME",
+        help="As it was at a position of the user's log, or at an instant with time zone "
+        "(2026-11-22T17:00:00Z).",
+    ),
+]
+ExtensionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--extensions",
+        metavar="MODULE:NAME",
+        envvar="EVENTSTORE_EXTENSIONS",
+        help="A dict of your own {'events': […], 'projectors': […]}, as passed to "
+        "EventStore.connect: without it your own events cannot be read.",
+    ),
+]
+
+
+@contextmanager
+def opened(
+    database: str | None, extensions: str | None = None, *, jobs: int = 1
+) -> Iterator[EventStore]:
+    """Open the store for one command, with a connection for every job."""
+    given: dict[str, Any] = load_object(extensions) if extensions else {}
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"--extensions {extensions}: is not a dict; see docs/cli.md")
+    events: Sequence[Any] | EventRegistry = given.get("events", ())
+    settings = load_settings(database, pool_max_size=max(jobs + 1, 2))
+    with EventStore.connect(
+        projectors=given.get("projectors", ()), events=events, settings=settings
+    ) as store:
+        yield store
+
+
+def load_object(place: str) -> Any:
+    """
+    Import `MODULE:NAME`, the current folder included.
+
+    :raises ConfigurationError: the module cannot be imported or lacks the name.
+    """
+    module_name, _, name = place.partition(":")
+    try:
+        return getattr(import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{place}: {error}; give MODULE:NAME") from error
+
+
+def parse_as_of(text: str | None) -> AsOf:
+    """Return the moment that `--as-of` names."""
+    if text is None:
+        return None
+    if re.fullmatch(r"\d+", text):
+        return int(text)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(
+            "--as-of", f"{text!r}; give a position or an instant like 2026-11-22T17:00:00Z"
+        ) from None

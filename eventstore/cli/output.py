@@ -1,0 +1,112 @@
+"""
+What commands print: JSON for programs, tables for people, progress for the patient.
+
+Progress is a bar on a terminal and plain lines elsewhere, always on standard error, so that
+standard output holds the answer and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from eventstore.events.jsontext import check_json, dumps
+
+__all__ = ["Ticker", "console", "print_facts", "print_json", "print_table", "ticker", "when"]
+
+console = Console(highlight=False, soft_wrap=True)
+
+_PLAIN_SECONDS = 5.0
+"""Between two plain lines where there is no terminal."""
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on a line of its own; lossless, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(dumps(check_json(value, "output")).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table for people; control characters and markup in it are shown, not obeyed."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def print_facts(facts: dict[str, object]) -> None:
+    """Print names and values, one a line."""
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        console.print(f"{name:<{width}}{_cell(value)}", markup=False)
+
+
+def when(instant: datetime | None) -> str:
+    """Return an instant for people: UTC, to the second."""
+    return "" if instant is None else f"{instant:%Y-%m-%d %H:%M:%S}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else f"{value:,}" if type(value) is int else str(value)
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in text.replace("\n", " "))
+    return shown.replace("[", "\\[")
+
+
+class Ticker:
+    """Counts finished pieces of a long work and shows them."""
+
+    def __init__(
+        self, bar: Progress | None, task: TaskID | None, what: str, total: int | None
+    ) -> None:
+        self._bar = bar
+        self._task = task
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._spoken_at = time.monotonic()
+
+    def advance(self, by: int = 1) -> None:
+        """Count `by` more pieces as finished."""
+        self._done += by
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, by)
+        elif time.monotonic() - self._spoken_at > _PLAIN_SECONDS:
+            self._spoken_at = time.monotonic()
+            of = "" if self._total is None else f" of {self._total:,}"
+            sys.stderr.write(f"{self._what}: {self._done:,}{of}\n")
+
+
+@contextmanager
+def ticker(what: str, total: int | None, *, quiet: bool = False) -> Iterator[Ticker]:
+    """Show progress of `total` pieces of `what` while the block runs."""
+    if quiet or not sys.stderr.isatty():
+        yield Ticker(None, None, what, total)
+        return
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield Ticker(bar, bar.add_task(what, total=total), what, total)

@@ -1,0 +1,69 @@
+"""`eventstore verify`: the log against itself, the read models against the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from eventstore.cli.options import Database, ExtensionsOption, Jobs, Json, OneUser, opened
+from eventstore.cli.output import console, print_json, print_table, ticker
+from projections.verify import Problem
+
+__all__ = ["problem_json", "verify"]
+
+
+def verify(
+    user: OneUser = None,
+    jobs: Jobs = 1,
+    extensions: ExtensionsOption = None,
+    database: Database = None,
+    *,
+    json: Json = False,
+) -> None:
+    """
+    Recompute positions, versions and the hash chain, and compare every row with the replay.
+
+    Writes nothing and may run while users write. Exit status 1 if anything is wrong; each problem
+    is named with its place.
+    """
+    with opened(database, extensions, jobs=jobs) as store:
+        total = 1 if user is not None else len(store.users())
+        with ticker("users", total, quiet=json) as bar:
+            found = store.verify(user, jobs=jobs, progress=lambda _: bar.advance())
+    if json:
+        print_json(
+            {
+                "users": found.users,
+                "events": found.events,
+                "ok": found.ok,
+                "problems": [problem_json(one) for one in found.problems],
+            }
+        )
+    else:
+        if found.problems:
+            print_table(
+                ("problem", "user", "where", "detail"),
+                ((one.kind, one.user_id, _where(one), one.detail) for one in found.problems),
+            )
+        console.print(
+            f"{found.users:,} users, {found.events:,} events: "
+            + ("all is well" if found.ok else f"{len(found.problems):,} problems")
+        )
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """Return a problem as `verify --json` prints it: with a position, or with table and key."""
+    place: dict[str, Any] = {"position": problem.position}
+    if problem.table is not None and problem.key is not None:
+        key = problem.key
+        place = {"table": problem.table, "key": key[0] if len(key) == 1 else list(key)}
+    return {"kind": problem.kind, "user_id": problem.user_id, **place, "detail": problem.detail}
+
+
+def _where(problem: Problem) -> str:
+    if problem.table is not None and problem.key is not None:
+        return f"{problem.table} {', '.join(problem.key)}"
+    return f"position {problem.position}"

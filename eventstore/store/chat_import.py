@@ -1,0 +1,151 @@
+"""
+Import whole conversations in the OpenAI chat format: each is one transaction, or not there at all.
+
+A conversation's id in the file becomes its key, and its append carries an idempotency key made of
+it. So an import that was killed is simply run again: what is there is found and skipped, and a
+conversation of the same id with other content is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from eventstore.database.plan import Plan
+from eventstore.errors import InvalidInput
+from eventstore.events.chat import requested_calls
+from eventstore.events.conversations import ConversationStarted
+from eventstore.events.event import Event, checked
+from eventstore.events.limits import MAX_BATCH
+from eventstore.events.messages import MessagePosted
+from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
+from eventstore.log.append import append_together, prepare_append
+from eventstore.log.envelope import Expected, NewEvent
+from eventstore.log.identity import NewId, derived_ids
+from eventstore.store.context import UserContext
+from projections.live import live_statements
+
+__all__ = ["ChatConversation", "Imported", "import_conversation"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatConversation:
+    """
+    A conversation as a chat API has it.
+
+    :ivar key: its id where it comes from.
+    :ivar messages: `{"role": …, "content": …, "tool_calls": […]}` and `{"role": "tool", …}`.
+    """
+
+    key: str
+    messages: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import wrote; `skipped` conversations were there already, with this content."""
+
+    conversations: int = 0
+    messages: int = 0
+    tool_calls: int = 0
+    events: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Imported) -> Imported:
+        return Imported(
+            self.conversations + other.conversations,
+            self.messages + other.messages,
+            self.tool_calls + other.tool_calls,
+            self.events + other.events,
+            self.skipped + other.skipped,
+        )
+
+
+def import_conversation(context: UserContext, conversation: ChatConversation) -> Plan[Imported]:
+    """
+    Write one conversation, or find that it is there; one round trip per thousand events.
+
+    :raises IdempotencyConflict: the key's conversation has other content.
+    :raises WrongVersion: the key's conversation was started otherwise than by an import.
+    :raises InvalidInput: a message cannot be stored; the place is named.
+    """
+    key = f"import:{conversation.key}"
+    events = _events(context, conversation, derived_ids(context.user_id, key))
+    requests = []
+    for number, start in enumerate(range(0, len(events), MAX_BATCH)):
+        chunk = events[start : start + MAX_BATCH]
+        request = prepare_append(
+            context.user_id, chunk, key if number == 0 else f"import#{number}:{conversation.key}"
+        )
+        requests.append((request, live_statements(context.projections, request.facts)))
+    written = yield from context.retrying(lambda: append_together(requests))
+    if not written:
+        return Imported(skipped=1)
+    calls = sum(isinstance(event.data, ToolCallRequested) for event in events)
+    return Imported(1, len(conversation.messages), calls, len(events))
+
+
+def _events(context: UserContext, conversation: ChatConversation, new_id: NewId) -> list[NewEvent]:
+    stream = context.conversation(conversation.key)
+    pending: dict[str, list[ToolCallRequested]] = {}
+    told: list[Event] = [checked(ConversationStarted, key=conversation.key)]
+    for number, body in enumerate(conversation.messages):
+        told += _told(body, f"messages[{number}]", new_id, pending)
+    return [
+        NewEvent(
+            stream_id=stream,
+            data=data,
+            expected=Expected.ANY if number else Expected.NEW,
+            event_id=new_id(),
+            correlation_id=context.correlation_id,
+            metadata=context.metadata,
+        )
+        for number, data in enumerate(told)
+    ]
+
+
+def _told(
+    body: Mapping[str, Any],
+    place: str,
+    new_id: NewId,
+    pending: dict[str, list[ToolCallRequested]],
+) -> list[Event]:
+    """Return the events of one message; calls that wait for their answer are kept in `pending`."""
+    if not isinstance(body, Mapping):
+        raise InvalidInput(place, f"expected a JSON object, got {type(body).__name__}")
+    role = body.get("role")
+    if not isinstance(role, str):
+        raise InvalidInput(f"{place}.role", "is missing; give user, assistant, system or tool")
+    message_id = new_id()
+    if role == "tool":
+        waiting = pending.get(str(body.get("tool_call_id")))
+        if waiting:
+            return [_answer(waiting.pop(0), message_id, body)]
+    posted = checked(MessagePosted, message_id=message_id, sender=role, body=body)
+    calls = [
+        checked(
+            ToolCallRequested,
+            call_id=call.id,
+            message_id=message_id,
+            index=index,
+            name=call.name,
+            arguments=call.arguments,
+        )
+        for index, call in enumerate(requested_calls(body, place))
+    ]
+    for call in calls:
+        pending.setdefault(call.call_id, []).append(call)
+    return [posted, *calls]
+
+
+def _answer(call: ToolCallRequested, reply_id: UUID, body: Mapping[str, Any]) -> Event:
+    return checked(
+        ToolCallSucceeded,
+        call_id=call.call_id,
+        message_id=call.message_id,
+        index=call.index,
+        reply_id=reply_id,
+        reply=body,
+    )
