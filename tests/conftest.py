@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,8 +15,6 @@ import pytest
 from eventstore import AsyncEventStore, EventStore, User
 from tests.support.both import blocked
 from tests.support.server import Server, running_server
-
-SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -68,14 +65,3 @@ def admin(database_url: str) -> Iterator[psycopg.Connection]:
     """A superuser's connection: what no application has."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
-
-
-@pytest.fixture
-def data_file(request: pytest.FixtureRequest) -> Path:
-    """A file of real conversations named by the test's `data` marker; skips without it."""
-    marker = request.node.get_closest_marker("data")
-    assert marker is not None
-    path = SHARED_DATA / marker.args[0]
-    if not path.exists():
-        pytest.skip(f"{path.name} is not beside this checkout")
-    return path

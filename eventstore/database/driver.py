@@ -163,13 +163,26 @@ class AsyncDriver:
         return [task.result() for task in tasks]
 
 
+# An error may show while statements are still being sent; the pipeline's end then only says that it
+# was aborted. So the first error is kept, and raised when the pipeline has ended in order.
+
+
 def _exchange(connection: Connection[Any], statements: list[Statement]) -> list[Rows]:
     cursors = []
-    with connection.pipeline():
-        for statement in statements:
-            cursor = RawCursor(connection, row_factory=tuple_row)
-            cursor.execute(statement.sql, statement.params, binary=True)
-            cursors.append(cursor)
+    first: psycopg.Error | None = None
+    try:
+        with connection.pipeline():
+            try:
+                for statement in statements:
+                    cursor = RawCursor(connection, row_factory=tuple_row)
+                    cursor.execute(statement.sql, statement.params, binary=True)
+                    cursors.append(cursor)
+            except psycopg.Error as error:
+                first = error
+    except psycopg.Error as error:
+        raise first or error from None
+    if first is not None:
+        raise first
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
@@ -177,11 +190,20 @@ async def _exchange_async(
     connection: AsyncConnection[Any], statements: list[Statement]
 ) -> list[Rows]:
     cursors = []
-    async with connection.pipeline():
-        for statement in statements:
-            cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-            await cursor.execute(statement.sql, statement.params, binary=True)
-            cursors.append(cursor)
+    first: psycopg.Error | None = None
+    try:
+        async with connection.pipeline():
+            try:
+                for statement in statements:
+                    cursor = AsyncRawCursor(connection, row_factory=tuple_row)
+                    await cursor.execute(statement.sql, statement.params, binary=True)
+                    cursors.append(cursor)
+            except psycopg.Error as error:
+                first = error
+    except psycopg.Error as error:
+        raise first or error from None
+    if first is not None:
+        raise first
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 

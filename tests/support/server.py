@@ -1,8 +1,8 @@
 """
-A PostgreSQL of the tests' own: one server a test process, one template database, a copy per test.
+PostgreSQL of the tests' own: a server per process, a template database, a copy of it per test.
 
-EVENTSTORE_TEST_POSTGRES chooses the version: 18 and 16 come from a wheel, 15 from Debian's programs.
-Everything lives in a temporary folder and listens on a Unix socket; only what was started is stopped.
+EVENTSTORE_TEST_POSTGRES chooses the version: 18 and 16 come from a wheel, 15 from Debian.
+It lives in a temporary folder and listens on a Unix socket; only what was started is stopped.
 """
 
 from __future__ import annotations
@@ -72,7 +72,19 @@ def running_server() -> Iterator[Server]:
     # Durability is not what these tests are about; those that are start servers of their own.
     options = f"-c fsync=off -c full_page_writes=off -c max_connections=200 -h '' -k {folder}"
     _run(programs, "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8", **as_owner)
-    _run(programs, "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start", **as_owner)
+    _run(
+        programs,
+        "pg_ctl",
+        "-D",
+        data,
+        "-w",
+        "-l",
+        folder / "log",
+        "-o",
+        options,
+        "start",
+        **as_owner,
+    )
     try:
         server = Server(folder)
         server.execute("create database template")

@@ -1,0 +1,106 @@
+"""
+A TCP proxy between the store and PostgreSQL, so that a test can count, cut and drop.
+
+`turns` counts how often the client spoke after the server had: the round trips it paid for.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["Proxy", "proxied"]
+
+_CHUNK = 65536
+
+
+class Proxy:
+    """Forwards each connection on a local port to PostgreSQL's Unix socket."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = str(target)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._server_spoke = True
+        self._lock = threading.Lock()
+        self.port = self._listener.getsockname()[1]
+        self.turns = 0
+        self.lose_reply: Callable[[bytes], bool] = lambda _: False
+        """Asked for each piece the server sends: True cuts the connection instead."""
+        self.lose_request: Callable[[bytes], bool] = lambda _: False
+        """Asked for each piece the client sends: True cuts the connection instead."""
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def count(self) -> int:
+        """Return the turns since the last count."""
+        with self._lock:
+            turns, self.turns = self.turns, 0
+        return turns
+
+    def close(self) -> None:
+        self._listener.close()
+        for pair in self._pairs:
+            _cut(*pair)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._pairs.append((client, server))
+            for source, sink, heard in (
+                (client, server, self._from_client),
+                (server, client, self._from_server),
+            ):
+                threading.Thread(target=self._pump, args=(source, sink, heard), daemon=True).start()
+
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, heard: Callable[[bytes], bool]
+    ) -> None:
+        while True:
+            try:
+                data = source.recv(_CHUNK)
+                if not data or heard(data):
+                    break
+                sink.sendall(data)
+            except OSError:
+                break
+        _cut(source, sink)
+
+    def _from_client(self, data: bytes) -> bool:
+        with self._lock:
+            if self._server_spoke:
+                self.turns += 1
+            self._server_spoke = False
+        return self.lose_request(data)
+
+    def _from_server(self, data: bytes) -> bool:
+        with self._lock:
+            self._server_spoke = True
+        return self.lose_reply(data)
+
+
+def _cut(*sockets: socket.socket) -> None:
+    for one in sockets:
+        try:
+            one.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue
+        finally:
+            one.close()
+
+
+@contextmanager
+def proxied(socket_folder: Path) -> Iterator[Proxy]:
+    proxy = Proxy(socket_folder / ".s.PGSQL.5432")
+    try:
+        yield proxy
+    finally:
+        proxy.close()
