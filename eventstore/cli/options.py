@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -89,6 +91,8 @@ def load_object(place: str) -> Any:
     :raises ConfigurationError: the module cannot be imported or lacks the name.
     """
     module_name, _, name = place.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     try:
         return getattr(import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -24,7 +24,7 @@ import orjson
 
 from eventstore.errors import NotStorable
 
-__all__ = ["MAX_NESTING", "Json", "check_json", "dumps", "loads"]
+__all__ = ["MAX_NESTING", "Json", "as_json_text", "check_json", "dumps", "loads"]
 
 type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | None
 
@@ -36,7 +36,7 @@ MAX_NESTING = 100
 _NEEDS_CARE = re.compile(r"\\u[dD][89a-fA-F]|(?:^|[\[:,\s])-?\d+(?:[.eE]|\d{17})")
 
 
-def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901 - one case a type
+def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901, PLR0912 - a case a type
     """
     Return `value` as plain JSON values, or say which part of it JSON cannot hold.
 
@@ -46,8 +46,12 @@ def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901
     :raises NotStorable: NaN or infinity, a key that is not text, another type, nesting over 100.
     """
     match value:
-        case None | bool() | str() | int():
-            return value.value if isinstance(value, Enum) else value
+        case Enum():
+            return check_json(value.value, place, depth)
+        case None | bool() | int():
+            return value
+        case str():
+            return as_json_text(value)
         case float():
             if not math.isfinite(value):
                 raise NotStorable(place, f"{value} is not a JSON number; send null or a string")
@@ -66,8 +70,6 @@ def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901
             return value.astimezone(UTC).isoformat()
         case UUID() | date():
             return str(value)
-        case Enum():
-            return check_json(value.value, place, depth)
         case _:
             raise NotStorable(
                 place, f"{type(value).__name__} has no JSON form; convert it to plain values"
@@ -83,8 +85,23 @@ def _check_container(
     for key, item in value.items():
         if not isinstance(key, str):
             raise NotStorable(place, f"key {key!r} is not text; JSON keys are strings")
-        checked[key] = check_json(item, f"{place}.{key}", depth + 1)
+        checked[as_json_text(key)] = check_json(item, f"{place}.{key}", depth + 1)
     return checked
+
+
+def as_json_text(text: str) -> str:
+    """
+    Return `text` as JSON hands it back.
+
+    Two surrogates that make a pair are one character there; a lone one stays as it is.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text
 
 
 def dumps(value: object) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator
 
 from eventstore.errors import InvalidInput, NotStorable
-from eventstore.events.jsontext import Json, check_json
+from eventstore.events.jsontext import Json, as_json_text, check_json
 
 __all__ = [
     "MAX_BATCH",
@@ -95,7 +95,7 @@ def _raw_text(value: object) -> str:
         raise InvalidInput(
             "text", f"{len(value)} characters, the limit is {MAX_CONTENT}; store a reference"
         )
-    return value
+    return as_json_text(value)
 
 
 def _json(value: object) -> Json:
