@@ -180,7 +180,7 @@ def _exchange(connection: Connection[Any], statements: list[Statement]) -> list[
             except psycopg.Error as error:
                 first = error
     except psycopg.Error as error:
-        raise first or error from None
+        raise _root(first or error) from None
     if first is not None:
         raise first
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
@@ -201,10 +201,22 @@ async def _exchange_async(
             except psycopg.Error as error:
                 first = error
     except psycopg.Error as error:
-        raise first or error from None
+        raise _root(first or error) from None
     if first is not None:
         raise first
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _root(error: psycopg.Error) -> psycopg.Error:
+    """
+    Return the server's own error where psycopg only says that it cannot leave the pipeline.
+
+    So it is with errors at COMMIT (a deferred constraint): they come with the pipeline's end.
+    """
+    before = error.__context__
+    if error.sqlstate is None and isinstance(before, psycopg.Error) and before.sqlstate:
+        return before
+    return error
 
 
 def _pool_options(settings: Settings) -> dict[str, Any]:

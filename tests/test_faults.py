@@ -1,0 +1,266 @@
+"""What goes wrong is told clearly, retried where that is safe, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from eventstore import (
+    AccessDenied,
+    AsyncEventStore,
+    DatabaseFault,
+    EventStore,
+    PoolExhausted,
+    SchemaMissing,
+    Settings,
+    StorageFull,
+    TimedOut,
+    Unavailable,
+    User,
+)
+from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.scope import user_scope
+from tests.support.server import Server
+
+
+@pytest.fixture
+def impatient(database_url: str) -> Iterator[EventStore]:
+    """A store with one connection and short limits."""
+    settings = Settings(
+        database_url=database_url,
+        pool_max_size=1,
+        pool_timeout_seconds=0.2,
+        lock_timeout_seconds=0.2,
+        statement_timeout_seconds=0.5,
+        retry_seconds=0,
+    )
+    with EventStore.connect(settings=settings) as store:
+        yield store
+
+
+def fail_on(admin: psycopg.Connection, table: str, state: str, *, deferred: bool = False) -> None:
+    """Let every write to a table fail in the server with `state`, at once or only at COMMIT."""
+    admin.execute(
+        "create function public.fail() returns trigger language plpgsql as"
+        f" $$ begin raise exception 'as asked' using errcode = '{state}'; end $$"
+    )
+    kind = "constraint trigger" if deferred else "trigger"
+    when = "deferrable initially deferred for each row" if deferred else "for each row"
+    admin.execute(
+        f"create {kind} fail after insert on {table} {when} execute function public.fail()"  # type: ignore[call-overload]  # our own SQL
+    )
+
+
+def heal(admin: psycopg.Connection) -> None:
+    admin.execute("drop function public.fail() cascade")
+
+
+def test_a_full_disk_is_told_apart_and_leaves_nothing(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    alice.tasks.create("before")
+    fail_on(admin, "eventstore.task", "53100")
+
+    with pytest.raises(StorageFull, match="reading still works"):
+        alice.tasks.create("during")
+
+    heal(admin)
+    alice.tasks.create("after")
+    assert [task.title for task in alice.tasks.list()] == ["before", "after"]
+    assert [event.position for event in alice.events()] == [1, 2]
+    assert store.verify().ok
+
+
+def test_an_error_at_commit_is_not_swallowed(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    fail_on(admin, "eventstore.task", "XX001", deferred=True)
+
+    with pytest.raises(DatabaseFault):
+        alice.tasks.create("lost at commit")
+
+    heal(admin)
+    assert alice.events() == []
+    assert store.verify().ok
+
+
+def test_a_serialization_failure_is_run_again(alice: User, admin: psycopg.Connection) -> None:
+    admin.execute("create sequence public.tries; grant usage on sequence public.tries to public")
+    admin.execute(
+        "create function public.fail() returns trigger language plpgsql as $$ begin"
+        " if nextval('public.tries') < 3 then raise exception 'again' using errcode = '40001';"
+        " end if; return null; end $$"
+    )
+    admin.execute(
+        "create trigger fail after insert on eventstore.task for each row"
+        " execute function public.fail()"
+    )
+
+    alice.tasks.create("third time")
+
+    heal(admin)
+    assert [task.title for task in alice.tasks.list()] == ["third time"]
+
+
+def test_connections_that_were_closed_while_idle_are_replaced(
+    alice: User, admin: psycopg.Connection
+) -> None:
+    alice.tasks.create("one")
+    admin.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+
+    alice.tasks.create("two")
+
+    assert [task.title for task in alice.tasks.list()] == ["one", "two"]
+
+
+def test_waiting_for_the_users_row_has_a_limit(impatient: EventStore, database_url: str) -> None:
+    alice = impatient.user("alice")
+    alice.tasks.create("one")
+
+    with psycopg.connect(database_url) as holder:
+        holder.execute("select from eventstore.user_log where user_id = 'alice' for update")
+        with pytest.raises(TimedOut):
+            alice.tasks.create("two")
+
+    alice.tasks.create("three")
+    assert [event.position for event in alice.events()] == [1, 2]
+
+
+def test_one_users_lock_does_not_keep_another_waiting(
+    impatient: EventStore, database_url: str
+) -> None:
+    impatient.user("alice").tasks.create("one")
+
+    with psycopg.connect(database_url) as holder:
+        holder.execute("select from eventstore.user_log where user_id = 'alice' for update")
+        impatient.user("bob").tasks.create("at once")
+
+    assert len(impatient.user("bob").tasks.list()) == 1
+
+
+def slow() -> Plan[None]:
+    yield Batch(user_scope("alice"), (Statement("select pg_sleep(30)"),))
+
+
+def test_a_statement_has_a_limit(impatient: EventStore) -> None:
+    with pytest.raises(TimedOut, match="STATEMENT_TIMEOUT"):
+        impatient._driver.run(slow())
+
+
+def test_a_pool_without_a_free_connection_says_so(impatient: EventStore, database_url: str) -> None:
+    started = threading.Event()
+
+    def hold() -> Plan[None]:
+        yield Batch(user_scope("alice"), (Statement("select 1"),), hold=True)
+        started.set()
+        released.wait(10)
+
+    released = threading.Event()
+    holder = threading.Thread(target=lambda: impatient._driver.run(hold()))
+    holder.start()
+    started.wait(10)
+
+    with pytest.raises(PoolExhausted, match="POOL_MAX_SIZE"):
+        impatient.user("alice").tasks.list()
+
+    released.set()
+    holder.join()
+
+
+def test_a_server_that_is_not_there_is_told_at_once() -> None:
+    with pytest.raises(Unavailable):
+        EventStore.connect("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_a_database_without_the_schema_says_what_to_run(server: Server) -> None:
+    url = server.create_database("template0")
+
+    with EventStore.connect(url) as store, pytest.raises(SchemaMissing, match="eventstore migrate"):
+        store.user("alice").tasks.create("x")
+
+    server.drop_database(url)
+
+
+def test_a_login_without_the_role_says_where_to_read(
+    server: Server, database_url: str, admin: psycopg.Connection
+) -> None:
+    admin.execute(
+        "do $$ begin if not exists (select from pg_roles where rolname = 'stranger') then"
+        " create role stranger login; end if; end $$"
+    )
+    url = database_url.replace("postgres@", "stranger@")
+
+    with EventStore.connect(url) as store, pytest.raises(AccessDenied, match=r"isolation\.md"):
+        store.user("alice").tasks.create("x")
+
+
+def test_a_cancelled_task_gives_its_connection_back(database_url: str) -> None:
+    async def story() -> int:
+        settings = Settings(database_url=database_url, pool_max_size=1)
+        async with AsyncEventStore.connect(settings=settings) as store:
+            running = asyncio.create_task(store._driver.run(slow()))
+            while not await _is_sleeping(database_url):  # noqa: ASYNC110 - a server's state
+                await asyncio.sleep(0)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            await store.user("alice").tasks.create("after")
+            return len(await store.user("alice").tasks.list())
+
+    assert asyncio.run(story()) == 1
+
+
+async def _is_sleeping(url: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        cursor = await connection.execute(
+            "select count(*) from pg_stat_activity where query like 'select pg_sleep%'"
+            " and state = 'active'"
+        )
+        row = await cursor.fetchone()
+    return row is not None and row[0] > 0
+
+
+def test_a_plan_that_fails_between_batches_is_rolled_back(
+    store: EventStore, alice: User, database_url: str
+) -> None:
+    alice.tasks.create("one")
+
+    def broken() -> Plan[None]:
+        yield Batch(user_scope("alice"), (Statement("delete from eventstore.task"),), hold=True)
+        raise RuntimeError("between two batches")
+
+    with EventStore.connect(database_url) as sync, pytest.raises(RuntimeError):
+        sync._driver.run(broken())
+
+    assert len(alice.tasks.list()) == 1
+
+
+def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> None:
+    def ask() -> Plan[list[Rows]]:
+        return (
+            yield Batch(
+                user_scope("alice"),
+                (
+                    Statement("select current_user, current_setting('eventstore.user_id')"),
+                    Statement("select current_setting('statement_timeout')"),
+                ),
+            )
+        )
+
+    inside = impatient._driver.run(ask())
+    connection = impatient._driver.pool.getconn()
+    row = connection.execute(
+        "select current_user, current_setting('eventstore.user_id', true),"
+        " current_setting('statement_timeout')"
+    ).fetchone()
+    impatient._driver.pool.putconn(connection)
+
+    assert inside == [[("eventstore_app", "alice")], [("500ms",)]]
+    assert row == ("postgres", "", "0")
