@@ -27,7 +27,9 @@ def distant(
     """A store that reaches its database through the proxy, on one connection that is warm."""
     name = conninfo_to_dict(database_url)["dbname"]
     settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
+        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
+        pool_max_size=1,
+        answer_timeout_seconds=2.0,
     )
     if request.param == "sync":
         with EventStore.connect(settings=settings) as store:
@@ -139,6 +141,24 @@ def test_a_lost_commit_reply_does_not_double_the_message(
     assert lost
     assert [one.id for one in alice.history(chat.id)] == [message.id]
     assert distant.verify().ok
+
+
+def test_a_server_that_goes_silent_is_given_up_and_the_message_is_not_doubled(
+    alice: User, distant: EventStore, proxy: Proxy
+) -> None:
+    chat = alice.conversations.start()
+    swallowed: list[bytes] = []
+
+    def swallow_once(data: bytes) -> bool:
+        swallowed.append(data)
+        return len(swallowed) == 1
+
+    proxy.silence = swallow_once
+
+    message = alice.messages.post(chat.id, sender="user", content="once")
+
+    assert swallowed
+    assert [one.id for one in alice.history(chat.id)] == [message.id]
 
 
 def test_a_request_that_never_arrived_is_sent_again(

@@ -37,6 +37,8 @@ class Exchange:
 
     connection: Any
     statements: list[Statement]
+    timeout_seconds: float
+    """Silence of the server before the connection is given up: it may be gone without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ type Action = Acquire | Exchange | Release | Sleep | FanOut | Done
 _BEGIN = Statement("begin")
 _BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only")
 _COMMIT = Statement("commit")
+_PATIENT = 20  # times the usual wait, for work that has no statement limit
 
 
 def conduct(plan: Plan[Any], settings: Settings) -> Generator[Action, Any]:
@@ -139,7 +142,9 @@ class _Course:
             self.suspicious, self.scope = False, None
         statements, skipped = _framed(batch, opening, self.scope, self.settings)
         self.scope = batch.scope
-        rows: list[Any] = yield Exchange(self.connection, statements)
+        patience = _PATIENT if batch.scope.patient else 1
+        timeout = self.settings.answer_timeout_seconds * patience
+        rows: list[Any] = yield Exchange(self.connection, statements, timeout)
         if not batch.hold:
             yield from self.release()
         return rows[skipped : skipped + len(batch.statements)]

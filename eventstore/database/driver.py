@@ -28,6 +28,7 @@ from eventstore.database.conductor import (
     Sleep,
     conduct,
 )
+from eventstore.database.connections import LimitedAsyncConnection, LimitedConnection
 from eventstore.database.errors import classify
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.settings import Settings
@@ -41,7 +42,11 @@ class Driver:
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
         self.pool = ConnectionPool(
-            conninfo, configure=_configure, reset=_reset, **_pool_options(settings)
+            conninfo,
+            connection_class=LimitedConnection,
+            configure=_configure,
+            reset=_reset,
+            **_pool_options(settings),
         )
 
     def open(self) -> None:
@@ -78,7 +83,8 @@ class Driver:
                 if suspicious:
                     self.pool.check()
                 return self.pool.getconn()
-            case Exchange(connection, statements):
+            case Exchange(connection, statements, timeout_seconds):
+                connection.answer_timeout_seconds = timeout_seconds
                 return _exchange(connection, statements)
             case Release(connection):
                 self.pool.putconn(connection)
@@ -100,7 +106,11 @@ class AsyncDriver:
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
         self.pool = AsyncConnectionPool(
-            conninfo, configure=_configure_async, reset=_reset_async, **_pool_options(settings)
+            conninfo,
+            connection_class=LimitedAsyncConnection,
+            configure=_configure_async,
+            reset=_reset_async,
+            **_pool_options(settings),
         )
 
     async def open(self) -> None:
@@ -137,7 +147,8 @@ class AsyncDriver:
                 if suspicious:
                     await self.pool.check()
                 return await self.pool.getconn()
-            case Exchange(connection, statements):
+            case Exchange(connection, statements, timeout_seconds):
+                connection.answer_timeout_seconds = timeout_seconds
                 return await _exchange_async(connection, statements)
             case Release(connection):
                 await self.pool.putconn(connection)

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         240.0, gt=0, description="close idle connections sooner than Neon suspends (300)"
     )
     statement_timeout_seconds: float = Field(30.0, gt=0, description="per statement")
+    answer_timeout_seconds: float = Field(
+        90.0, gt=0, description="silence of the server before its connection is given up"
+    )
     lock_timeout_seconds: float = Field(10.0, gt=0, description="wait for the user's row")
     retry_seconds: float = Field(20.0, ge=0, description="retry lost connections up to this long")
 

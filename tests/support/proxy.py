@@ -30,6 +30,8 @@ class Proxy:
         self.turns = 0
         self.lose_reply: Callable[[bytes], bool] = lambda _: False
         """Asked for each piece the server sends: True cuts the connection instead."""
+        self.silence: Callable[[bytes], bool] = lambda _: False
+        """Asked for each piece the server sends: True swallows it, and nothing is closed."""
         self.lose_request: Callable[[bytes], bool] = lambda _: False
         """Asked for each piece the client sends: True cuts the connection instead."""
         threading.Thread(target=self._accept, daemon=True).start()
@@ -59,16 +61,24 @@ class Proxy:
                 (client, server, self._from_client),
                 (server, client, self._from_server),
             ):
-                threading.Thread(target=self._pump, args=(source, sink, heard), daemon=True).start()
+                threading.Thread(
+                    target=self._pump, args=(source, sink, heard, client), daemon=True
+                ).start()
 
     def _pump(
-        self, source: socket.socket, sink: socket.socket, heard: Callable[[bytes], bool]
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        heard: Callable[[bytes], bool],
+        client: socket.socket,
     ) -> None:
         while True:
             try:
                 data = source.recv(_CHUNK)
                 if not data or heard(data):
                     break
+                if sink is client and self.silence(data):
+                    continue
                 sink.sendall(data)
             except OSError:
                 break

@@ -1,0 +1,63 @@
+"""
+psycopg connections that do not wait for ever.
+
+A pooler or proxy may go silent without closing anything: no server-side limit, keepalive or
+tcp_user_timeout then fires. So every wait for an answer has a limit on this side. A connection
+that exceeds it is closed, and the request may be settled on another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg.abc import PQGen
+from psycopg.errors import _WaitTimeout  # the only way `wait` tells that its timeout expired
+
+__all__ = ["LimitedAsyncConnection", "LimitedConnection"]
+
+_POLL_SECONDS = 0.1
+
+
+class LimitedConnection(Connection[Any]):
+    """A sync connection whose waits end after `answer_timeout_seconds`."""
+
+    answer_timeout_seconds: float | None = None
+
+    def wait[R](
+        self, gen: PQGen[R], interval: float = _POLL_SECONDS, timeout: float | None = None
+    ) -> R:
+        """Wait as psycopg does, but not longer than the limit."""
+        try:
+            return super().wait(gen, interval, timeout or self.answer_timeout_seconds)
+        except _WaitTimeout:
+            raise _silent(self) from None
+
+
+class LimitedAsyncConnection(AsyncConnection[Any]):
+    """An async connection whose waits end after `answer_timeout_seconds`."""
+
+    answer_timeout_seconds: float | None = None
+
+    async def wait[R](
+        self,
+        gen: PQGen[R],
+        interval: float = _POLL_SECONDS,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own signature
+    ) -> R:
+        """Wait as psycopg does, but not longer than the limit."""
+        try:
+            return await super().wait(gen, interval, timeout or self.answer_timeout_seconds)
+        except _WaitTimeout:
+            raise _silent(self) from None
+
+
+def _silent(
+    connection: LimitedConnection | LimitedAsyncConnection,
+) -> psycopg.OperationalError:
+    """Close the connection, so that nothing waits on it again, and return the error to raise."""
+    connection.pgconn.finish()
+    return psycopg.OperationalError(
+        f"the server was silent for {connection.answer_timeout_seconds:g} seconds"
+    )
