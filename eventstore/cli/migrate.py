@@ -9,7 +9,6 @@ import typer
 from eventstore.cli.options import Database, Json
 from eventstore.cli.output import console, print_json
 from eventstore.database.settings import load_settings
-from eventstore.store.migrate import current_revision, downgrade, upgrade
 
 __all__ = ["migrate"]
 
@@ -29,6 +28,12 @@ def migrate(
     Safe to run from every process that deploys: one migrates, the others wait and find it done.
     Give the direct URL, not a pooler's. A downgrade never destroys recorded events.
     """
+    from eventstore.store.migrate import (  # noqa: PLC0415 - Alembic is slow to import and seldom needed
+        current_revision,
+        downgrade,
+        upgrade,
+    )
+
     settings = load_settings(database)
     before = current_revision(settings)
     if down:

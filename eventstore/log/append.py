@@ -95,9 +95,10 @@ def prepare_append(
         streams.setdefault(event.stream_id, _stream_row(event))
     numbers = {stream_id: number for number, stream_id in enumerate(streams)}
     texts = [_texts(event, number) for number, event in enumerate(events)]
+    salts = os.urandom(_SALT_BYTES * len(events))  # one call to the kernel, not one an event
     rows = [
-        _event_row(event, numbers[event.stream_id], *text)
-        for event, text in zip(events, texts, strict=True)
+        _event_row(event, numbers[event.stream_id], salts[at : at + _SALT_BYTES], *text)
+        for event, text, at in zip(events, texts, range(0, len(salts), _SALT_BYTES), strict=True)
     ]
     fingerprint = request_digest(
         [
@@ -225,8 +226,9 @@ def _texts(event: NewEvent, number: int) -> tuple[str, str]:
     return payload, metadata
 
 
-def _event_row(event: NewEvent, stream: int, payload: str, metadata: str) -> dict[str, Any]:
-    salt = os.urandom(_SALT_BYTES)
+def _event_row(
+    event: NewEvent, stream: int, salt: bytes, payload: str, metadata: str
+) -> dict[str, Any]:
     return {
         "stream": stream,
         "event_id": event.event_id,

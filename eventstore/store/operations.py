@@ -13,7 +13,6 @@ from eventstore.events.limits import check_user_id
 from eventstore.events.registry import EventRegistry
 from eventstore.store.chat_import import ChatConversation, Imported, import_conversation
 from eventstore.store.context import UserContext
-from eventstore.store.migrate import latest_revision
 from projections import Projections
 from projections.rebuild import Progress, Rebuilt, prepare_rebuild, rebuild_user, rebuild_worker
 from projections.users import every_user
@@ -128,6 +127,8 @@ class OperationPlans:
 
     def status(self) -> Plan[Status]:
         """Return what the database holds; one round trip."""
+        from eventstore.store.migrate import latest_revision  # noqa: PLC0415 - Alembic is slow to import and seldom needed
+
         (rows,) = yield Batch(operator, (Statement(_STATUS),))
         server_version, revision, users, events, size = rows[0]
         return Status(server_version, revision or "none", latest_revision(), users, events, size)

@@ -20,7 +20,6 @@ from eventstore.errors import Unavailable
 from eventstore.events.event import Event
 from eventstore.events.registry import EventRegistry
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
-from eventstore.store.migrate import upgrade
 from eventstore.store.operations import OperationPlans
 from eventstore.store.user import AsyncUser, User, UserPlans
 from projections import BUILT_IN, Projections, Projector
@@ -53,6 +52,8 @@ def _prepare(
     projections = Projections(*BUILT_IN, *projectors)
     place = parse_url(chosen.database_url)
     if isinstance(place, Embedded):
+        from eventstore.store.migrate import upgrade  # noqa: PLC0415 - Alembic is slow to import and seldom needed
+
         conninfo = start_embedded(place.path)
         upgrade(chosen)  # our own server: nobody else looks after its schema
     else:
