@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
     AccessDenied,
@@ -24,6 +25,7 @@ from eventstore import (
 )
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
+from tests.support.proxy import proxied
 from tests.support.server import Server
 
 
@@ -51,7 +53,7 @@ def fail_on(admin: psycopg.Connection, table: str, state: str, *, deferred: bool
     kind = "constraint trigger" if deferred else "trigger"
     when = "deferrable initially deferred for each row" if deferred else "for each row"
     admin.execute(
-        f"create {kind} fail after insert on {table} {when} execute function public.fail()"  # type: ignore[call-overload]  # our own SQL
+        f"create {kind} fail after insert on {table} {when} execute function public.fail()"
     )
 
 
@@ -172,6 +174,26 @@ def test_a_pool_without_a_free_connection_says_so(impatient: EventStore, databas
 
     released.set()
     holder.join()
+
+
+def test_a_server_that_went_away_is_told_from_a_pool_that_is_busy(
+    database_url: str, server: Server
+) -> None:
+    with proxied(server.socket) as proxy:
+        name = conninfo_to_dict(database_url)["dbname"]
+        settings = Settings(
+            database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
+            pool_timeout_seconds=0.5,
+            retry_seconds=0.1,
+        )
+        with EventStore.connect(settings=settings) as store:
+            store.user("alice").tasks.create("one")
+            proxy.close()
+
+            with pytest.raises(Unavailable) as error:
+                store.user("alice").tasks.list()
+
+    assert not isinstance(error.value, PoolExhausted)
 
 
 def test_a_server_that_is_not_there_is_told_at_once() -> None:

@@ -16,7 +16,7 @@ from typing import Any, assert_never
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from eventstore.database.conductor import (
     Acquire,
@@ -29,9 +29,10 @@ from eventstore.database.conductor import (
     conduct,
 )
 from eventstore.database.connections import LimitedAsyncConnection, LimitedConnection
-from eventstore.database.errors import classify
+from eventstore.database.errors import classify, pool_exhausted, unreachable
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.settings import Settings
+from eventstore.errors import Unavailable
 
 __all__ = ["AsyncDriver", "Driver"]
 
@@ -41,6 +42,7 @@ class Driver:
 
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
+        self._conninfo = conninfo
         self.pool = ConnectionPool(
             conninfo,
             connection_class=LimitedConnection,
@@ -82,7 +84,10 @@ class Driver:
             case Acquire(suspicious):
                 if suspicious:
                     self.pool.check()
-                return self.pool.getconn()
+                try:
+                    return self.pool.getconn()
+                except PoolTimeout as error:
+                    raise self._no_connection() from error
             case Exchange(connection, statements, timeout_seconds):
                 connection.answer_timeout_seconds = timeout_seconds
                 return _exchange(connection, statements)
@@ -99,12 +104,21 @@ class Driver:
                 assert_never(action)
         return None
 
+    def _no_connection(self) -> Unavailable:
+        """Ask the server itself: a pool does not tell why no connection came."""
+        try:
+            psycopg.connect(self._conninfo, **_connect_options(self.settings)).close()
+        except psycopg.Error as error:
+            return unreachable(error)
+        return pool_exhausted(self.settings)
+
 
 class AsyncDriver:
     """Runs plans on a pool of async psycopg connections, in one event loop."""
 
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
+        self._conninfo = conninfo
         self.pool = AsyncConnectionPool(
             conninfo,
             connection_class=LimitedAsyncConnection,
@@ -146,7 +160,10 @@ class AsyncDriver:
             case Acquire(suspicious):
                 if suspicious:
                     await self.pool.check()
-                return await self.pool.getconn()
+                try:
+                    return await self.pool.getconn()
+                except PoolTimeout as error:
+                    raise await self._no_connection() from error
             case Exchange(connection, statements, timeout_seconds):
                 connection.answer_timeout_seconds = timeout_seconds
                 return await _exchange_async(connection, statements)
@@ -161,6 +178,17 @@ class AsyncDriver:
             case _:
                 assert_never(action)
         return None
+
+    async def _no_connection(self) -> Unavailable:
+        """Ask the server itself: a pool does not tell why no connection came."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self._conninfo, **_connect_options(self.settings)
+            )
+            await connection.close()
+        except psycopg.Error as error:
+            return unreachable(error)
+        return pool_exhausted(self.settings)
 
     async def _fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
         places = asyncio.Semaphore(max(1, jobs))
@@ -239,8 +267,12 @@ def _pool_options(settings: Settings) -> dict[str, Any]:
         "max_idle": settings.max_idle_seconds,
         "reconnect_timeout": settings.pool_timeout_seconds,
         "close_returns": True,  # a SQLAlchemy session closes its connection into this pool
-        "kwargs": {"autocommit": True, "connect_timeout": settings.connect_timeout_seconds},
+        "kwargs": _connect_options(settings),
     }
+
+
+def _connect_options(settings: Settings) -> dict[str, Any]:
+    return {"autocommit": True, "connect_timeout": settings.connect_timeout_seconds}
 
 
 # Behind a transaction pooler a prepared statement may meet another server connection. A pooler

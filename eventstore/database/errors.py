@@ -13,8 +13,8 @@ from uuid import UUID
 
 import orjson
 import psycopg
-import psycopg_pool
 
+from eventstore.database.settings import Settings
 from eventstore.errors import (
     AccessDenied,
     ConnectionLost,
@@ -31,7 +31,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify"]
+__all__ = ["AlreadyAppended", "classify", "pool_exhausted", "unreachable"]
 
 
 class AlreadyAppended(EventStoreError):
@@ -44,11 +44,6 @@ class AlreadyAppended(EventStoreError):
 
 def classify(error: psycopg.Error) -> EventStoreError:
     """Return the store's error for `error`; the caller raises it `from error`."""
-    if isinstance(error, psycopg_pool.PoolTimeout):
-        return PoolExhausted(
-            "no database connection became free in time; "
-            "raise EVENTSTORE_POOL_MAX_SIZE or EVENTSTORE_POOL_TIMEOUT_SECONDS"
-        )
     state = error.sqlstate or ""
     if state in _OWN_STATES:
         return _OWN_STATES[state](_facts(error))
@@ -60,6 +55,23 @@ def classify(error: psycopg.Error) -> EventStoreError:
     fault = DatabaseFault(f"the database failed: {_message(error)} (SQLSTATE {state or 'none'})")
     fault.sqlstate = error.sqlstate
     return fault
+
+
+def pool_exhausted(settings: Settings) -> PoolExhausted:
+    """Return the error of a pool whose server answers while none of its connections is free."""
+    return PoolExhausted(
+        f"none of {settings.pool_max_size} connections became free in "
+        f"{settings.pool_timeout_seconds:g} seconds; "
+        "raise EVENTSTORE_POOL_MAX_SIZE or EVENTSTORE_POOL_TIMEOUT_SECONDS"
+    )
+
+
+def unreachable(error: psycopg.Error) -> Unavailable:
+    """Return the error of a server that takes no connection."""
+    known = classify(error)
+    if isinstance(known, Unavailable):
+        return known
+    return Unavailable(f"the database cannot be reached: {known}")
 
 
 def _message(error: psycopg.Error) -> str:

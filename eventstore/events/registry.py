@@ -8,6 +8,7 @@ silent hole in every read model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,10 @@ BUILT_IN: tuple[type[Event], ...] = (
 )
 
 
+_MAX_TYPE = 100
+_KIND = re.compile("[a-z][a-z0-9_]{0,62}")
+
+
 class EventRegistry:
     """The event classes a store can read, and the upcasts of their older versions."""
 
@@ -56,15 +61,29 @@ class EventRegistry:
 
         :raises ConfigurationError: no stored name, no stream kind, or the name is taken.
         """
-        if not event.type or not event.stream_kind:
+        if not 1 <= len(event.type) <= _MAX_TYPE or not _KIND.fullmatch(event.stream_kind):
             raise ConfigurationError(
                 f'{event.__name__}: declare `class {event.__name__}(Event, type="…", '
-                'stream_kind="…")`; the stored name must not depend on the class name'
+                f'stream_kind="…")` with a name of at most {_MAX_TYPE} characters '
+                "and a kind like `task`; neither may depend on the class name"
             )
         known = self._classes.setdefault(event.type, event)
         if known is not event:
             raise ConfigurationError(f"event type {event.type} is already {known.__qualname__}")
         return event
+
+    def require(self, event: Event, place: str) -> None:
+        """
+        Refuse an event that this registry could not read back.
+
+        :raises InvalidInput: its class is not registered.
+        """
+        if self._classes.get(event.type) is not type(event):
+            raise InvalidInput(
+                place,
+                f"{type(event).__name__} is not registered; "
+                "pass it to EventStore.connect(events=[…])",
+            )
 
     def upcast(self, event: type[Event], *, from_version: int) -> Callable[[Upcast], Upcast]:
         """Decorate the function that turns a payload of `from_version` into the next version's."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,7 @@ from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import BatchTooLarge, IdempotencyConflict, InvalidInput
-from eventstore.events.jsontext import check_json, dumps
+from eventstore.events.jsontext import check_json, dumps, loads
 from eventstore.events.limits import MAX_BATCH, MAX_KEY, MAX_PAYLOAD_BYTES, check_label
 from eventstore.log.chain import payload_digest, request_digest
 from eventstore.log.envelope import Expected, Fact, NewEvent, RecordedEvent
@@ -48,7 +48,8 @@ from eventstore.append_events($1, $2::jsonb, $3::jsonb, $4::json, $5::json, $6, 
 """
 
 _FIRST_RESULT = """
-select keyed.position, keyed.request_digest, e.version, e.recorded_at
+select keyed.position, keyed.request_digest, e.version, e.recorded_at,
+       e.event_id, e.metadata::text, e.correlation_id, e.causation_id
 from eventstore.event as keyed
 join eventstore.event as e
   on e.user_id = keyed.user_id
@@ -203,7 +204,19 @@ def first_result(request: Append) -> Plan[list[RecordedEvent]]:
     first_position, first_digest = rows[0][0], rows[0][1]
     if first_digest != request.request_digest or len(rows) != len(request.facts):
         raise IdempotencyConflict(request.idempotency_key, first_position)
-    return recorded(request.facts, first_position, rows[0][3], [row[2] for row in rows])
+    facts = [
+        replace(
+            fact,
+            event_id=event_id,
+            metadata=loads(metadata),
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+        )
+        for fact, (*_, event_id, metadata, correlation_id, causation_id) in zip(
+            request.facts, rows, strict=True
+        )
+    ]
+    return recorded(facts, first_position, rows[0][3], [row[2] for row in rows])
 
 
 def _stream_row(event: NewEvent) -> dict[str, Any]:

@@ -12,11 +12,10 @@ import psycopg
 
 from eventstore.database.driver import AsyncDriver, Driver
 from eventstore.database.embedded import start_embedded
-from eventstore.database.errors import classify
+from eventstore.database.errors import unreachable
 from eventstore.database.settings import Settings, load_settings
 from eventstore.database.sqlalchemy import async_engine_on, engine_on
 from eventstore.database.url import Embedded, parse_url
-from eventstore.errors import Unavailable
 from eventstore.events.event import Event
 from eventstore.events.registry import EventRegistry
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
@@ -68,10 +67,7 @@ def _probe(conninfo: str, settings: Settings) -> None:
     try:
         psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
     except psycopg.Error as error:
-        known = classify(error)
-        if isinstance(known, Unavailable):
-            raise known from error
-        raise Unavailable(f"the database cannot be reached: {known}") from error
+        raise unreachable(error) from error
 
 
 class EventStore(OnDriver[OperationPlans]):

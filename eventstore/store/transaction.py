@@ -47,6 +47,7 @@ class Recorder:
         caused_by: Cause = None,
     ) -> Handle:
         """Append an event of any registered class to a stream."""
+        self._work.context.registry.require(event, "event")
         made = self._work.record(stream_id, event, expected=expected, caused_by=caused_by)
         return Handle(stream_id, made.event_id)
 

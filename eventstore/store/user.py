@@ -91,6 +91,8 @@ class UserPlans:
         :raises IdempotencyConflict: the key stands for other content; nothing was written.
         :raises InvalidInput: something cannot be stored; the message names its place.
         """
+        for number, event in enumerate(events):
+            self.context.registry.require(event.data, f"events[{number}].data")
         request = prepare_append(self.context.user_id, events, idempotency_key)
         changes = live_statements(self.context.projections, request.facts)
         return self.context.retrying(lambda: append(request, changes))

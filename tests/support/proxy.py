@@ -43,7 +43,7 @@ class Proxy:
         return turns
 
     def close(self) -> None:
-        self._listener.close()
+        _cut(self._listener)  # without shutdown the waiting accept would take one more
         for pair in self._pairs:
             _cut(*pair)
 
