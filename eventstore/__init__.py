@@ -19,6 +19,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from eventstore import errors
+
 if TYPE_CHECKING:
     from eventstore.database.settings import Settings
     from eventstore.errors import (
@@ -74,30 +76,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "eventstore.database.settings": ("Settings",),
-    "eventstore.errors": (
-        "AccessDenied",
-        "BatchTooLarge",
-        "ConfigurationError",
-        "Conflict",
-        "ConnectionLost",
-        "CorruptLog",
-        "DatabaseFault",
-        "EventStoreError",
-        "IdempotencyConflict",
-        "InvalidInput",
-        "NotFound",
-        "NotStorable",
-        "PoolExhausted",
-        "SchemaMissing",
-        "SerializationFailed",
-        "StorageFull",
-        "StreamClosed",
-        "TimedOut",
-        "Unavailable",
-        "UnknownEventType",
-        "UnreadableEvent",
-        "WrongVersion",
-    ),
+    "eventstore.errors": tuple(errors.__all__),
     "eventstore.events.chat": ("RequestedCall",),
     "eventstore.events.conversations": (
         "ConversationArchived",

@@ -6,9 +6,10 @@ import gzip
 import lzma
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from itertools import batched
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
 
@@ -75,13 +76,12 @@ def import_files(
     with opened(database, jobs=jobs) as store, ticker("conversations", total, quiet=json) as bar:
         imported = Imported()
         for path in files:
-            waiting: list[tuple[str, ChatConversation]] = []
-            for conversation in _conversations(path, key_prefix):
-                waiting.append((user or _user_of(conversation.key, users or 1), conversation))
-                if len(waiting) == _AHEAD:
-                    imported += _write(store, waiting, jobs, bar, path)
-                    waiting = []
-            imported += _write(store, waiting, jobs, bar, path)
+            owned = (
+                (user or _user_of(one.key, users or 1), one)
+                for one in _conversations(path, key_prefix)
+            )
+            for some in batched(owned, _AHEAD, strict=False):
+                imported += _write(store, some, jobs, bar, path)
     facts = asdict(imported) | {"seconds": round(time.monotonic() - started, 3)}
     if json:
         print_json(facts)
@@ -91,19 +91,19 @@ def import_files(
 
 def _write(
     store: EventStore,
-    waiting: list[tuple[str, ChatConversation]],
+    some: Sequence[tuple[str, ChatConversation]],
     jobs: int,
     bar: Ticker,
     path: Path,
 ) -> Imported:
     try:
-        done = store.import_conversations(waiting, jobs=jobs)
+        done = store.import_conversations(some, jobs=jobs)
     except (IdempotencyConflict, WrongVersion) as error:
         raise Conflict(
             f"{path}: a conversation with this id is there with other content ({error}); "
             "import under another user or with --key-prefix"
         ) from error
-    bar.advance(len(waiting))
+    bar.advance(len(some))
     return done
 
 

@@ -1,8 +1,7 @@
 """
 The sync driver and the async driver: a pool each, and the four actions of the conductor.
 
-Both speak psycopg's pipeline mode: all statements of an exchange leave before the first answer
-is waited for. Connections are autocommit, so that a pipeline is one implicit transaction.
+Connections are autocommit, so that a pipeline is one implicit transaction.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_never
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
-from psycopg.rows import tuple_row
+from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from eventstore.database.conductor import (
@@ -30,7 +28,8 @@ from eventstore.database.conductor import (
 )
 from eventstore.database.connections import LimitedAsyncConnection, LimitedConnection
 from eventstore.database.errors import classify, pool_exhausted, unreachable
-from eventstore.database.plan import Plan, Rows, Statement
+from eventstore.database.exchange import exchange, exchange_async
+from eventstore.database.plan import Plan
 from eventstore.database.settings import Settings
 from eventstore.errors import Unavailable
 
@@ -90,7 +89,7 @@ class Driver:
                     raise self._no_connection() from error
             case Exchange(connection, statements, timeout_seconds):
                 connection.answer_timeout_seconds = timeout_seconds
-                return _exchange(connection, statements)
+                return exchange(connection, statements)
             case Release(connection):
                 self.pool.putconn(connection)
             case Sleep(seconds):
@@ -166,7 +165,7 @@ class AsyncDriver:
                     raise await self._no_connection() from error
             case Exchange(connection, statements, timeout_seconds):
                 connection.answer_timeout_seconds = timeout_seconds
-                return await _exchange_async(connection, statements)
+                return await exchange_async(connection, statements)
             case Release(connection):
                 await self.pool.putconn(connection)
             case Sleep(seconds):
@@ -200,62 +199,6 @@ class AsyncDriver:
         async with asyncio.TaskGroup() as group:  # one failure ends the others
             tasks = [group.create_task(one(plan)) for plan in plans]
         return [task.result() for task in tasks]
-
-
-# An error may show while statements are still being sent; the pipeline's end then only says that it
-# was aborted. So the first error is kept, and raised when the pipeline has ended in order.
-
-
-def _exchange(connection: Connection[Any], statements: list[Statement]) -> list[Rows]:
-    cursors = []
-    first: psycopg.Error | None = None
-    try:
-        with connection.pipeline():
-            try:
-                for statement in statements:
-                    cursor = RawCursor(connection, row_factory=tuple_row)
-                    cursor.execute(statement.sql, statement.params, binary=True)
-                    cursors.append(cursor)
-            except psycopg.Error as error:
-                first = error
-    except psycopg.Error as error:
-        raise _root(first or error) from None
-    if first is not None:
-        raise first
-    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
-
-
-async def _exchange_async(
-    connection: AsyncConnection[Any], statements: list[Statement]
-) -> list[Rows]:
-    cursors = []
-    first: psycopg.Error | None = None
-    try:
-        async with connection.pipeline():
-            try:
-                for statement in statements:
-                    cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-                    await cursor.execute(statement.sql, statement.params, binary=True)
-                    cursors.append(cursor)
-            except psycopg.Error as error:
-                first = error
-    except psycopg.Error as error:
-        raise _root(first or error) from None
-    if first is not None:
-        raise first
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
-
-
-def _root(error: psycopg.Error) -> psycopg.Error:
-    """
-    Return the server's own error where psycopg only says that it cannot leave the pipeline.
-
-    So it is with errors at COMMIT (a deferred constraint): they come with the pipeline's end.
-    """
-    before = error.__context__
-    if error.sqlstate is None and isinstance(before, psycopg.Error) and before.sqlstate:
-        return before
-    return error
 
 
 def _pool_options(settings: Settings) -> dict[str, Any]:

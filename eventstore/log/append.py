@@ -91,31 +91,14 @@ def prepare_append(
     if idempotency_key is not None:
         check_label(idempotency_key, "idempotency_key", MAX_KEY)
     key = idempotency_key or str(events[0].event_id)
-    streams: dict[UUID, dict[str, Any]] = {}
-    for event in events:
-        streams.setdefault(event.stream_id, _stream_row(event))
-    numbers = {stream_id: number for number, stream_id in enumerate(streams)}
     texts = [_texts(event, number) for number, event in enumerate(events)]
-    salts = os.urandom(_SALT_BYTES * len(events))  # one call to the kernel, not one an event
-    rows = [
-        _event_row(event, numbers[event.stream_id], salts[at : at + _SALT_BYTES], *text)
-        for event, text, at in zip(events, texts, range(0, len(salts), _SALT_BYTES), strict=True)
-    ]
     fingerprint = request_digest(
         [
             (event.stream_id, event.data.type, event.data.schema_version, payload)
             for event, (payload, _) in zip(events, texts, strict=True)
         ]
     )
-    parameters = (
-        user_id,
-        orjson.dumps(list(streams.values())).decode(),
-        orjson.dumps(rows).decode(),
-        f"[{','.join(payload for payload, _ in texts)}]",
-        f"[{','.join(metadata for _, metadata in texts)}]",
-        key,
-        fingerprint,
-    )
+    parameters = (user_id, *_arguments(events, texts), key, fingerprint)
     facts = [fact_of(user_id, event) for event in events]
     return Append(user_id, facts, key, fingerprint, Statement(_APPEND, parameters))
 
@@ -237,6 +220,27 @@ def _texts(event: NewEvent, number: int) -> tuple[str, str]:
             "store a reference to the content instead",
         )
     return payload, metadata
+
+
+def _arguments(
+    events: Sequence[NewEvent], texts: Sequence[tuple[str, str]]
+) -> tuple[str, str, str, str]:
+    """Return streams, events, payloads and metadata as `append_events` takes them."""
+    streams: dict[UUID, dict[str, Any]] = {}
+    for event in events:
+        streams.setdefault(event.stream_id, _stream_row(event))
+    numbers = {stream_id: number for number, stream_id in enumerate(streams)}
+    salts = os.urandom(_SALT_BYTES * len(events))  # one call to the kernel, not one an event
+    rows = [
+        _event_row(event, numbers[event.stream_id], salts[at : at + _SALT_BYTES], *text)
+        for event, text, at in zip(events, texts, range(0, len(salts), _SALT_BYTES), strict=True)
+    ]
+    return (
+        orjson.dumps(list(streams.values())).decode(),
+        orjson.dumps(rows).decode(),
+        f"[{','.join(payload for payload, _ in texts)}]",
+        f"[{','.join(metadata for _, metadata in texts)}]",
+    )
 
 
 def _event_row(

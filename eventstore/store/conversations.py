@@ -14,7 +14,8 @@ from eventstore.events.event import Event, checked
 from eventstore.log.envelope import Expected
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
 from eventstore.store.context import AsOf, UserContext, cut_at
-from eventstore.store.work import Cause, Handle, Work
+from eventstore.store.steps import Cause, Handle
+from eventstore.store.work import Work
 from projections import Conversation
 from projections.queries import get_conversation, list_conversations
 from projections.replay import Row

@@ -16,7 +16,8 @@ from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.log.envelope import NOW
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
 from eventstore.store.context import UserContext
-from eventstore.store.work import Cause, Handle, Outcome, Work
+from eventstore.store.steps import Cause, Handle
+from eventstore.store.work import Outcome, Work
 from projections import Message
 from projections.replay import Row
 from projections.views import MessageView, message_view

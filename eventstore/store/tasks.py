@@ -13,7 +13,8 @@ from eventstore.events.tasks import TaskCreated, TaskState
 from eventstore.log.envelope import Expected
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
 from eventstore.store.context import AsOf, UserContext, cut_at
-from eventstore.store.work import Cause, Handle, Work
+from eventstore.store.steps import Cause, Handle
+from eventstore.store.work import Work
 from projections import Task
 from projections.queries import TaskOrder, get_task, list_tasks
 from projections.replay import Row

@@ -18,7 +18,8 @@ from eventstore.log.envelope import NOW
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
 from eventstore.store.context import UserContext
 from eventstore.store.messages import MessageRecorder, posted_view
-from eventstore.store.work import Cause, Handle, Work
+from eventstore.store.steps import Cause, Handle
+from eventstore.store.work import Work
 from projections.views import MessageView, ToolCallView, message_view
 
 __all__ = ["AsyncToolCalls", "ToolCallHandle", "ToolCallPlans", "ToolCallRecorder", "ToolCalls"]

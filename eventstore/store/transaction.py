@@ -16,9 +16,10 @@ from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, ExpectedVersion, RecordedEvent
 from eventstore.store.conversations import ConversationRecorder
 from eventstore.store.messages import MessageRecorder
+from eventstore.store.steps import Cause, Handle
 from eventstore.store.tasks import TaskRecorder
 from eventstore.store.tool_calls import ToolCallRecorder
-from eventstore.store.work import Cause, Handle, Work
+from eventstore.store.work import Work
 
 __all__ = ["AsyncTransaction", "Recorder", "Transaction"]
 

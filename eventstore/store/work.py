@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Rows, Statement
@@ -27,6 +27,7 @@ from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, Recorde
 from eventstore.log.identity import NewId, derived_ids, uuid7
 from eventstore.log.read import Selection, every_page
 from eventstore.store.context import UserContext
+from eventstore.store.steps import Cause, Decision, Handle, event_id_of
 from projections import Conversation, Message, Task
 from projections.live import live_statements
 from projections.queries import (
@@ -39,7 +40,7 @@ from projections.queries import (
 )
 from projections.replay import Replay, Row
 
-__all__ = ["Cause", "Decision", "Handle", "HasEventId", "Outcome", "Work", "event_id_of"]
+__all__ = ["Outcome", "Work"]
 
 _ATTEMPTS = 10
 """Look-and-decide rounds before a conflict is the caller's: a person's clicks never need three."""
@@ -49,41 +50,6 @@ select stream_id, version from eventstore.stream
 where user_id = $1 and stream_id = any($2)
 """
 _KEYED = "select position from eventstore.event where user_id = $1 and idempotency_key = $2"
-
-
-class HasEventId(Protocol):
-    """Anything that stands for one event: a handle, a tool call, a recorded event."""
-
-    @property
-    def event_id(self) -> UUID:
-        """The event's id."""
-
-
-type Cause = UUID | HasEventId | None
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """What a command inside a transaction is known by: the id of its thing, and of its event."""
-
-    id: UUID
-    event_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """
-    A step that must look at one row before it knows its event.
-
-    :ivar key: the row's id; a message's differs from that of the stream it belongs to.
-    """
-
-    table: type[Task | Conversation | Message]
-    key: UUID
-    stream_id: UUID
-    decide: Callable[[Row], Event | None]
-    event_id: UUID
-    causation_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,11 +275,6 @@ _COLUMNS: dict[type[Any], tuple[str, ...]] = {
     Conversation: CONVERSATION_COLUMNS,
     Message: MESSAGE_COLUMNS,
 }
-
-
-def event_id_of(cause: Cause) -> UUID | None:
-    """Return the id of the event that `cause` stands for."""
-    return cause if cause is None or isinstance(cause, UUID) else cause.event_id
 
 
 def _anticipated(user_id: str, event: NewEvent) -> list[RecordedEvent]:

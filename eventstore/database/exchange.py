@@ -1,0 +1,73 @@
+"""
+One round trip: statements out in one pipeline, rows back.
+
+All statements leave before the first answer is waited for. An error may show while statements are
+still being sent, and the pipeline's end then only says that it was aborted; so the first error is
+kept, and raised when the pipeline has ended in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
+from psycopg.rows import tuple_row
+
+from eventstore.database.plan import Rows, Statement
+
+__all__ = ["exchange", "exchange_async"]
+
+
+def exchange(connection: Connection[Any], statements: list[Statement]) -> list[Rows]:
+    """Send the statements as one pipeline and return the rows of each."""
+    cursors = []
+    first: psycopg.Error | None = None
+    try:
+        with connection.pipeline():
+            try:
+                for statement in statements:
+                    cursor = RawCursor(connection, row_factory=tuple_row)
+                    cursor.execute(statement.sql, statement.params, binary=True)
+                    cursors.append(cursor)
+            except psycopg.Error as error:
+                first = error
+    except psycopg.Error as error:
+        raise _root(first or error) from None
+    if first is not None:
+        raise first
+    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+async def exchange_async(
+    connection: AsyncConnection[Any], statements: list[Statement]
+) -> list[Rows]:
+    """Send the statements as one pipeline and return the rows of each."""
+    cursors = []
+    first: psycopg.Error | None = None
+    try:
+        async with connection.pipeline():
+            try:
+                for statement in statements:
+                    cursor = AsyncRawCursor(connection, row_factory=tuple_row)
+                    await cursor.execute(statement.sql, statement.params, binary=True)
+                    cursors.append(cursor)
+            except psycopg.Error as error:
+                first = error
+    except psycopg.Error as error:
+        raise _root(first or error) from None
+    if first is not None:
+        raise first
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _root(error: psycopg.Error) -> psycopg.Error:
+    """
+    Return the server's own error where psycopg only says that it cannot leave the pipeline.
+
+    So it is with errors at COMMIT (a deferred constraint): they come with the pipeline's end.
+    """
+    before = error.__context__
+    if error.sqlstate is None and isinstance(before, psycopg.Error) and before.sqlstate:
+        return before
+    return error
