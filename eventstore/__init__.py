@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from eventstore.database.settings import Settings
     from eventstore.errors import (
         AccessDenied,
+        AlreadyExists,
         BatchTooLarge,
         ConfigurationError,
         Conflict,
@@ -108,6 +109,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessDenied",
+    "AlreadyExists",
     "AsyncEventStore",
     "AsyncUser",
     "BatchTooLarge",

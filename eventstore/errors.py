@@ -11,6 +11,7 @@ Every error the store raises, in one tree.
     ├── Conflict                   somebody else was first; nothing was written
     │   ├── WrongVersion           a stream is not at the version the append expected
     │   ├── StreamClosed           the task or conversation was deleted
+    │   ├── AlreadyExists          a row with this id is there: a call that ended, an id used twice
     │   └── IdempotencyConflict    the key already stands for other content
     ├── CorruptLog                 stored events cannot be read as they stand
     │   ├── UnknownEventType       no class is registered under the stored name
@@ -38,6 +39,7 @@ from uuid import UUID
 
 __all__ = [
     "AccessDenied",
+    "AlreadyExists",
     "BatchTooLarge",
     "ConfigurationError",
     "Conflict",
@@ -89,6 +91,13 @@ class InvalidInput(EventStoreError, ValueError):
     def __init__(self, place: str, fact: str) -> None:
         super().__init__(f"{place}: {fact}")
         self.place = place
+        self.fact = fact
+
+    def within(self, outer: str) -> InvalidInput:
+        """Return the same error with the place of what the value stands in before its own."""
+        error = type(self).__new__(type(self))
+        InvalidInput.__init__(error, f"{outer}{self.place}", self.fact)
+        return error
 
 
 class BatchTooLarge(InvalidInput):
@@ -147,6 +156,21 @@ class StreamClosed(Conflict):
         )
         self.stream_id = stream_id
         self.version = version
+
+
+class AlreadyExists(Conflict):
+    """
+    A row with this id is there already: a tool call that has ended, or an id used twice.
+
+    :ivar table: the read model that has the row.
+    """
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"table {table} has a row with this id: the tool call has ended already, "
+            "or an id was used twice; nothing was written"
+        )
+        self.table = table
 
 
 class IdempotencyConflict(Conflict):

@@ -22,6 +22,7 @@ from projections.changes import (
 from projections.conversations import project_conversation
 from projections.messages import project_message
 from projections.projector import Projections, Projector, projector
+from projections.protection import protection_sql
 from projections.tables import Conversation, Message, Task
 from projections.tasks import project_task
 
@@ -46,6 +47,7 @@ __all__ = [
     "project_message",
     "project_task",
     "projector",
+    "protection_sql",
 ]
 
 BUILT_IN: tuple[Projector, ...] = (project_task, project_conversation, project_message)

@@ -256,6 +256,7 @@ def _insert(shape: TableShape, user_id: str, rows: Sequence[Mapping[str, Any]]) 
         f"cross join lateral (values {', '.join(lines)}) as new\n"
         "where head.user_id = $1",
         sql.parameters,
+        prepared=len(rows) == 1,
     )
 
 

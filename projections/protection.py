@@ -32,7 +32,10 @@ def protection_sql(table: type[SQLModel]) -> list[str]:
             " using (user_id = eventstore.current_user_id())"
             " with check (user_id = eventstore.current_user_id())"
         ),
-        f"create policy operator_lists on {name} for select to eventstore_operator using (true)",
+        (
+            f"create policy operator_lists on {name} for select to eventstore_operator"
+            " using (current_user = 'eventstore_operator')"
+        ),
         f"grant usage on schema {schema} to eventstore_app, eventstore_operator",
         f"grant select, insert, update, delete on {name} to eventstore_app",
         f"grant select (user_id) on {name} to eventstore_operator",

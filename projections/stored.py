@@ -94,7 +94,7 @@ def mending(user_id: str, found: Sequence[Difference]) -> list[Statement]:
     by_table: dict[TableShape, list[Difference]] = {}
     for one in found:
         by_table.setdefault(one.shape, []).append(one)
-    statements = [Statement("set constraints all deferred")]
+    statements = [Statement("set constraints all deferred", prepared=False)]
     for shape, group in by_table.items():
         wrong = [one.key for one in group if one.kind != "missing_row"]
         statements.extend(
@@ -121,6 +121,7 @@ def _delete_keys(shape: TableShape, user_id: str, keys: Sequence[tuple[Any, ...]
         f"delete from {shape.name} as t where t.user_id = $1"
         f" and ({names}) in (values {', '.join(lines)})",
         parameters,
+        prepared=False,
     )
 
 

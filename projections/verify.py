@@ -79,7 +79,7 @@ order by position
 limit {PAGE}
 """
 _HEAD = "select position, hash, recorded_at from eventstore.user_log where user_id = $1"
-_STREAMS = "select stream_id, version, closed from eventstore.stream where user_id = $1"
+_STREAMS = "select stream_id, version, kind, closed from eventstore.stream where user_id = $1"
 
 
 def verify_user(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Verified]:
@@ -101,13 +101,15 @@ def verify_user(user_id: str, projections: Projections, registry: EventRegistry)
             problems.extend(log.see(row))
             try:
                 if readable:
-                    replay.see([decode(user_id, row, registry)])
+                    event = decode(user_id, row, registry)
+                    replay.see([event])
+                    log.kinds[event.stream_id] = (event.data.stream_kind, event.data.closes)
             except (CorruptLog, ValueError, KeyError) as error:
                 readable = False
                 problems.append(Problem("unreadable", user_id, str(error), position=row[0]))
         if len(rows) < PAGE:
             break
-    problems.extend(log.ends(head, streams))
+    problems.extend(log.ends(head, streams, readable=readable))
     tables = yield Batch(scope, select_rows(projections, user_id), hold=True)
     yield Batch(scope, ())
     if readable:
@@ -125,6 +127,8 @@ class _LogCheck:
         self.hash = ZERO_HASH
         self.recorded_at: datetime | None = None
         self.versions: dict[UUID, int] = {}
+        self.kinds: dict[UUID, tuple[str, bool]] = {}
+        """Each stream's kind, and whether its last event closed it."""
         self._request: list[tuple[UUID, str, int, str]] = []
         self._request_digest: bytes | None = None
         self._request_position = 0
@@ -160,7 +164,7 @@ class _LogCheck:
         self.position, self.hash, self.recorded_at = position, stored_hash, recorded_at
         self.versions[stream_id] = version
 
-    def ends(self, head: Rows, streams: Rows) -> Iterator[Problem]:
+    def ends(self, head: Rows, streams: Rows, *, readable: bool) -> Iterator[Problem]:
         """Check that the heads are where the last events left them."""
         yield from self._end_of_request()
         known = head[0] if head else (0, ZERO_HASH, None)
@@ -169,17 +173,21 @@ class _LogCheck:
             if known[0] == self.position:
                 detail = "the head's hash or time is not that of the last event"
             yield self._problem("head", known[0], detail)
-        stored = {stream_id: version for stream_id, version, _ in streams}
+        stored = {row[0]: row[1:] for row in streams}
         for stream_id in sorted(stored.keys() | self.versions.keys()):
             there, last = stored.get(stream_id), self.versions.get(stream_id)
-            if there != last:
-                yield Problem(
-                    "stream",
-                    self.user_id,
-                    f"the stream is at version {there}, its last event is {last}",
-                    table="eventstore.stream",
-                    key=(str(stream_id),),
+            if there is None or there[0] != last:
+                at = None if there is None else there[0]
+                yield self._stream(stream_id, f"the stream is at {at}, its last event is {last}")
+            elif readable and there[1:] != self.kinds[stream_id]:
+                yield self._stream(
+                    stream_id, "its kind, or whether it is closed, is not as recorded"
                 )
+
+    def _stream(self, stream_id: UUID, detail: str) -> Problem:
+        return Problem(
+            "stream", self.user_id, detail, table="eventstore.stream", key=(str(stream_id),)
+        )
 
     def _end_of_request(self) -> Iterator[Problem]:
         if self._request and request_digest(self._request) != self._request_digest:

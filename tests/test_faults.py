@@ -35,7 +35,7 @@ def impatient(database_url: str) -> Iterator[EventStore]:
     settings = Settings(
         database_url=database_url,
         pool_max_size=1,
-        pool_timeout_seconds=0.2,
+        pool_timeout_seconds=2.0,
         lock_timeout_seconds=0.2,
         statement_timeout_seconds=0.5,
         retry_seconds=0,
@@ -106,6 +106,31 @@ def test_a_serialization_failure_is_run_again(alice: User, admin: psycopg.Connec
 
     heal(admin)
     assert [task.title for task in alice.tasks.list()] == ["third time"]
+
+
+def test_a_refused_append_leaves_its_connection_as_good_as_new(database_url: str) -> None:
+    with EventStore.connect(settings=Settings(database_url=database_url, pool_max_size=1)) as store:
+        alice = store.user("alice")
+        for _ in range(20):  # psycopg prepares along the way, also in pipelines that fail
+            alice.conversations.start(key="the same")
+
+        fresh = alice.conversations.start(key="another")
+
+        assert fresh.key == "another"
+        assert len(alice.conversations.list()) == 2
+
+
+def test_what_was_prepared_and_is_gone_is_prepared_on_another_connection(
+    alice: User, admin: psycopg.Connection
+) -> None:
+    alice.tasks.create("one")
+    admin.execute("alter table eventstore.task rename column title to caption")
+    admin.execute("alter table eventstore.task rename column caption to title")
+    admin.execute("alter table eventstore.task alter column title type varchar(600)")
+
+    alice.tasks.create("two")
+
+    assert [task.title for task in alice.tasks.list()] == ["one", "two"]
 
 
 def test_connections_that_were_closed_while_idle_are_replaced(

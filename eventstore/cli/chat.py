@@ -147,4 +147,4 @@ def _conversation(line: Any, place: str, prefix: str) -> ChatConversation:
     key = line.get("id")
     if key is None:  # the same conversation gets the same key whenever it is imported
         key = sha256(dumps(messages).encode()).hexdigest()
-    return ChatConversation(f"{prefix}{key}", messages)
+    return ChatConversation(f"{prefix}{key}", messages, place)

@@ -7,7 +7,15 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from eventstore.cli.options import AsOfOption, Database, Json, User, opened, parse_as_of
+from eventstore.cli.options import (
+    AsOfOption,
+    Database,
+    ExtensionsOption,
+    Json,
+    User,
+    opened,
+    parse_as_of,
+)
 from eventstore.cli.output import print_json, print_table, when
 from eventstore.errors import InvalidInput
 from projections.history import Source
@@ -35,6 +43,7 @@ def history(
     output: Annotated[
         str, typer.Option("--format", help="table, or openai: the messages exactly as they came.")
     ] = "table",
+    extensions: ExtensionsOption = None,
     database: Database = None,
     *,
     json: Json = False,
@@ -42,7 +51,7 @@ def history(
     """Print a conversation, oldest message first; both sources give the same answer."""
     if output not in {"table", "openai"}:
         raise InvalidInput("--format", f"{output!r}; give table or openai")
-    with opened(database) as store:
+    with opened(database, extensions) as store:
         messages = store.user(user).history(
             conversation,
             source=cast("Source", source),
@@ -71,12 +80,13 @@ def tasks(
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many.")] = 1000,
     offset: Annotated[int, typer.Option("--offset", min=0, help="After so many.")] = 0,
     as_of: AsOfOption = None,
+    extensions: ExtensionsOption = None,
     database: Database = None,
     *,
     json: Json = False,
 ) -> None:
     """Print a user's tasks, now or as they were."""
-    with opened(database) as store:
+    with opened(database, extensions) as store:
         found = store.user(user).tasks.list(
             completed=completed,
             order=cast("TaskOrder", order),

@@ -72,9 +72,9 @@ class Done:
 
 type Action = Acquire | Exchange | Release | Sleep | FanOut | Done
 
-_BEGIN = Statement("begin")
-_BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only")
-_COMMIT = Statement("commit")
+_BEGIN = Statement("begin", prepared=False)
+_BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only", prepared=False)
+_COMMIT = Statement("commit", prepared=False)
 _PATIENT = 20  # times the usual wait, for work that has no statement limit
 
 

@@ -17,6 +17,8 @@ import psycopg
 from eventstore.database.settings import Settings
 from eventstore.errors import (
     AccessDenied,
+    AlreadyExists,
+    ConfigurationError,
     ConnectionLost,
     DatabaseFault,
     EventStoreError,
@@ -47,6 +49,8 @@ def classify(error: psycopg.Error) -> EventStoreError:
     state = error.sqlstate or ""
     if state in _OWN_STATES:
         return _OWN_STATES[state](_facts(error))
+    if state == "23505":
+        return AlreadyExists(error.diag.table_name or "?")
     for prefix, make in _BY_STATE:
         if state.startswith(prefix):
             return make(_message(error))
@@ -68,10 +72,10 @@ def pool_exhausted(settings: Settings) -> PoolExhausted:
 
 def unreachable(error: psycopg.Error) -> Unavailable:
     """Return the error of a server that takes no connection."""
-    known = classify(error)
-    if isinstance(known, Unavailable):
-        return known
-    return Unavailable(f"the database cannot be reached: {known}")
+    return Unavailable(
+        f"the database cannot be reached: {_message(error)}; "
+        "check the URL, and that the server runs"
+    )
 
 
 def _message(error: psycopg.Error) -> str:
@@ -96,6 +100,7 @@ _OWN_STATES: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
 }
 
 _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
+    ("VE005", lambda text: ConfigurationError(f"{text}; export them, then drop it by hand")),
     ("40", lambda text: SerializationFailed(f"{text}; run the transaction again")),
     ("55P03", lambda text: TimedOut(f"{text}: another append of this user holds the lock")),
     ("57014", lambda text: TimedOut(f"{text}; raise EVENTSTORE_STATEMENT_TIMEOUT_SECONDS")),
@@ -115,5 +120,6 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("42703", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("3F000", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("23503", lambda _: InvalidInput("conversation_id", "no such conversation; start it first")),
-    ("23505", lambda text: InvalidInput("id", f"{text}; use a new id")),
+    ("0A000", lambda text: ConnectionLost(f"what was prepared no longer fits: {text}")),
+    ("26000", lambda text: ConnectionLost(f"what was prepared is gone: {text}")),
 )

@@ -4,6 +4,9 @@ One round trip: statements out in one pipeline, rows back.
 All statements leave before the first answer is waited for. An error may show while statements are
 still being sent, and the pipeline's end then only says that it was aborted; so the first error is
 kept, and raised when the pipeline has ended in order.
+
+Statements are prepared at their first use or never: psycopg's counting takes a statement for
+prepared even if the pipeline was aborted before its turn, and every later use would fail.
 """
 
 from __future__ import annotations
@@ -18,23 +21,34 @@ from eventstore.database.plan import Rows, Statement
 
 __all__ = ["exchange", "exchange_async"]
 
+# What is prepared on this connection no longer fits the server: only a new connection helps.
+_STALE = {"26000", "0A000"}
+
 
 def exchange(connection: Connection[Any], statements: list[Statement]) -> list[Rows]:
     """Send the statements as one pipeline and return the rows of each."""
     cursors = []
+    prepares = connection.prepare_threshold is not None
     first: psycopg.Error | None = None
     try:
         with connection.pipeline():
             try:
                 for statement in statements:
                     cursor = RawCursor(connection, row_factory=tuple_row)
-                    cursor.execute(statement.sql, statement.params, binary=True)
+                    cursor.execute(
+                        statement.sql,
+                        statement.params,
+                        prepare=prepares and statement.prepared,
+                        binary=True,
+                    )
                     cursors.append(cursor)
             except psycopg.Error as error:
                 first = error
     except psycopg.Error as error:
-        raise _root(first or error) from None
+        first = _root(first or error)
     if first is not None:
+        if first.sqlstate in _STALE:
+            connection.close()
         raise first
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
@@ -44,19 +58,27 @@ async def exchange_async(
 ) -> list[Rows]:
     """Send the statements as one pipeline and return the rows of each."""
     cursors = []
+    prepares = connection.prepare_threshold is not None
     first: psycopg.Error | None = None
     try:
         async with connection.pipeline():
             try:
                 for statement in statements:
                     cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-                    await cursor.execute(statement.sql, statement.params, binary=True)
+                    await cursor.execute(
+                        statement.sql,
+                        statement.params,
+                        prepare=prepares and statement.prepared,
+                        binary=True,
+                    )
                     cursors.append(cursor)
             except psycopg.Error as error:
                 first = error
     except psycopg.Error as error:
-        raise _root(first or error) from None
+        first = _root(first or error)
     if first is not None:
+        if first.sqlstate in _STALE:
+            await connection.close()
         raise first
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 

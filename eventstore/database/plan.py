@@ -28,10 +28,15 @@ type Plan[T] = Generator[Batch | Pause | Parallel, list[Any], T]
 
 
 class Statement(NamedTuple):
-    """One SQL statement with `$1` placeholders, and its parameters."""
+    """
+    One SQL statement with `$1` placeholders, and its parameters.
+
+    `prepared` where the text comes again and again; not where it was made for this one occasion.
+    """
 
     sql: str
     params: Sequence[object] = ()
+    prepared: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ unless asked otherwise: read models are written by projectors alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -26,7 +27,10 @@ from eventstore.database.url import Embedded, parse_url
 __all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
 
 _DIALECT = "postgresql+psycopg://"
-_SCOPE = text("select set_config('role', :role, true), set_config('eventstore.user_id', :u, true)")
+_SCOPE = text(
+    "select set_config('role', :role, true), set_config('eventstore.user_id', :user, true),"
+    " set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true)"
+)
 
 
 def own_engine(settings: Settings) -> Engine:
@@ -38,16 +42,16 @@ def own_engine(settings: Settings) -> Engine:
     )
 
 
-def engine_on(connections: ConnectionPool[Any]) -> Engine:
+def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
     """Return an engine whose connections come from, and go back to, `connections`."""
     engine = create_engine(
         _DIALECT, poolclass=pool.NullPool, creator=_transactional(connections.getconn)
     )
-    event.listen(engine, "begin", _enter_scope)
+    event.listen(engine, "begin", partial(_enter_scope, settings))
     return engine
 
 
-def async_engine_on(connections: AsyncConnectionPool[Any]) -> AsyncEngine:
+def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -> AsyncEngine:
     """Return an async engine whose connections come from, and go back to, `connections`."""
 
     async def creator() -> Any:
@@ -56,7 +60,7 @@ def async_engine_on(connections: AsyncConnectionPool[Any]) -> AsyncEngine:
         return connection
 
     engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
-    event.listen(engine.sync_engine, "begin", _enter_scope)
+    event.listen(engine.sync_engine, "begin", partial(_enter_scope, settings))
     return engine
 
 
@@ -84,9 +88,17 @@ def _transactional(getconn: Callable[[], Any]) -> Callable[[], Any]:
     return creator
 
 
-def _enter_scope(connection: Connection) -> None:
+def _enter_scope(settings: Settings, connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("eventstore_read_only", True):
         connection.exec_driver_sql("set transaction read only")
     # Without a user the scope is nobody: an engine used directly sees nothing.
-    connection.execute(_SCOPE, {"role": APPLICATION_ROLE, "u": options.get("eventstore_user", "")})
+    connection.execute(
+        _SCOPE,
+        {
+            "role": APPLICATION_ROLE,
+            "user": options.get("eventstore_user", ""),
+            "statement": f"{settings.statement_timeout_seconds * 1000:.0f}",
+            "lock": f"{settings.lock_timeout_seconds * 1000:.0f}",
+        },
+    )

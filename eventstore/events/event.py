@@ -82,6 +82,5 @@ def checked[E: Event](kind: type[E], **fields: object) -> E:
         place = ".".join(str(part) for part in first["loc"]) or kind.type
         if isinstance(refused, InvalidInput):
             tail = refused.place.partition(".")[2]
-            fact = str(refused).removeprefix(f"{refused.place}: ")
-            raise type(refused)(f"{place}.{tail}" if tail else place, fact) from None
+            raise type(refused)(f"{place}.{tail}" if tail else place, refused.fact) from None
         raise InvalidInput(place, first["msg"]) from None

@@ -36,11 +36,13 @@ class ChatConversation:
     A conversation as a chat API has it.
 
     :ivar key: its id where it comes from.
+    :ivar place: where that is, for error messages.
     :ivar messages: `{"role": …, "content": …, "tool_calls": […]}` and `{"role": "tool", …}`.
     """
 
     key: str
     messages: Sequence[Mapping[str, Any]]
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,10 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
     :raises InvalidInput: a message cannot be stored; the place is named.
     """
     key = f"import:{conversation.key}"
-    events = _events(context, conversation, derived_ids(context.user_id, key))
+    try:
+        events = _events(context, conversation, derived_ids(context.user_id, key))
+    except InvalidInput as error:
+        raise error.within(f"{conversation.place}: " if conversation.place else "") from None
     requests = []
     for number, start in enumerate(range(0, len(events), MAX_BATCH)):
         chunk = events[start : start + MAX_BATCH]

@@ -9,13 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.plan import Plan, retrying
-from eventstore.errors import InvalidInput
+from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, Cut
 from eventstore.log.identity import conversation_id
 from projections import Projections
 
-__all__ = ["AsOf", "UserContext", "cut_at"]
+__all__ = ["AsOf", "UserContext", "cut_at", "given_id"]
 
 type AsOf = int | datetime | None
 """A position, an instant with time zone, or None for now."""
@@ -36,11 +36,38 @@ class UserContext:
         """Run a plan again while the connection is lost, up to the store's limit."""
         return retrying(attempt, seconds=self.retry_seconds)
 
+    def named[T](self, reference: UUID | str, plan: Plan[T]) -> Plan[T]:
+        """Run a plan about one conversation; not found, it is named as it was given."""
+        try:
+            return (yield from plan)
+        except NotFound as error:
+            if error.key == self.conversation(reference) != reference:
+                raise NotFound(error.kind, reference) from None
+            raise
+
     def conversation(self, reference: UUID | str) -> UUID:
         """Return the id of a conversation named by its id or its key."""
         if not isinstance(reference, UUID | str):
             raise InvalidInput("conversation", f"a {type(reference).__name__}; give its id or key")
         return conversation_id(self.user_id, reference)
+
+
+def given_id(value: UUID | str, kind: str) -> UUID:
+    """
+    Return an id that may come as text, as tool arguments do.
+
+    :raises NotFound: text that is no id cannot be the id of anything.
+    """
+    match value:
+        case UUID():
+            return value
+        case str():
+            try:
+                return UUID(value)
+            except ValueError:
+                raise NotFound(kind, value) from None
+        case _:
+            raise InvalidInput(kind, f"a {type(value).__name__}; give its id")
 
 
 def cut_at(as_of: AsOf) -> Cut:

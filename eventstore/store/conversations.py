@@ -185,11 +185,12 @@ class ConversationPlans:
         """
         context = self.context
         conversation_id, cut = context.conversation(conversation), cut_at(as_of)
-        return context.retrying(
+        plan = context.retrying(
             lambda: get_conversation(
                 context.user_id, conversation_id, cut, context.projections, context.registry
             )
         )
+        return context.named(conversation, plan)
 
     def list(
         self,

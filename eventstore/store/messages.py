@@ -15,7 +15,7 @@ from eventstore.events.messages import MessagePosted, MessageRetracted
 from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.log.envelope import NOW
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
-from eventstore.store.context import UserContext
+from eventstore.store.context import UserContext, given_id
 from eventstore.store.steps import Cause, Handle
 from eventstore.store.work import Outcome, Work
 from projections import Message
@@ -60,17 +60,18 @@ class MessageRecorder:
         return Handle(message_id, posted.event_id)
 
     def retract(
-        self, conversation: UUID | str, message: UUID, *, caused_by: Cause = None
+        self, conversation: UUID | str, message: UUID | str, *, caused_by: Cause = None
     ) -> Handle:
         """Take a message back; looks first."""
         stream = self._work.context.conversation(conversation)
+        message_id = given_id(message, "message")
 
         def decide(row: Row) -> Event:
             if row["conversation_id"] != stream or row["retracted_at"] is not None:
-                raise NotFound("message", message)
-            return checked(MessageRetracted, message_id=message)
+                raise NotFound("message", message_id)
+            return checked(MessageRetracted, message_id=message_id)
 
-        return self._work.decide(Message, message, decide, stream_id=stream, caused_by=caused_by)
+        return self._work.decide(Message, message_id, decide, stream_id=stream, caused_by=caused_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,13 @@ class MessagePlans:
             body=body,
             caused_by=caused_by,
         )
-        outcome = yield from work.commit()
+        outcome = yield from self.context.named(conversation, work.commit())
         return posted_view(outcome, handle.id)
 
     def retract(
         self,
         conversation: UUID | str,
-        message: UUID,
+        message: UUID | str,
         *,
         caused_by: Cause = None,
         idempotency_key: str | None = None,

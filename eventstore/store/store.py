@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -84,7 +85,7 @@ class EventStore(OnDriver[OperationPlans]):
     def __init__(self, parts: _Parts) -> None:
         super().__init__(Driver(parts.conninfo, parts.settings), parts.plans)
         self._parts = parts
-        self._engine = engine_on(self._driver.pool)
+        self._engine = engine_on(self._driver.pool, parts.settings)
 
     @classmethod
     def connect(
@@ -107,6 +108,7 @@ class EventStore(OnDriver[OperationPlans]):
         :raises ConfigurationError: a URL, setting or projector is wrong.
         """
         store = cls(_prepare(database_url, projectors, events, settings))
+        atexit.register(store.close)  # a forgotten pool would keep the process waiting at its end
         store._driver.open()
         return store
 
@@ -132,6 +134,7 @@ class EventStore(OnDriver[OperationPlans]):
 
     def close(self) -> None:
         """Close the pool; an embedded server stops when the process exits."""
+        atexit.unregister(self.close)
         self._driver.close()
 
     def __enter__(self) -> Self:
@@ -184,7 +187,7 @@ class AsyncEventStore(OnAsyncDriver[OperationPlans]):
     def __init__(self, parts: _Parts) -> None:
         super().__init__(AsyncDriver(parts.conninfo, parts.settings), parts.plans)
         self._parts = parts
-        self._engine = async_engine_on(self._driver.pool)
+        self._engine = async_engine_on(self._driver.pool, parts.settings)
 
     @classmethod
     def connect(

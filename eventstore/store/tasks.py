@@ -12,7 +12,7 @@ from eventstore.events.event import Event, checked
 from eventstore.events.tasks import TaskCreated, TaskState
 from eventstore.log.envelope import Expected
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
-from eventstore.store.context import AsOf, UserContext, cut_at
+from eventstore.store.context import AsOf, UserContext, cut_at, given_id
 from eventstore.store.steps import Cause, Handle
 from eventstore.store.work import Work
 from projections import Task
@@ -52,7 +52,7 @@ class TaskRecorder:
 
     def update(
         self,
-        task: UUID,
+        task: UUID | str,
         *,
         title: str | Unchanged = UNCHANGED,
         description: str | Unchanged | None = UNCHANGED,
@@ -63,22 +63,24 @@ class TaskRecorder:
         changes = {name: value for name, value in given.items() if value is not UNCHANGED}
         return self._decide(task, lambda state: tasks.update(state, **changes), caused_by)
 
-    def complete(self, task: UUID, *, caused_by: Cause = None) -> Handle:
+    def complete(self, task: UUID | str, *, caused_by: Cause = None) -> Handle:
         """Complete a task; looks first, a completed one stays as it is."""
         return self._decide(task, tasks.complete, caused_by)
 
-    def reopen(self, task: UUID, *, caused_by: Cause = None) -> Handle:
+    def reopen(self, task: UUID | str, *, caused_by: Cause = None) -> Handle:
         """Reopen a task; looks first, an open one stays as it is."""
         return self._decide(task, tasks.reopen, caused_by)
 
-    def delete(self, task: UUID, *, caused_by: Cause = None) -> Handle:
+    def delete(self, task: UUID | str, *, caused_by: Cause = None) -> Handle:
         """Delete a task for good; looks first."""
         return self._decide(task, tasks.delete, caused_by)
 
     def _decide(
-        self, task: UUID, decide: Callable[[TaskState], Event | None], caused_by: Cause
+        self, task: UUID | str, decide: Callable[[TaskState], Event | None], caused_by: Cause
     ) -> Handle:
-        return self._work.decide(Task, task, lambda row: decide(_state(row)), caused_by=caused_by)
+        return self._work.decide(
+            Task, given_id(task, "task"), lambda row: decide(_state(row)), caused_by=caused_by
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class TaskPlans:
 
     def update(
         self,
-        task: UUID,
+        task: UUID | str,
         *,
         title: str | Unchanged = UNCHANGED,
         description: str | Unchanged | None = UNCHANGED,
@@ -134,7 +136,7 @@ class TaskPlans:
         )
 
     def complete(
-        self, task: UUID, *, caused_by: Cause = None, idempotency_key: str | None = None
+        self, task: UUID | str, *, caused_by: Cause = None, idempotency_key: str | None = None
     ) -> Plan[TaskView]:
         """
         Complete a task; two round trips.
@@ -145,7 +147,7 @@ class TaskPlans:
         return self._one(idempotency_key, lambda record: record.complete(task, caused_by=caused_by))
 
     def reopen(
-        self, task: UUID, *, caused_by: Cause = None, idempotency_key: str | None = None
+        self, task: UUID | str, *, caused_by: Cause = None, idempotency_key: str | None = None
     ) -> Plan[TaskView]:
         """
         Reopen a completed task; two round trips.
@@ -156,7 +158,7 @@ class TaskPlans:
         return self._one(idempotency_key, lambda record: record.reopen(task, caused_by=caused_by))
 
     def delete(
-        self, task: UUID, *, caused_by: Cause = None, idempotency_key: str | None = None
+        self, task: UUID | str, *, caused_by: Cause = None, idempotency_key: str | None = None
     ) -> Plan[None]:
         """
         Delete a task for good; two round trips. Its events stay in the log.
@@ -167,7 +169,7 @@ class TaskPlans:
         TaskRecorder(work).delete(task, caused_by=caused_by)
         yield from work.commit()
 
-    def get(self, task: UUID, *, as_of: AsOf = None) -> Plan[TaskView]:
+    def get(self, task: UUID | str, *, as_of: AsOf = None) -> Plan[TaskView]:
         """
         Return one task; one round trip.
 
@@ -175,9 +177,9 @@ class TaskPlans:
         :raises NotFound: absent, deleted or another user's.
         """
         context = self.context
-        cut = cut_at(as_of)
+        task_id, cut = given_id(task, "task"), cut_at(as_of)
         return context.retrying(
-            lambda: get_task(context.user_id, task, cut, context.projections, context.registry)
+            lambda: get_task(context.user_id, task_id, cut, context.projections, context.registry)
         )
 
     def list(

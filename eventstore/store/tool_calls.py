@@ -167,7 +167,7 @@ class ToolCallPlans:
             content=content,
             caused_by=caused_by,
         )
-        outcome = yield from work.commit()
+        outcome = yield from self.context.named(conversation, work.commit())
         return posted_view(outcome, handle.message_id).tool_calls[0]
 
     def succeed(

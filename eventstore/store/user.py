@@ -64,7 +64,7 @@ class UserPlans:
         """
         context = self.context
         conversation_id, cut = context.conversation(conversation), cut_at(as_of)
-        return context.retrying(
+        plan = context.retrying(
             lambda: history(
                 context.user_id,
                 conversation_id,
@@ -76,6 +76,7 @@ class UserPlans:
                 registry=context.registry,
             )
         )
+        return context.named(conversation, plan)
 
     def append(
         self, events: Sequence[NewEvent], *, idempotency_key: str | None = None

@@ -20,12 +20,18 @@ exception when duplicate_object or unique_violation then
 end
 $roles$;
 
+-- The migrating login may switch to the roles, and gains nothing by merely being a member of them:
+-- what it inherits would work outside the scope that the store sets.
 do $members$
 declare
     v_role text;
 begin
     foreach v_role in array array['eventstore_app', 'eventstore_operator'] loop
-        if not pg_has_role(current_user, v_role, 'usage') then
+        if current_setting('server_version_num')::integer >= 160000 then
+            if not pg_has_role(current_user, v_role, 'set') then
+                execute format('grant %I to %I with inherit false, set true', v_role, current_user);
+            end if;
+        elsif not pg_has_role(current_user, v_role, 'member') then
             execute format('grant %I to %I', v_role, current_user);
         end if;
     end loop;
@@ -51,6 +57,8 @@ grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
 grant select on eventstore.alembic_version to eventstore_operator;  -- names no user
 
+-- A policy "to" a role also holds for its members; the operator's looks at who is asking, so that a
+-- login which inherits both roles does not read every user's rows with the rights of the other.
 do $policies$
 declare
     v_table text;
@@ -67,13 +75,13 @@ begin
                 ' with check (user_id = eventstore.current_user_id())', v_table);
             execute format(
                 'create policy operator_lists on eventstore.%I for select to eventstore_operator'
-                ' using (true)', v_table);
+                ' using (current_user = ''eventstore_operator'')', v_table);
         end if;
     end loop;
 end
 $policies$;
 create policy operator_works on eventstore.rebuild_progress to eventstore_operator
-    using (true) with check (true);
+    using (current_user = 'eventstore_operator') with check (current_user = 'eventstore_operator');
 
 revoke all on function eventstore.append_events(text, jsonb, jsonb, json, json, text, bytea) from public;
 grant execute on function eventstore.append_events(text, jsonb, jsonb, json, json, text, bytea)

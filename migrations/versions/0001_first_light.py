@@ -36,10 +36,10 @@ def downgrade() -> None:
         """
         do $$
         begin
-            -- The owner may be blind to the rows (forced row-level security): pages never lie.
+            -- The owner is blind to the rows (forced row-level security): pages never lie.
             if pg_relation_size('eventstore.event') > 0 then
-                raise exception 'the log holds events: downgrading would destroy them'
-                    using hint = 'export them, then drop the schema eventstore by hand';
+                raise exception 'the log holds events that downgrading would destroy'
+                    using errcode = 'VE005';
             end if;
         end
         $$
