@@ -14,6 +14,7 @@ from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.jsontext import loads
+from eventstore.events.limits import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import Cut
 from eventstore.log.read import Selection, every_page
@@ -64,8 +65,9 @@ def history(
 
     :raises NotFound: absent, deleted or another user's, as of `cut`.
     """
-    if limit is not None and limit < 0:
-        raise InvalidInput("limit", f"{limit}; give 0 or more, or nothing for all")
+    for value, place in ((limit, "limit"), (before, "before")):
+        if value is not None:
+            check_number(value, place)
     match source:
         case "projection":
             return (yield from _from_tables(user_id, conversation, cut, before, limit))

@@ -16,6 +16,7 @@ from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events import tasks
+from eventstore.events.limits import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, Cut
 from eventstore.log.read import Selection, every_page
@@ -116,7 +117,8 @@ def list_tasks(
     registry: EventRegistry,
 ) -> Plan[list[TaskView]]:
     """Return a page of tasks; `completed=None` for all."""
-    _check_page(limit, offset)
+    check_number(limit, "limit")
+    check_number(offset, "offset")
     if order not in _TASK_ORDERS:
         raise InvalidInput("order", f"{order!r}; give one of {', '.join(_TASK_ORDERS)}")
     if cut == NOW:
@@ -187,7 +189,9 @@ def list_conversations(
     :param archived: False for active ones, True for archived ones, None for both.
     :param before: the `last_position` of the page before.
     """
-    _check_page(limit, 0)
+    check_number(limit, "limit")
+    if before is not None:
+        check_number(before, "before")
     wanted = ["active", "archived"] if archived is None else ["archived" if archived else "active"]
     if cut == NOW:
         sql = (
@@ -222,8 +226,3 @@ def _replayed(
 
 def _is_task_event(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, tasks.TaskEvent) and bool(kind.type)
-
-
-def _check_page(limit: int, offset: int) -> None:
-    if limit < 0 or offset < 0:
-        raise InvalidInput("limit" if limit < 0 else "offset", "give 0 or more")

@@ -159,6 +159,8 @@ class _LogCheck:
             yield from self._end_of_request()
             self._request, self._request_digest = [], request
             self._request_position = position
+        elif request is not None:
+            yield self._problem("request", position, "a fingerprint without a key")
         self._request.append((stream_id, type_name, schema_version, payload))
         # Going on from what is stored, so that one change is one problem and not a thousand.
         self.position, self.hash, self.recorded_at = position, stored_hash, recorded_at

@@ -90,7 +90,9 @@ def _facts(error: psycopg.Error) -> dict[str, Any]:
 
 _OWN_STATES: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
     "VE001": lambda facts: WrongVersion(
-        UUID(facts["stream_id"]), facts["expected"], facts["actual"]
+        UUID(facts["stream_id"]),
+        int(facts["expected"]) if facts["expected"].isdigit() else facts["expected"],
+        facts["actual"],
     ),
     "VE002": lambda facts: StreamClosed(UUID(facts["stream_id"]), facts["version"]),
     "VE003": lambda facts: AlreadyAppended(facts["idempotency_key"]),

@@ -30,8 +30,11 @@ def requested_calls(body: Mapping[str, Any], place: str = "body") -> list[Reques
 
     :raises InvalidInput: an entry of `tool_calls` is not `{id, function: {name, arguments}}`.
     """
+    entries = body.get("tool_calls")
+    if entries is not None and not isinstance(entries, list | tuple):
+        raise InvalidInput(f"{place}.tool_calls", "is not a list; give a list, or leave it out")
     calls = []
-    for index, entry in enumerate(body.get("tool_calls") or []):
+    for index, entry in enumerate(entries or []):
         where = f"{place}.tool_calls[{index}]"
         function = entry.get("function") if isinstance(entry, Mapping) else None
         if not isinstance(function, Mapping):

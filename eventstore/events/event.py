@@ -8,6 +8,7 @@ A changed shape is a new schema version, and the old one is read through an upca
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -81,6 +82,6 @@ def checked[E: Event](kind: type[E], **fields: object) -> E:
         refused = first.get("ctx", {}).get("error")
         place = ".".join(str(part) for part in first["loc"]) or kind.type
         if isinstance(refused, InvalidInput):
-            tail = refused.place.partition(".")[2]
-            raise type(refused)(f"{place}.{tail}" if tail else place, refused.fact) from None
+            inner = re.sub(r"^\w+", "", refused.place)  # `value[3].price` within this field
+            raise type(refused)(f"{place}{inner}", refused.fact) from None
         raise InvalidInput(place, first["msg"]) from None

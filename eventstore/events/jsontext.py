@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -30,6 +30,9 @@ type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | 
 
 MAX_NESTING = 100
 """Levels of lists and objects in one value: far under the parsers' limits (orjson writes 254)."""
+
+_MAX_INTEGER_BITS = 14_283
+"""4,300 digits: more than that Python does not read back."""
 
 # Outside or inside a string (a false alarm only costs time): a lone-surrogate escape, or a number
 # that a 64-bit integer or a float may not hold as it is written.
@@ -48,7 +51,11 @@ def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901
     match value:
         case Enum():
             return check_json(value.value, place, depth)
-        case None | bool() | int():
+        case None | bool():
+            return value
+        case int():
+            if value.bit_length() > _MAX_INTEGER_BITS:
+                raise NotStorable(place, "an integer of over 4,300 digits; send it as a string")
             return value
         case str():
             return as_json_text(value)
@@ -63,7 +70,8 @@ def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901
         case Decimal():
             if not value.is_finite():
                 raise NotStorable(place, f"{value} is not a JSON number; send null or a string")
-            return value
+            number: Json = loads(str(value))  # a float or an integer, where that is the same
+            return number
         case datetime():
             if value.tzinfo is None:
                 raise NotStorable(place, "a datetime without time zone; attach one")
@@ -127,7 +135,12 @@ def loads(text: str) -> Any:
     """
     if _NEEDS_CARE.search(text) is None:
         return orjson.loads(text)
-    return json.loads(text, parse_float=_exact, parse_constant=_refuse)
+    try:
+        return json.loads(text, parse_float=_exact, parse_constant=_refuse)
+    except InvalidOperation:
+        raise ValueError("a number whose exponent no decimal can hold") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _exact(digits: str) -> float | Decimal:

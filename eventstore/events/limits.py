@@ -30,6 +30,7 @@ __all__ = [
     "Sender",
     "Title",
     "check_label",
+    "check_number",
     "check_user_id",
 ]
 
@@ -55,6 +56,9 @@ MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 """Bytes of one event's JSON: the whole append must fit in memory on both sides."""
 
 
+_MAX_BIGINT = 2**63 - 1
+
+
 def check_label(value: object, place: str, limit: int, *, empty: bool = False) -> str:
     """
     Return `value` if a text column can hold it.
@@ -76,6 +80,19 @@ def check_label(value: object, place: str, limit: int, *, empty: bool = False) -
         raise NotStorable(
             place, f"holds a lone surrogate at character {error.start}; remove it"
         ) from None
+    return value
+
+
+def check_number(value: object, place: str, *, least: int = 0) -> int:
+    """
+    Return `value` if it is a position, version or count that PostgreSQL can hold.
+
+    :raises InvalidInput: not a whole number, less than `least`, or over 64 bits.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidInput(place, f"expected a whole number, got {type(value).__name__}")
+    if not least <= value <= _MAX_BIGINT:
+        raise InvalidInput(place, f"{value}; give {least} to {_MAX_BIGINT}")
     return value
 
 

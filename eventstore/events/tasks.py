@@ -40,9 +40,9 @@ class TaskCreated(TaskEvent, type="TaskCreated"):
 
 
 class TaskUpdated(TaskEvent, type="TaskUpdated"):
-    """Title or description changed; a field that was not set did not."""
+    """Title or description changed; a field that was not set did not. A title cannot be None."""
 
-    title: Title | None = None
+    title: Title = ""
     description: Description | None = None
 
 

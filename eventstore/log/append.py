@@ -28,7 +28,13 @@ from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import BatchTooLarge, IdempotencyConflict, InvalidInput
 from eventstore.events.jsontext import check_json, dumps, loads
-from eventstore.events.limits import MAX_BATCH, MAX_KEY, MAX_PAYLOAD_BYTES, check_label
+from eventstore.events.limits import (
+    MAX_BATCH,
+    MAX_KEY,
+    MAX_PAYLOAD_BYTES,
+    check_label,
+    check_number,
+)
 from eventstore.log.chain import payload_digest, request_digest
 from eventstore.log.envelope import Expected, Fact, NewEvent, RecordedEvent
 
@@ -99,7 +105,10 @@ def prepare_append(
         ]
     )
     parameters = (user_id, *_arguments(events, texts), key, fingerprint)
-    facts = [fact_of(user_id, event) for event in events]
+    facts = [
+        replace(fact_of(user_id, event), metadata=loads(metadata))
+        for event, (_, metadata) in zip(events, texts, strict=True)
+    ]
     return Append(user_id, facts, key, fingerprint, Statement(_APPEND, parameters))
 
 
@@ -202,10 +211,10 @@ def first_result(request: Append) -> Plan[list[RecordedEvent]]:
     return recorded(facts, first_position, rows[0][3], [row[2] for row in rows])
 
 
-def _stream_row(event: NewEvent) -> dict[str, Any]:
+def _stream_row(event: NewEvent, number: int) -> dict[str, Any]:
     expected = event.expected
-    if not isinstance(expected, Expected) and expected < 0:
-        raise InvalidInput("expected", f"version {expected}; versions begin at 0 (no stream yet)")
+    if not isinstance(expected, Expected):
+        check_number(expected, f"events[{number}].expected")
     return {"stream_id": event.stream_id, "kind": event.data.stream_kind, "expected": str(expected)}
 
 
@@ -227,8 +236,14 @@ def _arguments(
 ) -> tuple[str, str, str, str]:
     """Return streams, events, payloads and metadata as `append_events` takes them."""
     streams: dict[UUID, dict[str, Any]] = {}
-    for event in events:
-        streams.setdefault(event.stream_id, _stream_row(event))
+    for number, event in enumerate(events):
+        stream = streams.setdefault(event.stream_id, _stream_row(event, number))
+        if stream["kind"] != event.data.stream_kind:
+            raise InvalidInput(
+                f"events[{number}].stream_id",
+                f"stream {event.stream_id} is a {stream['kind']} in this append and cannot take "
+                f"{event.data.type}; give the other thing an id of its own",
+            )
     numbers = {stream_id: number for number, stream_id in enumerate(streams)}
     salts = os.urandom(_SALT_BYTES * len(events))  # one call to the kernel, not one an event
     rows = [

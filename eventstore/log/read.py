@@ -17,6 +17,7 @@ from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import InvalidInput
 from eventstore.events.jsontext import loads
+from eventstore.events.limits import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, Cut, RecordedEvent
 
@@ -71,8 +72,12 @@ class Selection:
 
 def select_events(user_id: str, wanted: Selection) -> Statement:
     """Return the statement for `wanted`. Index: the primary key, or `event_stream_version_key`."""
-    if wanted.limit < 0:
-        raise InvalidInput("limit", f"{wanted.limit}; give 0 or more")
+    check_number(wanted.limit, "limit")
+    check_number(wanted.after, "after")
+    if wanted.before is not None:
+        check_number(wanted.before, "before")
+    if isinstance(wanted.types, str):
+        raise InvalidInput("types", f"{wanted.types!r}; give a list of stored names")
     bounds = (
         user_id,
         wanted.after,

@@ -9,7 +9,7 @@ parameters and the same docstring.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import update_wrapper
+from inspect import Signature, signature
 from typing import Any, Concatenate, Self, overload
 
 from eventstore.database.driver import AsyncDriver, Driver
@@ -34,13 +34,32 @@ class OnAsyncDriver[P]:
         self._plans = plans
 
 
+def _signature(plan: Callable[..., Any]) -> Signature:
+    """Return the signature without `self`, and with the plan's result instead of the plan."""
+    known = signature(plan)
+    result = str(known.return_annotation).removeprefix("Plan[").removesuffix("]")
+    return known.replace(parameters=list(known.parameters.values())[1:], return_annotation=result)
+
+
+def _dressed[M: Callable[..., Any]](method: M, plan: Callable[..., Any], shown: Signature) -> M:
+    """Give a bound method the name and docstring of its plan, for people and for tool builders."""
+    method.__name__, method.__qualname__ = plan.__name__, plan.__qualname__
+    method.__doc__, method.__module__ = plan.__doc__, plan.__module__
+    method.__signature__ = shown  # type: ignore[attr-defined]  # what `inspect` looks at first
+    return method
+
+
 class Blocking[**P, R]:
     """A method that runs a plan method to its result."""
 
     def __init__(self, plan: Callable[Concatenate[Any, P], Plan[R]]) -> None:
         self._plan = plan
         self.__doc__ = plan.__doc__
-        self.__wrapped__ = plan
+        self.__signature__ = _signature(plan)
+
+    def __call__(self, instance: OnDriver[Any], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run on a facade object, as a function of its class would."""
+        return instance._driver.run(self._plan(instance._plans, *args, **kwargs))  # noqa: SLF001 - its own object
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -52,9 +71,9 @@ class Blocking[**P, R]:
             return self
 
         def method(*args: P.args, **kwargs: P.kwargs) -> R:
-            return instance._driver.run(self._plan(instance._plans, *args, **kwargs))  # noqa: SLF001 - its own object
+            return self(instance, *args, **kwargs)
 
-        return update_wrapper(method, self._plan)
+        return _dressed(method, self._plan, self.__signature__)
 
 
 class Awaiting[**P, R]:
@@ -63,7 +82,11 @@ class Awaiting[**P, R]:
     def __init__(self, plan: Callable[Concatenate[Any, P], Plan[R]]) -> None:
         self._plan = plan
         self.__doc__ = plan.__doc__
-        self.__wrapped__ = plan
+        self.__signature__ = _signature(plan)
+
+    async def __call__(self, instance: OnAsyncDriver[Any], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run on a facade object, as a function of its class would."""
+        return await instance._driver.run(self._plan(instance._plans, *args, **kwargs))  # noqa: SLF001 - its own object
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -79,6 +102,6 @@ class Awaiting[**P, R]:
             return self
 
         async def method(*args: P.args, **kwargs: P.kwargs) -> R:
-            return await instance._driver.run(self._plan(instance._plans, *args, **kwargs))  # noqa: SLF001 - its own object
+            return await self(instance, *args, **kwargs)
 
-        return update_wrapper(method, self._plan)
+        return _dressed(method, self._plan, self.__signature__)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from eventstore.database.plan import Plan, retrying
 from eventstore.errors import InvalidInput, NotFound
+from eventstore.events.limits import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, Cut
 from eventstore.log.identity import conversation_id
@@ -78,9 +79,7 @@ def cut_at(as_of: AsOf) -> Cut:
         case bool():
             raise InvalidInput("as_of", "a bool; give a position or an instant")
         case int():
-            if as_of < 0:
-                raise InvalidInput("as_of", f"position {as_of}; positions begin at 1")
-            return Cut(position=as_of)
+            return Cut(position=check_number(as_of, "as_of"))
         case datetime():
             if as_of.tzinfo is None:
                 raise InvalidInput("as_of", "an instant without time zone; attach one")

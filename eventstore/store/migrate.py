@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -19,6 +20,9 @@ from eventstore.errors import ConfigurationError, EventStoreError
 from eventstore.log.tables import SCHEMA
 
 __all__ = ["current_revision", "downgrade", "latest_revision", "upgrade"]
+
+
+_ONE_AT_A_TIME = threading.Lock()  # Alembic keeps its context in globals
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
@@ -66,7 +70,7 @@ def _config() -> Config:
 def _run(settings: Settings, what: object, revision: str) -> None:
     config = _config()
     try:
-        with own_engine(settings).connect() as connection:
+        with _ONE_AT_A_TIME, own_engine(settings).connect() as connection:
             config.attributes["connection"] = connection
             what(config, revision)  # type: ignore[operator]  # one of Alembic's commands
     except DBAPIError as error:

@@ -1,0 +1,193 @@
+"""A read model of a service's own: filled, followed, spoiled, mended, protected, refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy.exc import ProgrammingError
+from sqlmodel import Field, select
+
+from eventstore import AccessDenied, AlreadyExists, ConfigurationError, EventStore, User
+from eventstore.log.identity import uuid7
+from projections import project_task, projector
+from projections.changes import instant_text
+from projections.protection import protection_sql
+from tests.own_read_model import (
+    DDL,
+    Box,
+    Done,
+    Own,
+    boxed,
+    project_done,
+    service_url,
+    store,
+)
+
+__all__ = ["service_url", "store"]  # fixtures
+
+
+def stored(user: User) -> dict[str, tuple[int, str | None]]:
+    with user.session() as session:
+        return {one.name: (one.n, one.note) for one in session.exec(select(Box))}
+
+
+def test_markers_are_what_the_database_gave_the_event(store: EventStore) -> None:
+    alice, box = store.user("alice"), uuid7()
+    alice.tasks.create("positions do not begin with the box")
+
+    _, noted, put, marked = alice.append(
+        [
+            boxed(box, "made"),
+            boxed(box, "noted", value="x"),
+            boxed(box, "put", value={}),
+            boxed(box, "marked", value={"m": 1}),
+        ]
+    )
+
+    with alice.session() as session:
+        row = session.exec(select(Box)).one()
+    assert (row.position, row.version, row.recorded_at) == (3, 2, noted.recorded_at)
+    assert (put.position, put.version) == (4, 3)
+    assert row.items == [
+        {
+            "m": 1,
+            "position": marked.position,
+            "version": marked.version,
+            "recorded_at": instant_text(marked.recorded_at),
+        }
+    ]
+
+
+def test_a_change_of_a_row_that_is_not_there_does_nothing(store: EventStore) -> None:
+    alice, box = store.user("alice"), uuid7()
+
+    for done, value in [("noted", "x"), ("counted", 1), ("put", {}), ("marked", {}), ("gone", 0)]:
+        alice.append([boxed(box, done, value=value)])
+
+    assert stored(alice) == {}
+    assert store.verify().ok
+
+
+def test_an_append_whose_row_is_there_already_is_refused_whole(store: EventStore) -> None:
+    alice, box = store.user("alice"), uuid7()
+    alice.append([boxed(box, "made")])
+
+    with pytest.raises(AlreadyExists):
+        alice.append([boxed(box, "noted", value="x"), boxed(box, "made")])
+
+    assert len(alice.events()) == 1
+    assert stored(alice) == {"box": (0, None)}
+    assert store.verify().ok
+
+
+def test_a_projector_follows_the_commands_of_the_facade(store: EventStore) -> None:
+    alice = store.user("alice")
+    with alice.transaction() as tx:
+        first, second = tx.tasks.create("walk"), tx.tasks.create("cook")
+        tx.tasks.complete(first.id)
+        tx.tasks.complete(second.id)
+    with alice.transaction() as tx:
+        tx.tasks.reopen(first.id)
+        tx.tasks.complete(first.id)
+        tx.tasks.reopen(second.id)
+
+    with alice.session() as session:
+        (done,) = session.exec(select(Done)).all()
+
+    assert (done.id, done.at) == (first.id, alice.tasks.get(first.id).completed_at)
+    assert store.verify().ok
+
+
+def test_a_projector_added_later_is_filled_by_a_rebuild(service_url: str) -> None:
+    with EventStore.connect(service_url) as before:
+        done = before.user("alice").tasks.create("walk")
+        before.user("alice").tasks.complete(done.id)
+    with EventStore.connect(service_url, projectors=[project_done]) as store:
+        alice = store.user("alice")
+        (missing,) = store.verify().problems
+        store.rebuild()
+        alice.tasks.complete(alice.tasks.create("cook").id)
+
+        with alice.session() as session:
+            ids = [row.id for row in session.exec(select(Done).order_by("at"))]
+        assert (missing.kind, missing.table, missing.key) == (
+            "missing_row",
+            "service.done",
+            (str(done.id),),
+        )
+        assert [alice.tasks.get(one).title for one in ids] == ["walk", "cook"]
+        assert store.verify().ok
+
+
+def test_spoiled_rows_of_an_own_table_are_named_and_mended(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    alice, bob, box = store.user("alice"), store.user("bob"), uuid7()
+    for user in (alice, bob):
+        user.append([boxed(box, "made", name=name) for name in "abc"])
+    before = stored(alice), stored(bob)
+    admin.execute("update service.box set n = 7, note = 'lie' where user_id = 'bob' and name = 'a'")
+    admin.execute("update service.box set name = 'd' where user_id = 'bob' and name = 'b'")
+
+    problems = store.verify().problems
+
+    assert {(one.kind, one.user_id, one.table, one.key) for one in problems} == {
+        ("changed_row", "bob", "service.box", (str(box), "a")),
+        ("missing_row", "bob", "service.box", (str(box), "b")),
+        ("extra_row", "bob", "service.box", (str(box), "d")),
+    }
+    assert store.rebuild().changed == 3
+    assert (stored(alice), stored(bob)) == before
+
+
+def test_an_own_table_shows_and_takes_nothing_of_another_user(store: EventStore) -> None:
+    alice, bob = store.user("alice"), store.user("bob")
+    alice.append([boxed(uuid7(), "made")])
+
+    with bob.session(read_only=False) as session:
+        session.add(Done(user_id="alice", id=uuid7(), at=datetime.now(UTC)))
+        with pytest.raises(ProgrammingError, match="policy"):
+            session.commit()
+
+    assert stored(bob) == {}
+    assert store.verify().ok
+
+
+def test_a_table_that_is_not_protected_is_not_written(database_url: str) -> None:
+    with (
+        psycopg.connect(database_url, autocommit=True) as owner,
+        EventStore.connect(database_url, projectors=[project_done]) as store,
+    ):
+        owner.execute(DDL)
+        alice = store.user("alice")
+        task = alice.tasks.create("walk")
+
+        with pytest.raises(AccessDenied):
+            alice.tasks.complete(task.id)
+
+        assert alice.tasks.list() == [task]
+
+
+class Shared(Own, table=True):
+    """A table of all users: its key does not begin with `user_id`."""
+
+    id: UUID = Field(primary_key=True)
+    user_id: str = Field(primary_key=True)
+
+
+def test_a_table_whose_key_does_not_begin_with_the_user_is_refused(database_url: str) -> None:
+    message = r"read model shared: its primary key is \(id, user_id\); it must begin with user_id"
+
+    with pytest.raises(ConfigurationError, match=message):
+        EventStore.connect(database_url, projectors=[projector(Shared)(lambda _: [])])
+    with pytest.raises(ConfigurationError, match=message):
+        protection_sql(Shared)
+
+
+def test_two_projectors_for_one_table_are_refused(database_url: str) -> None:
+    for twice in ([project_done, project_done], [project_task]):
+        with pytest.raises(ConfigurationError, match="two projectors for one table"):
+            EventStore.connect(database_url, projectors=twice)

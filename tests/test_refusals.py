@@ -1,0 +1,143 @@
+"""What makes no sense is refused by name before anything is written."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from eventstore import (
+    ConversationStarted,
+    EventStore,
+    InvalidInput,
+    NewEvent,
+    NotStorable,
+    Settings,
+    TaskCreated,
+    TaskUpdated,
+    User,
+    WrongVersion,
+)
+from eventstore.events.jsontext import check_json, loads
+from eventstore.store.migrate import upgrade
+from tests.support.server import Server
+
+
+def test_one_append_does_not_mix_kinds_in_one_stream(alice: User) -> None:
+    stream = uuid4()
+
+    with pytest.raises(InvalidInput, match=r"events\[1\]\.stream_id: stream .* is a task"):
+        alice.append(
+            [
+                NewEvent(stream_id=stream, data=TaskCreated(title="x")),
+                NewEvent(stream_id=stream, data=ConversationStarted()),
+            ]
+        )
+
+    assert alice.events() == []
+
+
+@pytest.mark.parametrize("expected", [True, 2**63, -1, "newest", None])
+def test_an_expectation_that_is_none_is_refused(alice: User, expected: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"events\[0\]\.expected"):
+        alice.append([NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), expected=expected)])
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{"limit": True}, {"limit": 2**63}, {"after": "1"}, {"before": -1}, {"types": "TaskCreated"}],
+)
+def test_a_page_that_cannot_be_is_refused(alice: User, question: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as error:
+        alice.events(**question)
+
+    assert error.value.place == next(iter(question))
+
+
+def test_the_version_that_was_expected_is_told_as_a_number(alice: User) -> None:
+    task = alice.tasks.create("Buy milk")
+
+    with pytest.raises(WrongVersion) as error:
+        alice.append(
+            [NewEvent(stream_id=task.id, data=TaskUpdated(title="Buy oat milk"), expected=7)]
+        )
+
+    assert (error.value.expected, error.value.actual) == (7, 1)
+
+
+@pytest.mark.parametrize("calls", [7, "all", {"id": "x"}])
+def test_tool_calls_that_are_no_list_are_refused(alice: User, calls: object) -> None:
+    chat = alice.conversations.start()
+
+    with pytest.raises(InvalidInput, match=r"body\.tool_calls: is not a list"):
+        alice.messages.post(chat.id, body={"role": "assistant", "tool_calls": calls})
+
+
+def test_an_integer_that_python_would_not_read_back_is_refused() -> None:
+    with pytest.raises(NotStorable, match="4,300 digits"):
+        check_json(10**5000, "content")
+
+
+@pytest.mark.parametrize("text", ["1e99999999999999999999", "[" * 100_000 + "1.5"])
+def test_text_that_is_beyond_any_number_or_depth_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"exponent|deep|recursion"):
+        loads(text)
+
+
+def test_a_decimal_is_what_it_will_be_read_back_as(alice: User) -> None:
+    chat = alice.conversations.start()
+
+    message = alice.messages.post(
+        chat.id, sender="user", content=[Decimal("0.33"), Decimal("1.10"), Decimal(5)]
+    )
+
+    assert alice.history(chat.id) == [message]
+    assert message.content == [0.33, Decimal("1.10"), 5]
+
+
+def test_what_an_append_returns_is_what_is_read_later(alice: User) -> None:
+    made = NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), metadata={"at": (1, uuid4())})
+
+    recorded = alice.append([made])
+
+    assert recorded == alice.events()
+
+
+def test_the_place_of_a_bad_value_is_told_with_its_indexes(alice: User) -> None:
+    chat = alice.conversations.start()
+    call = alice.tool_calls.request(chat.id, name="f", arguments="{}")
+
+    with pytest.raises(NotStorable, match=r"error\[1\]\.x: nan"):
+        alice.tool_calls.fail(call, error=[1, {"x": float("nan")}])
+
+
+def test_a_method_shows_the_signature_that_it_is_called_with(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        shown = inspect.signature(store.user("alice").tasks.create)
+
+    assert list(shown.parameters)[0] == "title"  # noqa: RUF015 - the first of several
+    assert shown.return_annotation == "TaskView"
+
+
+def test_threads_of_one_process_may_migrate_at_once(server: Server) -> None:
+    url = server.create_database("template0")
+    failed: list[BaseException] = []
+
+    def migrate() -> None:
+        try:
+            upgrade(Settings(database_url=url))
+        except BaseException as error:  # noqa: BLE001 - told below
+            failed.append(error)
+
+    threads = [threading.Thread(target=migrate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    server.drop_database(url)
+    assert failed == []
