@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -31,9 +31,14 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Server:
-    """A running server whose database `template` is migrated."""
+    """
+    A running server whose database `template` is migrated.
+
+    :ivar crash: stop it without a word to anybody, and start it again.
+    """
 
     socket: Path
+    crash: Callable[[], None]
 
     def url(self, database: str, user: str = "postgres") -> str:
         return f"postgresql://{user}@/{database}?host={self.socket}"
@@ -57,8 +62,12 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """Start a server, migrate its template, and stop it at the end."""
+def running_server(*, durable: bool = False) -> Iterator[Server]:
+    """
+    Start a server, migrate its template, and stop it at the end.
+
+    :param durable: with fsync, for tests of what survives; most are not about that.
+    """
     folder = Path(tempfile.mkdtemp(prefix="eventstore-test-"))
     version = os.environ.get("EVENTSTORE_TEST_POSTGRES", "18")
     programs = _programs(version)
@@ -69,29 +78,25 @@ def running_server() -> Iterator[Server]:
         shutil.chown(folder, owner)
         folder.chmod(0o755)
     data = folder / "data"
-    # Durability is not what these tests are about; those that are start servers of their own.
-    options = f"-c fsync=off -c full_page_writes=off -c max_connections=200 -h '' -k {folder}"
-    _run(programs, "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8", **as_owner)
-    _run(
-        programs,
-        "pg_ctl",
-        "-D",
-        data,
-        "-w",
-        "-l",
-        folder / "log",
-        "-o",
-        options,
-        "start",
-        **as_owner,
-    )
+    speed = "" if durable else "-c fsync=off -c full_page_writes=off"
+    options = f"{speed} -c max_connections=200 -h '' -k {folder}"
+    initdb = ("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8")
+    start = ("pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
+    stop = ("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+
+    def crash() -> None:
+        _run(programs, *stop, **as_owner)
+        _run(programs, *start, **as_owner)
+
+    _run(programs, *initdb, **as_owner)
+    _run(programs, *start, **as_owner)
     try:
-        server = Server(folder)
+        server = Server(folder, crash)
         server.execute("create database template")
         upgrade(Settings(database_url=server.url("template")))
         yield server
     finally:
-        _run(programs, "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", **as_owner)
+        _run(programs, *stop, **as_owner)
         shutil.rmtree(folder, ignore_errors=True)
 
 
