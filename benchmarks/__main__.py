@@ -1,0 +1,64 @@
+"""
+Run the benchmarks: `uv run python -m benchmarks [--quick] [--only NAME] [--json]`.
+
+Starts a PostgreSQL of its own, measures, prints one table (or one JSON object), and stops it.
+Progress goes to standard error, a line for each benchmark: a spinner would take CPU from what is
+measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from benchmarks import append, growth, history, rebuild
+from benchmarks.measure import Figure
+from benchmarks.report import Report, as_json, print_table
+from benchmarks.server import Server, running_server
+
+_BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
+    "append": append.figures,
+    "history": history.figures,
+    "rebuild": rebuild.figures,
+    "growth": growth.figures,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
+    start = time.monotonic()
+    names = [arguments.only] if arguments.only else list(_BENCHMARKS)
+    with running_server() as server:
+        figures = [one for name in names for one in _measured(name, server, arguments.quick)]
+        version = server.version()
+    report = Report(figures, version, arguments.quick, time.monotonic() - start)
+    if arguments.json:
+        print(json.dumps(as_json(report), indent=2))
+    else:
+        print_table(report)
+
+
+def _measured(name: str, server: Server, quick: bool) -> list[Figure]:
+    start = time.monotonic()
+    print(f"{name} …", end=" ", file=sys.stderr, flush=True)
+    figures = list(_BENCHMARKS[name](server, quick=quick))
+    print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
+    return figures
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, under 30 seconds")
+    parser.add_argument("--only", choices=_BENCHMARKS, metavar="NAME", help="/".join(_BENCHMARKS))
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

