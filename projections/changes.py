@@ -121,7 +121,13 @@ def changed(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 def resolved(values: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
     """Return `values` with every marker replaced by what the database gave the event."""
-    return {name: _resolve(value, event) for name, value in values.items()}
+    return {
+        name: _resolve(value, event) if type(value) in _RESOLVABLE else value
+        for name, value in values.items()
+    }
+
+
+_RESOLVABLE = {Marker, AppendItem, ExtendItem}
 
 
 def _resolve(value: Any, event: RecordedEvent) -> Any:

@@ -66,21 +66,16 @@ def differences(
     """Compare the rows read by `select_rows` with those of the replay."""
     found: list[Difference] = []
     for shape, rows in zip(projections.shapes, results, strict=True):
-        wanted = {key: _plain(shape, row) for key, row in replay.rows(shape.model).items()}
+        wanted = dict(replay.rows(shape.model))
         for values in rows:
             stored = _read(shape, values)
             key = shape.key_of(stored)
-            right = wanted.pop(key, None)
-            if right is None:
+            row = wanted.pop(key, None)
+            if row is None:
                 found.append(Difference("extra_row", shape, key, (), None))
-            elif right != stored:
-                columns = tuple(name for name in shape.columns if right[name] != stored[name])
-                row = replay.rows(shape.model)[key]
+            elif row != stored and (columns := _differing(shape, row, stored)):
                 found.append(Difference("changed_row", shape, key, columns, row))
-        found.extend(
-            Difference("missing_row", shape, key, (), replay.rows(shape.model)[key])
-            for key in wanted
-        )
+        found.extend(Difference("missing_row", shape, key, (), row) for key, row in wanted.items())
     return found
 
 
@@ -132,6 +127,11 @@ def _read(shape: TableShape, values: tuple[Any, ...]) -> Row:
     for name in shape.json_lists:
         row[name] = None if row[name] is None else [item and loads(item) for item in row[name]]
     return {name: _utc(value) for name, value in row.items()}
+
+
+def _differing(shape: TableShape, row: Row, stored: Row) -> tuple[str, ...]:
+    right = _plain(shape, row)
+    return tuple(name for name in shape.columns if right[name] != stored[name])
 
 
 def _plain(shape: TableShape, row: Mapping[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""The audit: how calls ended, how long they took, what they caused, and whether they still would."""
+"""The audit: how calls ended, how long they took, what they caused, and running them again."""
 
 from __future__ import annotations
 

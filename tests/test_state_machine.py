@@ -32,7 +32,6 @@ from eventstore import (
     NewEvent,
     NotFound,
     RecordedEvent,
-    Settings,
     StreamClosed,
     TaskUpdated,
     User,
@@ -53,9 +52,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.url = self.server.create_database()
         self.admin = psycopg.connect(self.url, autocommit=True)
-        self.store = EventStore.connect(settings=Settings(database_url=self.url, pool_max_size=1))
-        with self.store._driver.pool.connection() as connection:
-            connection.prepare_threshold = None  # psycopg forgets them in aborted pipelines
+        self.store = EventStore.connect(self.url)
         self.states = {name: [State()] for name in ("alice", "bob", "carol")}
         self.keyed: list[tuple[str, str, list[Command], list[RecordedEvent]]] = []
         self.acting: str | None = None
@@ -288,7 +285,7 @@ def test_whatever_three_users_do_each_has_exactly_what_their_own_commands_made(
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=25,
+            max_examples=40,
             stateful_step_count=30,
             deadline=None,  # the first step of a process waits for the server's caches
             derandomize="CI" in os.environ,

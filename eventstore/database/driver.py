@@ -46,7 +46,6 @@ class Driver:
             conninfo,
             connection_class=LimitedConnection,
             configure=_configure,
-            reset=_reset,
             **_pool_options(settings),
         )
 
@@ -83,10 +82,7 @@ class Driver:
             case Acquire(suspicious):
                 if suspicious:
                     self.pool.check()
-                try:
-                    return self.pool.getconn()
-                except PoolTimeout as error:
-                    raise self._no_connection() from error
+                return self._connection()
             case Exchange(connection, statements, timeout_seconds):
                 connection.answer_timeout_seconds = timeout_seconds
                 return exchange(connection, statements)
@@ -102,6 +98,15 @@ class Driver:
             case _:
                 assert_never(action)
         return None
+
+    def _connection(self) -> LimitedConnection:
+        try:
+            connection = self.pool.getconn()
+        except PoolTimeout as error:
+            raise self._no_connection() from error
+        if not connection.autocommit:  # a session had it; a reset hook would cost a thread's hop
+            connection.autocommit = True
+        return connection
 
     def _no_connection(self) -> Unavailable:
         """Ask the server itself: a pool does not tell why no connection came."""
@@ -122,7 +127,6 @@ class AsyncDriver:
             conninfo,
             connection_class=LimitedAsyncConnection,
             configure=_configure_async,
-            reset=_reset_async,
             **_pool_options(settings),
         )
 
@@ -159,10 +163,7 @@ class AsyncDriver:
             case Acquire(suspicious):
                 if suspicious:
                     await self.pool.check()
-                try:
-                    return await self.pool.getconn()
-                except PoolTimeout as error:
-                    raise await self._no_connection() from error
+                return await self._connection()
             case Exchange(connection, statements, timeout_seconds):
                 connection.answer_timeout_seconds = timeout_seconds
                 return await exchange_async(connection, statements)
@@ -177,6 +178,15 @@ class AsyncDriver:
             case _:
                 assert_never(action)
         return None
+
+    async def _connection(self) -> LimitedAsyncConnection:
+        try:
+            connection = await self.pool.getconn()
+        except PoolTimeout as error:
+            raise await self._no_connection() from error
+        if not connection.autocommit:
+            await connection.set_autocommit(True)
+        return connection
 
     async def _no_connection(self) -> Unavailable:
         """Ask the server itself: a pool does not tell why no connection came."""
@@ -234,14 +244,3 @@ async def _configure_async(connection: AsyncConnection[Any]) -> None:
     row = await cursor.fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None
-
-
-def _reset(connection: Connection[Any]) -> None:
-    # SQLAlchemy switches autocommit off; called only for connections that are idle again.
-    if not connection.autocommit:
-        connection.autocommit = True
-
-
-async def _reset_async(connection: AsyncConnection[Any]) -> None:
-    if not connection.autocommit:
-        await connection.set_autocommit(True)

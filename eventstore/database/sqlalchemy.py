@@ -82,7 +82,7 @@ def _for_user(engine: Engine, user_id: str, read_only: bool) -> Engine:
 def _transactional(getconn: Callable[[], Any]) -> Callable[[], Any]:
     def creator() -> Any:
         connection = getconn()
-        connection.autocommit = False  # the pool's reset switches it back
+        connection.autocommit = False  # the driver switches it back
         return connection
 
     return creator

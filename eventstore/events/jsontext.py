@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -34,10 +33,6 @@ MAX_NESTING = 100
 _MAX_INTEGER_BITS = 14_283
 """4,300 digits: more than that Python does not read back."""
 
-# Outside or inside a string (a false alarm only costs time): a lone-surrogate escape, or a number
-# that a 64-bit integer or a float may not hold as it is written.
-_NEEDS_CARE = re.compile(r"\\u[dD][89a-fA-F]|(?:^|[\[:,\s])-?\d+(?:[.eE]|\d{17})")
-
 
 def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901, PLR0912 - a case a type
     """
@@ -48,6 +43,8 @@ def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901
     :param place: the name that errors begin with, as `output` in `output.items[3]`.
     :raises NotStorable: NaN or infinity, a key that is not text, another type, nesting over 100.
     """
+    if type(value) is str:  # most of what there is
+        return as_json_text(value)
     match value:
         case Enum():
             return check_json(value.value, place, depth)
@@ -133,10 +130,31 @@ def loads(text: str) -> Any:
 
     :raises ValueError: not JSON.
     """
-    if _NEEDS_CARE.search(text) is None:
-        return orjson.loads(text)
     try:
-        return json.loads(text, parse_float=_exact, parse_constant=_refuse)
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:  # a lone surrogate, a number beyond a float, deep nesting
+        return _read(text)
+    # What orjson could not hold exactly it made a float: then read again, digit by digit.
+    return _read(text) if _holds_float(value) else value
+
+
+def _holds_float(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind is dict:
+            waiting.extend(one.values())
+        elif kind is list:
+            waiting.extend(one)
+        elif kind is float:
+            return True
+    return False
+
+
+def _read(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
     except InvalidOperation:
         raise ValueError("a number whose exponent no decimal can hold") from None
     except RecursionError:
@@ -153,6 +171,9 @@ def _exact(digits: str) -> float | Decimal:
 
 def _refuse(constant: str) -> object:
     raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)
 
 
 def _write(value: object) -> str:

@@ -206,6 +206,7 @@ class Work:
     def _decided(self, trial: Replay, versions: dict[UUID, int]) -> list[NewEvent]:
         """Turn every step into its event, each decision seeing what the steps before it did."""
         events: list[NewEvent] = []
+        deciding = any(isinstance(step, Decision) for step in self.steps)
         for step in self.steps:
             event = step if isinstance(step, NewEvent) else self._made(step, trial)
             if event is None:
@@ -213,7 +214,8 @@ class Work:
             if event.stream_id in versions:
                 event = replace(event, expected=versions[event.stream_id])
             events.append(event)
-            trial.see(_anticipated(self.context.user_id, event))
+            if deciding:
+                trial.see(_anticipated(self.context.user_id, event))
         return events
 
     def _made(self, step: Decision, trial: Replay) -> NewEvent | None:
