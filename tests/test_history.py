@@ -85,6 +85,7 @@ def test_pages_read_backward_make_up_the_whole_history(alice: User) -> None:
         while page := history(alice, chat.id, limit=size, before=before):
             pages.insert(0, page)
             before = page[0].position
+            assert len(pages) <= 5
 
         assert [message for page in pages for message in page] == whole
         assert all(len(page) == size for page in pages[1:])

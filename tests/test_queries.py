@@ -187,6 +187,7 @@ def test_pages_of_conversations_make_up_the_whole_list(alice: User) -> None:
             limit=2, before=paged[-1].last_position if paged else None, as_of=as_of
         ):
             paged += page
+            assert len(paged) <= 7
         assert paged == whole
         assert ids(whole) == ids([*chats[6::-2], *chats[5::-2]])
         assert alice.conversations.list(limit=0, as_of=as_of) == []
