@@ -133,7 +133,7 @@ def test_verify_lists_exactly_what_was_spoiled_and_rebuild_mends_exactly_that(
 
 
 def _ids(admin: psycopg.Connection, statement: str) -> set[str]:
-    return {str(row[0]) for row in admin.execute(statement).fetchall()}  # type: ignore[call-overload]  # our own SQL
+    return {str(row[0]) for row in admin.execute(statement).fetchall()}
 
 
 def test_the_command_gives_a_conversation_back_as_it_came_in(
@@ -183,6 +183,6 @@ def test_an_import_killed_in_the_middle_is_completed_without_doubles(server: Ser
 
 
 def _count(admin: psycopg.Connection, table: str) -> int:
-    row = admin.execute(f"select count(*) from {table}").fetchone()  # type: ignore[call-overload]  # our own SQL
+    row = admin.execute(f"select count(*) from {table}").fetchone()
     assert row is not None
     return int(row[0])
