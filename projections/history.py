@@ -7,6 +7,7 @@ log the conversation's stream is replayed, so it also answers when the read mode
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, Literal
 from uuid import UUID
 
@@ -127,7 +128,7 @@ def _from_log(
             row["created_at"],
             cut,
         )
-        for row in replay.rows(Message).values()
+        for row in sorted(replay.rows(Message).values(), key=itemgetter("position"))
         if row["retracted_position"] is None
     ]
 

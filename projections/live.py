@@ -15,6 +15,7 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from eventstore.database.plan import Statement
+from eventstore.errors import InvalidInput
 from eventstore.events.jsontext import check_json, dumps
 from eventstore.log.envelope import Fact
 from projections.changes import (
@@ -96,7 +97,9 @@ def insert_rows(
 def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
     match change:
         case Insert(values=values):
-            row.insert = _bound(values, place)
+            if row.insert is not None:
+                raise InvalidInput("events", f"{row.shape.name} {row.key} is created twice")
+            row.insert, row.updates = _bound(values, place), []
         case Update(changes=changes):
             bound = _bound(changes, place)
             if row.insert is not None:
@@ -106,16 +109,20 @@ def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
             else:
                 row.updates.append(bound)
         case Delete():
-            row.delete = row.delete or row.insert is None
+            row.delete = True
             row.insert, row.updates = None, []
         case _:
             assert_never(change)
 
 
 def _foldable(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
-    """Tell whether two updates may be one: not if both work on the same JSON list."""
+    """Tell whether two updates may be one: not if the later works on what the earlier set."""
     return not any(
-        isinstance(change, AppendItem | ExtendItem) and name in earlier
+        name in earlier
+        and (
+            isinstance(change, AppendItem | ExtendItem)
+            or (isinstance(change, Increment) and not isinstance(earlier[name], Increment))
+        )
         for name, change in later.items()
     )
 

@@ -6,13 +6,13 @@ Used by verify, which reports the differences, and by rebuild, which mends exact
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from eventstore.database.plan import Rows, Statement
-from eventstore.events.jsontext import check_json, loads
+from eventstore.events.jsontext import check_json, dumps
 from projections.live import insert_rows
 from projections.projector import Projections, TableShape
 from projections.replay import Replay, Row
@@ -73,7 +73,7 @@ def differences(
             row = wanted.pop(key, None)
             if row is None:
                 found.append(Difference("extra_row", shape, key, (), None))
-            elif row != stored and (columns := _differing(shape, row, stored)):
+            elif columns := _differing(shape, row, stored):
                 found.append(Difference("changed_row", shape, key, columns, row))
         found.extend(Difference("missing_row", shape, key, (), row) for key, row in wanted.items())
     return found
@@ -120,26 +120,25 @@ def _delete_keys(shape: TableShape, user_id: str, keys: Sequence[tuple[Any, ...]
     )
 
 
-def _read(shape: TableShape, values: tuple[Any, ...]) -> Row:
-    row = dict(zip(shape.columns, values, strict=True))
-    for name in shape.json:
-        row[name] = None if row[name] is None else loads(row[name])
-    for name in shape.json_lists:
-        row[name] = None if row[name] is None else [item and loads(item) for item in row[name]]
-    return {name: _utc(value) for name, value in row.items()}
-
-
 def _differing(shape: TableShape, row: Row, stored: Row) -> tuple[str, ...]:
-    right = _plain(shape, row)
-    return tuple(name for name in shape.columns if right[name] != stored[name])
+    """Compare JSON as it is written: to Python, true, 1 and 1.0 are the same."""
+    return tuple(
+        name for name in shape.columns if _written(shape, name, row.get(name)) != stored[name]
+    )
 
 
-def _plain(shape: TableShape, row: Mapping[str, Any]) -> Row:
-    """Return a replayed row as reading it back from the table gives it."""
-    plain = {name: _utc(row.get(name)) for name in shape.columns}
-    for name in shape.json | shape.json_lists:
-        plain[name] = check_json(plain[name], name)
-    return plain
+def _written(shape: TableShape, column: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if column in shape.json:
+        return dumps(check_json(value, column))
+    if column in shape.json_lists:
+        return [dumps(check_json(item, column)) for item in value]
+    return _utc(value)
+
+
+def _read(shape: TableShape, values: tuple[Any, ...]) -> Row:
+    return {name: _utc(value) for name, value in zip(shape.columns, values, strict=True)}
 
 
 def _utc(value: Any) -> Any:

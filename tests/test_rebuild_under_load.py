@@ -143,6 +143,25 @@ def test_two_rebuilds_at_once_share_the_work(store: EventStore, admin: psycopg.C
     assert store.verify().ok
 
 
+def test_a_rebuild_does_not_wait_for_a_user_that_another_is_at(
+    store: EventStore, admin: psycopg.Connection, database_url: str
+) -> None:
+    for name in USERS:
+        store.user(name).tasks.create("walk")
+    spoil(admin)
+
+    with ThreadPoolExecutor() as threads, psycopg.connect(database_url) as holder:
+        holder.execute("select from eventstore.task where user_id = 'alice' for update")
+        first = threads.submit(store.rebuild)  # has taken alice, and waits for her row
+        wait_for_waiting(admin, 1)
+        second = threads.submit(store.rebuild).result(30)
+        holder.rollback()
+
+    assert second == Rebuilt(users=3, events=3, rows=3, changed=3)
+    assert first.result() == Rebuilt(users=1, events=1, rows=1, changed=1)
+    assert store.verify().ok
+
+
 def test_a_rebuild_whose_connection_dies_leaves_its_user_to_the_next(
     store: EventStore, admin: psycopg.Connection, database_url: str
 ) -> None:

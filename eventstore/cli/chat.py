@@ -71,13 +71,16 @@ def import_files(
     """
     if (user is None) == (users is None):
         raise InvalidInput("--user", "give either --user USER or --users N")
+    for path in files:
+        if not path.is_file():
+            raise InvalidInput(str(path), "is not a file; it is read twice, so a pipe will not do")
     started = time.monotonic()
     total = sum(1 for path in files for _ in _conversations(path, key_prefix))
     with opened(database, jobs=jobs) as store, ticker("conversations", total, quiet=json) as bar:
         imported = Imported()
         for path in files:
             owned = (
-                (user or _user_of(one.key, users or 1), one)
+                (_user_of(one.key, users or 1) if user is None else user, one)
                 for one in _conversations(path, key_prefix)
             )
             for some in batched(owned, _AHEAD, strict=False):

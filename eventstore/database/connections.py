@@ -8,6 +8,7 @@ that exceeds it is closed, and the request may be settled on another.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import psycopg
@@ -15,9 +16,24 @@ from psycopg import AsyncConnection, Connection
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout  # the only way `wait` tells that its timeout expired
 
-__all__ = ["LimitedAsyncConnection", "LimitedConnection"]
+from eventstore.errors import ConfigurationError
+
+__all__ = ["LimitedAsyncConnection", "LimitedConnection", "check_process"]
 
 _POLL_SECONDS = 0.1
+
+
+def check_process(opened_in: int) -> None:
+    """
+    Refuse connections that were opened before a fork.
+
+    Two processes on one socket read each other's answers: one user would get another's rows.
+    """
+    if os.getpid() != opened_in:
+        raise ConfigurationError(
+            "this store was connected before the process forked; "
+            "call EventStore.connect() in each worker process"
+        )
 
 
 class LimitedConnection(Connection[Any]):

@@ -7,6 +7,7 @@ Connections are autocommit, so that a pipeline is one implicit transaction.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,11 @@ from eventstore.database.conductor import (
     Sleep,
     conduct,
 )
-from eventstore.database.connections import LimitedAsyncConnection, LimitedConnection
+from eventstore.database.connections import (
+    LimitedAsyncConnection,
+    LimitedConnection,
+    check_process,
+)
 from eventstore.database.errors import classify, pool_exhausted, unreachable
 from eventstore.database.exchange import exchange, exchange_async
 from eventstore.database.plan import Plan
@@ -42,6 +47,7 @@ class Driver:
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
         self._conninfo = conninfo
+        self._process = os.getpid()
         self.pool = ConnectionPool(
             conninfo,
             connection_class=LimitedConnection,
@@ -100,6 +106,7 @@ class Driver:
         return None
 
     def _connection(self) -> LimitedConnection:
+        check_process(self._process)
         try:
             connection = self.pool.getconn()
         except PoolTimeout as error:
@@ -123,6 +130,7 @@ class AsyncDriver:
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
         self._conninfo = conninfo
+        self._process = os.getpid()
         self.pool = AsyncConnectionPool(
             conninfo,
             connection_class=LimitedAsyncConnection,
@@ -180,6 +188,7 @@ class AsyncDriver:
         return None
 
     async def _connection(self) -> LimitedAsyncConnection:
+        check_process(self._process)
         try:
             connection = await self.pool.getconn()
         except PoolTimeout as error:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import orjson
 import psycopg
+import psycopg_pool
 
 from eventstore.database.settings import Settings
 from eventstore.errors import (
@@ -46,6 +47,8 @@ class AlreadyAppended(EventStoreError):
 
 def classify(error: psycopg.Error) -> EventStoreError:
     """Return the store's error for `error`; the caller raises it `from error`."""
+    if isinstance(error, psycopg_pool.PoolClosed):
+        return ConfigurationError("the store is closed; call EventStore.connect() again")
     state = error.sqlstate or ""
     if state in _OWN_STATES:
         return _OWN_STATES[state](_facts(error))

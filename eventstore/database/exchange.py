@@ -5,6 +5,10 @@ All statements leave before the first answer is waited for. An error may show wh
 still being sent, and the pipeline's end then only says that it was aborted; so the first error is
 kept, and raised when the pipeline has ended in order.
 
+The pipeline's end commits, so it must never be reached with only some of the statements sent: if
+anything but the server stops the sending (a cancelled task, Ctrl-C, a value that has no SQL form),
+the connection is cut, and the server forgets what it got.
+
 Statements are prepared at their first use or never: psycopg's counting takes a statement for
 prepared even if the pipeline was aborted before its turn, and every later use would fail.
 """
@@ -15,6 +19,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
+from psycopg.errors import PipelineAborted
 from psycopg.rows import tuple_row
 
 from eventstore.database.plan import Rows, Statement
@@ -44,6 +49,11 @@ def exchange(connection: Connection[Any], statements: list[Statement]) -> list[R
                     cursors.append(cursor)
             except psycopg.Error as error:
                 first = error
+                if error.sqlstate is None and not isinstance(error, PipelineAborted):
+                    connection.pgconn.finish()
+            except BaseException:
+                connection.pgconn.finish()
+                raise
     except psycopg.Error as error:
         first = _root(first or error)
     if first is not None:
@@ -74,6 +84,11 @@ async def exchange_async(
                     cursors.append(cursor)
             except psycopg.Error as error:
                 first = error
+                if error.sqlstate is None and not isinstance(error, PipelineAborted):
+                    connection.pgconn.finish()
+            except BaseException:
+                connection.pgconn.finish()
+                raise
     except psycopg.Error as error:
         first = _root(first or error)
     if first is not None:

@@ -7,6 +7,7 @@ unless asked otherwise: read models are written by projectors alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio.session import async_sessionmaker
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from eventstore.database.connections import check_process
 from eventstore.database.embedded import start_embedded
 from eventstore.database.scope import APPLICATION_ROLE
 from eventstore.database.settings import Settings
@@ -53,8 +55,10 @@ def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
 
 def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -> AsyncEngine:
     """Return an async engine whose connections come from, and go back to, `connections`."""
+    process = os.getpid()
 
     async def creator() -> Any:
+        check_process(process)
         connection = await connections.getconn()
         await connection.set_autocommit(False)
         return connection
@@ -80,7 +84,10 @@ def _for_user(engine: Engine, user_id: str, read_only: bool) -> Engine:
 
 
 def _transactional(getconn: Callable[[], Any]) -> Callable[[], Any]:
+    process = os.getpid()
+
     def creator() -> Any:
+        check_process(process)
         connection = getconn()
         connection.autocommit = False  # the driver switches it back
         return connection

@@ -60,8 +60,13 @@ class Event(BaseModel):
             cls.closes = closes
 
     def to_payload(self) -> Json:
-        """Return what is stored: the fields that were set, as plain JSON values."""
-        return check_json(self.model_dump(mode="python", exclude_unset=True), self.type)
+        """Return what is stored: the fields that were set, or made up, as plain JSON values."""
+        left_out = {
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in self.model_fields_set and field.default_factory is None
+        }
+        return check_json(self.model_dump(mode="python", exclude=left_out), self.type)
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]) -> Self:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from eventstore.errors import ConfigurationError, InvalidInput, UnknownEventType, UnreadableEvent
 from eventstore.events import conversations, messages, tasks, tool_calls
 from eventstore.events.event import Event
+from eventstore.events.jsontext import dumps, loads
 
 __all__ = ["BUILT_IN", "EventRegistry", "Upcast"]
 
@@ -83,6 +84,21 @@ class EventRegistry:
                 place,
                 f"{type(event).__name__} is not registered; "
                 "pass it to EventStore.connect(events=[…])",
+            )
+        if type(event) not in BUILT_IN:
+            self._require_round_trip(event, place)
+
+    def _require_round_trip(self, event: Event, place: str) -> None:
+        payload = loads(dumps(event.to_payload()))
+        try:
+            again: Event | None = self.read(event.type, event.schema_version, payload)
+        except UnreadableEvent:
+            again = None
+        if again != event:
+            raise InvalidInput(
+                place,
+                f"{type(event).__name__} would not be read back as it is; its fields must come "
+                "back from their own JSON (no aliases, computed fields or changing validators)",
             )
 
     def upcast(self, event: type[Event], *, from_version: int) -> Callable[[Upcast], Upcast]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from pydantic import Field
+
 from eventstore.events.conversations import ConversationEvent
 from eventstore.events.limits import JsonField, JsonObject, RawText
 
@@ -27,7 +29,7 @@ class ToolCallEvent(ConversationEvent):
 
     call_id: RawText
     message_id: UUID
-    index: int = 0
+    index: int = Field(default=0, ge=0, lt=1000)
 
 
 class ToolCallRequested(ToolCallEvent, type="ToolCallRequested"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from eventstore.errors import InvalidInput
 from eventstore.events.chat import requested_calls
 from eventstore.events.conversations import ConversationStarted
 from eventstore.events.event import Event, checked
-from eventstore.events.limits import MAX_BATCH
+from eventstore.events.limits import MAX_BATCH, MAX_KEY, check_label
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
 from eventstore.log.append import append_together, prepare_append
@@ -73,17 +74,16 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
     :raises WrongVersion: the key's conversation was started otherwise than by an import.
     :raises InvalidInput: a message cannot be stored; the place is named.
     """
-    key = f"import:{conversation.key}"
     try:
+        check_label(conversation.key, "id", MAX_KEY)
+        key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
         events = _events(context, conversation, derived_ids(context.user_id, key))
     except InvalidInput as error:
         raise error.within(f"{conversation.place}: " if conversation.place else "") from None
     requests = []
     for number, start in enumerate(range(0, len(events), MAX_BATCH)):
         chunk = events[start : start + MAX_BATCH]
-        request = prepare_append(
-            context.user_id, chunk, key if number == 0 else f"import#{number}:{conversation.key}"
-        )
+        request = prepare_append(context.user_id, chunk, key if number == 0 else f"{key}#{number}")
         requests.append((request, live_statements(context.projections, request.facts)))
     written = yield from context.retrying(lambda: append_together(requests))
     if not written:

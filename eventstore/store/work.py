@@ -22,6 +22,7 @@ from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import IdempotencyConflict, NotFound, WrongVersion
 from eventstore.events.event import Event
+from eventstore.events.limits import MAX_KEY, check_label
 from eventstore.log.append import append, fact_of, first_result, prepare_append, recorded
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, RecordedEvent
 from eventstore.log.identity import NewId, derived_ids, uuid7
@@ -83,6 +84,8 @@ class Work:
 
     def __init__(self, context: UserContext, idempotency_key: str | None = None) -> None:
         self.context = context
+        if idempotency_key is not None:
+            check_label(idempotency_key, "idempotency_key", MAX_KEY)
         self.idempotency_key = idempotency_key
         self.new_id: NewId = (
             uuid7 if idempotency_key is None else derived_ids(context.user_id, idempotency_key)
@@ -128,6 +131,11 @@ class Work:
         self.steps.append(decision)
         return Handle(key, decision.event_id)
 
+    @property
+    def key(self) -> str:
+        """The append's idempotency key: the same in every attempt, whatever is decided in it."""
+        return self.idempotency_key or self.default_key or str(self.steps[0].event_id)
+
     def commit(self) -> Plan[Outcome]:
         """
         Append all steps, or nothing.
@@ -147,6 +155,10 @@ class Work:
             except WrongVersion as conflict:
                 if conflict.stream_id not in {one.stream_id for one in looked_at}:
                     raise self._missing(conflict) from None
+                if isinstance(conflict, _CallersVersion):
+                    raise WrongVersion(
+                        conflict.stream_id, conflict.expected, conflict.actual
+                    ) from None
                 if attempt == _ATTEMPTS:
                     raise
 
@@ -158,8 +170,7 @@ class Work:
         replay = self._seeded(seen.rows)
         if not events:
             return Outcome([], replay)
-        key = self.idempotency_key or self.default_key
-        request = prepare_append(self.context.user_id, events, key)
+        request = prepare_append(self.context.user_id, events, self.key)
         changes = live_statements(self.context.projections, request.facts)
         events_now = yield from append(request, changes)
         replay.see(events_now)
@@ -186,7 +197,7 @@ class Work:
             user_scope(user_id),
             (
                 Statement(_VERSIONS, (user_id, [one.stream_id for one in looked_at])),
-                Statement(_KEYED, (user_id, self.idempotency_key)),
+                Statement(_KEYED, (user_id, self.key)),
                 *(_SELECT[one.table](user_id, one.key) for one in looked_at),
             ),
         )
@@ -212,7 +223,7 @@ class Work:
             if event is None:
                 continue
             if event.stream_id in versions:
-                event = replace(event, expected=versions[event.stream_id])
+                event = _pinned(event, versions[event.stream_id])
             events.append(event)
             if deciding:
                 trial.see(_anticipated(self.context.user_id, event))
@@ -241,7 +252,7 @@ class Work:
         The state has moved on since, so deciding on what is there now would not tell a retry from
         a key used twice.
         """
-        context, key = self.context, str(self.idempotency_key)
+        context, key = self.context, self.key
         trial, replay = Replay(context.projections), Replay(context.projections)
         for stream_id in {one.stream_id for one in looked_at}:
             before = Selection(stream_id=stream_id, before=keyed)
@@ -277,6 +288,19 @@ _COLUMNS: dict[type[Any], tuple[str, ...]] = {
     Conversation: CONVERSATION_COLUMNS,
     Message: MESSAGE_COLUMNS,
 }
+
+
+class _CallersVersion(WrongVersion):
+    """The caller asked for a version that is not there: deciding again would not help."""
+
+
+def _pinned(event: NewEvent, version: int) -> NewEvent:
+    """Return the event as expecting the version that was seen, unless the caller asked for more."""
+    if event.expected in {Expected.ANY, Expected.EXISTS}:
+        return replace(event, expected=version)
+    if event.expected != version:
+        raise _CallersVersion(event.stream_id, str(event.expected), version)
+    return event
 
 
 def _anticipated(user_id: str, event: NewEvent) -> list[RecordedEvent]:
