@@ -184,10 +184,14 @@ class _Sql:
             case AppendItem(item):
                 return f"array_append(coalesce(t.{column}, '{{}}'), {self.item(item)})"
             case ExtendItem(index, fields):
-                before = f"left(t.{column}[{index + 1}]::text, -1)"
+                if not fields:
+                    return f"t.{column}"
+                text = f"t.{column}[{index + 1}]::text"
+                comma = f"case when {text} = '{{}}' then '' else ',' end"
                 return (
                     f"case when coalesce(cardinality(t.{column}), 0) > {index} then"
-                    f" t.{column}[:{index}] || concat({before}, ',', {self.pieces(fields)},"
+                    f" t.{column}[:{index}] || concat(left({text}, -1), {comma},"
+                    f" {self.pieces(fields)},"
                     f" '}}')::json || t.{column}[{index + 2}:] else t.{column} end"
                 )
             case _:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from eventstore.database.plan import Rows, Statement
-from eventstore.events.jsontext import check_json, dumps
+from eventstore.events.jsontext import check_json, dumps, loads
 from projections.live import insert_rows
 from projections.projector import Projections, TableShape
 from projections.replay import Replay, Row
@@ -121,20 +121,27 @@ def _delete_keys(shape: TableShape, user_id: str, keys: Sequence[tuple[Any, ...]
 
 
 def _differing(shape: TableShape, row: Row, stored: Row) -> tuple[str, ...]:
-    """Compare JSON as it is written: to Python, true, 1 and 1.0 are the same."""
     return tuple(
-        name for name in shape.columns if _written(shape, name, row.get(name)) != stored[name]
+        name for name in shape.columns if not _same(shape, name, row.get(name), stored[name])
     )
 
 
-def _written(shape: TableShape, column: str, value: Any) -> Any:
-    if value is None:
-        return None
+def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
+    if right is None or stored is None:
+        return right is stored
     if column in shape.json:
-        return dumps(check_json(value, column))
+        return _same_json(right, stored, column)
     if column in shape.json_lists:
-        return [dumps(check_json(item, column)) for item in value]
-    return _utc(value)
+        return len(right) == len(stored) and all(
+            _same_json(one, text, column) for one, text in zip(right, stored, strict=True)
+        )
+    return bool(_utc(right) == stored)
+
+
+def _same_json(right: Any, stored: str | None, column: str) -> bool:
+    """Compare as written, keys in their order: to Python, true, 1 and 1.0 are the same."""
+    written = dumps(check_json(right, column))
+    return stored is not None and (stored == written or dumps(loads(stored)) == written)
 
 
 def _read(shape: TableShape, values: tuple[Any, ...]) -> Row:

@@ -42,23 +42,24 @@ def test_markers_are_what_the_database_gave_the_event(store: EventStore) -> None
         [
             boxed(box, "made"),
             boxed(box, "noted", value="x"),
-            boxed(box, "put", value={}),
-            boxed(box, "marked", value={"m": 1}),
+            boxed(box, "put", value={"p": "$position", "v": "$version"}),
+            boxed(box, "marked", value={"m": "$position", "at": "$recorded_at"}),
         ]
     )
 
     with alice.session() as session:
         row = session.exec(select(Box)).one()
     assert (row.position, row.version, row.recorded_at) == (3, 2, noted.recorded_at)
-    assert (put.position, put.version) == (4, 3)
     assert row.items == [
         {
-            "m": 1,
-            "position": marked.position,
-            "version": marked.version,
-            "recorded_at": instant_text(marked.recorded_at),
+            "p": put.position,
+            "v": put.version,
+            "m": marked.position,
+            "at": instant_text(marked.recorded_at),
         }
     ]
+    assert (marked.position, put.version) == (5, 3)
+    assert store.verify().ok
 
 
 def test_a_change_of_a_row_that_is_not_there_does_nothing(store: EventStore) -> None:

@@ -32,10 +32,10 @@ class Row:
     def apply(self, event: RecordedEvent) -> None:
         assert isinstance(event.data, Boxed)
         value = event.data.value
-        stamp = {
-            "position": event.position,
-            "version": event.version,
-            "recorded_at": instant_text(event.recorded_at),
+        given = {
+            "$position": event.position,
+            "$version": event.version,
+            "$recorded_at": instant_text(event.recorded_at),
         }
         match event.data.done:
             case "noted":
@@ -45,9 +45,16 @@ class Row:
             case "counted":
                 self.n += value
             case "put":
-                self.items.append(value | stamp)
+                self.items.append(_resolved(value, given))
             case "marked" if event.data.index < len(self.items):
-                self.items[event.data.index].update(value | stamp)
+                self.items[event.data.index].update(_resolved(value, given))
+
+
+def _resolved(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: given.get(value, value) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
 
 
 def expected(events: list[RecordedEvent]) -> dict[tuple[UUID, str], Row]:
@@ -94,6 +101,12 @@ CHANGE = st.one_of(
 STEP = st.tuples(st.integers(0, 1), st.sampled_from("ab"), CHANGE)
 
 
+def _named(value: dict[str, Any], step: str) -> dict[str, Any]:
+    """Return an item's fields under names of their own, and what the database gives its event."""
+    given = {name: f"${name}" for name in ("position", "version", "recorded_at")}
+    return {f"{name} {step}": one for name, one in (value | given).items()}
+
+
 def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
     """Turn drawn steps into events: what is not there is made first, a second making ends it."""
     boxes, there = (uuid7(), uuid7()), set()
@@ -109,6 +122,8 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
                 there.remove(key)
                 fields = {"done": "gone"}
             else:
+                if done in {"put", "marked"}:
+                    value = _named(value, f"{len(made)}.{len(made[-1])}")
                 fields = {"done": done, "value": value, "index": (*index, 0)[0]}
             made[-1].append(boxed(boxes[number], name=name, **fields))
     return made
