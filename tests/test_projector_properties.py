@@ -121,10 +121,11 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
             elif done == "made":
                 there.remove(key)
                 fields = {"done": "gone"}
+            elif done in {"put", "marked"}:
+                item = _named(value, f"{len(made)}.{len(made[-1])}")
+                fields = {"done": done, "value": item, "index": (*index, 0)[0]}
             else:
-                if done in {"put", "marked"}:
-                    value = _named(value, f"{len(made)}.{len(made[-1])}")
-                fields = {"done": done, "value": value, "index": (*index, 0)[0]}
+                fields = {"done": done, "value": value}
             made[-1].append(boxed(boxes[number], name=name, **fields))
     return made
 
