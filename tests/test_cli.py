@@ -269,6 +269,8 @@ def test_status_has_the_fields_that_scripts_rely_on(eventstore: Command, databas
         (("tasks", "--user", "a", "--order", "size"), 2, "created, updated, title"),
         (("audit", "--run", "no_such_module:x"), 2, "give MODULE:NAME"),
         (("import", __file__), 2, "either --user USER or --users N"),
+        (("import", "--user", "", __file__), 2, "user_id: is empty"),
+        (("import", "--user", "a", "/dev/null"), 2, "is not a file"),
         (("nonsense",), 2, "No such command"),
     ],
 )

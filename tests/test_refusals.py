@@ -6,12 +6,15 @@ import inspect
 import threading
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from pydantic import Field
 
 from eventstore import (
+    ConfigurationError,
     ConversationStarted,
+    Event,
     EventStore,
     InvalidInput,
     NewEvent,
@@ -19,9 +22,11 @@ from eventstore import (
     Settings,
     TaskCreated,
     TaskUpdated,
+    ToolCallRequested,
     User,
     WrongVersion,
 )
+from eventstore.events.event import checked
 from eventstore.events.jsontext import check_json, loads
 from eventstore.store.migrate import upgrade
 from tests.support.server import Server
@@ -141,3 +146,49 @@ def test_threads_of_one_process_may_migrate_at_once(server: Server) -> None:
 
     server.drop_database(url)
     assert failed == []
+
+
+class Stamped(Event, type="Stamped", stream_kind="task"):
+    """Made-up fields are stored, so that they are the same at every reading."""
+
+    mark: UUID = Field(default_factory=uuid4)
+
+
+class Aliased(Event, type="Aliased", stream_kind="task"):
+    """Stored by its name, read by its alias: it could never be read back."""
+
+    mark: int = Field(alias="Mark")
+
+
+def test_a_made_up_field_is_the_same_at_every_reading(database_url: str) -> None:
+    with EventStore.connect(database_url, events=[Stamped]) as store:
+        alice = store.user("alice")
+
+        (recorded,) = alice.append([NewEvent(stream_id=uuid4(), data=Stamped())])
+
+        assert alice.events() == [recorded]
+        assert alice.events()[0].data == recorded.data
+
+
+def test_an_event_that_could_not_be_read_back_is_refused(database_url: str) -> None:
+    with EventStore.connect(database_url, events=[Aliased]) as store:
+        alice = store.user("alice")
+
+        with pytest.raises(InvalidInput, match="would not be read back as it is"):
+            alice.append([NewEvent(stream_id=uuid4(), data=Aliased(Mark=1))])
+
+        assert alice.events() == []
+
+
+@pytest.mark.parametrize("index", [-1, 1000])
+def test_a_tool_calls_index_is_a_place_in_a_list(index: int) -> None:
+    with pytest.raises(InvalidInput, match="index"):
+        checked(ToolCallRequested, call_id="c", message_id=uuid4(), index=index, name="f")
+
+
+def test_a_closed_store_says_so_at_once(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        alice = store.user("alice")
+
+    with pytest.raises(ConfigurationError, match="the store is closed"):
+        alice.tasks.list()

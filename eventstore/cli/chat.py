@@ -25,6 +25,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 from eventstore.events.jsontext import dumps, loads
+from eventstore.events.limits import check_user_id
 from eventstore.store.chat_import import ChatConversation, Imported
 from eventstore.store.store import EventStore
 
@@ -71,6 +72,8 @@ def import_files(
     """
     if (user is None) == (users is None):
         raise InvalidInput("--user", "give either --user USER or --users N")
+    if user is not None:
+        check_user_id(user)
     for path in files:
         if not path.is_file():
             raise InvalidInput(str(path), "is not a file; it is read twice, so a pipe will not do")
