@@ -233,6 +233,7 @@ class _Sql:
         return ", ".join([*pieces, f"{self.bind(text)}::text"] if text else pieces)
 
     def json_given(self, bound: Bound) -> str:
+        """Return the SQL of what the database gave, as a piece of JSON text."""
         if bound.marker is Marker.RECORDED_AT:
             return f"""'"', to_char(head.recorded_at at time zone 'UTC', {_ISO}), '"'"""
         return self.given(bound)

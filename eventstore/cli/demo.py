@@ -62,11 +62,13 @@ class _Story:
     started: float = field(default_factory=time.monotonic)
 
     def step(self, name: str, told: str, **seen: object) -> None:
+        """Tell one step."""
         self.steps.append({"step": name, **seen})
         if not self.quiet:
             console.print(f"\n[bold]{len(self.steps)}. {name}[/bold]\n   {told}")
 
     def end(self) -> None:
+        """Tell how long it took, or print all steps as JSON."""
         seconds = round(time.monotonic() - self.started, 3)
         if self.quiet:
             print_json({"steps": self.steps, "seconds": seconds})

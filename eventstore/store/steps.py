@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
+from eventstore.errors import WrongVersion
 from eventstore.events.event import Event
+from eventstore.log.envelope import Expected, NewEvent
 from projections import Conversation, Message, Task
 from projections.replay import Row
 
-__all__ = ["Cause", "Decision", "Handle", "HasEventId", "event_id_of"]
+__all__ = [
+    "CallersVersion",
+    "Cause",
+    "Decision",
+    "Handle",
+    "HasEventId",
+    "event_id_of",
+    "pinned",
+]
 
 
 class HasEventId(Protocol):
@@ -52,3 +62,16 @@ class Decision:
 def event_id_of(cause: Cause) -> UUID | None:
     """Return the id of the event that `cause` stands for."""
     return cause if cause is None or isinstance(cause, UUID) else cause.event_id
+
+
+class CallersVersion(WrongVersion):
+    """The caller asked for a version that is not there: deciding again would not help."""
+
+
+def pinned(event: NewEvent, version: int) -> NewEvent:
+    """Return the event as expecting the version that was seen, unless the caller asked for more."""
+    if event.expected in {Expected.ANY, Expected.EXISTS}:
+        return replace(event, expected=version)
+    if event.expected != version:
+        raise CallersVersion(event.stream_id, str(event.expected), version)
+    return event

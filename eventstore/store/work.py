@@ -13,7 +13,7 @@ recorded, so a command's answer costs no further round trip.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,14 @@ from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, Recorde
 from eventstore.log.identity import NewId, derived_ids, uuid7
 from eventstore.log.read import Selection, every_page
 from eventstore.store.context import UserContext
-from eventstore.store.steps import Cause, Decision, Handle, event_id_of
+from eventstore.store.steps import (
+    CallersVersion,
+    Cause,
+    Decision,
+    Handle,
+    event_id_of,
+    pinned,
+)
 from projections import Conversation, Message, Task
 from projections.live import live_statements
 from projections.queries import (
@@ -155,7 +162,7 @@ class Work:
             except WrongVersion as conflict:
                 if conflict.stream_id not in {one.stream_id for one in looked_at}:
                     raise self._missing(conflict) from None
-                if isinstance(conflict, _CallersVersion):
+                if isinstance(conflict, CallersVersion):
                     raise WrongVersion(
                         conflict.stream_id, conflict.expected, conflict.actual
                     ) from None
@@ -223,7 +230,7 @@ class Work:
             if event is None:
                 continue
             if event.stream_id in versions:
-                event = _pinned(event, versions[event.stream_id])
+                event = pinned(event, versions[event.stream_id])
             events.append(event)
             if deciding:
                 trial.see(_anticipated(self.context.user_id, event))
@@ -288,19 +295,6 @@ _COLUMNS: dict[type[Any], tuple[str, ...]] = {
     Conversation: CONVERSATION_COLUMNS,
     Message: MESSAGE_COLUMNS,
 }
-
-
-class _CallersVersion(WrongVersion):
-    """The caller asked for a version that is not there: deciding again would not help."""
-
-
-def _pinned(event: NewEvent, version: int) -> NewEvent:
-    """Return the event as expecting the version that was seen, unless the caller asked for more."""
-    if event.expected in {Expected.ANY, Expected.EXISTS}:
-        return replace(event, expected=version)
-    if event.expected != version:
-        raise _CallersVersion(event.stream_id, str(event.expected), version)
-    return event
 
 
 def _anticipated(user_id: str, event: NewEvent) -> list[RecordedEvent]:
