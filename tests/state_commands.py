@@ -186,9 +186,10 @@ def retract(pick: int) -> Choose:
         ) or (ABSENT, ABSENT)
 
         def after(state: State, _: Any) -> list[State]:
-            said = state.taking(chat).standing().get(message)
+            said = state.chats[chat].standing().get(message) if chat in state.chats else None
             if said is None:
                 raise NotFound("message", message)
+            state.taking(chat)
             return [state.said(chat, message, replace(said, retracted=True))]
 
         return Command(lambda on: on.messages.retract(chat, message), after)
