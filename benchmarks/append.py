@@ -18,7 +18,7 @@ from benchmarks.server import Server
 from benchmarks.turns import EVENTS_PER_AGENT_TURN, agent_turn, text
 from eventstore import EventStore, Settings
 from eventstore.database.plan import Statement
-from eventstore.database.scope import APPLICATION_ROLE, SET_SCOPE
+from eventstore.database.scope import SET_SCOPE, scope_values, user_scope
 from eventstore.events.registry import EventRegistry
 from eventstore.log.append import prepare_append
 from eventstore.log.envelope import NewEvent
@@ -97,15 +97,7 @@ def _statements(conversation: UUID, command: _Command) -> list[Statement]:
     command(Recorder(work), conversation, 1)
     events = [step for step in work.steps if isinstance(step, NewEvent)]
     request = prepare_append(_FLOOR_USER, events, work.default_key)
-    scope = Statement(
-        SET_SCOPE,
-        (
-            APPLICATION_ROLE,
-            _FLOOR_USER,
-            f"{settings.statement_timeout_seconds * 1000:.0f}",
-            f"{settings.lock_timeout_seconds * 1000:.0f}",
-        ),
-    )
+    scope = Statement(SET_SCOPE, scope_values(user_scope(_FLOOR_USER), settings))
     changes = live_statements(projections, request.facts)
     return _mark_replies([scope, request.statement, *changes], events, work.new_id)
 

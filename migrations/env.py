@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 import projections.tables  # noqa: F401 - puts the read models into the metadata
 from eventstore.database.settings import load_settings
 from eventstore.database.sqlalchemy import own_engine
-from eventstore.errors import Unavailable
+from eventstore.errors import ConfigurationError, Unavailable
 from eventstore.log.tables import SCHEMA, metadata
 
 LOCK = 0x6576656E7473746F  # "eventsto"
@@ -43,6 +43,7 @@ def only_ours(name: str | None, kind: str, _parents: object) -> bool:
 
 
 def migrate(connection: Connection) -> None:
+    require_direct(connection)
     wait_for_turn(connection)
     try:
         # Before the first revision there is no schema to keep the version in.
@@ -60,6 +61,18 @@ def migrate(connection: Connection) -> None:
         connection.commit()
 
 
+def require_direct(connection: Connection) -> None:
+    """Refuse a pooler: behind one a session's lock is nobody's, and two deploys migrate at once."""
+    driver = connection.connection.driver_connection
+    pid = connection.scalar(sqlalchemy.text("select pg_backend_pid()"))
+    connection.commit()
+    if driver is not None and pid != driver.info.backend_pid:
+        raise ConfigurationError(
+            "the URL leads to a pooler, which cannot keep the lock that lets one process migrate; "
+            "migrate with the direct URL (on Neon, the host without -pooler)"
+        )
+
+
 def wait_for_turn(connection: Connection) -> None:
     deadline = time.monotonic() + LOCK_SECONDS
     while not connection.scalar(sqlalchemy.text(f"select pg_try_advisory_lock({LOCK})")):
@@ -71,6 +84,7 @@ def wait_for_turn(connection: Connection) -> None:
 
 
 def run() -> None:
+    settings = context.config.attributes.setdefault("settings", load_settings())
     if context.is_offline_mode():
         configure(dialect_name="postgresql", literal_binds=True)
         with context.begin_transaction():
@@ -80,7 +94,7 @@ def run() -> None:
     if given is not None:
         migrate(given)
         return
-    with own_engine(load_settings()).connect() as connection:
+    with own_engine(settings).connect() as connection:
         migrate(connection)
 
 

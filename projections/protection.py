@@ -2,41 +2,53 @@
 Protect the table of a projector of your own, as the built-in ones are.
 
 A read model that is not protected would show one user another's rows. `protection_sql` gives the
-statements for your own migration; the store refuses to write as the application role without them.
+statements for your own migration; without them `EventStore.connect` refuses the projector.
 """
 
 from __future__ import annotations
 
 from sqlmodel import SQLModel
 
+from eventstore.database.roles import Role
 from projections.projector import TableShape
 
 __all__ = ["protection_sql"]
 
 
-def protection_sql(table: type[SQLModel]) -> list[str]:
+def protection_sql(
+    table: type[SQLModel],
+    *,
+    application_role: str = Role.APPLICATION.value,
+    operator_role: str = Role.OPERATOR.value,
+) -> list[str]:
     """
     Return the SQL that puts a read-model table under row-level security and grants.
 
-    Run it once as the table's owner, after `create table` and after `eventstore migrate`.
+    Run it once as the table's owner, after `create table` and after `eventstore migrate`. The store
+    connects with no projector whose table lacks it.
 
+    :param application_role: as in EVENTSTORE_APPLICATION_ROLE; the operator's likewise.
     :raises ConfigurationError: the primary key does not begin with `user_id`.
     """
-    name = TableShape(table).name
-    schema = name.partition(".")[0]
+    shape = TableShape(table)
+    name, schema = shape.name, shape.name.partition(".")[0]
     return [
         f"alter table {name} enable row level security",
         f"alter table {name} force row level security",
         (
-            f"create policy own_rows on {name} to eventstore_app"
+            f"create policy own_rows on {name} to {application_role}"
             " using (user_id = eventstore.current_user_id())"
             " with check (user_id = eventstore.current_user_id())"
         ),
         (
-            f"create policy operator_lists on {name} for select to eventstore_operator"
-            " using (current_user = 'eventstore_operator')"
+            f"create policy operator_lists on {name} for select to {operator_role}"
+            f" using (current_user = '{operator_role}')"
         ),
-        f"grant usage on schema {schema} to eventstore_app, eventstore_operator",
-        f"grant select, insert, update, delete on {name} to eventstore_app",
-        f"grant select (user_id) on {name} to eventstore_operator",
+        (
+            f"alter table {name} add constraint {shape.table.name}_user_id_check"
+            " check (length(user_id) between 1 and 255)"
+        ),
+        f"grant usage on schema {schema} to {application_role}, {operator_role}",
+        f"grant select, insert, update, delete on {name} to {application_role}",
+        f"grant select (user_id) on {name} to {operator_role}",
     ]

@@ -33,7 +33,11 @@ def test_every_table_shows_and_accepts_only_the_rows_of_the_user_in_scope(
         """
     ).fetchall()
 
+    erases = (
+        "((user_id = eventstore.current_user_id()) AND (CURRENT_USER = 'eventstore_eraser'::name))"
+    )
     wanted: set[tuple[str | None, ...]] = {
+        ("event", "{eventstore_eraser}", "ALL", "PERMISSIVE", erases, erases),
         ("rebuild_progress", "{eventstore_operator}", "ALL", "PERMISSIVE", entered, entered),
     }
     for name in {*TABLES} - {"rebuild_progress"}:
@@ -83,8 +87,8 @@ def test_the_roles_have_exactly_the_rights_they_need(admin: psycopg.Connection) 
     read_and_write = "DELETE, INSERT, SELECT, UPDATE"
     assert set(rows) == {
         ("eventstore_app", "event", "INSERT, SELECT"),
-        ("eventstore_app", "user_log", "INSERT, SELECT, UPDATE"),
-        ("eventstore_app", "stream", "INSERT, SELECT, UPDATE"),
+        ("eventstore_app", "user_log", "INSERT, SELECT"),  # what it may update: see the columns
+        ("eventstore_app", "stream", "INSERT, SELECT"),
         ("eventstore_app", "task", read_and_write),
         ("eventstore_app", "conversation", read_and_write),
         ("eventstore_app", "message", read_and_write),
@@ -94,7 +98,7 @@ def test_the_roles_have_exactly_the_rights_they_need(admin: psycopg.Connection) 
     }
 
 
-def test_the_operator_reads_no_column_of_a_users_rows_but_the_users_id(
+def test_the_roles_have_exactly_the_rights_on_columns_that_they_need(
     admin: psycopg.Connection,
 ) -> None:
     rows = admin.execute(
@@ -106,9 +110,18 @@ def test_the_operator_reads_no_column_of_a_users_rows_but_the_users_id(
         """
     ).fetchall()
 
+    listed = ("stream", "event", "task", "conversation", "message")
+    known_of_an_event = ("user_id", "position", "stream_id", "type", "idempotency_key", "salt")
+    erased_of_it = ("payload", "metadata", "salt", "request_digest")
     assert set(rows) == {
-        (f"eventstore.{name}", "user_id", "eventstore_operator", "SELECT")
-        for name in ("stream", "event", "task", "conversation", "message")
+        *((f"eventstore.{name}", "user_id", "eventstore_operator", "SELECT") for name in listed),
+        *(("eventstore.event", one, "eventstore_eraser", "SELECT") for one in known_of_an_event),
+        *(("eventstore.event", one, "eventstore_eraser", "UPDATE") for one in erased_of_it),
+        *(
+            ("eventstore.user_log", one, "eventstore_app", "UPDATE")
+            for one in ("position", "hash", "recorded_at")
+        ),
+        *(("eventstore.stream", one, "eventstore_app", "UPDATE") for one in ("version", "closed")),
     }
 
 
@@ -123,7 +136,8 @@ def test_the_roles_own_nothing_bypass_nothing_and_cannot_log_in(admin: psycopg.C
         "select relname from pg_class where relowner::regrole::text like 'eventstore%'"
     ).fetchall()
 
-    assert roles == [(name, *[False] * 5) for name in ("eventstore_app", "eventstore_operator")]
+    names = ("eventstore_app", "eventstore_eraser", "eventstore_operator")
+    assert roles == [(name, *[False] * 5) for name in names]
     assert owned == []
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from eventstore.database.plan import Batch, Parallel, Pause, Plan, Statement
-from eventstore.database.scope import SET_SCOPE, Scope
+from eventstore.database.scope import SET_SCOPE, Scope, scope_values
 from eventstore.database.settings import Settings
 from eventstore.errors import ConnectionLost, EventStoreError
 
@@ -142,7 +142,7 @@ class _Course:
             self.suspicious, self.scope = False, None
         statements, skipped = _framed(batch, opening, self.scope, self.settings)
         self.scope = batch.scope
-        patience = _PATIENT if batch.scope.patient else 1
+        patience = _PATIENT if batch.scope is not None and batch.scope.patient else 1
         timeout = self.settings.answer_timeout_seconds * patience
         rows: list[Any] = yield Exchange(self.connection, statements, timeout)
         if not batch.hold:
@@ -158,7 +158,7 @@ def _framed(
     after: list[Statement] = []
     if opening and batch.hold:
         before.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
-    if batch.scope != scope:
+    if batch.scope is not None and batch.scope != scope:
         before.append(_set_scope(batch.scope, settings))
     if not opening and not batch.hold:
         after.append(_COMMIT)
@@ -166,13 +166,4 @@ def _framed(
 
 
 def _set_scope(scope: Scope, settings: Settings) -> Statement:
-    statement_seconds = 0 if scope.patient else settings.statement_timeout_seconds
-    return Statement(
-        SET_SCOPE,
-        (
-            scope.role,
-            scope.user_id,
-            f"{statement_seconds * 1000:.0f}",
-            f"{settings.lock_timeout_seconds * 1000:.0f}",
-        ),
-    )
+    return Statement(SET_SCOPE, scope_values(scope, settings))

@@ -118,6 +118,7 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("25P03", lambda text: ConnectionLost(f"the transaction was idle too long: {text}")),
     ("28", lambda text: Unavailable(f"the server refused the login: {text}; check the URL")),
     ("3D000", lambda text: Unavailable(f"{text}; check the database name in the URL")),
+    ("23001", lambda text: AccessDenied(f"{text}; `eventstore erase` removes content for good")),
     ("42501", lambda text: AccessDenied(f"{text}; see docs/isolation.md for roles and grants")),
     ("22023", lambda text: AccessDenied(f"{text}; run `eventstore migrate` or grant the role")),
     ("42P01", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),

@@ -44,11 +44,12 @@ class Batch:
     """
     Statements for one round trip, all in one transaction and one scope.
 
+    :ivar scope: None for questions about the login itself: no role is entered, no user set.
     :ivar hold: keep the transaction open for the next batch; the last batch without it commits.
     :ivar snapshot: begin REPEATABLE READ, READ ONLY: all held batches see one moment.
     """
 
-    scope: Scope
+    scope: Scope | None
     statements: tuple[Statement, ...]
     hold: bool = False
     snapshot: bool = False

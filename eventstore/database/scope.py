@@ -5,26 +5,26 @@ Every transaction begins by setting its role and its user, both transaction-loca
 leaks through a pooler in transaction mode, nothing is inherited from whoever used the server
 connection before, and row-level security holds even when the URL names the owner of the tables.
 
-The limits on statement and lock time go with it, because poolers refuse or drop them at connect.
+The limits on statement and lock time go with it, because poolers refuse or drop them at connect;
+and so does the search path, with temporary objects last: none that somebody left on the server
+connection can stand in for a table or type of ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["APPLICATION_ROLE", "OPERATOR_ROLE", "SET_SCOPE", "Scope", "operator", "user_scope"]
+from eventstore.database.roles import Role
+from eventstore.database.settings import Settings
 
-APPLICATION_ROLE = "eventstore_app"
-"""Reads and appends for one user at a time; owns nothing, bypasses nothing."""
-
-OPERATOR_ROLE = "eventstore_operator"
-"""Lists users and heads, for rebuild, verify and status; cannot read a single payload."""
+__all__ = ["SET_SCOPE", "Scope", "operator", "scope_values", "user_scope"]
 
 SET_SCOPE = """
 select set_config('role', $1, true),
        set_config('eventstore.user_id', $2, true),
        set_config('statement_timeout', $3, true),
-       set_config('lock_timeout', $4, true)
+       set_config('lock_timeout', $4, true),
+       set_config('search_path', $5, true)
 """
 
 
@@ -37,14 +37,26 @@ class Scope:
     :ivar patient: long operator work (rebuild, verify): no statement time limit.
     """
 
-    role: str
+    role: Role
     user_id: str
     patient: bool = False
 
 
-operator = Scope(OPERATOR_ROLE, "", patient=True)
+operator = Scope(Role.OPERATOR, "", patient=True)
 
 
 def user_scope(user_id: str, *, patient: bool = False) -> Scope:
     """Return the scope in which only `user_id`'s rows exist."""
-    return Scope(APPLICATION_ROLE, user_id, patient)
+    return Scope(Role.APPLICATION, user_id, patient)
+
+
+def scope_values(scope: Scope, settings: Settings) -> tuple[str, str, str, str, str]:
+    """Return the parameters of `SET_SCOPE`."""
+    statement_seconds = 0 if scope.patient else settings.statement_timeout_seconds
+    return (
+        settings.role_names[scope.role],
+        scope.user_id,
+        f"{statement_seconds * 1000:.0f}",
+        f"{settings.lock_timeout_seconds * 1000:.0f}",
+        f"pg_catalog, {settings.search_path}, pg_temp",
+    )

@@ -7,12 +7,18 @@ with its name, never replaced by a default.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eventstore.database.roles import ROLE_NAME, Role
 from eventstore.errors import ConfigurationError
 
 __all__ = ["Settings", "load_settings"]
+
+_LONGEST_SECONDS = 2_000_000
+"""PostgreSQL keeps a time limit as 31 bits of milliseconds."""
 
 
 class Settings(BaseSettings):
@@ -30,17 +36,56 @@ class Settings(BaseSettings):
     )
     pool_min_size: int = Field(1, ge=0, description="connections kept open")
     pool_max_size: int = Field(10, ge=1, description="connections at most")
-    pool_timeout_seconds: float = Field(30.0, gt=0, description="wait for a free connection")
-    connect_timeout_seconds: int = Field(15, ge=1, description="wait for a new connection")
+    pool_timeout_seconds: float = Field(
+        30.0, gt=0, le=_LONGEST_SECONDS, description="wait for a free connection"
+    )
+    connect_timeout_seconds: int = Field(
+        15, ge=1, le=_LONGEST_SECONDS, description="wait for a new connection"
+    )
     max_idle_seconds: float = Field(
-        240.0, gt=0, description="close idle connections sooner than Neon suspends (300)"
+        240.0,
+        gt=0,
+        le=_LONGEST_SECONDS,
+        description="close idle connections sooner than Neon suspends (300)",
     )
-    statement_timeout_seconds: float = Field(30.0, gt=0, description="per statement")
+    statement_timeout_seconds: float = Field(
+        30.0, gt=0, le=_LONGEST_SECONDS, description="per statement"
+    )
     answer_timeout_seconds: float = Field(
-        90.0, gt=0, description="silence of the server before its connection is given up"
+        90.0,
+        gt=0,
+        le=_LONGEST_SECONDS,
+        description="silence of the server before its connection is given up",
     )
-    lock_timeout_seconds: float = Field(10.0, gt=0, description="wait for the user's row")
-    retry_seconds: float = Field(20.0, ge=0, description="retry lost connections up to this long")
+    lock_timeout_seconds: float = Field(
+        10.0, gt=0, le=_LONGEST_SECONDS, description="wait for the user's row"
+    )
+    retry_seconds: float = Field(
+        20.0, ge=0, le=_LONGEST_SECONDS, description="retry lost connections up to this long"
+    )
+    search_path: str = Field(
+        "public",
+        pattern=rf"^{ROLE_NAME}(, *{ROLE_NAME})*$",
+        description="schemas of your own tables and types, after pg_catalog",
+    )
+    application_role: str = Field(
+        Role.APPLICATION.value, pattern=f"^{ROLE_NAME}$", description="works for one user"
+    )
+    operator_role: str = Field(
+        Role.OPERATOR.value, pattern=f"^{ROLE_NAME}$", description="lists users"
+    )
+    eraser_role: str = Field(
+        Role.ERASER.value, pattern=f"^{ROLE_NAME}$", description="removes payloads"
+    )
+
+    @cached_property
+    def role_names(self) -> dict[Role, str]:
+        """What the roles are called on this server."""
+        return {
+            Role.APPLICATION: self.application_role,
+            Role.OPERATOR: self.operator_role,
+            Role.ERASER: self.eraser_role,
+        }
 
 
 def load_settings(database_url: str | None = None, **overrides: object) -> Settings:

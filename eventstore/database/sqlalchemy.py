@@ -2,19 +2,23 @@
 SQLAlchemy on our terms: sessions of the caller's own on the same pool, and an engine for Alembic.
 
 A session's every transaction begins by setting role and user, like all others, and is read-only
-unless asked otherwise: read models are written by projectors alone.
+unless asked otherwise: read models are written by projectors alone. Whether a transaction has begun
+is asked of the connection before each statement, because SQL of the caller's own may end one
+unseen. What a session has SET does not outlive it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
-from sqlalchemy import Connection, Engine, create_engine, event, pool, text
+from sqlalchemy import Connection, Engine, create_engine, event, pool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.asyncio.session import async_sessionmaker
 from sqlmodel import Session
@@ -22,17 +26,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from eventstore.database.connections import check_process
 from eventstore.database.embedded import start_embedded
-from eventstore.database.scope import APPLICATION_ROLE
+from eventstore.database.scope import SET_SCOPE, scope_values, user_scope
 from eventstore.database.settings import Settings
 from eventstore.database.url import Embedded, parse_url
+from eventstore.errors import ConfigurationError
 
 __all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
 
 _DIALECT = "postgresql+psycopg://"
-_SCOPE = text(
-    "select set_config('role', :role, true), set_config('eventstore.user_id', :user, true),"
-    " set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true)"
-)
+_SCOPE = re.sub(r"\$\d", "%s", SET_SCOPE) + ", set_config('transaction_read_only', %s, true)"
+_FORGET = "reset session authorization; reset all"
 
 
 def own_engine(settings: Settings) -> Engine:
@@ -49,8 +52,7 @@ def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
     engine = create_engine(
         _DIALECT, poolclass=pool.NullPool, creator=_transactional(connections.getconn)
     )
-    event.listen(engine, "begin", partial(_enter_scope, settings))
-    return engine
+    return _scoped(engine, settings)
 
 
 def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -> AsyncEngine:
@@ -64,7 +66,7 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
         return connection
 
     engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
-    event.listen(engine.sync_engine, "begin", partial(_enter_scope, settings))
+    _scoped(engine.sync_engine, settings)
     return engine
 
 
@@ -95,17 +97,37 @@ def _transactional(getconn: Callable[[], Any]) -> Callable[[], Any]:
     return creator
 
 
-def _enter_scope(settings: Settings, connection: Connection) -> None:
+def _scoped(engine: Engine, settings: Settings) -> Engine:
+    event.listen(engine, "before_cursor_execute", partial(_enter_scope, settings))
+    event.listen(engine, "checkin", _forget)
+    return engine
+
+
+def _enter_scope(settings: Settings, connection: Connection, *_statement: object) -> None:
+    """Before a statement: if no transaction is open, this one opens it, so set its scope first."""
+    driver: Any = connection.connection.driver_connection
+    if driver.autocommit:
+        raise ConfigurationError(
+            "a session cannot run in AUTOCOMMIT: its user is set for one transaction; "
+            "leave the isolation level, and commit when you are done"
+        )
+    if driver.info.transaction_status != TransactionStatus.IDLE:
+        return
     options = connection.get_execution_options()
-    if options.get("eventstore_read_only", True):
-        connection.exec_driver_sql("set transaction read only")
     # Without a user the scope is nobody: an engine used directly sees nothing.
-    connection.execute(
-        _SCOPE,
-        {
-            "role": APPLICATION_ROLE,
-            "user": options.get("eventstore_user", ""),
-            "statement": f"{settings.statement_timeout_seconds * 1000:.0f}",
-            "lock": f"{settings.lock_timeout_seconds * 1000:.0f}",
-        },
-    )
+    scope = user_scope(options.get("eventstore_user", ""))
+    read_only = "on" if options.get("eventstore_read_only", True) else "off"
+    cursor = connection.connection.cursor()
+    cursor.execute(_SCOPE, (*scope_values(scope, settings), read_only))
+    cursor.close()
+
+
+def _forget(connection: Any, _record: object) -> None:
+    """As a connection goes back: SET outlives the transaction, and would meet the next user."""
+    if connection is None:  # broken; the pool has dropped it
+        return
+    try:
+        connection.autocommit = True
+        connection.cursor().execute(_FORGET)
+    except psycopg.Error:
+        connection.close()

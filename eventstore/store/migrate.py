@@ -5,21 +5,23 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from alembic import command
+from alembic import command, context, op
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 import eventstore
 from eventstore.database.errors import classify
+from eventstore.database.roles import named
 from eventstore.database.settings import Settings
 from eventstore.database.sqlalchemy import own_engine
 from eventstore.errors import ConfigurationError, EventStoreError
 from eventstore.log.tables import SCHEMA
 
-__all__ = ["current_revision", "downgrade", "latest_revision", "upgrade"]
+__all__ = ["current_revision", "downgrade", "latest_revision", "run_script", "upgrade"]
 
 
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps its context in globals
@@ -40,6 +42,8 @@ def downgrade(settings: Settings, revision: str) -> None:
 
     :raises EventStoreError: it failed or refused; nothing of that revision was undone.
     """
+    if revision == "base":
+        _require_no_events(settings)  # before the first of several steps, and not at the last
     _run(settings, command.downgrade, revision)
 
 
@@ -58,11 +62,22 @@ def latest_revision() -> str:
     return ScriptDirectory.from_config(_config()).get_current_head() or "base"
 
 
-def _config() -> Config:
+def run_script(name: str) -> None:
+    """Run `migrations/sql/NAME.sql` in a revision, with the roles as they are called here."""
+    script = (_scripts() / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    settings: Settings = context.config.attributes["settings"]
+    op.execute(text(named(script, settings.role_names).replace(":", r"\:")))  # no bind parameters
+
+
+def _scripts() -> Path:
     package = Path(eventstore.__file__).parent
     installed, checkout = package / "migrations", package.parent / "migrations"
+    return installed if installed.is_dir() else checkout
+
+
+def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(installed if installed.is_dir() else checkout))
+    config.set_main_option("script_location", str(_scripts()))
     config.set_main_option("path_separator", "os")
     return config
 
@@ -71,12 +86,22 @@ def _run(settings: Settings, what: object, revision: str) -> None:
     config = _config()
     try:
         with _ONE_AT_A_TIME, own_engine(settings).connect() as connection:
-            config.attributes["connection"] = connection
+            config.attributes.update(connection=connection, settings=settings)
             what(config, revision)  # type: ignore[operator]  # one of Alembic's commands
     except DBAPIError as error:
         raise _known(error) from error
     except CommandError as error:
         raise ConfigurationError(f"migration: {error}") from error
+
+
+def _require_no_events(settings: Settings) -> None:
+    """An owner is blind to the rows (forced row-level security): pages never lie."""
+    with own_engine(settings).connect() as connection:
+        size = connection.scalar(text("select pg_relation_size(to_regclass('eventstore.event'))"))
+    if size:
+        raise ConfigurationError(
+            "the log holds events that downgrading would destroy; export them, then drop it by hand"
+        )
 
 
 def _known(error: DBAPIError) -> EventStoreError:

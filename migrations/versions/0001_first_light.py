@@ -6,24 +6,20 @@ Revises: nothing
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import op
-from sqlalchemy import text
+
+from eventstore.store.migrate import run_script
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parent.parent / "sql"
-
 
 def upgrade() -> None:
     """Create everything in the schema `eventstore`, and the two roles if the server lacks them."""
     for name in ("0001_tables", "0001_append_events", "0001_security"):
-        script = (SQL / f"{name}.sql").read_text(encoding="utf-8")
-        op.execute(text(script.replace(":", r"\:")))  # no bind parameters in here
+        run_script(name)
 
 
 def downgrade() -> None:

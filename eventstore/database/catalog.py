@@ -1,0 +1,246 @@
+"""
+What the catalog of the server says about logins, roles, tables and functions: facts, not judgement.
+
+Asked as the login of the URL, without entering a role, in one round trip. The search path is
+emptied first, so that names and expressions come back fully qualified, whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.roles import Role
+from eventstore.database.settings import Settings
+
+__all__ = ["Catalog", "RoleFacts", "Server", "TableFacts", "read_catalog"]
+
+_QUALIFIED = Statement("select set_config('search_path', 'pg_catalog', true)")
+
+_SERVER = """
+select current_setting('server_version_num')::int,
+       current_setting('server_version'),
+       current_setting('fsync') = 'on',
+       current_setting('synchronous_commit') <> 'off',
+       exists (select from pg_settings where name like 'neon.%'),
+       session_user::text,
+       (select rolsuper from pg_roles where rolname = session_user),
+       (select rolbypassrls from pg_roles where rolname = session_user),
+       coalesce(pg_has_role(session_user, event.relowner, 'member'), false),
+       pg_has_role(session_user, 'pg_write_all_data', 'member'),
+       event.oid is not null
+from (select 1) as server
+left join pg_class as event
+  on event.relname = 'event' and event.relnamespace = to_regnamespace('eventstore')
+"""
+
+# A member of an owner, a superuser or a pg_write_all_data is what those are.
+_ROLES = """
+select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolcreaterole,
+       case when current_setting('server_version_num')::int >= 160000
+            then pg_has_role(session_user, r.oid, 'set')
+            else pg_has_role(session_user, r.oid, 'member') end,
+       array(select g.rolname::text from pg_roles as g
+             where g.oid <> r.oid and pg_has_role(r.oid, g.oid, 'member')
+               and (g.rolsuper or g.rolbypassrls or g.rolcreaterole
+                    or g.rolname in ('pg_read_all_data', 'pg_write_all_data',
+                                     'pg_execute_server_program', 'pg_write_server_files')
+                    or exists (select from pg_class as c where c.relowner = g.oid
+                               and c.relnamespace = to_regnamespace('eventstore')))
+             order by 1),
+       exists (select from pg_class as c where c.relowner = r.oid
+               and c.relnamespace = to_regnamespace('eventstore'))
+from pg_roles as r
+where r.rolname = any($1)
+"""
+
+_TABLES = """
+with recursive application as (
+    select oid from pg_roles where rolname = $2
+), named (name, oid) as (
+    select name, (select c.oid from pg_class as c  -- to_regclass would need rights on the schema
+                  where c.relname = split_part(name, '.', 2)
+                    and c.relnamespace = to_regnamespace(split_part(name, '.', 1)))
+    from unnest($1::text[]) as name
+    union
+    select c.oid::regclass::text, c.oid from pg_class as c
+    where c.relnamespace = to_regnamespace('eventstore') and c.relkind in ('r', 'p', 'f')
+      and c.relname <> 'alembic_version'
+), wanted (name, oid) as (  -- a partition is a table that can be asked directly
+    select name, oid from named
+    union
+    select i.inhrelid::regclass::text, i.inhrelid
+    from pg_inherits as i join wanted on wanted.oid = i.inhparent
+)
+select w.name,
+       c.oid is not null,
+       coalesce(c.relrowsecurity, false),
+       coalesce(c.relforcerowsecurity, false),
+       coalesce((
+           select json_agg(json_build_object(
+               'name', p.polname, 'command', p.polcmd,
+               'using', pg_get_expr(p.polqual, p.polrelid),
+               'check', pg_get_expr(p.polwithcheck, p.polrelid)))
+           from pg_policy as p
+           where p.polrelid = c.oid and p.polpermissive
+             and exists (select from unnest(p.polroles) as role
+                         where role = 0
+                            or pg_has_role((select oid from application), role, 'member'))
+       ), '[]'),
+       array(select i.indexrelid::regclass::text from pg_index as i
+             left join pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[0]
+             where i.indrelid = c.oid and a.attname is distinct from 'user_id'),
+       array(select k.conname::text from pg_constraint as k
+             left join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
+             left join pg_attribute as b on b.attrelid = k.confrelid and b.attnum = k.confkey[1]
+             where k.conrelid = c.oid and k.contype = 'f'
+               and (a.attname, b.attname) is distinct from ('user_id', 'user_id')),
+       exists (select from pg_constraint as k join pg_attribute as a
+               on a.attrelid = c.oid and a.attname = 'user_id' and k.conkey = array[a.attnum]
+               where k.conrelid = c.oid and k.contype = 'c' and k.convalidated),
+       array(select privilege from unnest(array[
+               'SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
+                 as privilege
+             where has_table_privilege((select oid from application), c.oid, privilege)
+                or (privilege in ('UPDATE', 'REFERENCES')
+                    and has_any_column_privilege(
+                            (select oid from application), c.oid, privilege))),
+       array(select r.rulename::text from pg_rewrite as r where r.ev_class = c.oid),
+       coalesce((select json_object_agg(t.tgname, t.tgenabled) from pg_trigger as t
+                 where t.tgrelid = c.oid and not t.tgisinternal), '{}')
+from wanted as w left join pg_class as c on c.oid = w.oid
+order by w.name
+"""
+
+_VIEWS = """
+select distinct v.oid::regclass::text, v.relkind = 'm'
+from unnest($1::text[]) as name
+join pg_class as c on c.relname = split_part(name, '.', 2)
+                  and c.relnamespace = to_regnamespace(split_part(name, '.', 1))
+join pg_depend as d on d.refobjid = c.oid and d.classid = 'pg_rewrite'::regclass
+join pg_rewrite as r on r.oid = d.objid and r.ev_class <> d.refobjid
+join pg_class as v on v.oid = r.ev_class and v.relkind in ('v', 'm')
+where v.relkind = 'm'
+   or not coalesce(v.reloptions && array['security_invoker=true', 'security_invoker=on'], false)
+order by 1
+"""
+
+_FUNCTIONS = """
+select p.oid::regprocedure::text, p.prosecdef,
+       exists (select from unnest(p.proconfig) as setting where setting like 'search_path=%')
+           or p.prosqlbody is not null,
+       coalesce(pg_get_function_sqlbody(p.oid), btrim(p.prosrc))
+from pg_proc as p
+where p.pronamespace = to_regnamespace('eventstore')
+order by 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """
+    The server, and the login that the URL names.
+
+    :ivar number: as `server_version_num`: 180004 is 18.4.
+    :ivar neon: it does without fsync: its pages are safe elsewhere when COMMIT answers.
+    """
+
+    number: int
+    version: str
+    fsync: bool
+    synchronous_commit: bool
+    neon: bool
+    login: str
+    superuser: bool
+    bypasses: bool
+    owner: bool
+    writes_all: bool
+    migrated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoleFacts:
+    """
+    One of the store's roles.
+
+    :ivar enterable: the login may switch to it.
+    :ivar powerful: roles it is a member of that see or change more than it may.
+    """
+
+    name: str
+    superuser: bool
+    bypasses: bool
+    creates_roles: bool
+    enterable: bool
+    powerful: list[str]
+    owns: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """
+    One table.
+
+    :ivar policies: the permissive ones that hold for the application role.
+    :ivar strange_indexes: those that do not begin with `user_id`; `strange_keys` foreign ones.
+    :ivar rights: what the application role may do, by grant to it or to PUBLIC.
+    :ivar triggers: by name, with how they are enabled: `A` always, `O`, `R`, `D` disabled.
+    """
+
+    name: str
+    exists: bool
+    secured: bool
+    forced: bool
+    policies: list[dict[str, Any]]
+    strange_indexes: list[str]
+    strange_keys: list[str]
+    checked: bool
+    rights: list[str]
+    rules: list[str]
+    triggers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """
+    All that a judgement needs.
+
+    :ivar views: that read our tables with their owner's rights; True for materialised ones.
+    :ivar functions: signature, security definer, search path fixed, body.
+    """
+
+    server: Server
+    roles: dict[str, RoleFacts]
+    tables: list[TableFacts]
+    views: list[tuple[str, bool]]
+    functions: list[tuple[str, bool, bool, str]]
+
+
+def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
+    """
+    Read the facts; one round trip.
+
+    :param tables: schema-qualified names, beside every table of the schema `eventstore`.
+    """
+    names = list(tables)
+    application = settings.role_names[Role.APPLICATION]
+    _, server, roles, found, views, functions = yield Batch(
+        None,
+        (
+            _QUALIFIED,
+            Statement(_SERVER),
+            Statement(_ROLES, (list(settings.role_names.values()),)),
+            Statement(_TABLES, (names, application)),
+            Statement(_VIEWS, (names,)),
+            Statement(_FUNCTIONS),
+        ),
+    )
+    return Catalog(
+        Server(*server[0]),
+        {row[0]: RoleFacts(*row) for row in roles},
+        [TableFacts(*row) for row in found],
+        [(name, materialised) for name, materialised in views],
+        [(name, definer, fixed, body) for name, definer, fixed, body in functions],
+    )
