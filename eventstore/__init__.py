@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ConnectionLost,
         CorruptLog,
         DatabaseFault,
+        Erased,
         EventStoreError,
         IdempotencyConflict,
         InvalidInput,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownEventType,
         UnreadableEvent,
+        UnsafeDatabase,
         WrongVersion,
     )
     from eventstore.events.chat import RequestedCall
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         ConversationReopened,
         ConversationStarted,
     )
+    from eventstore.events.erasure import ContentErased, ErasedEvent
     from eventstore.events.event import Event
     from eventstore.events.messages import MessagePosted, MessageRetracted
     from eventstore.events.registry import EventRegistry
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
         ToolCallRequested,
         ToolCallSucceeded,
     )
+    from eventstore.log.anchor import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import Expected, Fact, NewEvent, RecordedEvent
     from eventstore.store.store import AsyncEventStore, EventStore
     from eventstore.store.user import AsyncUser, User
@@ -86,6 +90,7 @@ _HOMES = {
         "ConversationReopened",
         "ConversationStarted",
     ),
+    "eventstore.events.erasure": ("ContentErased", "ErasedEvent"),
     "eventstore.events.event": ("Event",),
     "eventstore.events.messages": ("MessagePosted", "MessageRetracted"),
     "eventstore.events.registry": ("EventRegistry",),
@@ -101,6 +106,7 @@ _HOMES = {
         "ToolCallRequested",
         "ToolCallSucceeded",
     ),
+    "eventstore.log.anchor": ("Anchor", "Head", "read_anchor", "write_anchor"),
     "eventstore.log.envelope": ("Expected", "Fact", "NewEvent", "RecordedEvent"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
@@ -110,12 +116,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AccessDenied",
     "AlreadyExists",
+    "Anchor",
     "AsyncEventStore",
     "AsyncUser",
     "BatchTooLarge",
     "ConfigurationError",
     "Conflict",
     "ConnectionLost",
+    "ContentErased",
     "ConversationArchived",
     "ConversationDeleted",
     "ConversationRenamed",
@@ -123,12 +131,15 @@ __all__ = [
     "ConversationStarted",
     "CorruptLog",
     "DatabaseFault",
+    "Erased",
+    "ErasedEvent",
     "Event",
     "EventRegistry",
     "EventStore",
     "EventStoreError",
     "Expected",
     "Fact",
+    "Head",
     "IdempotencyConflict",
     "InvalidInput",
     "MessagePosted",
@@ -156,8 +167,11 @@ __all__ = [
     "Unavailable",
     "UnknownEventType",
     "UnreadableEvent",
+    "UnsafeDatabase",
     "User",
     "WrongVersion",
+    "read_anchor",
+    "write_anchor",
 ]
 
 

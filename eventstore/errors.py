@@ -12,12 +12,14 @@ Every error the store raises, in one tree.
     │   ├── WrongVersion           a stream is not at the version the append expected
     │   ├── StreamClosed           the task or conversation was deleted
     │   ├── AlreadyExists          a row with this id is there: a call that ended, an id used twice
-    │   └── IdempotencyConflict    the key already stands for other content
+    │   ├── IdempotencyConflict    the key already stands for other content
+    │   └── Erased                 the key stands for content that was erased since
     ├── CorruptLog                 stored events cannot be read as they stand
     │   ├── UnknownEventType       no class is registered under the stored name
     │   └── UnreadableEvent        the stored payload does not fit its class
     ├── ConfigurationError         a setting, URL, extra or projector is wrong
-    │   └── SchemaMissing          the database has not been migrated
+    │   ├── SchemaMissing          the database has not been migrated
+    │   └── UnsafeDatabase         users would not be isolated: connecting is refused
     ├── AccessDenied               PostgreSQL refused: rights or row-level security
     ├── StorageFull                the disk or the plan's quota is full; reads still work
     ├── DatabaseFault              PostgreSQL failed in a way that a retry will not mend
@@ -46,6 +48,7 @@ __all__ = [
     "ConnectionLost",
     "CorruptLog",
     "DatabaseFault",
+    "Erased",
     "EventStoreError",
     "IdempotencyConflict",
     "InvalidInput",
@@ -60,6 +63,7 @@ __all__ = [
     "Unavailable",
     "UnknownEventType",
     "UnreadableEvent",
+    "UnsafeDatabase",
     "WrongVersion",
 ]
 
@@ -185,6 +189,22 @@ class IdempotencyConflict(Conflict):
         self.position = position
 
 
+class Erased(Conflict):
+    """
+    The idempotency key stands for content that was erased since: it cannot be given again.
+
+    A retry that comes this late is refused, because what it sends cannot be compared any more.
+    """
+
+    def __init__(self, key: str, position: int) -> None:
+        super().__init__(
+            f"what was recorded under idempotency key {key!r} at position {position} was erased; "
+            "nothing was written, use a new key for a new intention"
+        )
+        self.key = key
+        self.position = position
+
+
 class CorruptLog(EventStoreError):
     """Stored events cannot be read as they stand."""
 
@@ -219,6 +239,19 @@ class ConfigurationError(EventStoreError):
 
 class SchemaMissing(ConfigurationError):
     """The database lacks the store's tables, or has them at an older revision."""
+
+
+class UnsafeDatabase(ConfigurationError):
+    """
+    The database would not keep users apart, so the store does not connect to it.
+
+    :ivar findings: what is wrong, each with its place and its remedy; `eventstore doctor` lists
+        the warnings too.
+    """
+
+    def __init__(self, message: str, findings: tuple[object, ...]) -> None:
+        super().__init__(message)
+        self.findings = findings
 
 
 class AccessDenied(EventStoreError):

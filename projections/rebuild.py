@@ -24,7 +24,14 @@ from projections.replay import Replay
 from projections.stored import differences, mending, select_rows
 from projections.users import users_union
 
-__all__ = ["Progress", "Rebuilt", "prepare_rebuild", "rebuild_user", "rebuild_worker"]
+__all__ = [
+    "Progress",
+    "Rebuilt",
+    "prepare_rebuild",
+    "rebuild_held",
+    "rebuild_user",
+    "rebuild_worker",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ def rebuild_user(
     """
     if check:
         return (yield from _compared(user_id, projections, registry))
-    done = yield from _rebuilt(user_id, projections, registry)
+    done = yield from rebuild_held(user_id, projections, registry)
     yield Batch(user_scope(user_id, patient=True), ())
     return done
 
@@ -112,13 +119,13 @@ def rebuild_worker(
             yield Batch(operator, ())
             return total
         user_id = claimed[0][0]
-        done = yield from _rebuilt(user_id, projections, registry)
+        done = yield from rebuild_held(user_id, projections, registry)
         yield Batch(operator, (Statement(_FINISH, (user_id,)),))
         progress(done)
         total += done
 
 
-def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
+def rebuild_held(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     """Do the work of one user and leave the transaction open, for the caller to commit."""
     scope = user_scope(user_id, patient=True)
     replay = Replay(projections)

@@ -8,7 +8,7 @@ are read from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, assert_never
 
 from sqlmodel import SQLModel
@@ -23,10 +23,17 @@ type Row = dict[str, Any]
 
 
 class Replay:
-    """The read-model rows of one user after the events seen so far."""
+    """
+    The read-model rows of one user after the events seen so far.
 
-    def __init__(self, projections: Projections) -> None:
+    :param keep: of which keys; a log whose rows are too many for memory is replayed in parts.
+    """
+
+    def __init__(
+        self, projections: Projections, keep: Callable[[tuple[Any, ...]], bool] | None = None
+    ) -> None:
         self._projections = projections
+        self._keep = keep
         self._tables: dict[type[SQLModel], dict[tuple[Any, ...], Row]] = {
             one.table: {} for one in projections.projectors
         }
@@ -38,9 +45,14 @@ class Replay:
         return self._tables[table]
 
     def see(self, events: Iterable[RecordedEvent]) -> None:
-        """Apply what the projectors make of `events`, which follow those seen before."""
+        """
+        Apply what the projectors make of `events`, which follow those seen before.
+
+        An erased event leaves no trace: the rows are as if it had said nothing.
+        """
         for event in events:
-            for change in self._projections.project(event):
+            changes = () if event.erased else self._projections.project(event)
+            for change in changes:
                 self._apply(change, event)
             self.position = event.position
 
@@ -50,12 +62,14 @@ class Replay:
         match change:
             case Insert(values=values):
                 row = resolved(values, event)
-                rows[shape.key_of(row)] = row
-            case Update(key=key, changes=changes):
-                known = rows.get(shape.key_of(key))
+                key = shape.key_of(row)
+                if self._keep is None or self._keep(key):
+                    rows[key] = row
+            case Update(key=named, changes=changes):
+                known = rows.get(shape.key_of(named))
                 if known is not None:
                     changed(known, resolved(changes, event))
-            case Delete(key=key):
-                rows.pop(shape.key_of(key), None)
+            case Delete(key=named):
+                rows.pop(shape.key_of(named), None)
             case _:
                 assert_never(change)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from eventstore.errors import ConfigurationError, InvalidInput, UnknownEventType, UnreadableEvent
-from eventstore.events import conversations, messages, tasks, tool_calls
+from eventstore.events import conversations, erasure, messages, tasks, tool_calls
 from eventstore.events.event import Event
 from eventstore.events.jsontext import dumps, loads
 
@@ -40,6 +40,7 @@ BUILT_IN: tuple[type[Event], ...] = (
     tool_calls.ToolCallRequested,
     tool_calls.ToolCallSucceeded,
     tool_calls.ToolCallFailed,
+    erasure.ContentErased,
 )
 
 
@@ -77,8 +78,12 @@ class EventRegistry:
         """
         Refuse an event that this registry could not read back.
 
-        :raises InvalidInput: its class is not registered.
+        :raises InvalidInput: its class is not registered, or only the store itself records it.
         """
+        if isinstance(event, erasure.ContentErased):
+            raise InvalidInput(
+                place, "ContentErased is recorded by an erasure alone; call `store.erase`"
+            )
         if self._classes.get(event.type) is not type(event):
             raise InvalidInput(
                 place,
@@ -126,12 +131,21 @@ class EventRegistry:
             step = self._upcasts.get((type_name, version))
             if step is None:
                 raise UnknownEventType(type_name, version, position)
-            payload = step(payload)
+            try:
+                payload = step(payload)
+            except Exception as error:
+                reason = f"its upcast from version {version} raised {type(error).__name__}: {error}"
+                raise UnreadableEvent(type_name, position, reason) from error
         try:
             return kind.from_payload(payload)
         except (ValidationError, InvalidInput) as error:
             reason = str(error).splitlines()[0]
             raise UnreadableEvent(type_name, position, reason) from error
+
+    def stream_of(self, type_name: str) -> tuple[str, bool] | None:
+        """Return the stream kind of a stored type, and whether it closes; None if not known."""
+        kind = self._classes.get(type_name)
+        return None if kind is None else (kind.stream_kind, kind.closes)
 
     def types(self) -> list[str]:
         """Return the registered stored names, sorted."""

@@ -26,7 +26,7 @@ import orjson
 from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import BatchTooLarge, IdempotencyConflict, InvalidInput
+from eventstore.errors import BatchTooLarge, Erased, IdempotencyConflict, InvalidInput
 from eventstore.events.jsontext import check_json, dumps, loads
 from eventstore.events.limits import (
     MAX_BATCH,
@@ -186,6 +186,7 @@ def first_result(request: Append) -> Plan[list[RecordedEvent]]:
     Load what the append with this idempotency key recorded the first time.
 
     :raises IdempotencyConflict: that was other content.
+    :raises Erased: it is gone.
     """
     (rows,) = yield Batch(
         user_scope(request.user_id),
@@ -194,6 +195,8 @@ def first_result(request: Append) -> Plan[list[RecordedEvent]]:
     if not rows:
         raise IdempotencyConflict(request.idempotency_key, 0)
     first_position, first_digest = rows[0][0], rows[0][1]
+    if first_digest is None:  # it goes with the first payload of the append that is erased
+        raise Erased(request.idempotency_key, first_position)
     if first_digest != request.request_digest or len(rows) != len(request.facts):
         raise IdempotencyConflict(request.idempotency_key, first_position)
     facts = [

@@ -10,9 +10,10 @@ Each event's hash is SHA-256 over the hash before it and the event's canonical f
                 idempotency_key, recorded_at (microseconds since 1970-01-01 UTC)
     payload_digest = sha256(salt ‖ netstring(payload text) ‖ netstring(metadata text))
 
-The salt lets a payload be erased later without its digest giving a short text away. PostgreSQL
-computes the same in `append_events` (migrations/sql/0001_append_events.sql), because position and
-previous hash are known only under the lock; this module is how it is checked from outside.
+The salt lets a payload be erased without its digest giving a short text away: salt and payload go
+together, digest and hash stay. PostgreSQL computes the same in `append_events`
+(migrations/sql/0001_append_events.sql), because position and previous hash are known only under
+the lock; this module is how it is checked from outside.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID
 
-__all__ = ["ZERO_HASH", "ChainedEvent", "chain_hash", "payload_digest", "request_digest"]
+__all__ = [
+    "ZERO_HASH",
+    "ChainedEvent",
+    "chain_hash",
+    "payload_digest",
+    "request_digest",
+    "request_part",
+]
 
 ZERO_HASH = bytes(32)
 _FORM = "1"
@@ -74,7 +82,12 @@ def payload_digest(salt: bytes, payload: str, metadata: str) -> bytes:
 
 def request_digest(events: list[tuple[UUID, str, int, str]]) -> bytes:
     """Return the fingerprint of an append: (stream_id, type, schema_version, payload) of each."""
-    return sha256(b"".join(_netstring(part) for event in events for part in event)).digest()
+    return sha256(b"".join(request_part(*event) for event in events)).digest()
+
+
+def request_part(stream_id: UUID, type_name: str, schema_version: int, payload: str) -> bytes:
+    """Return what one event adds to its append's fingerprint."""
+    return b"".join(map(_netstring, (stream_id, type_name, schema_version, payload)))
 
 
 def _netstring(value: object) -> bytes:

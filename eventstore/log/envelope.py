@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from eventstore.events.erasure import ErasedEvent
 from eventstore.events.event import Event
 from eventstore.log.identity import uuid7
 
@@ -85,8 +86,13 @@ class RecordedEvent(Fact):
 
     @property
     def type(self) -> str:
-        """The stored name."""
-        return self.data.type
+        """The stored name, of an erased event too."""
+        return self.data.erased_type if isinstance(self.data, ErasedEvent) else self.data.type
+
+    @property
+    def erased(self) -> bool:
+        """True if its payload was removed for good; `data` is an `ErasedEvent` then."""
+        return isinstance(self.data, ErasedEvent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from uuid import UUID, uuid5
 
 import uuid_utils.compat
 
-__all__ = ["conversation_id", "derived_ids", "new_ids", "uuid7"]
+__all__ = ["conversation_id", "derived_ids", "erasure_stream", "new_ids", "uuid7"]
 
 _KEYED = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f01")
 _CONVERSATION = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f02")
+
+_ERASURES = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f03")
 
 type NewId = Callable[[], UUID]
 
@@ -54,3 +56,8 @@ def conversation_id(user_id: str, reference: UUID | str) -> UUID:
     if parsed is not None and str(parsed) == reference:
         return parsed
     return uuid5(_CONVERSATION, f"{len(user_id)}:{user_id}{reference}")
+
+
+def erasure_stream(user_id: str) -> UUID:
+    """Return the stream in which a user's erasures are recorded: one a user, found by its name."""
+    return uuid5(_ERASURES, user_id)

@@ -16,6 +16,8 @@ from uuid import UUID
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import InvalidInput
+from eventstore.events.erasure import ErasedEvent
+from eventstore.events.event import Event
 from eventstore.events.jsontext import loads
 from eventstore.events.limits import check_number
 from eventstore.events.registry import EventRegistry
@@ -131,14 +133,17 @@ def every_page(
 
 
 def decode(user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> RecordedEvent:
-    """Return the event of a row of `COLUMNS`."""
-    position, stream_id, version, event_id, type_name, schema_version = row[:6]
+    """Return the event of a row of `COLUMNS`; an `ErasedEvent` where the payload is gone."""
+    position, stream_id, version, event_id, type_name, schema_version, payload = row[:7]
+    data: Event = ErasedEvent(erased_type=type_name)
+    if payload is not None:
+        data = registry.read(type_name, schema_version, loads(payload), position)
     return RecordedEvent(
         user_id,
         stream_id,
         event_id,
-        registry.read(type_name, schema_version, loads(row[6]), position),
-        {} if row[7] == "{}" else loads(row[7]),
+        data,
+        {} if row[7] in {"{}", None} else loads(row[7]),
         row[8],
         row[9],
         position,

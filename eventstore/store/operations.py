@@ -1,24 +1,40 @@
-"""What operators do across users: rebuild, verify, status. Each user is worked on as that user."""
+"""
+What operators do: rebuild, verify, erase, export, heads to anchor, status, doctor.
+
+Each user is worked on as that user; only their ids and heads are listed as the operator.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import batched
 from typing import Any
+from uuid import UUID
 
+from eventstore.database.doctor import Finding, examine
 from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
 from eventstore.database.scope import operator
-from eventstore.events.limits import check_user_id
+from eventstore.database.settings import Settings
+from eventstore.events.limits import MAX_TITLE, check_label, check_number, check_user_id
 from eventstore.events.registry import EventRegistry
+from eventstore.log.anchor import Anchor, Head
+from eventstore.log.heads import heads_of, heads_page
+from eventstore.log.identity import uuid7
 from eventstore.store.chat_import import ChatConversation, Imported, import_conversation
 from eventstore.store.context import UserContext
 from projections import Projections
+from projections.erasure import Erasure, erase
+from projections.export import Exported, export_user
 from projections.rebuild import Progress, Rebuilt, prepare_rebuild, rebuild_user, rebuild_worker
 from projections.users import every_user
 from projections.verify import Verified, verify_user
 
 __all__ = ["OperationPlans", "Status"]
+
+_USERS_AT_A_TIME = 1_000
+"""Users whose work is handed out at once, so that a million of them need no million plans."""
 
 _STATUS = """
 select current_setting('server_version'),
@@ -55,7 +71,12 @@ class OperationPlans:
 
     projections: Projections
     registry: EventRegistry
-    retry_seconds: float
+    settings: Settings
+
+    @property
+    def retry_seconds(self) -> float:
+        """How long lost connections are tried again."""
+        return self.settings.retry_seconds
 
     def rebuild(
         self,
@@ -103,27 +124,114 @@ class OperationPlans:
         *,
         jobs: int = 1,
         progress: Callable[[Verified], None] | None = None,
+        anchors: Sequence[Anchor] = (),
     ) -> Plan[Verified]:
         """
         Check logs against themselves and read models against the replay; writes nothing.
 
-        :param user_id: only this user; None for all that have a row in any table.
+        :param user_id: only this user; None for all that have a row in any table or an anchor.
         :param jobs: users at once.
         :param progress: called after each user.
+        :param anchors: heads that were kept outside the database, read with `read_anchor`: they
+            show what a recomputed chain, a cut tail or an older backup hides.
         :return: what was looked at, and each problem with its place.
         """
         if user_id is not None:
             users = [check_user_id(user_id)]
         else:
-            users = yield from every_user(self.projections)
+            known = yield from every_user(self.projections)
+            users = sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
         report = progress or _silent
-        plans = [
-            partial(
-                self._reported, partial(verify_user, one, self.projections, self.registry), report
+        done = Verified()
+        for some in batched(users, _USERS_AT_A_TIME, strict=False):
+            plans = [
+                partial(
+                    self._reported,
+                    partial(verify_user, one, self.projections, self.registry, heads),
+                    report,
+                )
+                for one in some
+                for heads in [[each.heads[one] for each in anchors if one in each.heads]]
+            ]
+            done = sum((yield Parallel(plans, jobs)), start=done)
+        return done
+
+    def heads(
+        self, users: Sequence[str] | None = None, *, after: str = "", limit: int = 10_000
+    ) -> Plan[list[Head]]:
+        """
+        Return where logs end, to be kept outside the database with `write_anchor`.
+
+        :param users: these, each read as that user; None for all, in the order of their ids.
+        :param after: the last id of the page before.
+        :param limit: users on a page.
+        :raises NotFound: one of the users has no log.
+        """
+        if users is not None:
+            names = [check_user_id(one) for one in users]
+            return self._retrying(lambda: heads_of(names))
+        check_number(limit, "limit", least=1)
+        return self._retrying(lambda: heads_page(after, limit))
+
+    def erase(
+        self,
+        user_id: str,
+        *,
+        ordered_by: str,
+        conversation: UUID | str | None = None,
+        reason: str | None = None,
+    ) -> Plan[Erasure]:
+        """
+        Remove what a user said and did for good, or one conversation of theirs; keep the evidence.
+
+        Payloads and metadata go from the log, rows go from the read models. Positions, types,
+        times and hashes stay, `verify` stays clean, and the erasure is recorded in the log. The
+        streams take no more events. Copies (backups, replicas, logs of the server) are not reached.
+
+        :param ordered_by: who gave the order; recorded, up to 500 characters.
+        :param conversation: its id or key; tasks it led to are not part of it. None for everything.
+        :param reason: recorded too.
+        :return: how many payloads were removed, and where that is on record.
+        :raises NotFound: no such user, or no such conversation of theirs.
+        :raises AccessDenied: the login is not granted the role that erases.
+        """
+        context = self.context(user_id)
+        check_label(ordered_by, "ordered_by", MAX_TITLE)
+        if reason is not None:
+            check_label(reason, "reason", MAX_TITLE)
+        chosen = None if conversation is None else context.conversation(conversation)
+        record_id = uuid7()
+        plan = self._retrying(
+            lambda: erase(
+                user_id,
+                chosen,
+                record_id=record_id,
+                ordered_by=ordered_by,
+                reason=reason,
+                projections=self.projections,
+                registry=self.registry,
             )
-            for one in users
-        ]
-        return sum((yield Parallel(plans, jobs)), start=Verified(0, 0, ()))
+        )
+        return plan if conversation is None else context.named(conversation, plan)
+
+    def export(self, user_id: str, write: Callable[[str], object]) -> Plan[Exported]:
+        """
+        Write everything held about a user as one JSON document, in one snapshot.
+
+        :param write: called with pieces of the document, as `file.write`; memory stays small.
+        :return: how much was written; the document is described in docs/cli.md.
+        :raises NotFound: nothing is held about this user.
+        """
+        return export_user(check_user_id(user_id), self.projections, write)
+
+    def doctor(self) -> Plan[list[Finding]]:
+        """
+        Return what weakens isolation, evidence or durability here, errors first; one round trip.
+
+        `connect` asks the same: it refuses a database with errors, and logs the warnings.
+        """
+        tables = [shape.name for shape in self.projections.shapes]
+        return self._retrying(lambda: examine(tables, self.settings))
 
     def status(self) -> Plan[Status]:
         """Return what the database holds; one round trip."""
@@ -160,8 +268,11 @@ class OperationPlans:
         """Return the ids of all users that have a row in any table, sorted."""
         return every_user(self.projections)
 
+    def _retrying[R](self, plan: Callable[[], Plan[R]]) -> Plan[R]:
+        return retrying(plan, seconds=self.retry_seconds)
+
     def _reported[R](self, plan: Callable[[], Plan[R]], report: Callable[[R], None]) -> Plan[R]:
-        done = yield from retrying(plan, seconds=self.retry_seconds)
+        done = yield from self._retrying(plan)
         report(done)
         return done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 import psycopg
 
+from eventstore.database.doctor import Finding, refusal
 from eventstore.database.driver import AsyncDriver, Driver
 from eventstore.database.embedded import start_embedded
 from eventstore.database.errors import unreachable
@@ -25,6 +27,9 @@ from eventstore.store.user import AsyncUser, User, UserPlans
 from projections import BUILT_IN, Projections, Projector
 
 __all__ = ["AsyncEventStore", "EventStore"]
+
+_log = logging.getLogger("eventstore")
+_log.addHandler(logging.NullHandler())  # whoever configures logging hears it, nobody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def _prepare(
     else:
         conninfo = place.conninfo
     _probe(conninfo, chosen)
-    plans = OperationPlans(projections, registry, chosen.retry_seconds)
+    plans = OperationPlans(projections, registry, chosen)
     return _Parts(chosen, conninfo, plans, place.display)
 
 
@@ -69,6 +74,20 @@ def _probe(conninfo: str, settings: Settings) -> None:
         psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
     except psycopg.Error as error:
         raise unreachable(error) from error
+
+
+def _judge(found: Sequence[Finding]) -> None:
+    """
+    Refuse a database that would not keep users apart; log what is weaker than it should be.
+
+    One that was not migrated yet is let pass: the first use says so.
+    """
+    if any(one.place == "eventstore.event" and one.detail == "does not exist" for one in found):
+        return
+    if (error := refusal(found)) is not None:
+        raise error
+    for one in found:
+        _log.warning("%s: %s; %s", one.place, one.detail, one.remedy)
 
 
 class EventStore(OnDriver[OperationPlans]):
@@ -106,10 +125,16 @@ class EventStore(OnDriver[OperationPlans]):
         :param settings: instead of the environment.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
+        :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
         store = cls(_prepare(database_url, projectors, events, settings))
         atexit.register(store.close)  # a forgotten pool would keep the process waiting at its end
         store._driver.open()
+        try:
+            _judge(store.doctor())
+        except BaseException:
+            store.close()
+            raise
         return store
 
     def user(self, user_id: str) -> User:
@@ -123,6 +148,10 @@ class EventStore(OnDriver[OperationPlans]):
 
     rebuild = Blocking(OperationPlans.rebuild)
     verify = Blocking(OperationPlans.verify)
+    erase = Blocking(OperationPlans.erase)
+    export = Blocking(OperationPlans.export)
+    heads = Blocking(OperationPlans.heads)
+    doctor = Blocking(OperationPlans.doctor)
     status = Blocking(OperationPlans.status)
     users = Blocking(OperationPlans.users)
     import_conversations = Blocking(OperationPlans.import_conversations)
@@ -208,12 +237,18 @@ class AsyncEventStore(OnAsyncDriver[OperationPlans]):
         :param settings: instead of the environment.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
+        :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
 
         async def opening() -> AsyncEventStore:
             parts = await asyncio.to_thread(_prepare, database_url, projectors, events, settings)
             store = cls(parts)
             await store._driver.open()
+            try:
+                _judge(await store.doctor())
+            except BaseException:
+                await store.close()
+                raise
             return store
 
         return _Connecting(opening())
@@ -229,6 +264,10 @@ class AsyncEventStore(OnAsyncDriver[OperationPlans]):
 
     rebuild = Awaiting(OperationPlans.rebuild)
     verify = Awaiting(OperationPlans.verify)
+    erase = Awaiting(OperationPlans.erase)
+    export = Awaiting(OperationPlans.export)
+    heads = Awaiting(OperationPlans.heads)
+    doctor = Awaiting(OperationPlans.doctor)
     status = Awaiting(OperationPlans.status)
     users = Awaiting(OperationPlans.users)
     import_conversations = Awaiting(OperationPlans.import_conversations)

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import IdempotencyConflict, NotFound, WrongVersion
+from eventstore.errors import Erased, IdempotencyConflict, NotFound, WrongVersion
 from eventstore.events.event import Event
 from eventstore.events.limits import MAX_KEY, check_label
 from eventstore.log.append import append, fact_of, first_result, prepare_append, recorded
@@ -57,7 +57,10 @@ _VERSIONS = """
 select stream_id, version from eventstore.stream
 where user_id = $1 and stream_id = any($2)
 """
-_KEYED = "select position from eventstore.event where user_id = $1 and idempotency_key = $2"
+_KEYED = """
+select position, request_digest is null from eventstore.event
+where user_id = $1 and idempotency_key = $2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,10 @@ class Work:
             for decision, found in zip(looked_at, results[2:], strict=True)
             if found
         }
-        return _Seen(rows, dict(results[0]), results[1][0][0] if results[1] else None)
+        keyed, erased = results[1][0] if results[1] else (None, False)
+        if erased:
+            raise Erased(self.key, keyed)
+        return _Seen(rows, dict(results[0]), keyed)
 
     def _seeded(self, rows: dict[Decision, Row]) -> Replay:
         replay = Replay(self.context.projections)

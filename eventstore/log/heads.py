@@ -1,0 +1,43 @@
+"""Read where logs end: of some users, or of all in pages, in the order of their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import operator, user_scope
+from eventstore.errors import NotFound
+from eventstore.log.anchor import Head
+
+__all__ = ["heads_of", "heads_page"]
+
+_HEADS = "select user_id, position, hash, recorded_at from eventstore.user_log"
+_OF_ONE = f"{_HEADS} where user_id = $1"
+_PAGE = f"{_HEADS} where user_id > $1 order by user_id limit $2"
+
+
+def heads_of(user_ids: Sequence[str]) -> Plan[list[Head]]:
+    """
+    Return the heads of some users, each read as that user; one round trip each.
+
+    :raises NotFound: a user has no log.
+    """
+    heads = []
+    for user_id in user_ids:
+        (rows,) = yield Batch(user_scope(user_id), (Statement(_OF_ONE, (user_id,)),))
+        if not rows:
+            raise NotFound("user", user_id)
+        heads.append(_head(rows[0]))
+    return heads
+
+
+def heads_page(after: str, limit: int) -> Plan[list[Head]]:
+    """Return the heads of up to `limit` users whose ids follow `after`, read as the operator."""
+    (rows,) = yield Batch(operator, (Statement(_PAGE, (after, limit)),))
+    return [_head(row) for row in rows]
+
+
+def _head(row: tuple[object, ...]) -> Head:
+    user_id, position, hash_, recorded_at = row
+    return Head(user_id, position, hash_, recorded_at.astimezone(UTC))  # type: ignore[arg-type, attr-defined]  # as the columns are

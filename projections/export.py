@@ -1,0 +1,166 @@
+"""
+Export everything held about one user, as one JSON document that people and programs can read.
+
+::
+
+    {"user_id": "alice", "exported_at": "…", "position": 42,
+    "tables": {
+    "eventstore.task": [
+    {"id": "…", "title": "Buy milk", …},
+    …
+    ]},
+    "events": [
+    {"position": 1, "type": "TaskCreated", "payload": {…}, "salt": "…", "hash": "…", …},
+    …
+    ]}
+
+A row or an event is one line. It is what stands in the database and nothing else: events as they
+are stored, unread, so that one that no class reads is exported too; an erased one has null for its
+payload. With salts and hashes in it, an outsider can recompute the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import Scope, user_scope
+from eventstore.errors import NotFound, NotStorable
+from eventstore.events.jsontext import check_json, dumps
+from eventstore.log.read import PAGE
+from projections.changes import instant_text
+from projections.projector import Projections, TableShape
+from projections.stored import ROWS, read_row, select_page
+
+__all__ = ["Exported", "export_user"]
+
+_EVENT = (
+    "position", "stream_id", "version", "event_id", "type", "schema_version", "payload", "metadata",
+    "correlation_id", "causation_id", "idempotency_key", "request_digest", "recorded_at", "salt",
+    "payload_digest", "hash",
+)  # fmt: skip
+_EVENTS = f"""
+select {", ".join(f"{name}::text" if name in {"payload", "metadata"} else name for name in _EVENT)}
+from eventstore.event
+where user_id = $1 and position > $2
+order by position
+limit {PAGE}
+"""
+_HEAD = "select position, now() from eventstore.user_log where user_id = $1"
+_STREAM = ("stream_id", "kind", "version", "closed")
+_STREAMS = f"select {', '.join(_STREAM)} from eventstore.stream where user_id = $1 order by 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """How much was written."""
+
+    user_id: str
+    events: int
+    rows: int
+
+
+def export_user(
+    user_id: str, projections: Projections, write: Callable[[str], object]
+) -> Plan[Exported]:
+    """Write one user's document in one snapshot, a page at a time; nobody waits."""
+    scope = user_scope(user_id, patient=True)
+    head, streams = yield Batch(
+        scope,
+        (Statement(_HEAD, (user_id,)), Statement(_STREAMS, (user_id,))),
+        hold=True,
+        snapshot=True,
+    )
+    if not head:
+        raise NotFound("user", user_id)
+    position, now = head[0]
+    about = {"user_id": user_id, "exported_at": now, "position": position}
+    write(f'{_object(about.items())[:-1]},\n"tables": {{\n"eventstore.stream": ')
+    lines = _Lines(write)
+    for values in streams:
+        lines.add(_object(zip(_STREAM, values, strict=True)))
+    rows = lines.end()
+    for shape in projections.shapes:
+        write(f",\n{dumps(shape.name)}: ")
+        rows += yield from _table(scope, shape, write)
+    write('},\n"events": ')
+    events = yield from _events(scope, write)
+    write("}\n")
+    yield Batch(scope, ())
+    return Exported(user_id, events, rows)
+
+
+def _table(scope: Scope, shape: TableShape, write: Callable[[str], object]) -> Plan[int]:
+    lines = _Lines(write)
+    after: tuple[Any, ...] | None = None
+    while True:
+        (rows,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
+        for values in rows:
+            row = read_row(shape, values)
+            after = shape.key_of(row)
+            lines.add(_object(row.items(), shape.json, shape.json_lists))
+        if len(rows) < ROWS:
+            return lines.end()
+
+
+def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
+    lines = _Lines(write)
+    position = 0
+    while True:
+        (rows,) = yield Batch(scope, (Statement(_EVENTS, (scope.user_id, position)),), hold=True)
+        for values in rows:
+            position = values[0]
+            lines.add(_object(zip(_EVENT, values, strict=True), {"payload", "metadata"}))
+        if len(rows) < PAGE:
+            return lines.end()
+
+
+class _Lines:
+    """A JSON array under construction, an element a line."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._count = 0
+        write("[")
+
+    def add(self, text: str) -> None:
+        self._write(f"{',' if self._count else ''}\n{text}")
+        self._count += 1
+
+    def end(self) -> int:
+        self._write("\n]")
+        return self._count
+
+
+def _object(
+    members: Iterable[tuple[str, Any]],
+    json: AbstractSet[str] = frozenset(),
+    json_lists: AbstractSet[str] = frozenset(),
+) -> str:
+    """Return a JSON object; `json` members are JSON text already, `json_lists` lists of such."""
+    pieces = []
+    for name, value in members:
+        text = value
+        if name in json_lists and value is not None:
+            text = f"[{', '.join(value)}]"
+        elif name not in json or value is None:
+            text = dumps(_plain(value))
+        pieces.append(f"{dumps(name)}: {text}")
+    return f"{{{', '.join(pieces)}}}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a column's value as JSON has it: bytes in hex, instants in UTC, others as text."""
+    match value:
+        case bytes():
+            return value.hex()
+        case datetime() if value.tzinfo is not None:
+            return instant_text(value)
+    try:
+        return check_json(value, "value")
+    except NotStorable:
+        return str(value)

@@ -1,0 +1,236 @@
+"""
+Check one user's log against itself, event by event, and against what was kept of it elsewhere.
+
+Positions and versions without gaps, every digest and the hash chain recomputed, time never running
+backwards, erasures as they are recorded, heads where the last event left them, anchored heads still
+in their place. Nothing is remembered of an event but its stream's version.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from eventstore.database.plan import Rows
+from eventstore.events.erasure import ContentErased
+from eventstore.events.registry import EventRegistry
+from eventstore.log.anchor import Head
+from eventstore.log.chain import ZERO_HASH, ChainedEvent, chain_hash, payload_digest, request_part
+
+__all__ = ["LogCheck", "Problem"]
+
+_NO_STREAM = (0, "", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """
+    One thing that is not as it must be.
+
+    :ivar kind: `gap`, `version`, `payload`, `request`, `hash`, `time`, `head`, `stream`, `erasure`,
+        `anchor` or `unreadable` in the log; `missing_row`, `extra_row` or `changed_row` in a read
+        model.
+    :ivar position: of the event, for problems of the log.
+    :ivar table: of the row, with its `key`, for problems of a read model or of `stream`.
+    """
+
+    kind: str
+    user_id: str
+    detail: str
+    position: int | None = None
+    table: str | None = None
+    key: tuple[str, ...] | None = None
+
+
+class LogCheck:
+    """
+    Follows one log, knowing what the next event must be.
+
+    :param erasures: all that the log records, read before the events they are about.
+    :param anchored: heads of this user that were kept outside, in any order.
+    """
+
+    def __init__(
+        self,
+        user_id: str,
+        registry: EventRegistry,
+        erasures: Sequence[ContentErased] = (),
+        anchored: Sequence[Head] = (),
+    ) -> None:
+        self.user_id = user_id
+        self.count = 0
+        self.erased = 0
+        self.anchors = 0
+        """Anchored heads that are still in their place."""
+        self.position = 0
+        self._registry = registry
+        self._erasures = erasures
+        self._anchored = deque(sorted(anchored, key=lambda head: head.position))
+        self._held = 0
+        self._hash = ZERO_HASH
+        self._recorded_at: datetime | None = None
+        self._streams: dict[UUID, tuple[int, str, int]] = {}
+        """Each stream's version, and type and position of its last event."""
+        self._request = _Request(0, None)
+
+    def see(self, row: tuple[Any, ...]) -> Iterator[Problem]:
+        """Check one row of `verify`'s events against those before it."""
+        position, stream_id, version, event_id, type_name, schema_version = row[:6]
+        payload, metadata, correlation_id, causation_id, recorded_at = row[6:11]
+        key, request, salt, digest, stored_hash = row[11:]
+        self.count += 1
+        if position != self.position + 1:
+            yield self._problem("gap", position, f"follows position {self.position}")
+        expected_version = self._streams.get(stream_id, _NO_STREAM)[0] + 1
+        if version != expected_version:
+            detail = f"version {version} of stream {stream_id}, expected {expected_version}"
+            yield self._problem("version", position, detail)
+        if self._recorded_at is not None and recorded_at < self._recorded_at:
+            yield self._problem("time", position, "recorded earlier than the event before it")
+        yield from self._content(position, stream_id, type_name, payload, metadata, salt, digest)
+        chained = ChainedEvent(
+            self.user_id, position, stream_id, version, event_id, type_name, schema_version,
+            digest, correlation_id, causation_id, key, recorded_at,
+        )  # fmt: skip
+        if chain_hash(self._hash, chained) != stored_hash:
+            yield self._problem("hash", position, "the hash does not follow from the event")
+        if key is not None:
+            yield from self._end_of_request()
+            self._request = _Request(position, request)
+        elif request is not None:
+            yield self._problem("request", position, "a fingerprint without a key")
+        self._request.add(stream_id, type_name, schema_version, payload)
+        yield from self._compare_anchored(position, stored_hash)
+        # Going on from what is stored, so that one change is one problem and not a thousand.
+        self.position, self._hash, self._recorded_at = position, stored_hash, recorded_at
+        self._streams[stream_id] = (version, type_name, position)
+
+    def ends(self, head: Rows, streams: Rows) -> Iterator[Problem]:
+        """Check that the heads are where the last events left them, or were when anchored."""
+        yield from self._end_of_request()
+        known = head[0] if head else (0, ZERO_HASH, None)
+        if known[:2] != (self.position, self._hash) or (
+            self.count and known[2] != self._recorded_at
+        ):
+            detail = f"the head is at position {known[0]}, the log ends at {self.position}"
+            if known[0] == self.position:
+                detail = "the head's hash or time is not that of the last event"
+            yield self._problem("head", known[0], detail)
+        stored = {row[0]: row[1:] for row in streams}
+        for stream_id in sorted(stored.keys() | self._streams.keys()):
+            there = stored.get(stream_id)
+            version, type_name, position = self._streams.get(stream_id, _NO_STREAM)
+            if there is None or there[0] != version:
+                at = "missing" if there is None else f"at version {there[0]}"
+                yield self._stream(stream_id, f"the stream is {at}, its events end at {version}")
+            elif there[1:] != self._stream_is(stream_id, type_name, position, there[1:]):
+                yield self._stream(
+                    stream_id, "its kind, or whether it is closed, is not as recorded"
+                )
+        for anchor in self._anchored:
+            detail = (
+                f"the anchor is newer than the log, which ends at {self.position}: its tail was "
+                "cut off, or an older backup restored"
+            )
+            yield self._problem("anchor", anchor.position, detail)
+
+    def _content(
+        self,
+        position: int,
+        stream_id: UUID,
+        type_name: str,
+        payload: str | None,
+        metadata: str | None,
+        salt: bytes | None,
+        digest: bytes,
+    ) -> Iterator[Problem]:
+        """Check what an event says, or that it says nothing where an erasure is on record."""
+        covered = type_name != ContentErased.type and any(
+            one.covers(stream_id, position) for one in self._erasures
+        )
+        if payload is None and metadata is None and salt is None:
+            self.erased += 1
+            if not covered:
+                detail = "its payload is gone, and no erasure of it is recorded"
+                yield self._problem("erasure", position, detail)
+            return
+        if covered:
+            detail = "an erasure of it is recorded, and it has a payload"
+            yield self._problem("erasure", position, detail)
+        if (
+            payload is None
+            or metadata is None
+            or salt is None
+            or payload_digest(salt, payload, metadata) != digest
+        ):
+            yield self._problem("payload", position, "payload or metadata differ from their digest")
+
+    def _compare_anchored(self, position: int, stored_hash: bytes) -> Iterator[Problem]:
+        while self._anchored and self._anchored[0].position <= position:
+            anchor = self._anchored.popleft()
+            if (anchor.position, anchor.hash) == (position, stored_hash):
+                self.anchors += 1
+                self._held = position
+                continue
+            since = f" after position {self._held}, which an anchor confirms" if self._held else ""
+            detail = f"history up to here was rewritten after it was anchored{since}"
+            yield self._problem("anchor", anchor.position, detail)
+
+    def _stream_is(
+        self, stream_id: UUID, type_name: str, position: int, there: tuple[str, bool]
+    ) -> tuple[str, bool]:
+        """Return a stream's kind and whether it is closed; what is there, of an unknown type."""
+        known = self._registry.stream_of(type_name)
+        if known is None:
+            return there
+        kind, closes = known
+        # An erasure closes what it was about: nothing can be added to what is not known any more.
+        return kind, closes or (
+            type_name != ContentErased.type
+            and any(one.covers(stream_id, position) for one in self._erasures)
+        )
+
+    def _stream(self, stream_id: UUID, detail: str) -> Problem:
+        return Problem(
+            "stream", self.user_id, detail, table="eventstore.stream", key=(str(stream_id),)
+        )
+
+    def _end_of_request(self) -> Iterator[Problem]:
+        if not self._request.fits():
+            yield self._problem(
+                "request", self._request.position, "the append differs from its fingerprint"
+            )
+
+    def _problem(self, kind: str, position: int, detail: str) -> Problem:
+        return Problem(kind, self.user_id, detail, position=position)
+
+
+class _Request:
+    """The events of one append, against the fingerprint on the first of them."""
+
+    def __init__(self, position: int, digest: bytes | None) -> None:
+        self.position = position
+        self._digest = digest
+        self._seen = sha256()
+        self._count = 0
+        self._erased = False
+
+    def add(
+        self, stream_id: UUID, type_name: str, schema_version: int, payload: str | None
+    ) -> None:
+        """Take in the next event."""
+        self._count += 1
+        self._erased = self._erased or payload is None
+        if payload is not None:
+            self._seen.update(request_part(stream_id, type_name, schema_version, payload))
+
+    def fits(self) -> bool:
+        """Tell whether the fingerprint is that of the events; an erasure takes it away too."""
+        if self._erased:
+            return self._digest is None
+        return self._count == 0 or self._seen.digest() == self._digest
