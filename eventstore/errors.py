@@ -35,7 +35,7 @@ The facts are attributes too, so that callers need not read the message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -245,11 +245,11 @@ class UnsafeDatabase(ConfigurationError):
     """
     The database would not keep users apart, so the store does not connect to it.
 
-    :ivar findings: what is wrong, each with its place and its remedy; `eventstore doctor` lists
-        the warnings too.
+    :ivar findings: what the doctor found, errors first: each with `severity`, `check`, `place`,
+        `detail` and `remedy`.
     """
 
-    def __init__(self, message: str, findings: tuple[object, ...]) -> None:
+    def __init__(self, message: str, findings: Sequence[Any]) -> None:
         super().__init__(message)
         self.findings = findings
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from eventstore.database.plan import Plan
+from eventstore.events.erasure import ErasedEvent
 from eventstore.events.jsontext import check_json, loads
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import (
@@ -27,6 +28,9 @@ from eventstore.log.read import Selection, every_page
 from projections.views import ToolCallStatus
 
 __all__ = ["AuditEntry", "Caused", "Rerun", "audit", "rerun"]
+
+
+type AuditStatus = ToolCallStatus | Literal["erased"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class AuditEntry:
     """
     One tool call, as the log tells it.
 
+    :ivar status: `erased` where the request's payload was: then only its place and time are known.
     :ivar position: of the request.
     :ivar output: what the tool returned, or None; `error` likewise for a failed one.
     """
@@ -52,7 +57,7 @@ class AuditEntry:
     call_id: str
     name: str
     arguments: str
-    status: ToolCallStatus
+    status: AuditStatus
     output: Any
     error: Any
     requested_at: datetime
@@ -116,6 +121,9 @@ def _paired(events: Iterable[RecordedEvent], conversation: UUID | None) -> list[
                 request = requests.get((outcome.message_id, outcome.index))
                 if request is not None:
                     entries[request] = _ended(entries[request], event, outcome)
+            case ErasedEvent(erased_type=ToolCallRequested.type):
+                if conversation is None or event.stream_id == conversation:
+                    entries[event.event_id] = _request_erased(event)
             case _:
                 pass
         cause = event.causation_id
@@ -133,6 +141,22 @@ def _requested(event: RecordedEvent, call: ToolCallRequested) -> AuditEntry:
         call.name,
         call.arguments,
         "pending",
+        None,
+        None,
+        event.recorded_at,
+        None,
+        event.position,
+    )
+
+
+def _request_erased(event: RecordedEvent) -> AuditEntry:
+    return AuditEntry(
+        event.user_id,
+        event.stream_id,
+        "",
+        "",
+        "",
+        "erased",
         None,
         None,
         event.recorded_at,

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import ProgrammingError
 from sqlmodel import Field, select
 
-from eventstore import AccessDenied, AlreadyExists, ConfigurationError, EventStore, User
+from eventstore import AlreadyExists, ConfigurationError, EventStore, UnsafeDatabase, User
 from eventstore.log.identity import uuid7
 from projections import project_task, projector
 from projections.changes import instant_text
@@ -157,19 +157,21 @@ def test_an_own_table_shows_and_takes_nothing_of_another_user(store: EventStore)
     assert store.verify().ok
 
 
-def test_a_table_that_is_not_protected_is_not_written(database_url: str) -> None:
-    with (
-        psycopg.connect(database_url, autocommit=True) as owner,
-        EventStore.connect(database_url, projectors=[project_done]) as store,
-    ):
+def test_a_projector_whose_table_is_missing_or_unprotected_is_refused(
+    database_url: str, direct_url: str
+) -> None:
+    def refused(message: str) -> None:
+        with pytest.raises(UnsafeDatabase, match=message):
+            EventStore.connect(database_url, projectors=[project_done])
+
+    refused("service.done: does not exist")
+    with psycopg.connect(direct_url, autocommit=True) as owner:
         owner.execute(DDL)
-        alice = store.user("alice")
-        task = alice.tasks.create("walk")
+        refused("service.done: row-level security is not enabled")
+        for statement in protection_sql(Done):
+            owner.execute(statement)
 
-        with pytest.raises(AccessDenied):
-            alice.tasks.complete(task.id)
-
-        assert alice.tasks.list() == [task]
+    EventStore.connect(database_url, projectors=[project_done]).close()
 
 
 class Shared(Own, table=True):

@@ -12,7 +12,21 @@ import sys
 
 import typer
 
-from eventstore.cli import audit, chat, demo, migrate, rebuild, show, status, tail, verify
+from eventstore.cli import (
+    anchor,
+    audit,
+    chat,
+    demo,
+    doctor,
+    erase,
+    export,
+    migrate,
+    rebuild,
+    show,
+    status,
+    tail,
+    verify,
+)
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
 
 __all__ = ["app", "main"]
@@ -33,13 +47,17 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("migrate")(migrate.migrate)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.command("import")(chat.import_files)
 app.command("history")(show.history)
 app.command("tasks")(show.tasks)
 app.command("rebuild")(rebuild.rebuild)
 app.command("verify")(verify.verify)
+app.command("anchor")(anchor.anchor)
 app.command("audit")(audit.audit)
 app.command("tail")(tail.tail)
+app.command("export")(export.export)
+app.command("erase")(erase.erase)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from projections.audit import AuditEntry, Rerun, rerun
 
 __all__ = ["audit", "entry_json"]
 
-_STATUSES = ("pending", "succeeded", "failed")
+_STATUSES = ("pending", "succeeded", "failed", "erased")
 
 
 def audit(
@@ -34,7 +34,8 @@ def audit(
         typer.Option("--conversation", metavar="ID_OR_KEY", help="Only this one; needs --user."),
     ] = None,
     status: Annotated[
-        str | None, typer.Option("--status", help="Only pending, succeeded or failed calls.")
+        str | None,
+        typer.Option("--status", help="Only pending, succeeded, failed or erased calls."),
     ] = None,
     as_of: AsOfOption = None,
     run: Annotated[
@@ -103,7 +104,7 @@ def _print(entries: list[AuditEntry]) -> None:
                 entry.user_id,
                 entry.position,
                 when(entry.requested_at),
-                f"{entry.name}({entry.arguments})"[:80],
+                "" if entry.status == "erased" else f"{entry.name}({entry.arguments})"[:80],
                 entry.status,
                 "" if entry.duration_ms is None else f"{entry.duration_ms:.1f}",
                 ", ".join(f"{one.type} {one.position}" for one in entry.caused),

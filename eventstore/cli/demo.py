@@ -1,27 +1,26 @@
 """
 `eventstore demo`: the whole store in one story, on a server of its own that it removes at the end.
 
-Append, restart the server, reconstruct, spoil a read model, find it, mend it, audit, isolation.
+Append, restart the server, reconstruct, spoil a read model, find it, mend it, audit; then what
+another user, an administrator and an erasure can do: see `demo_evidence`.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
+from eventstore.cli.demo_evidence import show_erasure, show_isolation, show_tampering
 from eventstore.cli.options import Json
-from eventstore.cli.output import console, print_json, print_table
+from eventstore.cli.output import print_table
+from eventstore.cli.story import Story, must
 from eventstore.cli.verify import problem_json
 from eventstore.database.embedded import start_embedded, stop_embedded
-from eventstore.errors import EventStoreError, NotFound
 from eventstore.store.store import EventStore
 from eventstore.store.user import User
 from projections.views import MessageView
@@ -37,7 +36,7 @@ def demo(*, json: Json = False) -> None:
 
     Needs no database: it starts a PostgreSQL of its own in a temporary folder and removes it.
     """
-    story = _Story(quiet=json)
+    story = Story(quiet=json)
     with _temporary_folder() as folder:
         url = f"embedded:{folder}"
         with EventStore.connect(url) as store:
@@ -48,35 +47,11 @@ def demo(*, json: Json = False) -> None:
             _reconstruct(story, store, before)
             _spoil_and_mend(story, store, folder)
             _audit(story, store)
-            _isolation(story, store)
+            show_isolation(story, store, folder)
+            show_tampering(story, store, folder)
+            show_erasure(story, store)
         stop_embedded(folder)
     story.end()
-
-
-@dataclass
-class _Story:
-    """Tells each step as it happens, and keeps what was seen for `--json`."""
-
-    quiet: bool
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
-
-    def step(self, name: str, told: str, **seen: object) -> None:
-        """Tell one step."""
-        self.steps.append({"step": name, **seen})
-        if not self.quiet:
-            console.print(f"\n[bold]{len(self.steps)}. {name}[/bold]\n   {told}")
-
-    def end(self) -> None:
-        """Tell how long it took, or print all steps as JSON."""
-        seconds = round(time.monotonic() - self.started, 3)
-        if self.quiet:
-            print_json({"steps": self.steps, "seconds": seconds})
-        else:
-            console.print(
-                f"\nAll of this took {seconds:.1f} seconds; the server and its data are gone.\n"
-                "Next: docs/tutorial.md embeds the store in a service with ten lines."
-            )
 
 
 @contextmanager
@@ -89,7 +64,7 @@ def _temporary_folder() -> Iterator[Path]:
         shutil.rmtree(parent, ignore_errors=True)
 
 
-def _append(story: _Story, store: EventStore) -> None:
+def _append(story: Story, store: EventStore) -> None:
     alice = store.user("alice")
     chat = alice.conversations.start(title="Kitchen", key=_CHAT)
     alice.messages.post(chat.id, sender="user", content="Put milk and bread on my list, please.")
@@ -122,17 +97,17 @@ def _turn(alice: User, title: str) -> None:
         tx.tool_calls.succeed(call, output={"task_id": task.id})
 
 
-def _restart(story: _Story, folder: Path) -> None:
+def _restart(story: Story, folder: Path) -> None:
     stop_embedded(folder)
     start_embedded(folder)
     story.step("Restart", "the server was stopped and started again: nothing lives in memory only.")
 
 
-def _reconstruct(story: _Story, store: EventStore, before: list[MessageView]) -> None:
+def _reconstruct(story: Story, store: EventStore, before: list[MessageView]) -> None:
     alice = store.user("alice")
     from_tables = alice.history(_CHAT)
     from_events = alice.history(_CHAT, source="events")
-    _must(from_tables == from_events == before, "the two histories differ")
+    must(from_tables == from_events == before, "the two histories differ")
     then = before[0].position
     story.step(
         "Reconstruct",
@@ -149,14 +124,14 @@ def _reconstruct(story: _Story, store: EventStore, before: list[MessageView]) ->
         )
 
 
-def _spoil_and_mend(story: _Story, store: EventStore, folder: Path) -> None:
+def _spoil_and_mend(story: Story, store: EventStore, folder: Path) -> None:
     with psycopg.connect(start_embedded(folder), autocommit=True) as owner:
         owner.execute("update eventstore.task set title = 'Buy beer' where title = 'Buy milk'")
         owner.execute(
             "delete from eventstore.message where user_id = 'alice' and content like 'Both%'"
         )
     found = store.verify()
-    _must(len(found.problems) == 2, "verify did not find both rows")  # noqa: PLR2004 - one line each above
+    must(len(found.problems) == 2, "verify did not find both rows")  # noqa: PLR2004 - one line each above
     story.step(
         "Spoil and verify",
         "somebody with database rights changed a task and deleted a message. verify finds:\n   - "
@@ -164,7 +139,7 @@ def _spoil_and_mend(story: _Story, store: EventStore, folder: Path) -> None:
         problems=[problem_json(one) for one in found.problems],
     )
     mended = store.rebuild()
-    _must(store.verify().ok, "rebuild did not mend the read models")
+    must(store.verify().ok, "rebuild did not mend the read models")
     story.step(
         "Rebuild",
         f"{mended.events} events replayed, exactly {mended.changed} rows mended; "
@@ -174,7 +149,7 @@ def _spoil_and_mend(story: _Story, store: EventStore, folder: Path) -> None:
     )
 
 
-def _audit(story: _Story, store: EventStore) -> None:
+def _audit(story: Story, store: EventStore) -> None:
     entries = store.user("alice").audit()
     story.step(
         "Audit",
@@ -189,34 +164,6 @@ def _audit(story: _Story, store: EventStore) -> None:
                 for one in entries
             ),
         )
-
-
-def _isolation(story: _Story, store: EventStore) -> None:
-    bob = store.user("bob")
-    chat = store.user("alice").conversations.get(_CHAT)
-    refused = _answer(lambda: bob.history(chat.id))
-    _must(refused == f"conversation {chat.id} not found", "bob learned of alice's conversation")
-    titles = [task.title for task in bob.tasks.list()]
-    story.step(
-        "Isolation",
-        f"bob asks for alice's conversation by its id: {refused}.\n"
-        f"   His own list: {', '.join(titles)}.",
-        refused=refused,
-        bob_sees=titles,
-    )
-
-
-def _answer(ask: Callable[[], object]) -> str:
-    try:
-        ask()
-    except NotFound as error:
-        return str(error)
-    return "it was shown"
-
-
-def _must(held: bool, broken: str) -> None:
-    if not held:
-        raise EventStoreError(f"the demo found a broken promise: {broken}")
 
 
 def _line(message: MessageView) -> str:

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
+from eventstore.database.doctor import Finding
 from eventstore.database.settings import load_settings
-from eventstore.errors import ConfigurationError, InvalidInput
-from eventstore.events.registry import EventRegistry
+from eventstore.database.url import parse_url
+from eventstore.errors import ConfigurationError, InvalidInput, UnsafeDatabase
 from eventstore.store.context import AsOf
 from eventstore.store.store import EventStore
 
@@ -27,6 +28,7 @@ __all__ = [
     "Json",
     "OneUser",
     "User",
+    "examined",
     "load_object",
     "opened",
     "parse_as_of",
@@ -73,15 +75,28 @@ def opened(
     database: str | None, extensions: str | None = None, *, jobs: int = 1
 ) -> Iterator[EventStore]:
     """Open the store for one command, with a connection for every job."""
-    given: dict[str, Any] = load_object(extensions) if extensions else {}
-    if not isinstance(given, dict):
-        raise ConfigurationError(f"--extensions {extensions}: is not a dict; see docs/cli.md")
-    events: Sequence[Any] | EventRegistry = given.get("events", ())
     settings = load_settings(database, pool_max_size=max(jobs + 1, 2))
-    with EventStore.connect(
-        projectors=given.get("projectors", ()), events=events, settings=settings
-    ) as store:
+    with EventStore.connect(settings=settings, **_given(extensions)) as store:
         yield store
+
+
+def examined(database: str | None, extensions: str | None) -> tuple[str, Sequence[Finding]]:
+    """Return where the database is and what is wrong there, also if connecting is refused."""
+    try:
+        with opened(database, extensions) as store:
+            return store.database, store.doctor()
+    except UnsafeDatabase as error:
+        return parse_url(load_settings(database).database_url).display, error.findings
+
+
+def _given(extensions: str | None) -> dict[str, Any]:
+    """Return the events and projectors of `--extensions`, as `EventStore.connect` takes them."""
+    given = load_object(extensions) if extensions else {}
+    if not isinstance(given, dict) or given.keys() - {"events", "projectors"}:
+        raise ConfigurationError(
+            f"--extensions {extensions}: is not a dict of events and projectors; see docs/cli.md"
+        )
+    return given
 
 
 def load_object(place: str) -> Any:

@@ -65,7 +65,7 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
         "version": event.version,
         "event_id": event.event_id,
         "type": event.type,
-        "data": event.data.to_payload(),
+        "data": None if event.erased else event.data.to_payload(),
         "metadata": event.metadata,
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
@@ -78,7 +78,7 @@ def _print(events: list[RecordedEvent], *, json: bool) -> None:
         if json:
             print_json(event_json(event))
             continue
-        data = dumps(event.data.to_payload())
+        data = "(erased)" if event.erased else dumps(event.data.to_payload())
         shown = data if len(data) <= _WIDTH else data[: _WIDTH - 1] + "…"
         console.print(
             f"{event.position:>8}  {when(event.recorded_at)}  {event.type:<22} {shown}",

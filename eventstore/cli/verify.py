@@ -1,13 +1,16 @@
-"""`eventstore verify`: the log against itself, the read models against the log."""
+"""`eventstore verify`: the log against itself and anchors, the read models against the log."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Jobs, Json, OneUser, opened
 from eventstore.cli.output import console, print_json, print_table, ticker
+from eventstore.errors import InvalidInput
+from eventstore.log.anchor import read_anchor
 from projections.verify import Problem
 
 __all__ = ["problem_json", "verify"]
@@ -16,6 +19,25 @@ __all__ = ["problem_json", "verify"]
 def verify(
     user: OneUser = None,
     jobs: Jobs = 1,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchor",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Compare with what `eventstore anchor` wrote before; repeatable.",
+        ),
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-key",
+            exists=True,
+            dir_okay=False,
+            help="The anchors must be signed by the owner of this Ed25519 key (PEM).",
+        ),
+    ] = None,
     extensions: ExtensionsOption = None,
     database: Database = None,
     *,
@@ -24,18 +46,25 @@ def verify(
     """
     Recompute positions, versions and the hash chain, and compare every row with the replay.
 
+    With --anchor, also find what a recomputed chain, a cut tail or an older backup would hide.
     Writes nothing and may run while users write. Exit status 1 if anything is wrong; each problem
     is named with its place.
     """
+    if public_key is not None and not anchors:
+        raise InvalidInput("--public-key", "needs --anchor FILE: it is anchors that are signed")
+    key = None if public_key is None else public_key.read_bytes()
+    kept = [read_anchor(path, public_key=key) for path in anchors or ()]
     with opened(database, extensions, jobs=jobs) as store:
         total = 1 if user is not None else len(store.users())
         with ticker("users", total, quiet=json) as bar:
-            found = store.verify(user, jobs=jobs, progress=lambda _: bar.advance())
+            found = store.verify(user, jobs=jobs, anchors=kept, progress=lambda _: bar.advance())
     if json:
         print_json(
             {
                 "users": found.users,
                 "events": found.events,
+                "erased": found.erased,
+                "anchors": found.anchors,
                 "ok": found.ok,
                 "problems": [problem_json(one) for one in found.problems],
             }
@@ -47,7 +76,10 @@ def verify(
                 ((one.kind, one.user_id, _where(one), one.detail) for one in found.problems),
             )
         console.print(
-            f"{found.users:,} users, {found.events:,} events: "
+            f"{found.users:,} users, {found.events:,} events"
+            + (f", {found.erased:,} of them erased" if found.erased else "")
+            + (f", {found.anchors:,} anchored heads found again" if kept else "")
+            + ": "
             + ("all is well" if found.ok else f"{len(found.problems):,} problems")
         )
     if not found.ok:

@@ -85,12 +85,12 @@ def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding
 
 def refusal(found: Sequence[Finding]) -> UnsafeDatabase | None:
     """Return the error to raise instead of connecting, if there is cause."""
-    errors = tuple(one for one in found if one.severity == "error")
+    errors = [one for one in found if one.severity == "error"]
     if not errors:
         return None
     first, more = errors[0], len(errors) - 1
     others = f" (and {more} more: run `eventstore doctor`)" if more else ""
-    return UnsafeDatabase(f"{first.place}: {first.detail}; {first.remedy}{others}", errors)
+    return UnsafeDatabase(f"{first.place}: {first.detail}; {first.remedy}{others}", found)
 
 
 def _server(server: Server) -> Iterator[Finding]:

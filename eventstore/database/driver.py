@@ -11,10 +11,12 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, assert_never
 
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from eventstore.database.conductor import (
@@ -39,6 +41,8 @@ from eventstore.database.settings import Settings
 from eventstore.errors import Unavailable
 
 __all__ = ["AsyncDriver", "Driver"]
+
+_OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 
 class Driver:
@@ -93,6 +97,9 @@ class Driver:
                 connection.answer_timeout_seconds = timeout_seconds
                 return exchange(connection, statements)
             case Release(connection):
+                if connection.pgconn.transaction_status in _OPEN:  # the pool would log a warning
+                    with suppress(psycopg.Error):
+                        connection.rollback()
                 self.pool.putconn(connection)
             case Sleep(seconds):
                 time.sleep(seconds)
@@ -176,6 +183,9 @@ class AsyncDriver:
                 connection.answer_timeout_seconds = timeout_seconds
                 return await exchange_async(connection, statements)
             case Release(connection):
+                if connection.pgconn.transaction_status in _OPEN:
+                    with suppress(psycopg.Error):
+                        await connection.rollback()
                 await self.pool.putconn(connection)
             case Sleep(seconds):
                 await asyncio.sleep(seconds)

@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Batch, Plan, Rows, Statement
-from eventstore.database.scope import user_scope
-from eventstore.errors import Erased, IdempotencyConflict, NotFound, WrongVersion
+from eventstore.database.plan import Plan
+from eventstore.errors import IdempotencyConflict, NotFound, WrongVersion
 from eventstore.events.event import Event
 from eventstore.events.limits import MAX_KEY, check_label
 from eventstore.log.append import append, fact_of, first_result, prepare_append, recorded
@@ -28,6 +27,7 @@ from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, Recorde
 from eventstore.log.identity import NewId, derived_ids, uuid7
 from eventstore.log.read import Selection, every_page
 from eventstore.store.context import UserContext
+from eventstore.store.look import Seen, look
 from eventstore.store.steps import (
     CallersVersion,
     Cause,
@@ -38,38 +38,12 @@ from eventstore.store.steps import (
 )
 from projections import Conversation, Message, Task
 from projections.live import live_statements
-from projections.queries import (
-    CONVERSATION_COLUMNS,
-    MESSAGE_COLUMNS,
-    TASK_COLUMNS,
-    select_conversation,
-    select_message,
-    select_task,
-)
 from projections.replay import Replay, Row
 
 __all__ = ["Outcome", "Work"]
 
 _ATTEMPTS = 10
 """Look-and-decide rounds before a conflict is the caller's: a person's clicks never need three."""
-
-_VERSIONS = """
-select stream_id, version from eventstore.stream
-where user_id = $1 and stream_id = any($2)
-"""
-_KEYED = """
-select position, request_digest is null from eventstore.event
-where user_id = $1 and idempotency_key = $2
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a look found: rows and versions of the streams, and where the key stands if it does."""
-
-    rows: dict[Decision, Row]
-    versions: dict[UUID, int]
-    keyed: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +147,9 @@ class Work:
                     raise
 
     def _attempt(self, looked_at: list[Decision]) -> Plan[Outcome]:
-        seen = (yield from self._look(looked_at)) if looked_at else _Seen({}, {}, None)
+        seen = Seen({}, {}, None)
+        if looked_at:
+            seen = yield from look(self.context.user_id, self.key, looked_at)
         if seen.keyed is not None:
             return (yield from self._decided_before(seen.keyed, looked_at))
         events = self._decided(self._seeded(seen.rows), seen.versions)
@@ -199,27 +175,6 @@ class Work:
             if isinstance(step, Decision) and step.stream_id not in created
         }
         return list(rows.values())
-
-    def _look(self, looked_at: list[Decision]) -> Plan[_Seen]:
-        """Read versions and rows of what is to be decided on; one round trip."""
-        user_id = self.context.user_id
-        results: list[Rows] = yield Batch(
-            user_scope(user_id),
-            (
-                Statement(_VERSIONS, (user_id, [one.stream_id for one in looked_at])),
-                Statement(_KEYED, (user_id, self.key)),
-                *(_SELECT[one.table](user_id, one.key) for one in looked_at),
-            ),
-        )
-        rows = {
-            decision: dict(zip(_COLUMNS[decision.table], found[0], strict=True))
-            for decision, found in zip(looked_at, results[2:], strict=True)
-            if found
-        }
-        keyed, erased = results[1][0] if results[1] else (None, False)
-        if erased:
-            raise Erased(self.key, keyed)
-        return _Seen(rows, dict(results[0]), keyed)
 
     def _seeded(self, rows: dict[Decision, Row]) -> Replay:
         replay = Replay(self.context.projections)
@@ -289,18 +244,6 @@ class Work:
         certain = [step for step in self.steps if isinstance(step, NewEvent)]
         kinds = {step.stream_id: step.data.stream_kind for step in certain}
         return NotFound(kinds[conflict.stream_id], conflict.stream_id)
-
-
-_SELECT: dict[type[Any], Callable[[str, UUID], Statement]] = {
-    Task: select_task,
-    Conversation: select_conversation,
-    Message: select_message,
-}
-_COLUMNS: dict[type[Any], tuple[str, ...]] = {
-    Task: TASK_COLUMNS,
-    Conversation: CONVERSATION_COLUMNS,
-    Message: MESSAGE_COLUMNS,
-}
 
 
 def _anticipated(user_id: str, event: NewEvent) -> list[RecordedEvent]:
