@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import append, growth, history, rebuild
+from benchmarks import append, chain, growth, history, rebuild
 from benchmarks.measure import Figure
 from benchmarks.report import Report, as_json, print_table
 from benchmarks.server import Server, running_server
 
 _BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
     "append": append.figures,
+    "chain": chain.figures,
     "history": history.figures,
     "rebuild": rebuild.figures,
     "growth": growth.figures,

@@ -20,9 +20,9 @@ from eventstore import EventStore, Settings
 from eventstore.database.plan import Statement
 from eventstore.database.scope import SET_SCOPE, scope_values, user_scope
 from eventstore.events.registry import EventRegistry
-from eventstore.log.append import prepare_append
 from eventstore.log.envelope import NewEvent
 from eventstore.log.identity import NewId
+from eventstore.log.prepare import prepare_append
 from eventstore.store.context import UserContext
 from eventstore.store.transaction import Recorder
 from eventstore.store.work import Work

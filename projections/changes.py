@@ -106,7 +106,8 @@ def changed(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for column, change in changes.items():
         match change:
             case Increment(by):
-                row[column] += by
+                before = row[column]
+                row[column] = None if before is None else before + by  # as in SQL
             case AppendItem(item):
                 row[column] = [*(row[column] or []), dict(item)]
             case ExtendItem(index, fields):

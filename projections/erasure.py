@@ -21,9 +21,10 @@ from eventstore.errors import NotFound
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import checked
 from eventstore.events.registry import EventRegistry
-from eventstore.log.append import prepare_append, recorded
+from eventstore.log.append import recorded
 from eventstore.log.envelope import NewEvent, RecordedEvent
 from eventstore.log.identity import erasure_stream
+from eventstore.log.prepare import prepare_append
 from eventstore.log.read import Selection, decode, select_events
 from projections.projector import Projections
 from projections.rebuild import rebuild_held

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, assert_never
 from uuid import UUID
 
 from eventstore.database.plan import Statement
 from eventstore.errors import InvalidInput
-from eventstore.events.jsontext import check_json, dumps
 from eventstore.log.envelope import Fact
 from projections.changes import (
     AppendItem,
@@ -28,23 +28,15 @@ from projections.changes import (
     RowChange,
     Update,
     changed,
+    instant_text,
 )
 from projections.projector import Projections, TableShape
+from projections.sql import Bound, Sql
 
 __all__ = ["insert_rows", "live_statements"]
 
 _HEAD = "eventstore.user_log as head"
 _ROWS_PER_INSERT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A marker of one event of the append: so many events (of its stream) come after it."""
-
-    marker: Marker
-    later: int
-    stream_id: UUID
-    later_in_stream: int
 
 
 @dataclass(slots=True)
@@ -69,8 +61,7 @@ def live_statements(projections: Projections, facts: Sequence[Fact]) -> list[Sta
         place = (len(facts) - 1 - index, fact.stream_id, in_stream[fact.stream_id])
         for change in projections.project(fact):
             shape = projections.shape(change.table)
-            named = change.values if isinstance(change, Insert) else change.key
-            key = shape.key_of(named)
+            key = shape.key_of(change.values if isinstance(change, Insert) else change.key)
             row = rows.get((shape, key))
             if row is None:
                 row = rows[shape, key] = _Row(shape, key)
@@ -145,101 +136,18 @@ def _bind(value: Any, place: tuple[int, UUID, int]) -> Any:
         case Marker():
             return Bound(value, *place)
         case AppendItem(item):
-            return AppendItem(_bound(item, place))
+            return AppendItem(_bound_item(item, place))
         case ExtendItem(index, fields):
-            return ExtendItem(index, _bound(fields, place))
+            return ExtendItem(index, _bound_item(fields, place))
         case _:
             return value
 
 
-class _Sql:
-    """The parameters of one statement under construction; `$1` is always the user."""
-
-    def __init__(self, user_id: str) -> None:
-        self.parameters: list[object] = [user_id]
-
-    def bind(self, value: object) -> str:
-        self.parameters.append(value)
-        return f"${len(self.parameters)}"
-
-    def value(self, shape: TableShape, column: str, value: Any) -> str:
-        """Return the SQL of a new value for `column`."""
-        match value:
-            case Bound():
-                return self.given(value)
-            case None:
-                return f"null::{shape.columns[column]}"
-            case _ if column in shape.json:
-                return f"{self.bind(dumps(check_json(value, column)))}::json"
-            case list() if column in shape.json_lists:
-                return f"array[{', '.join(map(self.item, value))}]::json[]"
-            case _:
-                return f"{self.bind(value)}::{shape.columns[column]}"
-
-    def change(self, shape: TableShape, column: str, change: Any) -> str:
-        """Return the SQL of an updated value for `column`."""
-        match change:
-            case Increment(by):
-                return f"t.{column} + {self.bind(by)}"
-            case AppendItem(item):
-                return f"array_append(coalesce(t.{column}, '{{}}'), {self.item(item)})"
-            case ExtendItem(index, fields):
-                if not fields:
-                    return f"t.{column}"
-                text = f"t.{column}[{index + 1}]::text"
-                comma = f"case when {text} = '{{}}' then '' else ',' end"
-                return (
-                    f"case when coalesce(cardinality(t.{column}), 0) > {index} then"
-                    f" t.{column}[:{index}] || concat(left({text}, -1), {comma},"
-                    f" {self.pieces(fields)},"
-                    f" '}}')::json || t.{column}[{index + 2}:] else t.{column} end"
-                )
-            case _:
-                return self.value(shape, column, change)
-
-    def given(self, bound: Bound) -> str:
-        """Return the SQL of what the database gave one event of this append."""
-        match bound.marker:
-            case Marker.POSITION:
-                return f"(head.position - {bound.later})"
-            case Marker.RECORDED_AT:
-                return "head.recorded_at"
-            case Marker.VERSION:
-                stream = self.bind(bound.stream_id)
-                return (
-                    "(select s.version from eventstore.stream as s where s.user_id = $1"
-                    f" and s.stream_id = {stream}::uuid) - {bound.later_in_stream}"
-                )
-            case _:
-                assert_never(bound.marker)
-
-    def item(self, item: Mapping[str, Any]) -> str:
-        """Return the SQL of a JSON object that may hold markers."""
-        if not any(isinstance(value, Bound) for value in item.values()):
-            return f"{self.bind(dumps(item))}::json"
-        return f"concat('{{', {self.pieces(item)}, '}}')::json"
-
-    def pieces(self, item: Mapping[str, Any]) -> str:
-        """Return the SQL of an object's members, as pieces of text to concatenate."""
-        pieces: list[str] = []
-        text = ""
-        for number, (name, value) in enumerate(item.items()):
-            text += ("," if number else "") + dumps(name) + ":"
-            if isinstance(value, Bound):
-                pieces += [f"{self.bind(text)}::text", self.json_given(value)]
-                text = ""
-            else:
-                text += dumps(value)
-        return ", ".join([*pieces, f"{self.bind(text)}::text"] if text else pieces)
-
-    def json_given(self, bound: Bound) -> str:
-        """Return the SQL of what the database gave, as a piece of JSON text."""
-        if bound.marker is Marker.RECORDED_AT:
-            return f"""'"', to_char(head.recorded_at at time zone 'UTC', {_ISO}), '"'"""
-        return self.given(bound)
-
-
-_ISO = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
+def _bound_item(item: Mapping[str, Any], place: tuple[int, UUID, int]) -> dict[str, Any]:
+    return {
+        name: instant_text(value) if isinstance(value, datetime) else _bind(value, place)
+        for name, value in item.items()
+    }
 
 
 def _inserts(user_id: str, rows: Iterable[_Row]) -> list[Statement]:
@@ -255,7 +163,7 @@ def _inserts(user_id: str, rows: Iterable[_Row]) -> list[Statement]:
 
 
 def _insert(shape: TableShape, user_id: str, rows: Sequence[Mapping[str, Any]]) -> Statement:
-    sql = _Sql(user_id)
+    sql = Sql(user_id)
     columns = list(rows[0])
     lines = [
         "(" + ", ".join(["$1::text", *(sql.value(shape, c, row[c]) for c in columns)]) + ")"
@@ -273,7 +181,7 @@ def _insert(shape: TableShape, user_id: str, rows: Sequence[Mapping[str, Any]]) 
 
 
 def _update(row: _Row, changes: Mapping[str, Any], user_id: str) -> Statement:
-    sql = _Sql(user_id)
+    sql = Sql(user_id)
     where = _where(row, sql)
     sets = ", ".join(f"{name} = {sql.change(row.shape, name, c)}" for name, c in changes.items())
     return Statement(
@@ -284,11 +192,11 @@ def _update(row: _Row, changes: Mapping[str, Any], user_id: str) -> Statement:
 
 
 def _delete(row: _Row, user_id: str) -> Statement:
-    sql = _Sql(user_id)
+    sql = Sql(user_id)
     return Statement(f"delete from {row.shape.name} as t where {_where(row, sql)}", sql.parameters)
 
 
-def _where(row: _Row, sql: _Sql) -> str:
+def _where(row: _Row, sql: Sql) -> str:
     return " and ".join(
         [
             "t.user_id = $1",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from sqlalchemy import JSON, Column, Table
 from sqlalchemy.dialects import postgresql
@@ -18,7 +18,7 @@ from sqlmodel import SQLModel
 
 from eventstore.errors import ConfigurationError
 from eventstore.log.envelope import Fact
-from projections.changes import RowChange
+from projections.changes import Delete, Insert, RowChange, Update
 
 __all__ = ["Projections", "Projector", "TableShape", "projector"]
 
@@ -70,6 +70,7 @@ class TableShape:
         self.table = table
         self.name = f"{table.schema or 'public'}.{table.name}"
         self.key = tuple(primary[1:])
+        self._key_names = frozenset(self.key)
         self.columns = {
             column.name: _sql_type(column) for column in table.columns if column.name != "user_id"
         }
@@ -83,6 +84,32 @@ class TableShape:
     def key_of(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the row's key as a tuple."""
         return tuple([row[name] for name in self.key])  # a list is built faster than a generator
+
+    def require(self, change: RowChange) -> None:
+        """
+        Refuse a change that names columns the table does not have, or not its whole key.
+
+        :raises ConfigurationError: the projector is wrong; the message says in what.
+        """
+        match change:
+            case Insert(values=values):
+                named, whole = values.keys(), values.keys() >= self._key_names
+            case Update(key=key, changes=changes):
+                named, whole = changes.keys(), key.keys() == self._key_names
+            case Delete(key=key):
+                named, whole = key.keys(), key.keys() == self._key_names
+            case _:
+                assert_never(change)
+        if strange := named - self.columns.keys():
+            raise ConfigurationError(
+                f"the projector of {self.name} names {', '.join(sorted(strange))}, "
+                "which the table does not have (user_id is never named)"
+            )
+        if not whole:
+            raise ConfigurationError(
+                f"the projector of {self.name} must name the key of a row: "
+                f"({', '.join(self.key)}), user_id aside"
+            )
 
 
 def _sql_type(column: Column[Any]) -> str:
@@ -119,4 +146,11 @@ class Projections:
     def project(self, fact: Fact) -> Iterator[RowChange]:
         """Yield what every projector wants done for `fact`, in the order of registration."""
         for one in self.projectors:
-            yield from one.project(fact)
+            for change in one.project(fact):
+                shape = self._shapes.get(change.table)
+                if shape is None:
+                    raise ConfigurationError(
+                        f"a projector changes {change.table.__name__}, which none is registered for"
+                    )
+                shape.require(change)
+                yield change

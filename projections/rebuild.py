@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, operator, user_scope
+from eventstore.errors import CorruptLog
 from eventstore.events.registry import EventRegistry
 from eventstore.log.read import PAGE, Selection, decode, select_events
 from projections.projector import Projections
@@ -71,7 +72,7 @@ on conflict (user_id) do nothing
 """
 _CLAIM = """
 select user_id from eventstore.rebuild_progress
-where finished_at is null
+where finished_at is null and user_id <> all($1)
 order by user_id limit 1
 for update skip locked
 """
@@ -110,16 +111,27 @@ def prepare_rebuild(projections: Projections) -> Plan[int]:
 
 def rebuild_worker(
     projections: Projections, registry: EventRegistry, progress: Progress
-) -> Plan[Rebuilt]:
-    """Rebuild one user after another until none is left that no other worker has taken."""
+) -> Plan[tuple[Rebuilt, dict[str, CorruptLog]]]:
+    """
+    Rebuild one user after another until none is left that no other worker has taken.
+
+    :return: what was done, and the users whose log cannot be read: they are left as they are.
+    """
     total = Rebuilt()
+    unreadable: dict[str, CorruptLog] = {}
     while True:
-        (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
+        claim = Statement(_CLAIM, (list(unreadable),))
+        (claimed,) = yield Batch(operator, (claim,), hold=True)
         if not claimed:
             yield Batch(operator, ())
-            return total
+            return total, unreadable
         user_id = claimed[0][0]
-        done = yield from rebuild_held(user_id, projections, registry)
+        try:
+            done = yield from rebuild_held(user_id, projections, registry)
+        except CorruptLog as error:  # found while reading: nothing of this user was written
+            unreadable[user_id] = error
+            yield Batch(operator, ())
+            continue
         yield Batch(operator, (Statement(_FINISH, (user_id,)),))
         progress(done)
         total += done

@@ -65,11 +65,11 @@ class Replay:
                 key = shape.key_of(row)
                 if self._keep is None or self._keep(key):
                     rows[key] = row
-            case Update(key=named, changes=changes):
-                known = rows.get(shape.key_of(named))
+            case Update(key=place, changes=changes):
+                known = rows.get(shape.key_of(place))
                 if known is not None:
                     changed(known, resolved(changes, event))
-            case Delete(key=named):
-                rows.pop(shape.key_of(named), None)
+            case Delete(key=place):
+                rows.pop(shape.key_of(place), None)
             case _:
                 assert_never(change)

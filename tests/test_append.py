@@ -26,6 +26,7 @@ from eventstore import (
     User,
     WrongVersion,
 )
+from tests.support.tampering import disarm
 
 type Place = tuple[int, int]
 
@@ -102,6 +103,7 @@ def test_more_than_a_thousand_events_or_none_are_refused_unsent(alice: User) -> 
 def test_time_never_runs_backwards_within_a_log(alice: User, admin: psycopg.Connection) -> None:
     stream = given_a_task_at_version(alice, 1)
     future = datetime.now(UTC).replace(microsecond=7) + timedelta(days=1)
+    disarm(admin)
     admin.execute("update eventstore.user_log set recorded_at = %s", (future,))
 
     (late,) = alice.append([to(stream, TaskUpdated(title="Buy oat milk"))])

@@ -194,7 +194,7 @@ def test_verify_and_rebuild_answer_with_their_exit_status(
 
     report = json.loads(verified.stdout)
     assert verified.returncode == checked.returncode == 1
-    assert list(report) == ["users", "events", "ok", "problems"]
+    assert list(report) == ["users", "events", "erased", "anchors", "ok", "problems"]
     assert list(report["problems"][0]) == ["kind", "user_id", "table", "key", "detail"]
     assert list(json.loads(rebuilt.stdout)) == ["users", "events", "rows", "changed", "seconds"]
     assert rebuilt.returncode == after.returncode == 0
@@ -285,12 +285,12 @@ def test_an_error_has_its_exit_status_and_says_what_to_do(
 
 
 def test_a_database_that_was_never_migrated_is_told_apart(
-    eventstore: Command, admin: psycopg.Connection, database_url: str
+    eventstore: Command, admin: psycopg.Connection, direct_url: str
 ) -> None:
     admin.execute("drop schema eventstore cascade")
 
     before = eventstore("status")
-    migrated = eventstore("migrate", "--json")
+    migrated = eventstore("migrate", "--json", "--database", direct_url)
     after = eventstore("status")
 
     assert before.returncode == 2

@@ -24,6 +24,7 @@ from eventstore import (
     UnreadableEvent,
     User,
 )
+from tests.support.tampering import disarm
 
 # The pool's thread may draw its jitter while Hypothesis draws an example, which takes it for ours.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -182,6 +183,7 @@ def test_another_users_events_are_nowhere_to_be_found(
 def test_an_event_nobody_can_read_stops_the_reading_and_is_named(
     alice: User, log: list[RecordedEvent], admin: psycopg.Connection, change: str, said: str
 ) -> None:
+    disarm(admin)
     admin.execute(f"update eventstore.event set {change} where user_id = 'alice' and position = 5")
 
     for selection in ({}, {"after": 4, "limit": 1}, {"stream_id": TRIP}, {"backward": True}):
@@ -197,6 +199,7 @@ def test_an_event_nobody_can_read_stops_the_reading_and_is_named(
 def test_a_payload_nobody_can_read_stops_the_reading_and_is_not_quoted(
     alice: User, log: list[RecordedEvent], admin: psycopg.Connection
 ) -> None:
+    disarm(admin)
     admin.execute(
         """
         update eventstore.event set payload = '{"title": "Buy milk", "secret": "swordfish"}'

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import wraps
 
 import typer
 
@@ -44,20 +46,40 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("demo")(demo.demo)
-app.command("migrate")(migrate.migrate)
-app.command("status")(status.status)
-app.command("doctor")(doctor.doctor)
-app.command("import")(chat.import_files)
-app.command("history")(show.history)
-app.command("tasks")(show.tasks)
-app.command("rebuild")(rebuild.rebuild)
-app.command("verify")(verify.verify)
-app.command("anchor")(anchor.anchor)
-app.command("audit")(audit.audit)
-app.command("tail")(tail.tail)
-app.command("export")(export.export)
-app.command("erase")(erase.erase)
+
+
+def _until_closed[**P](command: Callable[P, None]) -> Callable[P, None]:
+    """End a command in peace when its reader has seen enough: `eventstore tail | head`."""
+
+    @wraps(command)
+    def ending(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+
+    return ending
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "migrate": migrate.migrate,
+    "status": status.status,
+    "doctor": doctor.doctor,
+    "import": chat.import_files,
+    "history": show.history,
+    "tasks": show.tasks,
+    "rebuild": rebuild.rebuild,
+    "verify": verify.verify,
+    "anchor": anchor.anchor,
+    "audit": audit.audit,
+    "tail": tail.tail,
+    "export": export.export,
+    "erase": erase.erase,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_until_closed(_command))
 
 
 def main() -> None:
@@ -67,9 +89,6 @@ def main() -> None:
     except EventStoreError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(exit_status(error)) from None
-    except BrokenPipeError:  # `eventstore tail | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -110,15 +110,17 @@ def load_object(place: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{place}: {error}; give MODULE:NAME") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise ConfigurationError(
+            f"{place}: {type(error).__name__}: {error}; give MODULE:NAME"
+        ) from error
 
 
 def parse_as_of(text: str | None) -> AsOf:
     """Return the moment that `--as-of` names."""
     if text is None:
         return None
-    if re.fullmatch(r"\d+", text):
+    if re.fullmatch(r"\d{1,19}", text):  # more digits than a position has
         return int(text)
     try:
         return datetime.fromisoformat(text)

@@ -28,7 +28,11 @@ _TRIGGERS = {
     "eventstore.user_log": ("append_only", "forward_only"),
     "eventstore.stream": ("append_only", "forward_only"),
 }
-_OWN_ROWS = "(user_id = eventstore.current_user_id())"
+_OWN_ROWS = {
+    "(user_id = eventstore.current_user_id())",
+    "((user_id)::text = eventstore.current_user_id())",  # the column is a varchar
+    None,  # no WITH CHECK: that of USING holds
+}
 _SCOPE_FUNCTION = "eventstore.current_user_id()"
 _SCOPE_BODIES = {
     "RETURN NULLIF(current_setting('eventstore.user_id'::text, true), ''::text)",
@@ -212,7 +216,7 @@ def _shape(table: TableFacts) -> Iterator[tuple[str, str]]:
 
 
 def _own_rows(policy: dict[str, str | None]) -> bool:
-    return {policy["using"], policy["check"]} <= {_OWN_ROWS, None}
+    return policy["using"] is not None and {policy["using"], policy["check"]} <= _OWN_ROWS
 
 
 def _rights(table: TableFacts, *, ours: bool) -> Iterator[Finding]:

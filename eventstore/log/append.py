@@ -14,44 +14,19 @@ SQL: `migrations/sql/0001_append_events.sql`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID
-
-import orjson
 
 from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import BatchTooLarge, Erased, IdempotencyConflict, InvalidInput
-from eventstore.events.jsontext import check_json, dumps, loads
-from eventstore.events.limits import (
-    MAX_BATCH,
-    MAX_KEY,
-    MAX_PAYLOAD_BYTES,
-    check_label,
-    check_number,
-)
-from eventstore.log.chain import payload_digest, request_digest
-from eventstore.log.envelope import Expected, Fact, NewEvent, RecordedEvent
+from eventstore.errors import Erased, IdempotencyConflict
+from eventstore.events.jsontext import loads
+from eventstore.log.envelope import Fact, RecordedEvent
+from eventstore.log.prepare import Append
 
-__all__ = [
-    "Append",
-    "append",
-    "append_together",
-    "fact_of",
-    "first_result",
-    "prepare_append",
-    "recorded",
-]
-
-_APPEND = """
-select first_position, recorded_at, versions
-from eventstore.append_events($1, $2::jsonb, $3::jsonb, $4::json, $5::json, $6, $7)
-"""
+__all__ = ["append", "append_together", "first_result", "recorded"]
 
 _FIRST_RESULT = """
 select keyed.position, keyed.request_digest, e.version, e.recorded_at,
@@ -65,51 +40,6 @@ where keyed.user_id = $1
   and keyed.idempotency_key = $2
 order by e.position
 """
-
-_SALT_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """An append, checked and written out as parameters of `append_events`."""
-
-    user_id: str
-    facts: list[Fact]
-    idempotency_key: str
-    request_digest: bytes
-    statement: Statement
-
-
-def prepare_append(
-    user_id: str, events: Sequence[NewEvent], idempotency_key: str | None = None
-) -> Append:
-    """
-    Check `events` and turn them into one call of `append_events`.
-
-    :param events: 1 to 1,000, in the order they happened.
-    :raises BatchTooLarge: more than 1,000.
-    :raises InvalidInput: an empty append, or a value that cannot be stored; it is named.
-    """
-    if not events:
-        raise InvalidInput("events", "an append needs at least one event")
-    if len(events) > MAX_BATCH:
-        raise BatchTooLarge(len(events), MAX_BATCH)
-    if idempotency_key is not None:
-        check_label(idempotency_key, "idempotency_key", MAX_KEY)
-    key = idempotency_key or str(events[0].event_id)
-    texts = [_texts(event, number) for number, event in enumerate(events)]
-    fingerprint = request_digest(
-        [
-            (event.stream_id, event.data.type, event.data.schema_version, payload)
-            for event, (payload, _) in zip(events, texts, strict=True)
-        ]
-    )
-    parameters = (user_id, *_arguments(events, texts), key, fingerprint)
-    facts = [
-        replace(fact_of(user_id, event), metadata=loads(metadata))
-        for event, (_, metadata) in zip(events, texts, strict=True)
-    ]
-    return Append(user_id, facts, key, fingerprint, Statement(_APPEND, parameters))
 
 
 def append(
@@ -212,79 +142,3 @@ def first_result(request: Append) -> Plan[list[RecordedEvent]]:
         )
     ]
     return recorded(facts, first_position, rows[0][3], [row[2] for row in rows])
-
-
-def _stream_row(event: NewEvent, number: int) -> dict[str, Any]:
-    expected = event.expected
-    if not isinstance(expected, Expected):
-        check_number(expected, f"events[{number}].expected")
-    return {"stream_id": event.stream_id, "kind": event.data.stream_kind, "expected": str(expected)}
-
-
-def _texts(event: NewEvent, number: int) -> tuple[str, str]:
-    payload = dumps(event.data.to_payload())
-    metadata = dumps(check_json(dict(event.metadata), f"events[{number}].metadata"))
-    size = len(payload) + len(metadata)
-    if size > MAX_PAYLOAD_BYTES:
-        raise InvalidInput(
-            f"events[{number}]",
-            f"{event.data.type} is {size} characters of JSON, the limit is {MAX_PAYLOAD_BYTES}; "
-            "store a reference to the content instead",
-        )
-    return payload, metadata
-
-
-def _arguments(
-    events: Sequence[NewEvent], texts: Sequence[tuple[str, str]]
-) -> tuple[str, str, str, str]:
-    """Return streams, events, payloads and metadata as `append_events` takes them."""
-    streams: dict[UUID, dict[str, Any]] = {}
-    for number, event in enumerate(events):
-        stream = streams.setdefault(event.stream_id, _stream_row(event, number))
-        if stream["kind"] != event.data.stream_kind:
-            raise InvalidInput(
-                f"events[{number}].stream_id",
-                f"stream {event.stream_id} is a {stream['kind']} in this append and cannot take "
-                f"{event.data.type}; give the other thing an id of its own",
-            )
-    numbers = {stream_id: number for number, stream_id in enumerate(streams)}
-    salts = os.urandom(_SALT_BYTES * len(events))  # one call to the kernel, not one an event
-    rows = [
-        _event_row(event, numbers[event.stream_id], salts[at : at + _SALT_BYTES], *text)
-        for event, text, at in zip(events, texts, range(0, len(salts), _SALT_BYTES), strict=True)
-    ]
-    return (
-        orjson.dumps(list(streams.values())).decode(),
-        orjson.dumps(rows).decode(),
-        f"[{','.join(payload for payload, _ in texts)}]",
-        f"[{','.join(metadata for _, metadata in texts)}]",
-    )
-
-
-def _event_row(
-    event: NewEvent, stream: int, salt: bytes, payload: str, metadata: str
-) -> dict[str, Any]:
-    return {
-        "stream": stream,
-        "event_id": event.event_id,
-        "type": event.data.type,
-        "schema_version": event.data.schema_version,
-        "correlation_id": event.correlation_id,
-        "causation_id": event.causation_id,
-        "closes": event.data.closes,
-        "salt": salt.hex(),
-        "digest": payload_digest(salt, payload, metadata).hex(),
-    }
-
-
-def fact_of(user_id: str, event: NewEvent) -> Fact:
-    """Return what is known of `event` before it is recorded."""
-    return Fact(
-        user_id,
-        event.stream_id,
-        event.event_id,
-        event.data,
-        event.metadata,
-        event.correlation_id,
-        event.causation_id,
-    )

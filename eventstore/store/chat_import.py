@@ -22,9 +22,10 @@ from eventstore.events.event import Event, checked
 from eventstore.events.limits import MAX_BATCH, MAX_KEY, check_label
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
-from eventstore.log.append import append_together, prepare_append
+from eventstore.log.append import append_together
 from eventstore.log.envelope import Expected, NewEvent
 from eventstore.log.identity import NewId, derived_ids
+from eventstore.log.prepare import prepare_append
 from eventstore.store.context import UserContext
 from projections.live import live_statements
 

@@ -50,7 +50,10 @@ class UserContext:
         """Return the id of a conversation named by its id or its key."""
         if not isinstance(reference, UUID | str):
             raise InvalidInput("conversation", f"a {type(reference).__name__}; give its id or key")
-        return conversation_id(self.user_id, reference)
+        try:
+            return conversation_id(self.user_id, reference)
+        except UnicodeEncodeError:  # a lone surrogate is in no key
+            raise NotFound("conversation", reference) from None
 
 
 def given_id(value: UUID | str, kind: str) -> UUID:

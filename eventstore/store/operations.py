@@ -17,6 +17,7 @@ from eventstore.database.doctor import Finding, examine
 from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
 from eventstore.database.scope import operator
 from eventstore.database.settings import Settings
+from eventstore.errors import CorruptLog
 from eventstore.events.limits import MAX_TITLE, check_label, check_number, check_user_id
 from eventstore.events.registry import EventRegistry
 from eventstore.log.anchor import Anchor, Head
@@ -93,7 +94,8 @@ class OperationPlans:
         :param jobs: users at once.
         :param check: compare only; `changed` counts the rows that would be mended.
         :param progress: called after each user.
-        :raises UnknownEventType: a log holds an event no class reads; that user was not changed.
+        :raises CorruptLog: an event cannot be read; its user is named and was not changed, all
+            others were rebuilt.
 
         Interrupted, the next call goes on where this one stopped.
         """
@@ -116,7 +118,14 @@ class OperationPlans:
             return sum((yield Parallel(plans, jobs)), start=Rebuilt())
         yield from prepare_rebuild(self.projections)
         worker = partial(rebuild_worker, self.projections, self.registry, report)
-        return sum((yield Parallel([worker] * max(1, jobs), jobs)), start=Rebuilt())
+        results = yield Parallel([worker] * max(1, jobs), jobs)
+        unreadable = {user: error for _, failed in results for user, error in failed.items()}
+        for user, error in unreadable.items():
+            raise CorruptLog(
+                f"user {user!r}: {error}; {len(unreadable)} users were left as they are, "
+                "all others are rebuilt"
+            ) from error
+        return sum((done for done, _ in results), start=Rebuilt())
 
     def verify(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
-from eventstore.errors import WrongVersion
+from eventstore.errors import InvalidInput, WrongVersion
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, NewEvent
 from projections import Conversation, Message, Task
@@ -61,7 +61,12 @@ class Decision:
 
 def event_id_of(cause: Cause) -> UUID | None:
     """Return the id of the event that `cause` stands for."""
-    return cause if cause is None or isinstance(cause, UUID) else cause.event_id
+    named = cause if cause is None or isinstance(cause, UUID) else getattr(cause, "event_id", cause)
+    if named is None or isinstance(named, UUID):
+        return named
+    raise InvalidInput(
+        "caused_by", f"a {type(cause).__name__}; give an event's id, a tool call or a handle"
+    )
 
 
 class CallersVersion(WrongVersion):

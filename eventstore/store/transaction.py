@@ -9,9 +9,11 @@ trip reads what all of them look at.
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Self
 from uuid import UUID
 
 from eventstore.database.driver import AsyncDriver, Driver
+from eventstore.errors import ConfigurationError
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, ExpectedVersion, RecordedEvent
 from eventstore.store.conversations import ConversationRecorder
@@ -38,6 +40,20 @@ class Recorder:
         self.messages = MessageRecorder(work)
         self.tool_calls = ToolCallRecorder(work)
         self.recorded: list[RecordedEvent] = []
+        self._begun = False
+
+    def begin(self) -> Self:
+        """
+        Take the commands of one block.
+
+        :raises ConfigurationError: of a second one, which would write the first one's again.
+        """
+        if self._begun:
+            raise ConfigurationError(
+                "a transaction is used once; call user.transaction() for another one"
+            )
+        self._begun = True
+        return self
 
     def append(
         self,
@@ -62,7 +78,7 @@ class Transaction:
         self._recorder = Recorder(work)
 
     def __enter__(self) -> Recorder:
-        return self._recorder
+        return self._recorder.begin()
 
     def __exit__(
         self,
@@ -83,7 +99,7 @@ class AsyncTransaction:
         self._recorder = Recorder(work)
 
     async def __aenter__(self) -> Recorder:
-        return self._recorder
+        return self._recorder.begin()
 
     async def __aexit__(
         self,

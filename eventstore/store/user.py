@@ -17,8 +17,9 @@ from eventstore.database.plan import Plan
 from eventstore.database.sqlalchemy import async_session, session
 from eventstore.events.jsontext import check_json
 from eventstore.events.limits import MAX_BATCH
-from eventstore.log.append import append, prepare_append
+from eventstore.log.append import append
 from eventstore.log.envelope import NewEvent, RecordedEvent
+from eventstore.log.prepare import prepare_append
 from eventstore.log.read import Selection, read_events
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
 from eventstore.store.context import AsOf, UserContext, cut_at
@@ -92,9 +93,9 @@ class UserPlans:
         :raises IdempotencyConflict: the key stands for other content; nothing was written.
         :raises InvalidInput: something cannot be stored; the message names its place.
         """
+        request = prepare_append(self.context.user_id, events, idempotency_key)
         for number, event in enumerate(events):
             self.context.registry.require(event.data, f"events[{number}].data")
-        request = prepare_append(self.context.user_id, events, idempotency_key)
         changes = live_statements(self.context.projections, request.facts)
         return self.context.retrying(lambda: append(request, changes))
 

@@ -22,9 +22,10 @@ from eventstore.database.plan import Plan
 from eventstore.errors import IdempotencyConflict, NotFound, WrongVersion
 from eventstore.events.event import Event
 from eventstore.events.limits import MAX_KEY, check_label
-from eventstore.log.append import append, fact_of, first_result, prepare_append, recorded
+from eventstore.log.append import append, first_result, recorded
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, RecordedEvent
 from eventstore.log.identity import NewId, derived_ids, uuid7
+from eventstore.log.prepare import fact_of, prepare_append
 from eventstore.log.read import Selection, every_page
 from eventstore.store.context import UserContext
 from eventstore.store.look import Seen, look

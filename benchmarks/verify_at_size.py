@@ -1,0 +1,120 @@
+"""
+How fast verify is, and whether its memory stays flat, as logs grow to a million events.
+
+`python -m benchmarks.verify_at_size [--events N] [--users N] [--jobs N]` appends real events in
+steps (a tenth, a third, all of them) and verifies after each in a process of its own. Prints
+events per second, the peak of that process's memory, and the ratio to a process that only reads the
+same columns. Ends by itself; a million events take some minutes to append.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psycopg
+
+from benchmarks.server import running_server
+from benchmarks.turns import text
+from eventstore import EventStore
+from eventstore.store.chat_import import ChatConversation
+
+_PER_CONVERSATION = 250
+_READ = """
+select position, stream_id, version, event_id, type, schema_version, payload::text, metadata::text,
+       correlation_id, causation_id, recorded_at, idempotency_key, request_digest, salt,
+       payload_digest, hash
+from eventstore.event where user_id = %s order by position
+"""
+
+
+def main() -> None:
+    """Append and verify in steps, and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--users", type=int, default=1_000)
+    parser.add_argument("--jobs", type=int, default=2)
+    wanted = parser.parse_args()
+    with running_server() as server:
+        url = server.url("template")
+        done = 0
+        for share in (0.1, 0.33, 1.0):
+            until = int(wanted.events * share)
+            appending = time.monotonic()
+            _append(url, done, until, wanted.users)
+            appended = (until - done) / (time.monotonic() - appending)
+            done = until
+            with server.admin("template") as admin:
+                admin.execute("vacuum analyze")
+            read = _in_a_process("read", url, wanted.jobs)
+            verified = _in_a_process("verify", url, wanted.jobs)
+            print(
+                f"{verified['events']:>9,} events of {wanted.users:,} users:"
+                f" {verified['events'] / verified['seconds']:,.0f} events/s verified,"
+                f" peak {verified['peak_megabytes']:,.0f} MB,"
+                f" {verified['seconds'] / read['seconds']:.1f} times a plain read"
+                f" (appended at {appended:,.0f} events/s)",
+                flush=True,
+            )
+
+
+def _append(url: str, done: int, until: int, users: int) -> None:
+    """Append conversations of a start and some messages, until there are so many events."""
+    messages = [
+        {"role": "user", "content": text(number)} for number in range(_PER_CONVERSATION - 1)
+    ]
+    numbers = range(done // _PER_CONVERSATION, until // _PER_CONVERSATION)
+    with EventStore.connect(url) as store:
+        for start in range(0, len(numbers), 64):
+            some = [
+                (f"user-{number % users}", ChatConversation(f"chat-{number}", messages))
+                for number in numbers[start : start + 64]
+            ]
+            store.import_conversations(some, jobs=2)
+
+
+def _in_a_process(work: str, url: str, jobs: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.verify_at_size", work, url, str(jobs)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _verify(url: str, jobs: int) -> int:
+    with EventStore.connect(url) as store:
+        found = store.verify(jobs=jobs)
+    if not found.ok:
+        raise RuntimeError(f"verify found {found.problems[:3]}")
+    return found.events
+
+
+def _read(url: str) -> int:
+    with EventStore.connect(url) as store:
+        users = store.users()
+    count = 0
+    with psycopg.connect(url) as connection:
+        for user in users:
+            with connection.cursor(name="events", binary=True) as cursor:
+                cursor.itersize = 5_000
+                count += sum(1 for _ in cursor.execute(_READ, (user,)))
+    return count
+
+
+def _child(work: str, url: str, jobs: int) -> None:
+    started = time.monotonic()
+    events = _verify(url, jobs) if work == "verify" else _read(url)
+    seconds = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"events": events, "seconds": seconds, "peak_megabytes": peak}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in (["verify"], ["read"]):
+        _child(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    else:
+        main()

@@ -1,0 +1,173 @@
+"""
+Prepare an append: check what the caller sent, and write it out as parameters of `append_events`.
+
+Nothing is sent here. What cannot be stored is refused by its place, before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from eventstore.database.plan import Statement
+from eventstore.errors import BatchTooLarge, InvalidInput
+from eventstore.events.event import Event
+from eventstore.events.jsontext import check_json, dumps, loads
+from eventstore.events.limits import (
+    MAX_BATCH,
+    MAX_KEY,
+    MAX_PAYLOAD_BYTES,
+    check_label,
+    check_number,
+)
+from eventstore.log.chain import payload_digest, request_digest
+from eventstore.log.envelope import Expected, Fact, NewEvent
+
+__all__ = ["Append", "fact_of", "prepare_append"]
+
+_APPEND = """
+select first_position, recorded_at, versions
+from eventstore.append_events($1, $2::jsonb, $3::jsonb, $4::json, $5::json, $6, $7)
+"""
+
+_SALT_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """An append, checked and written out as parameters of `append_events`."""
+
+    user_id: str
+    facts: list[Fact]
+    idempotency_key: str
+    request_digest: bytes
+    statement: Statement
+
+
+def prepare_append(
+    user_id: str, events: Sequence[NewEvent], idempotency_key: str | None = None
+) -> Append:
+    """
+    Check `events` and turn them into one call of `append_events`.
+
+    :param events: 1 to 1,000, in the order they happened.
+    :raises BatchTooLarge: more than 1,000.
+    :raises InvalidInput: an empty append, or a value that cannot be stored; it is named.
+    """
+    if not events:
+        raise InvalidInput("events", "an append needs at least one event")
+    if len(events) > MAX_BATCH:
+        raise BatchTooLarge(len(events), MAX_BATCH)
+    for number, event in enumerate(events):
+        _check_envelope(event, f"events[{number}]")
+    if idempotency_key is not None:
+        check_label(idempotency_key, "idempotency_key", MAX_KEY)
+    key = idempotency_key or str(events[0].event_id)
+    texts = [_texts(event, number) for number, event in enumerate(events)]
+    fingerprint = request_digest(
+        [
+            (event.stream_id, event.data.type, event.data.schema_version, payload)
+            for event, (payload, _) in zip(events, texts, strict=True)
+        ]
+    )
+    parameters = (user_id, *_arguments(events, texts), key, fingerprint)
+    facts = [
+        replace(fact_of(user_id, event), metadata=loads(metadata))
+        for event, (_, metadata) in zip(events, texts, strict=True)
+    ]
+    return Append(user_id, facts, key, fingerprint, Statement(_APPEND, parameters))
+
+
+def _check_envelope(event: NewEvent, place: str) -> None:
+    """Refuse by name what is no event, or holds something that is not what its field says."""
+    if not isinstance(event, NewEvent) or not isinstance(event.data, Event):
+        raise InvalidInput(place, f"a {type(event).__name__}; give NewEvent(stream_id=…, data=…)")
+    for name in ("stream_id", "event_id", "correlation_id", "causation_id"):
+        value = getattr(event, name)
+        if not isinstance(value, UUID) and (value is not None or name in {"stream_id", "event_id"}):
+            raise InvalidInput(f"{place}.{name}", f"a {type(value).__name__}; give a UUID")
+    if not isinstance(event.metadata, Mapping):
+        raise InvalidInput(
+            f"{place}.metadata", f"a {type(event.metadata).__name__}; give a JSON object"
+        )
+
+
+def _stream_row(event: NewEvent, number: int) -> dict[str, Any]:
+    expected = event.expected
+    if not isinstance(expected, Expected):
+        check_number(expected, f"events[{number}].expected")
+    return {"stream_id": event.stream_id, "kind": event.data.stream_kind, "expected": str(expected)}
+
+
+def _texts(event: NewEvent, number: int) -> tuple[str, str]:
+    payload = dumps(event.data.to_payload())
+    metadata = dumps(check_json(dict(event.metadata), f"events[{number}].metadata"))
+    size = len(payload) + len(metadata)
+    if size > MAX_PAYLOAD_BYTES:
+        raise InvalidInput(
+            f"events[{number}]",
+            f"{event.data.type} is {size} characters of JSON, the limit is {MAX_PAYLOAD_BYTES}; "
+            "store a reference to the content instead",
+        )
+    return payload, metadata
+
+
+def _arguments(
+    events: Sequence[NewEvent], texts: Sequence[tuple[str, str]]
+) -> tuple[str, str, str, str]:
+    """Return streams, events, payloads and metadata as `append_events` takes them."""
+    streams: dict[UUID, dict[str, Any]] = {}
+    for number, event in enumerate(events):
+        stream = streams.setdefault(event.stream_id, _stream_row(event, number))
+        if stream["kind"] != event.data.stream_kind:
+            raise InvalidInput(
+                f"events[{number}].stream_id",
+                f"stream {event.stream_id} is a {stream['kind']} in this append and cannot take "
+                f"{event.data.type}; give the other thing an id of its own",
+            )
+    numbers = {stream_id: number for number, stream_id in enumerate(streams)}
+    salts = os.urandom(_SALT_BYTES * len(events))  # one call to the kernel, not one an event
+    rows = [
+        _event_row(event, numbers[event.stream_id], salts[at : at + _SALT_BYTES], *text)
+        for event, text, at in zip(events, texts, range(0, len(salts), _SALT_BYTES), strict=True)
+    ]
+    return (
+        orjson.dumps(list(streams.values())).decode(),
+        orjson.dumps(rows).decode(),
+        f"[{','.join(payload for payload, _ in texts)}]",
+        f"[{','.join(metadata for _, metadata in texts)}]",
+    )
+
+
+def _event_row(
+    event: NewEvent, stream: int, salt: bytes, payload: str, metadata: str
+) -> dict[str, Any]:
+    return {
+        "stream": stream,
+        "event_id": event.event_id,
+        "type": event.data.type,
+        "schema_version": event.data.schema_version,
+        "correlation_id": event.correlation_id,
+        "causation_id": event.causation_id,
+        "closes": event.data.closes,
+        "salt": salt.hex(),
+        "digest": payload_digest(salt, payload, metadata).hex(),
+    }
+
+
+def fact_of(user_id: str, event: NewEvent) -> Fact:
+    """Return what is known of `event` before it is recorded."""
+    return Fact(
+        user_id,
+        event.stream_id,
+        event.event_id,
+        event.data,
+        event.metadata,
+        event.correlation_id,
+        event.causation_id,
+    )
