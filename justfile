@@ -18,6 +18,10 @@ test *arguments:
 test-on version *arguments:
     EVENTSTORE_TEST_POSTGRES={{version}} uv run pytest {{arguments}}
 
+# The tests with the application on PgBouncer (Debian's, in transaction mode).
+test-pooled *arguments:
+    EVENTSTORE_TEST_POOLER=pgbouncer uv run pytest {{arguments}}
+
 # Figures as ratios to a floor taken in the same minute.
 bench *arguments:
     uv run python -m benchmarks {{arguments}}

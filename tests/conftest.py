@@ -2,6 +2,8 @@
 The fixtures: a real server, a fresh database per test, a store in both colours.
 
 `store` runs each test twice, through the sync and through the async driver.
+`database_url` is for what an application does, and leads through the pooler if the tests are asked
+for one; `direct_url` is for migrations and for a superuser's SQL.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ def database_url(server: Server) -> Iterator[str]:
     url = server.create_database()
     yield url
     server.drop_database(url)
+
+
+@pytest.fixture
+def direct_url(server: Server, database_url: str) -> str:
+    """The same database past any pooler: a session of one's own, as migrations need it."""
+    return server.direct(database_url)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -61,7 +69,7 @@ def bob(store: EventStore) -> User:
 
 
 @pytest.fixture
-def admin(database_url: str) -> Iterator[psycopg.Connection]:
+def admin(direct_url: str) -> Iterator[psycopg.Connection]:
     """A superuser's connection: what no application has."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(direct_url, autocommit=True) as connection:
         yield connection

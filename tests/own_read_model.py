@@ -138,9 +138,9 @@ def boxed(box: UUID, done: str, **fields: Any) -> NewEvent:
 
 
 @pytest.fixture
-def service_url(database_url: str) -> str:
+def service_url(database_url: str, direct_url: str) -> str:
     """A database with the service's own tables, protected."""
-    with psycopg.connect(database_url, autocommit=True) as owner:
+    with psycopg.connect(direct_url, autocommit=True) as owner:
         owner.execute(DDL)
         for statement in [*protection_sql(Box), *protection_sql(Done)]:
             owner.execute(statement)

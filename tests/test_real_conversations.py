@@ -97,9 +97,9 @@ def _compare(user: User, expected: dict[str, list[dict[str, Any]]]) -> int:
 
 
 def test_verify_lists_exactly_what_was_spoiled_and_rebuild_mends_exactly_that(
-    imported: str,
+    imported: str, server: Server
 ) -> None:
-    with psycopg.connect(imported, autocommit=True) as admin:
+    with psycopg.connect(server.direct(imported), autocommit=True) as admin:
         updated = _ids(
             admin,
             "update eventstore.message set content = 'tampered', sender = 'user' where id in"
@@ -137,9 +137,9 @@ def _ids(admin: psycopg.Connection, statement: str) -> set[str]:
 
 
 def test_the_command_gives_a_conversation_back_as_it_came_in(
-    imported: str, expected: dict[str, list[dict[str, Any]]]
+    imported: str, expected: dict[str, list[dict[str, Any]]], server: Server
 ) -> None:
-    with psycopg.connect(imported) as admin:
+    with psycopg.connect(server.direct(imported)) as admin:
         row = admin.execute(
             "select user_id, key from eventstore.conversation where key like 'airline%' limit 1"
         ).fetchone()
@@ -163,7 +163,7 @@ def test_an_import_killed_in_the_middle_is_completed_without_doubles(server: Ser
     url = server.create_database()
     arguments = ["import", "--users", "5", "--json", "--database", url, str(path)]
     killed = subprocess.Popen([sys.executable, "-m", "eventstore.cli", *arguments])
-    with psycopg.connect(url, autocommit=True) as admin:
+    with psycopg.connect(server.direct(url), autocommit=True) as admin:
         while _count(admin, "eventstore.conversation") < 50:
             assert killed.poll() is None
         os.kill(killed.pid, signal.SIGKILL)
@@ -176,7 +176,7 @@ def test_an_import_killed_in_the_middle_is_completed_without_doubles(server: Ser
     assert all(sizes[key] == count for key, count in stored)
     assert again["skipped"] >= 50
     assert again["conversations"] + again["skipped"] == 2098
-    with psycopg.connect(url) as admin:
+    with psycopg.connect(server.direct(url)) as admin:
         assert _count(admin, "eventstore.message") == sum(sizes.values())
     assert command(url, "verify").returncode == 0
     server.drop_database(url)

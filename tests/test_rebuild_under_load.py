@@ -144,13 +144,13 @@ def test_two_rebuilds_at_once_share_the_work(store: EventStore, admin: psycopg.C
 
 
 def test_a_rebuild_does_not_wait_for_a_user_that_another_is_at(
-    store: EventStore, admin: psycopg.Connection, database_url: str
+    store: EventStore, admin: psycopg.Connection, direct_url: str
 ) -> None:
     for name in USERS:
         store.user(name).tasks.create("walk")
     spoil(admin)
 
-    with ThreadPoolExecutor() as threads, psycopg.connect(database_url) as holder:
+    with ThreadPoolExecutor() as threads, psycopg.connect(direct_url) as holder:
         holder.execute("select from eventstore.task where user_id = 'alice' for update")
         first = threads.submit(store.rebuild)  # has taken alice, and waits for her row
         wait_for_waiting(admin, 1)
@@ -163,13 +163,13 @@ def test_a_rebuild_does_not_wait_for_a_user_that_another_is_at(
 
 
 def test_a_rebuild_whose_connection_dies_leaves_its_user_to_the_next(
-    store: EventStore, admin: psycopg.Connection, database_url: str
+    store: EventStore, admin: psycopg.Connection, direct_url: str
 ) -> None:
     for name in USERS:
         store.user(name).tasks.create("walk")
     spoil(admin)
 
-    with ThreadPoolExecutor() as threads, psycopg.connect(database_url) as holder:
+    with ThreadPoolExecutor() as threads, psycopg.connect(direct_url) as holder:
         holder.execute("select from eventstore.user_log where user_id = 'bob' for update")
         rebuilding = threads.submit(store.rebuild)
         terminate_whoever_waits(admin)
@@ -186,14 +186,14 @@ def test_a_rebuild_whose_connection_dies_leaves_its_user_to_the_next(
 
 
 def test_writers_wait_for_the_rebuild_of_their_own_log_only(
-    store: EventStore, admin: psycopg.Connection, database_url: str
+    store: EventStore, admin: psycopg.Connection, direct_url: str
 ) -> None:
     alice, bob = store.user("alice"), store.user("bob")
     alice.tasks.create("walk")
     bob.tasks.create("fly")
     spoil(admin)
 
-    with ThreadPoolExecutor() as threads, psycopg.connect(database_url) as holder:
+    with ThreadPoolExecutor() as threads, psycopg.connect(direct_url) as holder:
         holder.execute("select from eventstore.task where user_id = 'alice' for update")
         rebuilding = threads.submit(store.rebuild, "alice")  # holds alice's log, waits for her row
         wait_for_waiting(admin, 1)

@@ -129,7 +129,7 @@ def test_a_method_shows_the_signature_that_it_is_called_with(database_url: str) 
 
 
 def test_threads_of_one_process_may_migrate_at_once(server: Server) -> None:
-    url = server.create_database("template0")
+    url = server.direct(server.create_database("template0"))
     failed: list[BaseException] = []
 
     def migrate() -> None:

@@ -46,7 +46,7 @@ def test_a_login_that_inherits_both_roles_works_through_the_store(member_url: st
 def test_the_operator_role_lists_users_and_reads_no_payload(
     member_url: str, server: Server
 ) -> None:
-    with psycopg.connect(member_url, autocommit=True) as login:
+    with psycopg.connect(server.direct(member_url), autocommit=True) as login:
         login.execute("set role eventstore_operator")
         users = login.execute("select user_id from eventstore.event order by 1").fetchall()
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

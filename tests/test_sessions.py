@@ -243,3 +243,21 @@ def test_sessions_of_two_users_at_once_do_not_mix(service_url: str) -> None:
 
     assert seen == [["alice's task"], ["bob's task"]] * 2
     assert len(backends) == 2
+
+
+def test_what_a_session_sets_ends_with_its_transaction(users: tuple[User, User]) -> None:
+    alice, bob = users
+
+    with alice.session(read_only=False) as session:
+        session.connection().execute(text("set bytea_output = escape"))
+        session.connection().execute(text("set default_transaction_read_only = on"))
+        session.commit()
+        within = scalar(session, "show bytea_output")
+
+    with bob.session(read_only=False) as session:
+        after = (
+            scalar(session, "show bytea_output"),
+            scalar(session, "show transaction_read_only"),
+        )
+    assert (within, after) == ("hex", ("hex", "off"))
+    bob.tasks.create("is written")

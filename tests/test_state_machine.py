@@ -51,7 +51,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.url = self.server.create_database()
-        self.admin = psycopg.connect(self.url, autocommit=True)
+        self.admin = psycopg.connect(self.server.direct(self.url), autocommit=True)
         self.store = EventStore.connect(self.url)
         self.states = {name: [State()] for name in ("alice", "bob", "carol")}
         self.keyed: list[tuple[str, str, list[Command], list[RecordedEvent]]] = []

@@ -4,7 +4,8 @@ SQLAlchemy on our terms: sessions of the caller's own on the same pool, and an e
 A session's every transaction begins by setting role and user, like all others, and is read-only
 unless asked otherwise: read models are written by projectors alone. Whether a transaction has begun
 is asked of the connection before each statement, because SQL of the caller's own may end one
-unseen. What a session has SET does not outlive it.
+unseen. What a session has SET ends with its transaction. Behind a pooler one exception remains:
+SET and then COMMIT, both in SQL of the caller's own.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def _transactional(getconn: Callable[[], Any]) -> Callable[[], Any]:
 
 def _scoped(engine: Engine, settings: Settings) -> Engine:
     event.listen(engine, "before_cursor_execute", partial(_enter_scope, settings))
+    event.listen(engine, "commit", _forget_before_commit)
     event.listen(engine, "checkin", _forget)
     return engine
 
@@ -122,8 +124,13 @@ def _enter_scope(settings: Settings, connection: Connection, *_statement: object
     cursor.close()
 
 
+def _forget_before_commit(connection: Connection) -> None:
+    """SET would outlive the transaction, and behind a pooler meet anybody: undo it while in it."""
+    connection.connection.cursor().execute(_FORGET)
+
+
 def _forget(connection: Any, _record: object) -> None:
-    """As a connection goes back: SET outlives the transaction, and would meet the next user."""
+    """As a connection goes back: undo what SQL of the caller's own committed unseen."""
     if connection is None:  # broken; the pool has dropped it
         return
     try:

@@ -1,6 +1,8 @@
 """
 A TCP proxy between the store and PostgreSQL, so that a test can count, cut and drop.
 
+With a pooler (`pooler`) it stands between the store and that.
+
 `turns` counts how often the client spoke after the server had: the round trips it paid for.
 """
 
@@ -15,10 +17,12 @@ from pathlib import Path
 __all__ = ["Proxy", "proxied"]
 
 _CHUNK = 65536
+_FLUSH = b"H\0\0\0\4"
+"""Sent after a pipeline's end without waiting: it may come after the answer, and asks for none."""
 
 
 class Proxy:
-    """Forwards each connection on a local port to PostgreSQL's Unix socket."""
+    """Forwards each connection on a local port to a Unix socket."""
 
     def __init__(self, target: Path) -> None:
         self._target = str(target)
@@ -86,9 +90,9 @@ class Proxy:
 
     def _from_client(self, data: bytes) -> bool:
         with self._lock:
-            if self._server_spoke:
+            if self._server_spoke and data != _FLUSH:
                 self.turns += 1
-            self._server_spoke = False
+                self._server_spoke = False
         return self.lose_request(data)
 
     def _from_server(self, data: bytes) -> bool:
@@ -108,8 +112,8 @@ def _cut(*sockets: socket.socket) -> None:
 
 
 @contextmanager
-def proxied(socket_folder: Path) -> Iterator[Proxy]:
-    proxy = Proxy(socket_folder / ".s.PGSQL.5432")
+def proxied(target: Path) -> Iterator[Proxy]:
+    proxy = Proxy(target)
     try:
         yield proxy
     finally:
