@@ -146,11 +146,12 @@ class Projections:
     def project(self, fact: Fact) -> Iterator[RowChange]:
         """Yield what every projector wants done for `fact`, in the order of registration."""
         for one in self.projectors:
+            shape = self._shapes[one.table]
             for change in one.project(fact):
-                shape = self._shapes.get(change.table)
-                if shape is None:
+                if change.table is not one.table:
                     raise ConfigurationError(
-                        f"a projector changes {change.table.__name__}, which none is registered for"
+                        f"the projector of {shape.name} changes {change.table.__name__}; "
+                        "each table has one projector, which changes no other"
                     )
                 shape.require(change)
                 yield change

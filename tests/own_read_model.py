@@ -32,6 +32,7 @@ from projections.protection import protection_sql
 
 __all__ = [
     "DDL",
+    "STAMP",
     "Box",
     "Boxed",
     "Done",

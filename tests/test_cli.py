@@ -5,9 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ import psycopg
 import pytest
 
 from eventstore import EventStore, NewEvent
-from eventstore.cli import main
+from tests.support.command import Command, eventstore
 
-type Command = Callable[..., Answer]
+__all__ = ["eventstore"]  # a fixture
 
 CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": "Buy milk\u0000 🥛 \ud800", "name": "al"},
@@ -36,40 +33,6 @@ CHAT: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "call_1", "content": "ok"},
     {"role": "assistant", "content": "Done"},
 ]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a run of the command printed, and how it ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def eventstore(
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Command:
-    """The command on the test's database, in this process: a hundred starts of Python are slow."""
-    monkeypatch.setenv("EVENTSTORE_DATABASE_URL", database_url)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-
-    def run(*arguments: object) -> Answer:
-        for name in ("mine", "write"):
-            sys.modules.pop(name, None)
-        monkeypatch.setattr(sys, "argv", ["eventstore", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return Answer(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

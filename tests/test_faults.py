@@ -20,8 +20,8 @@ from eventstore import (
     StorageFull,
     TimedOut,
     Unavailable,
-    User,
     UnsafeDatabase,
+    User,
 )
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope

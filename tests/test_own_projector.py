@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,14 +11,27 @@ import pytest
 from sqlalchemy.exc import ProgrammingError
 from sqlmodel import Field, select
 
-from eventstore import AlreadyExists, ConfigurationError, EventStore, UnsafeDatabase, User
+from eventstore import AlreadyExists, ConfigurationError, EventStore, Fact, UnsafeDatabase, User
 from eventstore.log.identity import uuid7
-from projections import project_task, projector
+from projections import (
+    RECORDED_AT,
+    AppendItem,
+    Delete,
+    Increment,
+    Insert,
+    RowChange,
+    Task,
+    Update,
+    project_task,
+    projector,
+)
 from projections.changes import instant_text
 from projections.protection import protection_sql
 from tests.own_read_model import (
     DDL,
+    STAMP,
     Box,
+    Boxed,
     Done,
     Own,
     boxed,
@@ -70,6 +84,55 @@ def test_a_change_of_a_row_that_is_not_there_does_nothing(store: EventStore) -> 
 
     assert stored(alice) == {}
     assert store.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Insert(Done, {"id": UUID(int=1), "when": RECORDED_AT}), "names when, which the table"),
+        (Insert(Done, {"at": RECORDED_AT}), r"must name the key of a row: \(id\)"),
+        (Update(Done, {}, {"at": RECORDED_AT}), r"must name the key of a row: \(id\)"),
+        (Delete(Done, {"id": UUID(int=1), "user_id": "bob"}), r"names user_id, which the table"),
+        (Delete(Task, {"id": UUID(int=1)}), "the projector of service.done changes Task"),
+    ],
+)
+def test_a_projector_that_is_wrong_is_told_so_and_nothing_is_written(
+    service_url: str, change: RowChange, said: str
+) -> None:
+    mistaken = projector(Done)(lambda _: [change])
+    with EventStore.connect(service_url, projectors=[mistaken]) as store:
+        alice = store.user("alice")
+
+        with pytest.raises(ConfigurationError, match=said):
+            alice.tasks.create("Buy milk")
+
+        assert alice.events() == []
+
+
+def test_a_count_of_nothing_stays_nothing_and_instants_in_items_read_the_same(
+    service_url: str,
+) -> None:
+    when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    nothing = dict.fromkeys(("n", "note", "body", "items"))
+
+    @projector(Box)
+    def project_nothing(fact: Fact) -> Iterator[RowChange]:
+        key = {"box": fact.stream_id, "name": "box"}
+        match fact.data:
+            case Boxed(done="made"):
+                yield Insert(Box, key | nothing | STAMP)
+            case Boxed():
+                yield Update(Box, key, {"n": Increment(1), "items": AppendItem({"at": when})})
+
+    with EventStore.connect(service_url, projectors=[project_nothing], events=[Boxed]) as store:
+        alice, box = store.user("alice"), uuid7()
+        alice.append([boxed(box, "made")])
+        alice.append([boxed(box, "counted")])
+
+        with alice.session() as session:
+            (row,) = session.exec(select(Box)).all()
+        assert [row.n, row.items] == [None, [{"at": instant_text(when)}]]
+        assert store.verify().ok
 
 
 def test_an_append_whose_row_is_there_already_is_refused_whole(store: EventStore) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from eventstore import Event, EventStore, NewEvent, TaskCreated, UnknownEventType, User
+from eventstore import CorruptLog, Event, EventStore, NewEvent, TaskCreated, UnknownEventType, User
 from eventstore.log.identity import uuid7
 from projections.rebuild import Rebuilt
 from projections.verify import Problem
@@ -240,6 +240,25 @@ def test_an_event_nobody_can_read_stops_the_rebuild_of_that_user_and_changes_not
         assert store.rebuild("bob").changed == 2
         assert newer.rebuild("alice").changed == 2
         assert newer.verify().ok
+
+
+def test_a_rebuild_of_all_goes_on_past_a_log_nobody_can_read_and_names_its_user(
+    store: EventStore, alice: User, bob: User, admin: psycopg.Connection, database_url: str
+) -> None:
+    for user in (alice, bob, store.user("carol")):
+        a_bit_of_everything(user)
+    (task, _) = bob.tasks.list()
+    with EventStore.connect(database_url, events=[TaskSnoozed]) as newer:
+        newer.user("bob").append([NewEvent(stream_id=task.id, data=TaskSnoozed())])
+    admin.execute("update eventstore.task set title = 'spoilt'")
+    spoilt = every_row(admin, "bob")
+
+    for _ in range(2):
+        with pytest.raises(CorruptLog, match="user 'bob': event type TaskSnoozed"):
+            store.rebuild(jobs=2)
+
+        assert {problem.user_id for problem in store.verify().problems} == {"bob"}
+        assert every_row(admin, "bob") == spoilt
 
 
 def test_a_user_without_a_log_has_nothing_to_rebuild(store: EventStore) -> None:

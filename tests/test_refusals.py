@@ -18,6 +18,7 @@ from eventstore import (
     EventStore,
     InvalidInput,
     NewEvent,
+    NotFound,
     NotStorable,
     Settings,
     TaskCreated,
@@ -26,6 +27,8 @@ from eventstore import (
     User,
     WrongVersion,
 )
+from eventstore.cli.options import parse_as_of
+from eventstore.database.settings import load_settings
 from eventstore.events.event import checked
 from eventstore.events.jsontext import check_json, loads
 from eventstore.store.migrate import upgrade
@@ -192,3 +195,60 @@ def test_a_closed_store_says_so_at_once(database_url: str) -> None:
 
     with pytest.raises(ConfigurationError, match="the store is closed"):
         alice.tasks.list()
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (None, r"events\[0\]"),
+        (TaskCreated(title="x"), r"events\[0\]"),
+        (NewEvent(stream_id="x", data=TaskCreated(title="x")), r"events\[0\].stream_id"),  # type: ignore[arg-type]  # the mistake
+        (NewEvent(stream_id=uuid4(), data="x"), r"events\[0\]"),  # type: ignore[arg-type]  # the mistake
+        (
+            NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), causation_id="x"),  # type: ignore[arg-type]  # the mistake
+            r"events\[0\].causation_id",
+        ),
+        (
+            NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), metadata="x"),  # type: ignore[arg-type]  # the mistake
+            r"events\[0\].metadata",
+        ),
+    ],
+)
+def test_what_is_no_event_is_refused_by_its_place(alice: User, given: Any, place: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{place}: "):
+        alice.append([given])
+
+    assert alice.events() == []
+
+
+def test_a_cause_that_is_no_event_is_refused(alice: User) -> None:
+    with pytest.raises(InvalidInput, match="caused_by: a str; give an event's id"):
+        alice.tasks.create("x", caused_by="call_1")  # type: ignore[arg-type]  # the mistake
+
+
+def test_text_that_can_be_no_key_names_no_conversation(alice: User) -> None:
+    with pytest.raises(NotFound, match="conversation"):
+        alice.history("\ud800")
+
+
+def test_a_transaction_is_used_once(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        transaction = store.user("alice").transaction()
+        with transaction as tx:
+            tx.tasks.create("once")
+
+        with pytest.raises(ConfigurationError, match="is used once"), transaction as tx:
+            tx.tasks.create("twice")
+
+        assert [task.title for task in store.user("alice").tasks.list()] == ["once"]
+
+
+@pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
+def test_a_position_of_too_many_digits_is_refused(digits: str) -> None:
+    with pytest.raises(InvalidInput, match="--as-of"):
+        parse_as_of(digits)
+
+
+def test_a_login_that_waits_for_longer_than_there_is_time_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="EVENTSTORE_STATEMENT_TIMEOUT_SECONDS"):
+        load_settings(statement_timeout_seconds=float("inf"))

@@ -30,7 +30,14 @@ from eventstore.events.jsontext import check_json, dumps
 
 __all__ = ["Ticker", "console", "print_facts", "print_json", "print_table", "ticker", "when"]
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the command end in peace: rich itself would exit with status 1."""
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False, soft_wrap=True)
 
 _PLAIN_SECONDS = 5.0
 """Between two plain lines where there is no terminal."""
