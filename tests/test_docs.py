@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,7 @@ WITH_CODE = [one for one in DOCUMENTS if any(block.language == "python" for bloc
 COMMANDS: dict[str, Any] = cast("Any", get_command(app)).commands
 """Typed as anything: typer brings its own copy of click from some release on."""
 CLI = ROOT / "docs" / "cli.md"
+HOW = ROOT / "docs" / "how-it-works.md"
 PYTHON = ROOT / "docs" / "python.md"
 
 
@@ -165,7 +167,20 @@ def test_every_command_line_in_a_document_can_be_typed(document: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "import", "history", "tasks", "rebuild", "verify", "audit", "tail"]
+    "command",
+    [
+        "status",
+        "doctor",
+        "import",
+        "history",
+        "tasks",
+        "rebuild",
+        "verify",
+        "anchor",
+        "audit",
+        "tail",
+        "erase",
+    ],
 )
 def test_the_cli_page_names_every_field_that_a_command_prints(
     command: str, database_url: str, tmp_path: Path
@@ -182,7 +197,9 @@ def test_the_cli_page_names_every_field_that_a_command_prints(
         "import": [str(chat), "--user", "alice"],
         "history": ["--user", "alice", "--conversation", "session-7"],
         "tasks": ["--user", "alice"],
+        "anchor": [str(tmp_path / "heads.jsonl")],
         "tail": ["--user", "alice", "--lines", "1"],
+        "erase": ["--user", "alice", "--ordered-by", "privacy desk", "--yes"],
     }
 
     printed = CliRunner().invoke(app, [command, *arguments.get(command, []), *place])
@@ -191,6 +208,44 @@ def test_the_cli_page_names_every_field_that_a_command_prints(
     fields = set(answer[0] if isinstance(answer, list) else answer)
     told = first_column(sections(CLI)[f"eventstore {command}"], "field")
     assert set(told) == fields
+
+
+def test_the_cli_page_names_every_member_of_an_export(database_url: str) -> None:
+    with eventstore.EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("Buy milk")
+
+    printed = CliRunner().invoke(app, ["export", "--user", "alice", "--database", database_url])
+
+    document = loads(printed.stdout)
+    told = sections(CLI)["eventstore export"]
+    assert first_column(told, "field") == list(document)
+    assert first_column(told, "of an event") == list(document["events"][0])
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("openssl", "xxd", "sha256sum"))), reason="checks with these tools"
+)
+def test_the_signature_of_an_anchor_can_be_checked_as_the_page_says(
+    database_url: str, tmp_path: Path
+) -> None:
+    with eventstore.EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("Buy milk")
+    signing = [block.code for block in blocks(HOW) if "openssl" in block.code]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    done = subprocess.run(
+        ["sh", "-e", "-c", "".join(signing)],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path, "EVENTSTORE_DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "1 anchored heads found again: all is well" in done.stdout
+    assert "Signature Verified Successfully" in done.stdout
 
 
 @pytest.mark.parametrize("package", [eventstore, projections], ids=lambda one: str(one.__name__))
@@ -227,11 +282,18 @@ def test_every_setting_is_told_with_its_default() -> None:
         r"^\| `EVENTSTORE_(\w+)` \| (.*?) \|", sections(PYTHON)["Settings"], re.MULTILINE
     )
 
-    defaults = {
-        name.upper(): "none" if field.default is None else f"{field.default:g}"
-        for name, field in Settings.model_fields.items()
-    }
+    defaults = {name.upper(): told(field.default) for name, field in Settings.model_fields.items()}
     assert dict(rows) == defaults
+
+
+def told(default: float | str | None) -> str:
+    """Return a setting's default as the page writes it."""
+    match default:
+        case None:
+            return "none"
+        case str():
+            return default
+    return f"{default:g}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
