@@ -86,10 +86,7 @@ def wait_for_turn(connection: Connection) -> None:
 def run() -> None:
     settings = context.config.attributes.setdefault("settings", load_settings())
     if context.is_offline_mode():
-        configure(dialect_name="postgresql", literal_binds=True)
-        with context.begin_transaction():
-            context.run_migrations()
-        return
+        raise ConfigurationError("migrations look at the database on their way: --sql cannot be")
     given = context.config.attributes.get("connection")
     if given is not None:
         migrate(given)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any, assert_never
 
 from sqlmodel import SQLModel
 
+from eventstore.database.instants import instant_text
 from eventstore.log.envelope import RecordedEvent
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "RowChange",
     "Update",
     "changed",
-    "instant_text",
     "resolved",
 ]
 
@@ -164,8 +164,3 @@ def _given(marker: Marker, event: RecordedEvent) -> int | datetime:
             return event.recorded_at
         case _:
             assert_never(marker)
-
-
-def instant_text(instant: datetime) -> str:
-    """Return an instant as JSON items hold it: `2026-11-22T17:45:29.390533Z`."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -10,14 +10,17 @@ them the chain: without its salt a digest gives nothing away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from eventstore.database.catalog import other_protected_tables
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.roles import Role
 from eventstore.database.scope import Scope, user_scope
-from eventstore.errors import NotFound
+from eventstore.errors import AccessDenied, ConfigurationError, NotFound
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import checked
 from eventstore.events.registry import EventRegistry
@@ -25,16 +28,29 @@ from eventstore.log.append import recorded
 from eventstore.log.envelope import NewEvent, RecordedEvent
 from eventstore.log.identity import erasure_stream
 from eventstore.log.prepare import prepare_append
-from eventstore.log.read import Selection, decode, select_events
+from eventstore.log.read import COLUMNS, decode
 from projections.projector import Projections
-from projections.rebuild import rebuild_held
+from projections.rebuild import mend_held, replay_to_end
+from projections.replay import Replay
 
-__all__ = ["Erasure", "erase"]
+__all__ = ["Erasure", "ErasureOrder", "erase"]
 
-_LOCK = "select position from eventstore.user_log where user_id = $1 for update"
+_KNOWN = "select 1 from eventstore.user_log where user_id = $1"
 _IS_CONVERSATION = """
 select 1 from eventstore.stream
 where user_id = $1 and stream_id = $2 and kind = 'conversation'
+"""
+_LOCK = "select position from eventstore.user_log where user_id = $1 for update"
+_DONE = f"""
+select {COLUMNS} from eventstore.event
+where user_id = $1 and stream_id = $2 and event_id = $3
+"""
+_TO_ERASE = """
+select count(*) from eventstore.event
+where user_id = $1
+  and ($2::uuid is null or stream_id = $2)
+  and type <> 'ContentErased'
+  and salt is not null
 """
 
 # The eraser knows an event that is not erased by its salt: it may not read payloads.
@@ -84,6 +100,8 @@ class Erasure:
     :ivar conversation_id: the one conversation; None for all content of the user.
     :ivar events: payloads removed; 0 if there was nothing left to remove, and nothing is recorded.
     :ivar position: of the record in the user's log; `recorded_at` is its instant.
+    :ivar unreached: tables protected like the read models that no projector of this store keeps:
+        rows of the user in them are left, to be erased by whoever keeps them.
     """
 
     user_id: str
@@ -92,89 +110,130 @@ class Erasure:
     position: int | None = None
     recorded_at: datetime | None = None
     ordered_by: str | None = None
+    unreached: tuple[str, ...] = ()
 
 
-def erase(
-    user_id: str,
-    conversation_id: UUID | None,
-    *,
-    record_id: UUID,
-    ordered_by: str,
-    reason: str | None,
-    projections: Projections,
-    registry: EventRegistry,
-) -> Plan[Erasure]:
+@dataclass(frozen=True, slots=True)
+class ErasureOrder:
     """
-    Erase, or find that it was done under this `record_id` before.
+    What is to be erased, and what is put on record of it.
+
+    :ivar record_id: the event's id: the same order sent again is found by it.
+    :ivar leave: tables of the service's own whose rows may stay; see `Erasure.unreached`.
+    """
+
+    user_id: str
+    conversation_id: UUID | None
+    record_id: UUID
+    ordered_by: str
+    reason: str | None = None
+    leave: Sequence[str] = ()
+
+    def concerns(self, row: tuple[Any, ...]) -> bool:
+        """Tell whether an event, as a row of `COLUMNS`, is to be erased."""
+        stream_id, type_name = row[1], row[4]
+        return type_name != ContentErased.type and self.conversation_id in {None, stream_id}
+
+
+def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry) -> Plan[Erasure]:
+    """
+    Erase, or find that this order was carried out before.
+
+    The log is replayed without what is to go before the user's row is locked: only that user's
+    writers wait, for the erasing itself.
 
     :raises NotFound: no such user, or no such conversation of theirs.
-    :raises AccessDenied: the login may not enter the role that erases.
+    :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
+    :raises AccessDenied: the login may not enter the role that erases, or that reaches nothing.
     """
+    user_id, conversation_id = order.user_id, order.conversation_id
     scope = user_scope(user_id, patient=True)
-    head, done, streams = yield Batch(
+    known, streams, others = yield Batch(
         scope,
         (
-            Statement(_LOCK, (user_id,)),
-            select_events(user_id, Selection(stream_id=erasure_stream(user_id))),
+            Statement(_KNOWN, (user_id,)),
             Statement(_IS_CONVERSATION, (user_id, conversation_id)),
+            other_protected_tables(projections.tables),
         ),
         hold=True,
     )
-    for row in done:
-        if (event := decode(user_id, row, registry)).event_id == record_id:
-            return _erasure(event)
-    if not head:
+    if not known:
         raise NotFound("user", user_id)
     if conversation_id is not None and not streams:
         raise NotFound("conversation", conversation_id)
-    gone, _ = yield Batch(
-        Scope(Role.ERASER, user_id, patient=True),
+    unreached = tuple(name for (name,) in others)
+    _require_reached(order, unreached)
+    replay = Replay(projections)
+    yield from replay_to_end(scope, replay, registry, skip=order.concerns)
+    _, done, to_erase = yield Batch(
+        scope,
         (
-            Statement(_ERASE, (user_id, conversation_id)),
-            Statement(_ERASE_FINGERPRINTS, (user_id,)),
+            Statement(_LOCK, (user_id,)),
+            Statement(_DONE, (user_id, erasure_stream(user_id), order.record_id)),
+            Statement(_TO_ERASE, (user_id, conversation_id)),
+        ),
+        hold=True,
+    )
+    if done:
+        return _erasure(decode(user_id, done[0], registry), unreached)
+    count, through = yield from _emptied(order, to_erase[0][0])
+    if not count:
+        yield Batch(scope, ())
+        return Erasure(user_id, conversation_id, 0, unreached=unreached)
+    event = yield from _record(scope, order, through, count)
+    yield from replay_to_end(scope, replay, registry)
+    yield from mend_held(scope, replay, projections)
+    yield Batch(scope, ())
+    return _erasure(event, unreached)
+
+
+def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
+    if left := [name for name in unreached if name not in order.leave]:
+        raise ConfigurationError(
+            f"{', '.join(left)} may hold rows of this user that no projector of this store keeps; "
+            "register their projectors, or say which tables to leave"
+        )
+
+
+def _emptied(order: ErasureOrder, expected: int) -> Plan[tuple[int, int]]:
+    """Take the payloads out, as the role that may; return how many, and the last position."""
+    gone, _ = yield Batch(
+        Scope(Role.ERASER, order.user_id, patient=True),
+        (
+            Statement(_ERASE, (order.user_id, order.conversation_id)),
+            Statement(_ERASE_FINGERPRINTS, (order.user_id,)),
         ),
         hold=True,
     )
     count, through = gone[0]
-    if not count:
-        yield Batch(scope, ())
-        return Erasure(user_id, conversation_id, 0)
-    event = yield from _record(
-        scope, conversation_id, through, count, record_id, ordered_by, reason
-    )
-    yield from rebuild_held(user_id, projections, registry)
-    yield Batch(scope, ())
-    return _erasure(event)
+    if count != expected:
+        raise AccessDenied(
+            f"of {expected} events the role that erases reached {count}; nothing was erased, "
+            "run `eventstore doctor`"
+        )
+    return count, through
 
 
-def _record(
-    scope: Scope,
-    conversation_id: UUID | None,
-    through: int,
-    count: int,
-    record_id: UUID,
-    ordered_by: str,
-    reason: str | None,
-) -> Plan[RecordedEvent]:
-    said = {"conversation_id": conversation_id, "reason": reason}
+def _record(scope: Scope, order: ErasureOrder, through: int, count: int) -> Plan[RecordedEvent]:
+    said = {"conversation_id": order.conversation_id, "reason": order.reason}
     data = checked(
         ContentErased,
         through=through,
         events=count,
-        ordered_by=ordered_by,
+        ordered_by=order.ordered_by,
         **{name: value for name, value in said.items() if value is not None},
     )
-    event = NewEvent(stream_id=erasure_stream(scope.user_id), data=data, event_id=record_id)
+    event = NewEvent(stream_id=erasure_stream(scope.user_id), data=data, event_id=order.record_id)
     request = prepare_append(scope.user_id, [event])
     rows, _ = yield Batch(
         scope,
-        (request.statement, Statement(_CLOSE, (scope.user_id, conversation_id))),
+        (request.statement, Statement(_CLOSE, (scope.user_id, order.conversation_id))),
         hold=True,
     )
     return recorded(request.facts, *rows[0])[0]
 
 
-def _erasure(event: RecordedEvent) -> Erasure:
+def _erasure(event: RecordedEvent, unreached: tuple[str, ...]) -> Erasure:
     data = event.data
     assert isinstance(data, ContentErased)  # noqa: S101 - nothing else is in that stream
     return Erasure(
@@ -184,4 +243,5 @@ def _erasure(event: RecordedEvent) -> Erasure:
         event.position,
         event.recorded_at,
         data.ordered_by,
+        unreached,
     )

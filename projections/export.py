@@ -3,7 +3,7 @@ Export everything held about one user, as one JSON document that people and prog
 
 ::
 
-    {"user_id": "alice", "exported_at": "…", "position": 42,
+    {"user_id": "alice", "exported_at": "…", "position": 42, "hash": "…", …, "unreached": [],
     "tables": {
     "eventstore.task": [
     {"id": "…", "title": "Buy milk", …},
@@ -16,7 +16,8 @@ Export everything held about one user, as one JSON document that people and prog
 
 A row or an event is one line. It is what stands in the database and nothing else: events as they
 are stored, unread, so that one that no class reads is exported too; an erased one has null for its
-payload. With salts and hashes in it, an outsider can recompute the chain.
+payload. With salts and hashes in it, an outsider can recompute the chain. `unreached` names tables
+of the service's own that no projector of this store keeps: what they hold is not in here.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from eventstore.database.catalog import other_protected_tables
+from eventstore.database.instants import instant_text, readable_instant
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import NotFound, NotStorable
 from eventstore.events.jsontext import check_json, dumps
 from eventstore.log.read import PAGE
-from projections.changes import instant_text
 from projections.projector import Projections, TableShape
 from projections.stored import ROWS, read_row, select_page
 
@@ -43,25 +46,41 @@ _EVENT = (
     "correlation_id", "causation_id", "idempotency_key", "request_digest", "recorded_at", "salt",
     "payload_digest", "hash",
 )  # fmt: skip
+_AS = {
+    "payload": "payload::text",
+    "metadata": "metadata::text",
+    "recorded_at": readable_instant("recorded_at"),
+}
 _EVENTS = f"""
-select {", ".join(f"{name}::text" if name in {"payload", "metadata"} else name for name in _EVENT)}
+select {", ".join(_AS.get(name, name) for name in _EVENT)}
 from eventstore.event
 where user_id = $1 and position > $2
 order by position
 limit {PAGE}
 """
-_HEAD = "select position, now() from eventstore.user_log where user_id = $1"
+_LOG = ("exported_at", "position", "hash", "recorded_at")
+_HEAD = f"""
+select now(), position, hash, {readable_instant("recorded_at")}
+from eventstore.user_log
+where user_id = $1
+"""
 _STREAM = ("stream_id", "kind", "version", "closed")
-_STREAMS = f"select {', '.join(_STREAM)} from eventstore.stream where user_id = $1 order by 1"
+_STREAMS = f"""
+select {", ".join(_STREAM)} from eventstore.stream
+where user_id = $1 and ($2::uuid is null or stream_id > $2)
+order by stream_id
+limit {ROWS}
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """How much was written."""
+    """How much was written, and which tables of the service's own were not (see `Erasure`)."""
 
     user_id: str
     events: int
     rows: int
+    unreached: tuple[str, ...]
 
 
 def export_user(
@@ -69,21 +88,21 @@ def export_user(
 ) -> Plan[Exported]:
     """Write one user's document in one snapshot, a page at a time; nobody waits."""
     scope = user_scope(user_id, patient=True)
-    head, streams = yield Batch(
+    head, others = yield Batch(
         scope,
-        (Statement(_HEAD, (user_id,)), Statement(_STREAMS, (user_id,))),
+        (
+            Statement(_HEAD, (user_id,)),
+            other_protected_tables(projections.tables),
+        ),
         hold=True,
         snapshot=True,
     )
     if not head:
         raise NotFound("user", user_id)
-    position, now = head[0]
-    about = {"user_id": user_id, "exported_at": now, "position": position}
+    unreached = [name for (name,) in others]
+    about = {"user_id": user_id, **dict(zip(_LOG, head[0], strict=True)), "unreached": unreached}
     write(f'{_object(about.items())[:-1]},\n"tables": {{\n"eventstore.stream": ')
-    lines = _Lines(write)
-    for values in streams:
-        lines.add(_object(zip(_STREAM, values, strict=True)))
-    rows = lines.end()
+    rows = yield from _streams(scope, write)
     for shape in projections.shapes:
         write(f",\n{dumps(shape.name)}: ")
         rows += yield from _table(scope, shape, write)
@@ -91,7 +110,19 @@ def export_user(
     events = yield from _events(scope, write)
     write("}\n")
     yield Batch(scope, ())
-    return Exported(user_id, events, rows)
+    return Exported(user_id, events, rows, tuple(unreached))
+
+
+def _streams(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
+    lines = _Lines(write)
+    after: UUID | None = None
+    while True:
+        (rows,) = yield Batch(scope, (Statement(_STREAMS, (scope.user_id, after)),), hold=True)
+        for values in rows:
+            after = values[0]
+            lines.add(_object(zip(_STREAM, values, strict=True)))
+        if len(rows) < ROWS:
+            return lines.end()
 
 
 def _table(scope: Scope, shape: TableShape, write: Callable[[str], object]) -> Plan[int]:
@@ -146,11 +177,16 @@ def _object(
     for name, value in members:
         text = value
         if name in json_lists and value is not None:
-            text = f"[{', '.join(value)}]"
+            text = f"[{', '.join(map(str, value))}]" if _is_list(value) else dumps(str(value))
         elif name not in json or value is None:
             text = dumps(_plain(value))
         pieces.append(f"{dumps(name)}: {text}")
     return f"{{{', '.join(pieces)}}}"
+
+
+def _is_list(value: list[Any]) -> bool:
+    """Tell whether a `json[]` is a list of JSON texts, as ours are, or something put there."""
+    return all(isinstance(item, str) and item for item in value)
 
 
 def _plain(value: Any) -> Any:

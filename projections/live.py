@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, assert_never
 from uuid import UUID
 
+from eventstore.database.instants import instant_text
 from eventstore.database.plan import Statement
 from eventstore.errors import InvalidInput
 from eventstore.log.envelope import Fact
@@ -28,7 +29,6 @@ from projections.changes import (
     RowChange,
     Update,
     changed,
-    instant_text,
 )
 from projections.projector import Projections, TableShape
 from projections.sql import Bound, Sql

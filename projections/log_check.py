@@ -25,6 +25,10 @@ from eventstore.log.chain import ZERO_HASH, ChainedEvent, chain_hash, payload_di
 __all__ = ["LogCheck", "Problem"]
 
 _NO_STREAM = (0, "", 0)
+_NEVER_NULL = {
+    "stream_id": 1, "version": 2, "event_id": 3, "type": 4, "schema_version": 5, "recorded_at": 10,
+    "payload_digest": 14, "hash": 15,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,10 @@ class LogCheck:
         payload, metadata, correlation_id, causation_id, recorded_at = row[6:11]
         key, request, salt, digest, stored_hash = row[11:]
         self.count += 1
+        if nulls := [name for name, at in _NEVER_NULL.items() if row[at] is None]:
+            yield self._problem("hash", position, f"{', '.join(nulls)} null, which no event has")
+            self.position = position
+            return
         if position != self.position + 1:
             yield self._problem("gap", position, f"follows position {self.position}")
         expected_version = self._streams.get(stream_id, _NO_STREAM)[0] + 1

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 from sqlalchemy import JSON, Column, Table
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import sort_tables
 from sqlmodel import SQLModel
 
@@ -22,6 +23,7 @@ from projections.changes import Delete, Insert, RowChange, Update
 
 __all__ = ["Projections", "Projector", "TableShape", "projector"]
 
+type _Form = tuple[type[Insert | Update | Delete], tuple[str, ...], tuple[str, ...]]
 type Project = Callable[[Fact], Iterable[RowChange]]
 
 
@@ -55,7 +57,8 @@ class TableShape:
     :ivar name: schema-qualified.
     :ivar key: the primary key without `user_id`.
     :ivar columns: every column but `user_id`, with its SQL type.
-    :ivar json: the names of `json` columns; `json_lists` of `json[]` columns.
+    :ivar json: the names of `json` columns; `jsonb` those of them that keep no order of keys;
+        `json_lists` of `json[]` columns.
     """
 
     def __init__(self, model: type[SQLModel]) -> None:
@@ -70,11 +73,15 @@ class TableShape:
         self.table = table
         self.name = f"{table.schema or 'public'}.{table.name}"
         self.key = tuple(primary[1:])
-        self._key_names = frozenset(self.key)
+        self._known: set[
+            tuple[type[Insert | Update | Delete], tuple[str, ...], tuple[str, ...]]
+        ] = set()
+        """Forms of changes that were found right: the same few come again with every event."""
         self.columns = {
             column.name: _sql_type(column) for column in table.columns if column.name != "user_id"
         }
         self.json = frozenset(c.name for c in table.columns if isinstance(c.type, JSON))
+        self.jsonb = frozenset(c.name for c in table.columns if isinstance(c.type, JSONB))
         self.json_lists = frozenset(
             c.name
             for c in table.columns
@@ -93,23 +100,27 @@ class TableShape:
         """
         match change:
             case Insert(values=values):
-                named, whole = values.keys(), values.keys() >= self._key_names
+                form: _Form = Insert, tuple(values), ()
             case Update(key=key, changes=changes):
-                named, whole = changes.keys(), key.keys() == self._key_names
+                form = Update, tuple(key), tuple(changes)
             case Delete(key=key):
-                named, whole = key.keys(), key.keys() == self._key_names
+                form = Delete, tuple(key), ()
             case _:
                 assert_never(change)
-        if strange := named - self.columns.keys():
+        if form in self._known:
+            return
+        kind, first, second = form
+        if strange := {*first, *second} - self.columns.keys():
             raise ConfigurationError(
                 f"the projector of {self.name} names {', '.join(sorted(strange))}, "
                 "which the table does not have (user_id is never named)"
             )
-        if not whole:
+        if not {*first} >= {*self.key} or (kind is not Insert and len(first) > len(self.key)):
             raise ConfigurationError(
                 f"the projector of {self.name} must name the key of a row: "
                 f"({', '.join(self.key)}), user_id aside"
             )
+        self._known.add(form)
 
 
 def _sql_type(column: Column[Any]) -> str:
@@ -129,6 +140,8 @@ class Projections:
         by_table = {shape.table: shape for shape in self._shapes.values()}
         self.shapes = [by_table[table] for table in order]
         """Parents before children: the order to insert in; delete in reverse."""
+        self.tables = [shape.name for shape in self.shapes]
+        """Their names, schema-qualified."""
         self._parts: dict[tuple[type[SQLModel], ...], Projections] = {}
 
     def shape(self, table: type[SQLModel]) -> TableShape:

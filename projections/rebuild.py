@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, operator, user_scope
@@ -28,10 +29,11 @@ from projections.users import users_union
 __all__ = [
     "Progress",
     "Rebuilt",
+    "mend_held",
     "prepare_rebuild",
-    "rebuild_held",
     "rebuild_user",
     "rebuild_worker",
+    "replay_to_end",
 ]
 
 
@@ -72,7 +74,7 @@ on conflict (user_id) do nothing
 """
 _CLAIM = """
 select user_id from eventstore.rebuild_progress
-where finished_at is null and user_id <> all($1)
+where finished_at is null
 order by user_id limit 1
 for update skip locked
 """
@@ -90,7 +92,7 @@ def rebuild_user(
     """
     if check:
         return (yield from _compared(user_id, projections, registry))
-    done = yield from rebuild_held(user_id, projections, registry)
+    done = yield from _rebuilt(user_id, projections, registry)
     yield Batch(user_scope(user_id, patient=True), ())
     return done
 
@@ -120,56 +122,71 @@ def rebuild_worker(
     total = Rebuilt()
     unreadable: dict[str, CorruptLog] = {}
     while True:
-        claim = Statement(_CLAIM, (list(unreadable),))
-        (claimed,) = yield Batch(operator, (claim,), hold=True)
+        (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
         if not claimed:
             yield Batch(operator, ())
             return total, unreadable
         user_id = claimed[0][0]
         try:
-            done = yield from rebuild_held(user_id, projections, registry)
+            done = yield from _rebuilt(user_id, projections, registry)
         except CorruptLog as error:  # found while reading: nothing of this user was written
-            unreadable[user_id] = error
-            yield Batch(operator, ())
-            continue
+            unreadable[user_id], done = error, Rebuilt()
         yield Batch(operator, (Statement(_FINISH, (user_id,)),))
         progress(done)
         total += done
 
 
-def rebuild_held(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
+def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     """Do the work of one user and leave the transaction open, for the caller to commit."""
     scope = user_scope(user_id, patient=True)
     replay = Replay(projections)
-    events = yield from _replay_to_end(user_id, scope, replay, registry)
+    events = yield from replay_to_end(scope, replay, registry)
     yield Batch(scope, (Statement(_LOCK, (user_id,)),), hold=True)
-    events += yield from _replay_to_end(user_id, scope, replay, registry)
-    tables = yield Batch(scope, select_rows(projections, user_id), hold=True)
+    events += yield from replay_to_end(scope, replay, registry)
+    changed = yield from mend_held(scope, replay, projections)
+    return Rebuilt(1, events, _count(projections, replay), changed)
+
+
+def mend_held(scope: Scope, replay: Replay, projections: Projections) -> Plan[int]:
+    """Make the rows of the scope's user those of the replay; return how many were not."""
+    tables = yield Batch(scope, select_rows(projections, scope.user_id), hold=True)
     found = differences(projections, replay, tables)
     if found:
-        yield Batch(scope, tuple(mending(user_id, found)), hold=True)
-    return Rebuilt(1, events, _count(projections, replay), len(found))
+        yield Batch(scope, tuple(mending(scope.user_id, found)), hold=True)
+    return len(found)
 
 
 def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     scope = user_scope(user_id, patient=True)
     replay = Replay(projections)
-    events = yield from _replay_to_end(user_id, scope, replay, registry, snapshot=True)
+    events = yield from replay_to_end(scope, replay, registry, snapshot=True)
     tables: list[Rows] = yield Batch(scope, select_rows(projections, user_id), hold=True)
     yield Batch(scope, ())
     found = differences(projections, replay, tables)
     return Rebuilt(1, events, _count(projections, replay), len(found))
 
 
-def _replay_to_end(
-    user_id: str, scope: Scope, replay: Replay, registry: EventRegistry, *, snapshot: bool = False
+def replay_to_end(
+    scope: Scope,
+    replay: Replay,
+    registry: EventRegistry,
+    *,
+    snapshot: bool = False,
+    skip: Callable[[tuple[Any, ...]], bool] | None = None,
 ) -> Plan[int]:
-    """Replay what is in the log after the replay's position; return how many events that were."""
+    """
+    Replay what is in the log after the replay's position; return how many events that were.
+
+    :param skip: rows to leave out, unread.
+    """
     count = 0
     while True:
-        page = Selection(after=replay.position, limit=PAGE)
-        (rows,) = yield Batch(scope, (select_events(user_id, page),), hold=True, snapshot=snapshot)
-        replay.see(decode(user_id, row, registry) for row in rows)
+        page = select_events(scope.user_id, Selection(after=replay.position, limit=PAGE))
+        (rows,) = yield Batch(scope, (page,), hold=True, snapshot=snapshot)
+        for row in rows:
+            if skip is None or not skip(row):
+                replay.see([decode(scope.user_id, row, registry)])
+            replay.position = row[0]
         count += len(rows)
         if len(rows) < PAGE:
             return count

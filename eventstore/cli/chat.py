@@ -8,7 +8,6 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from itertools import batched
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -24,7 +23,7 @@ from eventstore.errors import (
     InvalidInput,
     WrongVersion,
 )
-from eventstore.events.jsontext import dumps, loads
+from eventstore.events.jsontext import loads
 from eventstore.events.limits import check_user_id
 from eventstore.store.chat_import import ChatConversation, Imported
 from eventstore.store.store import EventStore
@@ -124,7 +123,7 @@ def _conversations(path: Path, prefix: str) -> Iterator[ChatConversation]:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield _conversation(loads(line), f"{path}:{number}", prefix)
+                    yield _conversation(loads(line), path, number, prefix)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise InvalidInput(str(path), f"cannot be read after line {number}: {error}") from error
         except EventStoreError:
@@ -143,14 +142,15 @@ def _opened(path: Path) -> TextIO:
             return path.open(encoding="utf-8")
 
 
-def _conversation(line: Any, place: str, prefix: str) -> ChatConversation:
+def _conversation(line: Any, path: Path, number: int, prefix: str) -> ChatConversation:
+    place = f"{path}:{number}"
     messages = line.get("messages") if isinstance(line, dict) else None
     if not isinstance(messages, list):
         raise InvalidInput(place, "has no list `messages`; give {'id': …, 'messages': […]}")
-    for number, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise InvalidInput(f"{place}: messages[{number}]", "is not an object with a `role`")
+            raise InvalidInput(f"{place}: messages[{index}]", "is not an object with a `role`")
     key = line.get("id")
-    if key is None:  # the same conversation gets the same key whenever it is imported
-        key = sha256(dumps(messages).encode()).hexdigest()
+    if key is None:  # not a digest of what was said: it would outlive an erasure
+        key = f"{path.name}:{number}"
     return ChatConversation(f"{prefix}{key}", messages, place)

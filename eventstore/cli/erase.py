@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, User, opened
-from eventstore.cli.output import print_facts, print_json
+from eventstore.cli.output import print_facts, print_json, tell_unreached
 from eventstore.errors import InvalidInput
 
 __all__ = ["erase"]
@@ -29,6 +29,14 @@ def erase(
     ] = None,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="Put on record too.")
+    ] = None,
+    leave: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--leave",
+            metavar="TABLE",
+            help="A table of your own whose rows of the user may stay; repeatable.",
+        ),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")
@@ -51,8 +59,15 @@ def erase(
             raise InvalidInput("--yes", "is missing: there is no terminal to ask on")
         typer.confirm(f"Erase {what} for good? It cannot be undone.", abort=True, err=True)
     with opened(database, extensions) as store:
-        done = store.erase(user, ordered_by=ordered_by, conversation=conversation, reason=reason)
+        done = store.erase(
+            user,
+            ordered_by=ordered_by,
+            conversation=conversation,
+            reason=reason,
+            leave=leave or (),
+        )
+    tell_unreached(done.unreached, "erased")
     if json:
         print_json(asdict(done))
     else:
-        print_facts(asdict(done))
+        print_facts(asdict(done) | {"unreached": ", ".join(done.unreached)})

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, User, opened
+from eventstore.cli.output import tell_unreached
 from eventstore.errors import InvalidInput
 
 __all__ = ["export"]
@@ -32,8 +33,9 @@ def export(
     """
     with opened(database, extensions) as store:
         if output is None:
-            store.export(user, lambda text: sys.stdout.buffer.write(text.encode()))
+            done = store.export(user, lambda text: sys.stdout.buffer.write(text.encode()))
             sys.stdout.buffer.flush()
+            tell_unreached(done.unreached, "exported")
             return
         try:
             made = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -41,7 +43,8 @@ def export(
             raise InvalidInput(str(output), f"cannot be made: {error.strerror}") from error
         with os.fdopen(made, "w", encoding="utf-8") as file:
             try:
-                store.export(user, file.write)
+                done = store.export(user, file.write)
             except BaseException:
                 output.unlink()
                 raise
+        tell_unreached(done.unreached, "exported")

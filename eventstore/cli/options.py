@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.database.doctor import Finding
+from eventstore.database.findings import Finding
 from eventstore.database.settings import load_settings
 from eventstore.database.url import parse_url
 from eventstore.errors import ConfigurationError, InvalidInput, UnsafeDatabase
@@ -65,7 +65,8 @@ ExtensionsOption = Annotated[
         metavar="MODULE:NAME",
         envvar="EVENTSTORE_EXTENSIONS",
         help="A dict of your own {'events': […], 'projectors': […]}, as passed to "
-        "EventStore.connect: without it your own events cannot be read.",
+        "EventStore.connect: without it your own events cannot be read, and tables of your own "
+        "projectors are left out.",
     ),
 ]
 

@@ -28,7 +28,16 @@ from rich.table import Table
 
 from eventstore.events.jsontext import check_json, dumps
 
-__all__ = ["Ticker", "console", "print_facts", "print_json", "print_table", "ticker", "when"]
+__all__ = [
+    "Ticker",
+    "console",
+    "print_facts",
+    "print_json",
+    "print_table",
+    "tell_unreached",
+    "ticker",
+    "when",
+]
 
 
 class _Console(Console):
@@ -63,6 +72,15 @@ def print_facts(facts: dict[str, object]) -> None:
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         console.print(f"{name:<{width}}{_cell(value)}", markup=False)
+
+
+def tell_unreached(tables: Sequence[str], done: str) -> None:
+    """Warn, on standard error, of tables that the store does not know the projectors of."""
+    if tables:
+        sys.stderr.write(
+            f"warning: rows in {', '.join(tables)} were not {done}; "
+            "give their projectors with --extensions, or see to them yourself\n"
+        )
 
 
 def when(instant: datetime | None) -> str:

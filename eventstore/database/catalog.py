@@ -15,9 +15,17 @@ from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.roles import Role
 from eventstore.database.settings import Settings
 
-__all__ = ["Catalog", "RoleFacts", "Server", "TableFacts", "read_catalog"]
+__all__ = [
+    "Catalog",
+    "FunctionFacts",
+    "RoleFacts",
+    "Server",
+    "TableFacts",
+    "other_protected_tables",
+    "read_catalog",
+]
 
-_QUALIFIED = Statement("select set_config('search_path', 'pg_catalog', true)")
+_QUALIFIED = Statement("select pg_catalog.set_config('search_path', 'pg_catalog', true)")
 
 _SERVER = """
 select current_setting('server_version_num')::int,
@@ -38,20 +46,26 @@ left join pg_class as event
 
 # A member of an owner, a superuser or a pg_write_all_data is what those are.
 _ROLES = """
-select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolcreaterole,
+select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication,
        case when current_setting('server_version_num')::int >= 160000
             then pg_has_role(session_user, r.oid, 'set')
             else pg_has_role(session_user, r.oid, 'member') end,
        array(select g.rolname::text from pg_roles as g
              where g.oid <> r.oid and pg_has_role(r.oid, g.oid, 'member')
                and (g.rolsuper or g.rolbypassrls or g.rolcreaterole
-                    or g.rolname in ('pg_read_all_data', 'pg_write_all_data',
-                                     'pg_execute_server_program', 'pg_write_server_files')
+                    or g.rolname in ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain',
+                                     'pg_execute_server_program', 'pg_read_server_files',
+                                     'pg_write_server_files')
                     or exists (select from pg_class as c where c.relowner = g.oid
                                and c.relnamespace = to_regnamespace('eventstore')))
              order by 1),
        exists (select from pg_class as c where c.relowner = r.oid
                and c.relnamespace = to_regnamespace('eventstore'))
+           or exists (select from pg_proc as p where p.proowner = r.oid
+                      and p.pronamespace = to_regnamespace('eventstore'))
+           or exists (select from pg_namespace as n where n.nspowner = r.oid
+                      and n.nspname = 'eventstore'),
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'create'), false)
 from pg_roles as r
 where r.rolname = any($1)
 """
@@ -76,22 +90,29 @@ with recursive application as (
 )
 select w.name,
        c.oid is not null,
+       coalesce(c.relispartition or exists (select from pg_inherits as i
+                                            where i.inhrelid = c.oid), false),
        coalesce(c.relrowsecurity, false),
        coalesce(c.relforcerowsecurity, false),
        coalesce((
            select json_agg(json_build_object(
-               'name', p.polname, 'command', p.polcmd,
+               'name', p.polname, 'permissive', p.polpermissive,
+               'to', array(select r.rolname from pg_roles as r, unnest(p.polroles) as role
+                           where r.rolname in ($2, $3, $4)
+                             and (role = 0 or pg_has_role(r.oid, role, 'member'))),
                'using', pg_get_expr(p.polqual, p.polrelid),
                'check', pg_get_expr(p.polwithcheck, p.polrelid)))
            from pg_policy as p
-           where p.polrelid = c.oid and p.polpermissive
-             and exists (select from unnest(p.polroles) as role
-                         where role = 0
-                            or pg_has_role((select oid from application), role, 'member'))
+           where p.polrelid = c.oid
        ), '[]'),
        array(select i.indexrelid::regclass::text from pg_index as i
              left join pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[0]
-             where i.indrelid = c.oid and a.attname is distinct from 'user_id'),
+             where i.indrelid = c.oid and a.attname is distinct from 'user_id'
+               and (i.indisunique or i.indisexclusion)),
+       array(select i.indexrelid::regclass::text from pg_index as i
+             left join pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[0]
+             where i.indrelid = c.oid and a.attname is distinct from 'user_id'
+               and not (i.indisunique or i.indisexclusion)),
        array(select k.conname::text from pg_constraint as k
              left join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
              left join pg_attribute as b on b.attrelid = k.confrelid and b.attnum = k.confkey[1]
@@ -100,17 +121,39 @@ select w.name,
        exists (select from pg_constraint as k join pg_attribute as a
                on a.attrelid = c.oid and a.attname = 'user_id' and k.conkey = array[a.attnum]
                where k.conrelid = c.oid and k.contype = 'c' and k.convalidated),
-       array(select privilege from unnest(array[
-               'SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
-                 as privilege
-             where has_table_privilege((select oid from application), c.oid, privilege)
-                or (privilege in ('UPDATE', 'REFERENCES')
-                    and has_any_column_privilege(
-                            (select oid from application), c.oid, privilege))),
+       (select json_object_agg(role.rolname, array(
+                   select privilege from unnest(rights.every) as privilege
+                   where has_table_privilege(role.oid, c.oid, privilege)
+                      or (privilege in ('INSERT', 'UPDATE', 'REFERENCES')
+                          and has_any_column_privilege(role.oid, c.oid, privilege))))
+        from pg_roles as role where role.rolname in ($2, $3, $4)),
        array(select r.rulename::text from pg_rewrite as r where r.ev_class = c.oid),
-       coalesce((select json_object_agg(t.tgname, t.tgenabled) from pg_trigger as t
-                 where t.tgrelid = c.oid and not t.tgisinternal), '{}')
+       coalesce((select json_object_agg(t.tgname, json_build_object(
+                     'enabled', t.tgenabled, 'definition', pg_get_triggerdef(t.oid)))
+                 from pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
+       coalesce((select json_object_agg(name, definition) from (
+                     select k.conname as name, pg_get_constraintdef(k.oid) as definition
+                     from pg_constraint as k where k.conrelid = c.oid and k.convalidated
+                     union all
+                     select x.relname, pg_get_indexdef(x.oid)
+                     from pg_index as i join pg_class as x on x.oid = i.indexrelid
+                     where i.indrelid = c.oid and i.indisvalid
+                       and not exists (select from pg_constraint as k
+                                       where k.conindid = i.indexrelid)) as made), '{}'),
+       array(select a.attname::text from pg_attribute as a
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               and has_column_privilege((select oid from pg_roles where rolname = $3),
+                                        c.oid, a.attnum, 'SELECT')),
+       array(select concat(a.attname, ' ', lower(privilege)) from pg_attribute as a,
+                 unnest(array['SELECT', 'INSERT', 'UPDATE']) as privilege
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               and has_column_privilege((select oid from pg_roles where rolname = $4),
+                                        c.oid, a.attnum, privilege))
 from wanted as w left join pg_class as c on c.oid = w.oid
+cross join (select array['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES',
+                         'TRIGGER']
+                || case when current_setting('server_version_num')::int >= 170000
+                        then array['MAINTAIN'] else '{}' end) as rights (every)
 order by w.name
 """
 
@@ -118,12 +161,14 @@ _VIEWS = """
 select distinct v.oid::regclass::text, v.relkind = 'm'
 from unnest($1::text[]) as name
 join pg_class as c on c.relname = split_part(name, '.', 2)
-                  and c.relnamespace = to_regnamespace(split_part(name, '.', 1))
+                      and c.relnamespace = to_regnamespace(split_part(name, '.', 1))
+                   or c.relnamespace = to_regnamespace('eventstore')
 join pg_depend as d on d.refobjid = c.oid and d.classid = 'pg_rewrite'::regclass
 join pg_rewrite as r on r.oid = d.objid and r.ev_class <> d.refobjid
 join pg_class as v on v.oid = r.ev_class and v.relkind in ('v', 'm')
 where v.relkind = 'm'
-   or not coalesce(v.reloptions && array['security_invoker=true', 'security_invoker=on'], false)
+   or not exists (select from pg_options_to_table(v.reloptions)
+                  where option_name = 'security_invoker' and option_value::bool)
 order by 1
 """
 
@@ -131,7 +176,9 @@ _FUNCTIONS = """
 select p.oid::regprocedure::text, p.prosecdef,
        exists (select from unnest(p.proconfig) as setting where setting like 'search_path=%')
            or p.prosqlbody is not null,
-       coalesce(pg_get_function_sqlbody(p.oid), btrim(p.prosrc))
+       coalesce(pg_get_function_sqlbody(p.oid), btrim(p.prosrc)),
+       p.proconfig is not null,
+       md5(p.prosrc)
 from pg_proc as p
 where p.pronamespace = to_regnamespace('eventstore')
 order by 1
@@ -166,6 +213,7 @@ class RoleFacts:
     One of the store's roles.
 
     :ivar enterable: the login may switch to it.
+    :ivar owns: a table or function of the schema, or the schema; `creates` in the schema.
     :ivar powerful: roles it is a member of that see or change more than it may.
     """
 
@@ -173,9 +221,11 @@ class RoleFacts:
     superuser: bool
     bypasses: bool
     creates_roles: bool
+    replicates: bool
     enterable: bool
     powerful: list[str]
     owns: bool
+    creates: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,23 +233,53 @@ class TableFacts:
     """
     One table.
 
-    :ivar policies: the permissive ones that hold for the application role.
-    :ivar strange_indexes: those that do not begin with `user_id`; `strange_keys` foreign ones.
-    :ivar rights: what the application role may do, by grant to it or to PUBLIC.
-    :ivar triggers: by name, with how they are enabled: `A` always, `O`, `R`, `D` disabled.
+    :ivar policies: `name`, `permissive`, `using`, `check`, and which of the store's roles they
+        hold for (`to`).
+    :ivar strange_uniques: unique indexes that do not begin with `user_id`; `strange_indexes` are
+        the other ones, `strange_keys` foreign keys.
+    :ivar partition: of another table of these.
+    :ivar rights: what each of the store's roles may do, by grant to it or to PUBLIC.
+    :ivar triggers: by name, `definition` and how they are `enabled`: `A` always, `D` disabled.
+    :ivar constraints: valid ones, and indexes that are none, with their definitions.
+    :ivar listed: columns that the operator may read; `erasable` those of the eraser, with rights.
     """
 
     name: str
     exists: bool
+    partition: bool
     secured: bool
     forced: bool
     policies: list[dict[str, Any]]
+    strange_uniques: list[str]
     strange_indexes: list[str]
     strange_keys: list[str]
     checked: bool
-    rights: list[str]
+    rights: dict[str, list[str]] | None
     rules: list[str]
-    triggers: dict[str, str]
+    triggers: dict[str, dict[str, str]]
+    constraints: dict[str, str]
+    listed: list[str]
+    erasable: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFacts:
+    """
+    One function of the schema.
+
+    :ivar name: with its parameters' types.
+    :ivar definer: it runs with its owner's rights.
+    :ivar fixed: its search path is.
+    :ivar configured: it has settings of its own.
+    :ivar digest: MD5 of its source.
+    """
+
+    name: str
+    definer: bool
+    fixed: bool
+    body: str
+    configured: bool
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +288,13 @@ class Catalog:
     All that a judgement needs.
 
     :ivar views: that read our tables with their owner's rights; True for materialised ones.
-    :ivar functions: signature, security definer, search path fixed, body.
     """
 
     server: Server
     roles: dict[str, RoleFacts]
     tables: list[TableFacts]
     views: list[tuple[str, bool]]
-    functions: list[tuple[str, bool, bool, str]]
+    functions: list[FunctionFacts]
 
 
 def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
@@ -225,14 +304,14 @@ def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
     :param tables: schema-qualified names, beside every table of the schema `eventstore`.
     """
     names = list(tables)
-    application = settings.role_names[Role.APPLICATION]
+    roles_here = [settings.role_names[role] for role in Role]  # application, operator, eraser
     _, server, roles, found, views, functions = yield Batch(
         None,
         (
             _QUALIFIED,
             Statement(_SERVER),
-            Statement(_ROLES, (list(settings.role_names.values()),)),
-            Statement(_TABLES, (names, application)),
+            Statement(_ROLES, (roles_here,)),
+            Statement(_TABLES, (names, *roles_here)),
             Statement(_VIEWS, (names,)),
             Statement(_FUNCTIONS),
         ),
@@ -242,5 +321,25 @@ def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
         {row[0]: RoleFacts(*row) for row in roles},
         [TableFacts(*row) for row in found],
         [(name, materialised) for name, materialised in views],
-        [(name, definer, fixed, body) for name, definer, fixed, body in functions],
+        [FunctionFacts(*row) for row in functions],
     )
+
+
+_OTHERS = """
+select distinct concat(n.nspname, '.', c.relname)
+from pg_policy as p
+join pg_class as c on c.oid = p.polrelid
+join pg_namespace as n on n.oid = c.relnamespace
+where p.polpermissive
+  and n.nspname <> 'eventstore'
+  and concat(n.nspname, '.', c.relname) <> all($1)
+  and pg_get_expr(p.polqual, p.polrelid) like '%current_user_id()%'
+  and exists (select from unnest(p.polroles) as role
+              where role = 0 or pg_has_role(current_user, role, 'member'))
+order by 1
+"""
+
+
+def other_protected_tables(tables: Sequence[str]) -> Statement:
+    """Return the statement for tables that hold a user's own rows and are none of `tables`."""
+    return Statement(_OTHERS, (list(tables),))

@@ -9,58 +9,22 @@ so once in the log. Everything is judged from the catalog, in one round trip.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from eventstore.database.catalog import Catalog, RoleFacts, Server, TableFacts, read_catalog
+from eventstore.database.catalog import Catalog, RoleFacts, Server, read_catalog
+from eventstore.database.expected import FUNCTIONS, LOG_TABLES, SCOPE_BODIES, SCOPE_FUNCTION
+from eventstore.database.findings import Finding, Severity
 from eventstore.database.plan import Plan
 from eventstore.database.roles import Role
 from eventstore.database.settings import Settings
+from eventstore.database.table_checks import TableCheck
 from eventstore.errors import UnsafeDatabase
 
 __all__ = ["Finding", "examine", "refusal"]
-
-type Severity = Literal["error", "warning"]
-
-LOG_TABLES = ("eventstore.user_log", "eventstore.stream", "eventstore.event")
-_TRIGGERS = {
-    "eventstore.event": ("append_only", "append_only_update", "erasure_only"),
-    "eventstore.user_log": ("append_only", "forward_only"),
-    "eventstore.stream": ("append_only", "forward_only"),
-}
-_OWN_ROWS = {
-    "(user_id = eventstore.current_user_id())",
-    "((user_id)::text = eventstore.current_user_id())",  # the column is a varchar
-    None,  # no WITH CHECK: that of USING holds
-}
-_SCOPE_FUNCTION = "eventstore.current_user_id()"
-_SCOPE_BODIES = {
-    "RETURN NULLIF(current_setting('eventstore.user_id'::text, true), ''::text)",
-    "select nullif(current_setting('eventstore.user_id', true), '')",  # before revision 0002
-}
 
 # The first minor release of each major that has no known hole in row-level security: CVE-2025-8713
 # (statistics show what policies hide), CVE-2024-10976 (a plan outlives a change of role), earlier.
 _SAFE_MINORS = {15: 14, 16: 10, 17: 6}
 _OLDEST = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """
-    One thing that is not as it should be.
-
-    :ivar severity: `error`: the store does not connect; `warning`: it does.
-    :ivar check: what was looked at: `server`, `login`, `role`, `table`, `rights`, `trigger`, `view`
-        or `function`.
-    :ivar place: the role, table, setting or function.
-    """
-
-    severity: Severity
-    check: str
-    place: str
-    detail: str
-    remedy: str
 
 
 def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding]]:
@@ -72,15 +36,17 @@ def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding
     catalog = yield from read_catalog([*LOG_TABLES, *read_models], settings)
     if not catalog.server.migrated:
         return [
-            Finding(
-                "error", "table", "eventstore.event", "does not exist", "run `eventstore migrate`"
-            )
+            Finding("error", "schema", "eventstore", "does not exist", "run `eventstore migrate`")
         ]
     found = [
         *_server(catalog.server),
         *_login(catalog.server),
         *_roles(catalog, settings),
-        *(one for table in catalog.tables for one in _table(table, read_models)),
+        *(
+            one
+            for table in catalog.tables
+            for one in TableCheck(table, read_models, settings.role_names).findings()
+        ),
         *_views(catalog),
         *_functions(catalog),
     ]
@@ -138,16 +104,14 @@ def _login(server: Server) -> Iterator[Finding]:
 
 
 def _roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:
-    for role, needed_for in (
-        (Role.APPLICATION, "any work"),
-        (Role.OPERATOR, "status, and verify, rebuild and anchor of all users"),
-        (Role.ERASER, "erase"),
-    ):
+    for role in Role:
         name = settings.role_names[role]
         severity: Severity = "error" if role is Role.APPLICATION else "warning"
         facts = catalog.roles.get(name)
         if facts is None:
-            yield Finding(severity, "role", name, "does not exist", "run `eventstore migrate`")
+            setting = f"EVENTSTORE_{role.name}_ROLE"
+            remedy = f"run `eventstore migrate`, or set {setting} as it was when that ran"
+            yield Finding(severity, "role", name, "does not exist", remedy)
             continue
         for detail in _too_powerful(facts):
             yield Finding("error", "role", name, detail, "take that away from it")
@@ -156,7 +120,7 @@ def _roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:
                 "error",
                 "role",
                 name,
-                f"the login {catalog.server.login} may not enter it, which {needed_for} needs",
+                f"the login {catalog.server.login} may not enter it, which all work needs",
                 f"grant {name} to {catalog.server.login}",
             )
 
@@ -168,104 +132,14 @@ def _too_powerful(role: RoleFacts) -> Iterator[str]:
         yield "has BYPASSRLS: row-level security does not hold"
     if role.creates_roles:
         yield "has CREATEROLE: it can give itself other roles"
+    if role.replicates:
+        yield "has REPLICATION: it can copy every user's rows"
     if role.owns:
-        yield "owns tables of the store: it can take their protection away"
+        yield "owns tables or functions of the store: it can take their protection away"
+    if role.creates:
+        yield "may create in the schema eventstore: its objects could be taken for the store's"
     if role.powerful and not role.superuser:
         yield f"is a member of {', '.join(role.powerful)}, which may do more than it may"
-
-
-def _table(table: TableFacts, read_models: Sequence[str]) -> Iterator[Finding]:
-    if not table.exists:
-        remedy = "create it in a migration of yours, see docs/isolation.md"
-        yield Finding("error", "table", table.name, "does not exist", remedy)
-        return
-    for detail, remedy in (*_row_security(table, read_models), *_shape(table)):
-        yield Finding("error", "table", table.name, detail, remedy)
-    ours = table.name.startswith("eventstore.")
-    yield from _rights(table, ours=ours)
-    if ours:
-        yield from _triggers(table)
-
-
-def _row_security(table: TableFacts, read_models: Sequence[str]) -> Iterator[tuple[str, str]]:
-    protect = "see projections.protection_sql"
-    if not table.secured:
-        yield "row-level security is not enabled", protect
-    elif not table.forced:
-        yield "row-level security is not forced, so its owner is exempt", protect
-    if table.name in {*LOG_TABLES, *read_models} and not any(
-        policy["command"] == "*" and _own_rows(policy) for policy in table.policies
-    ):
-        yield "the policy that shows and accepts a user's own rows is missing", protect
-    for policy in table.policies:
-        if not _own_rows(policy):
-            detail = f"policy {policy['name']} lets more through than a user's own rows"
-            yield detail, "drop it, or give it to another role than the application's"
-
-
-def _shape(table: TableFacts) -> Iterator[tuple[str, str]]:
-    for index in table.strange_indexes:
-        yield f"index {index} does not begin with user_id", "make it begin with user_id"
-    for key in table.strange_keys:
-        detail = f"foreign key {key} does not begin with user_id on both sides"
-        yield detail, "make it composite: (user_id, …) references … (user_id, …)"
-    if not table.checked:
-        yield "no CHECK keeps an empty user_id out", "see projections.protection_sql"
-    for rule in table.rules:
-        yield f"rule {rule} rewrites what is asked of it", "drop it"
-
-
-def _own_rows(policy: dict[str, str | None]) -> bool:
-    return policy["using"] is not None and {policy["using"], policy["check"]} <= _OWN_ROWS
-
-
-def _rights(table: TableFacts, *, ours: bool) -> Iterator[Finding]:
-    too_much = {"TRUNCATE", "TRIGGER", "REFERENCES"}
-    if table.name in LOG_TABLES:
-        too_much |= {"DELETE"}
-    if table.name == "eventstore.event":
-        too_much |= {"UPDATE"}
-    if held := [right for right in table.rights if right in too_much]:
-        yield Finding(
-            "error",
-            "rights",
-            table.name,
-            f"the application role may {', '.join(held)}",
-            f"revoke {', '.join(held)} on {table.name} from it, and from public",
-        )
-    if not ours and "SELECT" not in table.rights:
-        yield Finding(
-            "error",
-            "rights",
-            table.name,
-            "the application role may not use it",
-            "see projections.protection_sql",
-        )
-
-
-def _triggers(table: TableFacts) -> Iterator[Finding]:
-    expected = _TRIGGERS.get(table.name, ())
-    for name in expected:
-        enabled = table.triggers.get(name)
-        if enabled != "A":
-            state = "missing" if enabled is None else "disabled" if enabled == "D" else "not ALWAYS"
-            yield Finding(
-                "warning",
-                "trigger",
-                table.name,
-                f"trigger {name} is {state}: the owner's casual statement can change history",
-                "run `eventstore migrate`"
-                if enabled is None
-                else f"alter table {table.name} enable always trigger {name}",
-            )
-    for name in table.triggers.keys() - {*expected}:
-        yield Finding(
-            "warning",
-            "trigger",
-            table.name,
-            f"trigger {name} is none of the store's: it may change what is stored",
-            "drop it, unless you put it there",
-        )
 
 
 def _views(catalog: Catalog) -> Iterator[Finding]:
@@ -278,13 +152,20 @@ def _views(catalog: Catalog) -> Iterator[Finding]:
 
 
 def _functions(catalog: Catalog) -> Iterator[Finding]:
-    for name, definer, fixed, body in catalog.functions:
-        if definer:
+    for one in catalog.functions:
+        restore = "restore it, see docs/isolation.md"
+        if one.definer:
             detail = "runs with its owner's rights (SECURITY DEFINER)"
-            yield Finding("error", "function", name, detail, "drop it, none of the store's does")
-        if name == _SCOPE_FUNCTION and body not in _SCOPE_BODIES:
-            detail = "is not what the migrations made it: it says whose rows are shown"
-            yield Finding("error", "function", name, detail, "restore it, see docs/isolation.md")
-        elif name != _SCOPE_FUNCTION and not fixed:
+            yield Finding("error", "function", one.name, detail, "drop it, none of ours does")
+        if one.name == SCOPE_FUNCTION:
+            if one.body not in SCOPE_BODIES or one.configured:
+                detail = "is not what the migrations made it: it says whose rows are shown"
+                yield Finding("error", "function", one.name, detail, restore)
+        elif not one.fixed:
             detail = "has no fixed search_path: other objects can stand in for what it names"
-            yield Finding("warning", "function", name, detail, "alter function … set search_path")
+            remedy = "alter function … set search_path"
+            yield Finding("warning", "function", one.name, detail, remedy)
+        known = FUNCTIONS.get(one.name.removeprefix("eventstore.").partition("(")[0])
+        if known is not None and one.digest != known:
+            detail = "is not what the migrations made it: it keeps the log as it is"
+            yield Finding("error", "function", one.name, detail, restore)

@@ -183,10 +183,15 @@ class AsyncDriver:
                 connection.answer_timeout_seconds = timeout_seconds
                 return await exchange_async(connection, statements)
             case Release(connection):
-                if connection.pgconn.transaction_status in _OPEN:
-                    with suppress(psycopg.Error):
-                        await connection.rollback()
-                await self.pool.putconn(connection)
+                try:
+                    if connection.pgconn.transaction_status in _OPEN:
+                        with suppress(psycopg.Error):
+                            await connection.rollback()
+                except BaseException:  # cancelled again: the pool must have it back all the same
+                    connection.pgconn.finish()
+                    raise
+                finally:
+                    await self.pool.putconn(connection)
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
             case FanOut(plans, jobs):
@@ -249,7 +254,7 @@ def _connect_options(settings: Settings) -> dict[str, Any]:
 
 # Behind a transaction pooler a prepared statement may meet another server connection. A pooler
 # shows itself: the process it names is not the one that answers.
-_IS_DIRECT = "select pg_backend_pid()"
+_IS_DIRECT = "select pg_catalog.pg_backend_pid()"
 
 
 def _configure(connection: Connection[Any]) -> None:

@@ -34,7 +34,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify", "pool_exhausted", "unreachable"]
+__all__ = ["AlreadyAppended", "classify", "is_stale", "pool_exhausted", "unreachable"]
 
 
 class AlreadyAppended(EventStoreError):
@@ -52,6 +52,8 @@ def classify(error: psycopg.Error) -> EventStoreError:
     state = error.sqlstate or ""
     if state in _OWN_STATES:
         return _OWN_STATES[state](_facts(error))
+    if is_stale(error):
+        return ConnectionLost(f"what was prepared no longer fits: {_message(error)}")
     if state == "23505":
         return AlreadyExists(error.diag.table_name or "?")
     for prefix, make in _BY_STATE:
@@ -62,6 +64,13 @@ def classify(error: psycopg.Error) -> EventStoreError:
     fault = DatabaseFault(f"the database failed: {_message(error)} (SQLSTATE {state or 'none'})")
     fault.sqlstate = error.sqlstate
     return fault
+
+
+def is_stale(error: psycopg.Error) -> bool:
+    """Tell whether a statement that was prepared before is gone, or its table is another now."""
+    return error.sqlstate == "26000" or (
+        error.sqlstate == "0A000" and "cached plan must not change" in _message(error)
+    )
 
 
 def pool_exhausted(settings: Settings) -> PoolExhausted:
@@ -126,6 +135,4 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("42703", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("3F000", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("23503", lambda _: InvalidInput("conversation_id", "no such conversation; start it first")),
-    ("0A000", lambda text: ConnectionLost(f"what was prepared no longer fits: {text}")),
-    ("26000", lambda text: ConnectionLost(f"what was prepared is gone: {text}")),
 )

@@ -22,12 +22,10 @@ from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
 from psycopg.errors import PipelineAborted
 from psycopg.rows import tuple_row
 
+from eventstore.database.errors import is_stale
 from eventstore.database.plan import Rows, Statement
 
 __all__ = ["exchange", "exchange_async"]
-
-# What is prepared on this connection no longer fits the server: only a new connection helps.
-_STALE = {"26000", "0A000"}
 
 
 def exchange(connection: Connection[Any], statements: list[Statement]) -> list[Rows]:
@@ -57,8 +55,7 @@ def exchange(connection: Connection[Any], statements: list[Statement]) -> list[R
     except psycopg.Error as error:
         first = _root(first or error)
     if first is not None:
-        if first.sqlstate in _STALE:
-            connection.close()
+        _cut_if_stale(connection, first)
         raise first
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
@@ -92,10 +89,15 @@ async def exchange_async(
     except psycopg.Error as error:
         first = _root(first or error)
     if first is not None:
-        if first.sqlstate in _STALE:
-            await connection.close()
+        _cut_if_stale(connection, first)
         raise first
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _cut_if_stale(connection: Connection[Any] | AsyncConnection[Any], error: psycopg.Error) -> None:
+    """Cut a connection whose prepared statements no longer fit the server: only a new one helps."""
+    if is_stale(error):
+        connection.pgconn.finish()
 
 
 def _root(error: psycopg.Error) -> psycopg.Error:

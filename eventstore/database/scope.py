@@ -7,7 +7,8 @@ connection before, and row-level security holds even when the URL names the owne
 
 The limits on statement and lock time go with it, because poolers refuse or drop them at connect;
 and so does the search path, with temporary objects last: none that somebody left on the server
-connection can stand in for a table or type of ours.
+connection can stand in for a table or type of ours. Until it is set, nothing is named without its
+schema; and row security is on, whatever was left there, or every query would be refused.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from eventstore.database.settings import Settings
 __all__ = ["SET_SCOPE", "Scope", "operator", "scope_values", "user_scope"]
 
 SET_SCOPE = """
-select set_config('role', $1, true),
-       set_config('eventstore.user_id', $2, true),
-       set_config('statement_timeout', $3, true),
-       set_config('lock_timeout', $4, true),
-       set_config('search_path', $5, true)
+select pg_catalog.set_config('role', $1, true),
+       pg_catalog.set_config('eventstore.user_id', $2, true),
+       pg_catalog.set_config('statement_timeout', $3, true),
+       pg_catalog.set_config('lock_timeout', $4, true),
+       pg_catalog.set_config('search_path', $5, true),
+       pg_catalog.set_config('row_security', 'on', true)
 """
 
 

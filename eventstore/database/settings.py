@@ -8,8 +8,9 @@ with its name, never replaced by a default.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventstore.database.roles import ROLE_NAME, Role
@@ -78,6 +79,13 @@ class Settings(BaseSettings):
         Role.ERASER.value, pattern=f"^{ROLE_NAME}$", description="removes payloads"
     )
 
+    @model_validator(mode="after")
+    def _three_roles(self) -> Self:
+        names = {self.application_role, self.operator_role, self.eraser_role}
+        if len(names) < len(Role):
+            raise ValueError("the three roles need three names")
+        return self
+
     @cached_property
     def role_names(self) -> dict[Role, str]:
         """What the roles are called on this server."""
@@ -99,5 +107,5 @@ def load_settings(database_url: str | None = None, **overrides: object) -> Setti
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic in the next moment
     except ValidationError as error:
         first = error.errors()[0]
-        name = "EVENTSTORE_" + "_".join(str(part) for part in first["loc"]).upper()
+        name = "EVENTSTORE_" + ("_".join(str(part) for part in first["loc"]).upper() or "…_ROLE")
         raise ConfigurationError(f"{name}: {first['msg']}") from None

@@ -35,8 +35,11 @@ from eventstore.errors import ConfigurationError
 __all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
 
 _DIALECT = "postgresql+psycopg://"
-_SCOPE = re.sub(r"\$\d", "%s", SET_SCOPE) + ", set_config('transaction_read_only', %s, true)"
+_SCOPE = (
+    re.sub(r"\$\d", "%s", SET_SCOPE) + ", pg_catalog.set_config('transaction_read_only', %s, true)"
+)
 _FORGET = "reset session authorization; reset all"
+_CHAIN = re.compile(r"\s*(commit|end|rollback|abort)\b.*\band\s+chain\b", re.IGNORECASE | re.DOTALL)
 
 
 def own_engine(settings: Settings) -> Engine:
@@ -50,9 +53,7 @@ def own_engine(settings: Settings) -> Engine:
 
 def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
     """Return an engine whose connections come from, and go back to, `connections`."""
-    engine = create_engine(
-        _DIALECT, poolclass=pool.NullPool, creator=_transactional(connections.getconn)
-    )
+    engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=_transactional(connections))
     return _scoped(engine, settings)
 
 
@@ -63,7 +64,12 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
     async def creator() -> Any:
         check_process(process)
         connection = await connections.getconn()
-        await connection.set_autocommit(False)
+        try:
+            await connection.set_autocommit(False)
+        except BaseException:
+            connection.pgconn.finish()
+            await connections.putconn(connection)
+            raise
         return connection
 
     engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
@@ -86,13 +92,18 @@ def _for_user(engine: Engine, user_id: str, read_only: bool) -> Engine:
     return engine.execution_options(eventstore_user=user_id, eventstore_read_only=read_only)
 
 
-def _transactional(getconn: Callable[[], Any]) -> Callable[[], Any]:
+def _transactional(connections: ConnectionPool[Any]) -> Callable[[], Any]:
     process = os.getpid()
 
     def creator() -> Any:
         check_process(process)
-        connection = getconn()
-        connection.autocommit = False  # the driver switches it back
+        connection = connections.getconn()
+        try:
+            connection.autocommit = False  # the driver switches it back
+        except BaseException:
+            connection.pgconn.finish()
+            connections.putconn(connection)
+            raise
         return connection
 
     return creator
@@ -105,7 +116,13 @@ def _scoped(engine: Engine, settings: Settings) -> Engine:
     return engine
 
 
-def _enter_scope(settings: Settings, connection: Connection, *_statement: object) -> None:
+def _enter_scope(
+    settings: Settings,
+    connection: Connection,
+    _cursor: object,
+    statement: str,
+    *_parameters: object,
+) -> None:
     """Before a statement: if no transaction is open, this one opens it, so set its scope first."""
     driver: Any = connection.connection.driver_connection
     if driver.autocommit:
@@ -113,6 +130,8 @@ def _enter_scope(settings: Settings, connection: Connection, *_statement: object
             "a session cannot run in AUTOCOMMIT: its user is set for one transaction; "
             "leave the isolation level, and commit when you are done"
         )
+    if _CHAIN.match(statement):
+        raise ConfigurationError("AND CHAIN would begin a transaction that is nobody's; leave it")
     if driver.info.transaction_status != TransactionStatus.IDLE:
         return
     options = connection.get_execution_options()
@@ -126,7 +145,11 @@ def _enter_scope(settings: Settings, connection: Connection, *_statement: object
 
 def _forget_before_commit(connection: Connection) -> None:
     """SET would outlive the transaction, and behind a pooler meet anybody: undo it while in it."""
-    connection.connection.cursor().execute(_FORGET)
+    driver: Any = connection.connection.driver_connection
+    if driver.info.transaction_status != TransactionStatus.INTRANS:
+        return  # after an error COMMIT rolls back, and SET with it
+    # What is deferred runs first: it belongs in the user's scope, which is reset as well.
+    connection.connection.cursor().execute(f"set constraints all immediate; {_FORGET}")
 
 
 def _forget(connection: Any, _record: object) -> None:
@@ -136,5 +159,5 @@ def _forget(connection: Any, _record: object) -> None:
     try:
         connection.autocommit = True
         connection.cursor().execute(_FORGET)
-    except psycopg.Error:
-        connection.close()
+    except psycopg.Error:  # cut it: `close` would give it to the pool, which SQLAlchemy will do
+        getattr(connection, "driver_connection", connection).pgconn.finish()

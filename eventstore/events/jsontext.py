@@ -23,7 +23,15 @@ import orjson
 
 from eventstore.errors import NotStorable
 
-__all__ = ["MAX_NESTING", "Json", "as_json_text", "check_json", "dumps", "loads"]
+__all__ = [
+    "MAX_NESTING",
+    "Json",
+    "as_json_text",
+    "check_json",
+    "dumps",
+    "loads",
+    "repeats_keys",
+]
 
 type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | None
 
@@ -136,6 +144,20 @@ def loads(text: str) -> Any:
         return _read(text)
     # What orjson could not hold exactly it made a float: then read again, digit by digit.
     return _read(text) if _holds_float(value) else value
+
+
+def repeats_keys(text: str) -> bool:
+    """Tell whether an object in valid JSON text names a key twice, which hides the first value."""
+    repeated = False
+
+    def see(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeated
+        members = dict(pairs)
+        repeated = repeated or len(members) < len(pairs)
+        return members
+
+    json.loads(text, object_pairs_hook=see, parse_float=str, parse_int=str)
+    return repeated
 
 
 def _holds_float(value: Any) -> bool:

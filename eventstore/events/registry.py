@@ -69,6 +69,10 @@ class EventRegistry:
                 f'stream_kind="…")` with a name of at most {_MAX_TYPE} characters '
                 "and a kind like `task`; neither may depend on the class name"
             )
+        if event.stream_kind == erasure.ContentErased.stream_kind and event not in BUILT_IN:
+            raise ConfigurationError(
+                f"{event.__name__}: the stream kind {event.stream_kind} is kept for erasures"
+            )
         known = self._classes.setdefault(event.type, event)
         if known is not event:
             raise ConfigurationError(f"event type {event.type} is already {known.__qualname__}")

@@ -6,9 +6,9 @@ restore an older backup, and nothing inside the database tells. A copy of the he
 before does. An anchor is a file of JSON Lines: a line that says what it is, a line for each head,
 and a last line that seals it::
 
-    {"anchor": 1, "taken_at": "2026-11-22T20:00:00.000000Z"}
-    {"user_id": "alice", "position": 42, "hash": "77…e2", "recorded_at": "2026-11-22T19:…Z"}
-    {"heads": 1, "sha256": "ab…", "signature": "cd…"}
+    {"anchor":1,"taken_at":"2026-11-22T20:00:00.000000Z"}
+    {"user_id":"alice","position":42,"hash":"77…e2","recorded_at":"2026-11-22T19:59:…Z"}
+    {"heads":1,"sha256":"ab…","signature":"cd…"}
 
 `sha256` is that of every byte before the last line. `signature`, if there is one, is Ed25519 over
 the text `eventstore anchor ` and that digest in hex: see `signature`.
@@ -23,6 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from eventstore.database.instants import instant_text
 from eventstore.errors import InvalidInput
 from eventstore.events.jsontext import dumps, loads
 from eventstore.log.signature import sign, verify_signature
@@ -79,7 +80,7 @@ def write_anchor(file: BinaryIO, heads: Iterable[Head], *, private_key: bytes | 
 def anchor_lines(heads: Iterable[Head], private_key: bytes | None = None) -> Iterator[bytes]:
     """Yield the lines of an anchor taken now."""
     digest, count = sha256(), 0
-    first = _line({"anchor": _FORM, "taken_at": _text(datetime.now(UTC))})
+    first = _line({"anchor": _FORM, "taken_at": instant_text(datetime.now(UTC))})
     digest.update(first)
     yield first
     for head in heads:
@@ -88,7 +89,7 @@ def anchor_lines(heads: Iterable[Head], private_key: bytes | None = None) -> Ite
                 "user_id": head.user_id,
                 "position": head.position,
                 "hash": head.hash.hex(),
-                "recorded_at": _text(head.recorded_at),
+                "recorded_at": instant_text(head.recorded_at),
             }
         )
         digest.update(line)
@@ -119,7 +120,7 @@ def read_anchor(path: Path, *, public_key: bytes | None = None) -> Anchor:
         raise InvalidInput(str(path), f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(str(path), f"is not an anchor, or was cut short ({error})") from error
-    if (sealed, *wanted) != (digest, _FORM, len(heads)):
+    if (sealed, *wanted) != (digest, _FORM, len(heads)) or not last.endswith(b"\n"):
         raise InvalidInput(str(path), "was changed after it was written: its seal does not fit")
     if public_key is not None and not (
         isinstance(signature, str) and verify_signature(_signed(digest), signature, public_key)
@@ -143,10 +144,6 @@ def _head(line: dict[str, Any]) -> Head:
 
 def _line(value: dict[str, Any]) -> bytes:
     return dumps(value).encode() + b"\n"
-
-
-def _text(instant: datetime) -> str:
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _signed(digest: str) -> bytes:

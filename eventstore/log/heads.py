@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC
 
+from eventstore.database.instants import readable_instant
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import operator, user_scope
 from eventstore.errors import NotFound
@@ -12,7 +13,9 @@ from eventstore.log.anchor import Head
 
 __all__ = ["heads_of", "heads_page"]
 
-_HEADS = "select user_id, position, hash, recorded_at from eventstore.user_log"
+_HEADS = f"""
+select user_id, position, hash, {readable_instant("recorded_at")} from eventstore.user_log
+"""
 _OF_ONE = f"{_HEADS} where user_id = $1"
 _PAGE = f"{_HEADS} where user_id > $1 order by user_id limit $2"
 

@@ -16,6 +16,7 @@ import orjson
 
 from eventstore.database.plan import Statement
 from eventstore.errors import BatchTooLarge, InvalidInput
+from eventstore.events.erasure import ContentErased
 from eventstore.events.event import Event
 from eventstore.events.jsontext import check_json, dumps, loads
 from eventstore.events.limits import (
@@ -27,6 +28,7 @@ from eventstore.events.limits import (
 )
 from eventstore.log.chain import payload_digest, request_digest
 from eventstore.log.envelope import Expected, Fact, NewEvent
+from eventstore.log.identity import erasure_stream
 
 __all__ = ["Append", "fact_of", "prepare_append"]
 
@@ -63,8 +65,13 @@ def prepare_append(
         raise InvalidInput("events", "an append needs at least one event")
     if len(events) > MAX_BATCH:
         raise BatchTooLarge(len(events), MAX_BATCH)
+    reserved = erasure_stream(user_id)
     for number, event in enumerate(events):
         _check_envelope(event, f"events[{number}]")
+        if event.stream_id == reserved and not isinstance(event.data, ContentErased):
+            raise InvalidInput(
+                f"events[{number}].stream_id", f"{reserved} is kept for erasures; give another id"
+            )
     if idempotency_key is not None:
         check_label(idempotency_key, "idempotency_key", MAX_KEY)
     key = idempotency_key or str(events[0].event_id)
@@ -77,21 +84,29 @@ def prepare_append(
     )
     parameters = (user_id, *_arguments(events, texts), key, fingerprint)
     facts = [
-        replace(fact_of(user_id, event), metadata=loads(metadata))
+        replace(fact_of(user_id, event), metadata={} if metadata == "{}" else loads(metadata))
         for event, (_, metadata) in zip(events, texts, strict=True)
     ]
     return Append(user_id, facts, key, fingerprint, Statement(_APPEND, parameters))
+
+
+_NEEDED_IDS = ("stream_id", "event_id")
+_OTHER_IDS = ("correlation_id", "causation_id")
 
 
 def _check_envelope(event: NewEvent, place: str) -> None:
     """Refuse by name what is no event, or holds something that is not what its field says."""
     if not isinstance(event, NewEvent) or not isinstance(event.data, Event):
         raise InvalidInput(place, f"a {type(event).__name__}; give NewEvent(stream_id=…, data=…)")
-    for name in ("stream_id", "event_id", "correlation_id", "causation_id"):
+    for name in _NEEDED_IDS:
+        if not isinstance(getattr(event, name), UUID):
+            given = type(getattr(event, name)).__name__
+            raise InvalidInput(f"{place}.{name}", f"a {given}; give a UUID")
+    for name in _OTHER_IDS:
         value = getattr(event, name)
-        if not isinstance(value, UUID) and (value is not None or name in {"stream_id", "event_id"}):
+        if value is not None and not isinstance(value, UUID):
             raise InvalidInput(f"{place}.{name}", f"a {type(value).__name__}; give a UUID")
-    if not isinstance(event.metadata, Mapping):
+    if type(event.metadata) is not dict and not isinstance(event.metadata, Mapping):
         raise InvalidInput(
             f"{place}.metadata", f"a {type(event.metadata).__name__}; give a JSON object"
         )

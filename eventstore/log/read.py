@@ -13,9 +13,10 @@ from datetime import UTC
 from typing import Any
 from uuid import UUID
 
+from eventstore.database.instants import readable_instant
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
-from eventstore.errors import InvalidInput
+from eventstore.errors import InvalidInput, UnreadableEvent
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.event import Event
 from eventstore.events.jsontext import loads
@@ -28,8 +29,9 @@ __all__ = ["PAGE", "Selection", "decode", "every_page", "read_events", "select_e
 PAGE = 5_000
 """Events of one round trip when everything is read; some megabytes at most in practice."""
 
-COLUMNS = """position, stream_id, version, event_id, type, schema_version,
-       payload::text, metadata::text, correlation_id, causation_id, recorded_at"""
+COLUMNS = f"""position, stream_id, version, event_id, type, schema_version,
+       payload::text, metadata::text, correlation_id, causation_id,
+       {readable_instant("recorded_at")}"""
 
 # No index on type or time: a user's log is read along its key, and an index would cost every
 # append. `$2 … $6` are bounds that say nothing when null.
@@ -137,7 +139,11 @@ def decode(user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> Recor
     position, stream_id, version, event_id, type_name, schema_version, payload = row[:7]
     data: Event = ErasedEvent(erased_type=type_name)
     if payload is not None:
-        data = registry.read(type_name, schema_version, loads(payload), position)
+        try:
+            said = loads(payload)
+        except ValueError as error:  # written by nobody of ours
+            raise UnreadableEvent(type_name, position, str(error)) from error
+        data = registry.read(type_name, schema_version, said, position)
     return RecordedEvent(
         user_id,
         stream_id,

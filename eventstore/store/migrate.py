@@ -44,7 +44,11 @@ def downgrade(settings: Settings, revision: str) -> None:
     """
     if revision == "base":
         _require_no_events(settings)  # before the first of several steps, and not at the last
-    _run(settings, command.downgrade, revision)
+    try:
+        _run(settings, command.downgrade, revision)
+    except EventStoreError:
+        _undo_preparation(settings)
+        raise
 
 
 def current_revision(settings: Settings) -> str | None:
@@ -102,6 +106,13 @@ def _require_no_events(settings: Settings) -> None:
         raise ConfigurationError(
             "the log holds events that downgrading would destroy; export them, then drop it by hand"
         )
+
+
+def _undo_preparation(settings: Settings) -> None:
+    """Take away what revision 0002 commits before its downgrade: with it nothing is erased."""
+    undo = "alter table if exists eventstore.event drop constraint if exists event_not_erased"
+    with own_engine(settings).begin() as connection:
+        connection.execute(text(undo))
 
 
 def _known(error: DBAPIError) -> EventStoreError:

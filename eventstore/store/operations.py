@@ -13,11 +13,12 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.doctor import Finding, examine
+from eventstore.database.doctor import examine
+from eventstore.database.findings import Finding
 from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
 from eventstore.database.scope import operator
 from eventstore.database.settings import Settings
-from eventstore.errors import CorruptLog
+from eventstore.errors import CorruptLog, DatabaseFault
 from eventstore.events.limits import MAX_TITLE, check_label, check_number, check_user_id
 from eventstore.events.registry import EventRegistry
 from eventstore.log.anchor import Anchor, Head
@@ -26,11 +27,11 @@ from eventstore.log.identity import uuid7
 from eventstore.store.chat_import import ChatConversation, Imported, import_conversation
 from eventstore.store.context import UserContext
 from projections import Projections
-from projections.erasure import Erasure, erase
+from projections.erasure import Erasure, ErasureOrder, erase
 from projections.export import Exported, export_user
 from projections.rebuild import Progress, Rebuilt, prepare_rebuild, rebuild_user, rebuild_worker
 from projections.users import every_user
-from projections.verify import Verified, verify_user
+from projections.verify import Problem, Verified, verify_user
 
 __all__ = ["OperationPlans", "Status"]
 
@@ -154,11 +155,7 @@ class OperationPlans:
         done = Verified()
         for some in batched(users, _USERS_AT_A_TIME, strict=False):
             plans = [
-                partial(
-                    self._reported,
-                    partial(verify_user, one, self.projections, self.registry, heads),
-                    report,
-                )
+                partial(self._reported, partial(self._verified, one, heads), report)
                 for one in some
                 for heads in [[each.heads[one] for each in anchors if one in each.heads]]
             ]
@@ -189,17 +186,21 @@ class OperationPlans:
         ordered_by: str,
         conversation: UUID | str | None = None,
         reason: str | None = None,
+        leave: Sequence[str] = (),
     ) -> Plan[Erasure]:
         """
         Remove what a user said and did for good, or one conversation of theirs; keep the evidence.
 
         Payloads and metadata go from the log, rows go from the read models. Positions, types,
         times and hashes stay, `verify` stays clean, and the erasure is recorded in the log. The
-        streams take no more events. Copies (backups, replicas, logs of the server) are not reached.
+        streams take no more events. Not reached are copies (backups, replicas, logs of the server)
+        and what is not content: ids, idempotency keys, and ids derived from conversation keys.
 
         :param ordered_by: who gave the order; recorded, up to 500 characters.
         :param conversation: its id or key; tasks it led to are not part of it. None for everything.
         :param reason: recorded too.
+        :param leave: tables (schema-qualified) that hold users' own rows and that no projector of
+            this store keeps: without them erasing is refused, because what they hold would stay.
         :return: how many payloads were removed, and where that is on record.
         :raises NotFound: no such user, or no such conversation of theirs.
         :raises AccessDenied: the login is not granted the role that erases.
@@ -209,18 +210,8 @@ class OperationPlans:
         if reason is not None:
             check_label(reason, "reason", MAX_TITLE)
         chosen = None if conversation is None else context.conversation(conversation)
-        record_id = uuid7()
-        plan = self._retrying(
-            lambda: erase(
-                user_id,
-                chosen,
-                record_id=record_id,
-                ordered_by=ordered_by,
-                reason=reason,
-                projections=self.projections,
-                registry=self.registry,
-            )
-        )
+        order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)
+        plan = self._retrying(lambda: erase(order, self.projections, self.registry))
         return plan if conversation is None else context.named(conversation, plan)
 
     def export(self, user_id: str, write: Callable[[str], object]) -> Plan[Exported]:
@@ -239,7 +230,7 @@ class OperationPlans:
 
         `connect` asks the same: it refuses a database with errors, and logs the warnings.
         """
-        tables = [shape.name for shape in self.projections.shapes]
+        tables = self.projections.tables
         return self._retrying(lambda: examine(tables, self.settings))
 
     def status(self) -> Plan[Status]:
@@ -276,6 +267,14 @@ class OperationPlans:
     def users(self) -> Plan[list[str]]:
         """Return the ids of all users that have a row in any table, sorted."""
         return every_user(self.projections)
+
+    def _verified(self, user_id: str, heads: Sequence[Head]) -> Plan[Verified]:
+        """Verify one user; what PostgreSQL itself cannot read is a problem of that user's."""
+        try:
+            return (yield from verify_user(user_id, self.projections, self.registry, heads))
+        except DatabaseFault as error:
+            problem = Problem("unreadable", user_id, str(error))
+            return Verified(users=1, problems=(problem,))
 
     def _retrying[R](self, plan: Callable[[], Plan[R]]) -> Plan[R]:
         return retrying(plan, seconds=self.retry_seconds)

@@ -3,8 +3,9 @@ Append-only by trigger, a role that erases, and narrower rights for the applicat
 
 Revises: 0001
 
-Safe while users write: every statement takes its lock for an instant, no table is read or
-rewritten, and the release before this one runs on the new schema as it did on the old one.
+Safe while users write: appends wait for the milliseconds of the transaction, no table is read or
+rewritten, and the release before this one runs on the new schema as it did on the old one, until
+something is erased.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def downgrade() -> None:
     the columns become NOT NULL without reading the table under a lock. The role stays: it belongs
     to the server, and other databases on it may use it.
     """
+    op.execute("alter table eventstore.event drop constraint if exists event_not_erased")
     op.execute(
         "alter table eventstore.event add constraint event_not_erased check"
         " (payload is not null and metadata is not null and salt is not null) not valid"

@@ -1,0 +1,136 @@
+"""
+What the newest revision leaves in the catalog, as PostgreSQL 15 to 18 print it.
+
+A migration that changes one of these changes it here too: a migrated database has no finding, and a
+test says so. Roles stand under their usual names; see `roles.named`.
+"""
+
+from __future__ import annotations
+
+from eventstore.database.roles import Role
+
+__all__ = [
+    "CONSTRAINTS",
+    "FUNCTIONS",
+    "LISTED_COLUMNS",
+    "LOG_TABLES",
+    "OWN_ROWS",
+    "POLICIES",
+    "RIGHTS_OF_ERASER",
+    "SCOPE_BODIES",
+    "SCOPE_FUNCTION",
+    "TRIGGERS",
+]
+
+LOG_TABLES = ("eventstore.user_log", "eventstore.stream", "eventstore.event")
+
+OWN_ROWS = (
+    "(user_id = eventstore.current_user_id())",
+    "((user_id)::text = eventstore.current_user_id())",  # where the column is a varchar
+)
+
+POLICIES = {
+    Role.OPERATOR: "(CURRENT_USER = 'eventstore_operator'::name)",
+    Role.ERASER: (
+        "((user_id = eventstore.current_user_id()) AND (CURRENT_USER = 'eventstore_eraser'::name))"
+    ),
+}
+
+SCOPE_FUNCTION = "eventstore.current_user_id()"
+SCOPE_BODIES = {
+    "RETURN NULLIF(current_setting('eventstore.user_id'::text, true), ''::text)",
+    "select nullif(current_setting('eventstore.user_id', true), '')",  # before revision 0002
+}
+
+FUNCTIONS = {
+    "append_events": "058ceab501602a2c884ec7360ea65ba7",
+    "refuse_change": "5b32691c4d137f308be85707ee8f888a",
+    "refuse_other_than_erasure": "d75b9c38cd0e279d64970abcfd61763e",
+}
+"""MD5 of their bodies, as the server computes it."""
+
+_EVENT, _LOG, _STREAM = "eventstore.event", "eventstore.user_log", "eventstore.stream"
+_REFUSE = "EXECUTE FUNCTION eventstore.refuse_change()"
+
+
+def _append_only(table: str) -> str:
+    return (
+        f"CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON {table}"
+        f" FOR EACH STATEMENT {_REFUSE}"
+    )
+
+
+TRIGGERS = {
+    _EVENT: {
+        "append_only": _append_only(_EVENT),
+        "append_only_update": (
+            f"CREATE TRIGGER append_only_update BEFORE UPDATE ON {_EVENT} FOR EACH STATEMENT"
+            f" WHEN ((CURRENT_USER <> 'eventstore_eraser'::name)) {_REFUSE}"
+        ),
+        "erasure_only": (
+            f"CREATE TRIGGER erasure_only BEFORE UPDATE ON {_EVENT} FOR EACH ROW"
+            " EXECUTE FUNCTION eventstore.refuse_other_than_erasure()"
+        ),
+    },
+    _LOG: {
+        "append_only": _append_only(_LOG),
+        "forward_only": (
+            f"CREATE TRIGGER forward_only BEFORE UPDATE ON {_LOG} FOR EACH ROW"
+            f' WHEN ((new."position" <= old."position")) {_REFUSE}'
+        ),
+    },
+    _STREAM: {
+        "append_only": _append_only(_STREAM),
+        "forward_only": (
+            f"CREATE TRIGGER forward_only BEFORE UPDATE ON {_STREAM} FOR EACH ROW"
+            " WHEN (((new.version < old.version) OR (old.closed AND (NOT new.closed))))"
+            f" {_REFUSE}"
+        ),
+    },
+}
+
+_USER_ID = "CHECK (((length(user_id) >= 1) AND (length(user_id) <= 255)))"
+CONSTRAINTS = {
+    _LOG: {
+        "user_log_pkey": "PRIMARY KEY (user_id)",
+        "user_log_position_check": 'CHECK (("position" >= 0))',
+        "user_log_user_id_check": _USER_ID,
+    },
+    _STREAM: {
+        "stream_pkey": "PRIMARY KEY (user_id, stream_id)",
+        "stream_kind_check": "CHECK ((kind ~ '^[a-z][a-z0-9_]{0,62}$'::text))",
+        "stream_user_id_check": _USER_ID,
+    },
+    _EVENT: {
+        "event_pkey": 'PRIMARY KEY (user_id, "position")',
+        "event_stream_version_key": "UNIQUE (user_id, stream_id, version)",
+        "event_idempotency_key": (
+            "CREATE UNIQUE INDEX event_idempotency_key ON eventstore.event USING btree"
+            " (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL)"
+        ),
+        "event_position_check": 'CHECK (("position" > 0))',
+        "event_version_check": "CHECK ((version > 0))",
+        "event_type_check": "CHECK (((length(type) >= 1) AND (length(type) <= 100)))",
+        "event_user_id_check": _USER_ID,
+    },
+}
+"""Without them a double, a gap or a row of nobody could be written; verify would find it later."""
+
+LISTED_COLUMNS = {
+    _LOG: {"user_id", "position", "hash", "recorded_at"},
+    "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at"},
+}
+"""What the operator may read beside the ids of users: its policy lets every row through."""
+
+RIGHTS_OF_ERASER = {
+    "user_id select",
+    "position select",
+    "stream_id select",
+    "type select",
+    "idempotency_key select",
+    "salt select",
+    "payload update",
+    "metadata update",
+    "salt update",
+    "request_digest update",
+}

@@ -1,0 +1,185 @@
+"""Judge one table of the store or of a projector: row-level security, shape, rights, triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eventstore.database.catalog import TableFacts
+from eventstore.database.expected import (
+    CONSTRAINTS,
+    LISTED_COLUMNS,
+    LOG_TABLES,
+    OWN_ROWS,
+    POLICIES,
+    RIGHTS_OF_ERASER,
+    TRIGGERS,
+)
+from eventstore.database.findings import Finding
+from eventstore.database.roles import Role, named
+
+__all__ = ["TableCheck"]
+
+_PROTECT = "see projections.protection_sql"
+_PROGRESS = "eventstore.rebuild_progress"
+_READ_AND_WRITE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+_ALLOWED = {
+    "eventstore.user_log": {"SELECT", "INSERT", "UPDATE"},
+    "eventstore.stream": {"SELECT", "INSERT", "UPDATE"},
+    "eventstore.event": {"SELECT", "INSERT"},
+    _PROGRESS: set[str](),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TableCheck:
+    """
+    One table under examination.
+
+    :ivar read_models: the tables of the projectors.
+    :ivar names: what the roles are called here.
+    """
+
+    table: TableFacts
+    read_models: Sequence[str]
+    names: dict[Role, str]
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what is wrong with it."""
+        table = self.table
+        if table.partition and not any(self._held(role) for role in Role):
+            return  # reached through its parent alone, whose protection holds then
+        if not table.exists:
+            remedy = "create it in a migration of yours, see docs/isolation.md"
+            yield Finding("error", "table", table.name, "does not exist", remedy)
+            return
+        for detail, remedy in (
+            *self._row_security(), *self._policies(), *self._shape(), *self._constraints(),
+        ):  # fmt: skip
+            yield Finding("error", "table", table.name, detail, remedy)
+        for detail, remedy in (*self._rights(), *self._rights_of_others()):
+            yield Finding("error", "rights", table.name, detail, remedy)
+        for policy in table.policies:
+            if not policy["permissive"]:
+                detail = f"policy {policy['name']} is restrictive: it may hide a user's own rows"
+                yield Finding("warning", "table", table.name, detail, "drop it, or mean it")
+        for index in table.strange_indexes:
+            detail = f"index {index} does not begin with user_id: it is shared by all users"
+            yield Finding("warning", "table", table.name, detail, "let user_id lead it if it can")
+        if table.name.startswith("eventstore."):
+            for detail, remedy in self._triggers():
+                yield Finding("warning", "trigger", table.name, detail, remedy)
+
+    def _row_security(self) -> Iterator[tuple[str, str]]:
+        if not self.table.secured:
+            yield "row-level security is not enabled", _PROTECT
+        elif not self.table.forced:
+            yield "row-level security is not forced, so its owner is exempt", _PROTECT
+
+    def _policies(self) -> Iterator[tuple[str, str]]:
+        """Judge the policies of each role; one for PUBLIC is everybody's."""
+        table = self.table
+        users_rows = table.name in {*LOG_TABLES, *self.read_models}
+        for role, wanted, needed in (
+            (Role.APPLICATION, OWN_ROWS, users_rows),
+            (Role.OPERATOR, (named(POLICIES[Role.OPERATOR], self.names),), users_rows),
+            (
+                Role.ERASER,
+                (named(POLICIES[Role.ERASER], self.names),),
+                table.name == "eventstore.event",
+            ),
+        ):
+            applying = [
+                one for one in table.policies if one["permissive"] and self.names[role] in one["to"]
+            ]
+            good = [one for one in applying if _is(one, wanted)]
+            if needed and not good:
+                yield f"{_POLICY_FOR[role]} is missing", _PROTECT
+            for policy in applying:
+                if policy not in good:
+                    detail = f"policy {policy['name']} is not the one for {_MEANT_FOR[role]}"
+                    yield detail, "drop it, or give it to another role than the store's"
+
+    def _shape(self) -> Iterator[tuple[str, str]]:
+        table = self.table
+        for index in table.strange_uniques:
+            detail = f"unique index {index} does not begin with user_id: it tells of other users"
+            yield detail, "make it begin with user_id"
+        for key in table.strange_keys:
+            detail = f"foreign key {key} does not begin with user_id on both sides"
+            yield detail, "make it composite: (user_id, …) references … (user_id, …)"
+        if not table.checked:
+            yield "no CHECK keeps an empty user_id out", _PROTECT
+        for rule in table.rules:
+            yield f"rule {rule} rewrites what is asked of it", "drop it"
+
+    def _constraints(self) -> Iterator[tuple[str, str]]:
+        for name, definition in CONSTRAINTS.get(self.table.name, {}).items():
+            if self.table.constraints.get(name) != definition:
+                yield f"{name} is not there as the migrations made it", f"restore it: {definition}"
+
+    def _held(self, role: Role) -> set[str]:
+        return {*(self.table.rights or {}).get(self.names[role], ())}
+
+    def _rights(self) -> Iterator[tuple[str, str]]:
+        """Judge what each role may do with the whole table, and with more than one column of it."""
+        table = self.table
+        for role, allowed in (
+            (Role.APPLICATION, _ALLOWED.get(table.name, _READ_AND_WRITE)),
+            (Role.OPERATOR, _READ_AND_WRITE if table.name == _PROGRESS else {"SELECT"}),
+            (Role.ERASER, {"UPDATE"} if table.name == "eventstore.event" else set[str]()),
+        ):
+            if excess := ", ".join(sorted(self._held(role) - allowed)):
+                name = self.names[role]
+                yield f"{name} may {excess}", f"revoke {excess} on {table.name} from it and public"
+        if table.name in self.read_models and "SELECT" not in self._held(Role.APPLICATION):
+            yield "the application role may not use it", _PROTECT
+
+    def _rights_of_others(self) -> Iterator[tuple[str, str]]:
+        """The operator's policy lets every row through: what it may read is a matter of columns."""
+        table = self.table
+        of_eraser = RIGHTS_OF_ERASER if table.name == "eventstore.event" else set[str]()
+        for role, held, allowed in (
+            (Role.OPERATOR, table.listed, LISTED_COLUMNS.get(table.name, {"user_id"})),
+            (Role.ERASER, table.erasable, of_eraser),
+        ):
+            if excess := ", ".join(sorted({*held} - allowed)):
+                name = self.names[role]
+                yield f"{name} has no need of rights on {excess}", f"revoke them from {name}"
+
+    def _triggers(self) -> Iterator[tuple[str, str]]:
+        table = self.table
+        expected = TRIGGERS.get(table.name, {})
+        for name, definition in expected.items():
+            there = table.triggers.get(name)
+            wanted = named(definition, self.names)
+            if there is None or there["definition"] != wanted:
+                state = "missing" if there is None else "not as the migrations made it"
+                remedy = f"migrate to 0002, or restore it: {wanted}; and enable it always"
+            elif there["enabled"] != "A":
+                state = "disabled" if there["enabled"] == "D" else "not ALWAYS"
+                remedy = f"alter table {table.name} enable always trigger {name}"
+            else:
+                continue
+            yield f"trigger {name} is {state}: an owner's casual statement changes history", remedy
+        for name in sorted(table.triggers.keys() - expected.keys()):
+            detail = f"trigger {name} is none of the store's: it may change what is stored"
+            yield detail, "drop it, unless you put it there"
+
+
+_POLICY_FOR = {
+    Role.APPLICATION: "the policy that shows and accepts a user's own rows",
+    Role.OPERATOR: "the policy operator_lists, by which users are listed,",
+    Role.ERASER: "the policy eraser_erases, by which content is erased,",
+}
+_MEANT_FOR = {
+    Role.APPLICATION: "a user's own rows",
+    Role.OPERATOR: "the operator is meant to see",
+    Role.ERASER: "the eraser is meant to reach",
+}
+
+
+def _is(policy: dict[str, Any], wanted: Sequence[str]) -> bool:
+    """Tell whether a policy is the wanted one; without a WITH CHECK, that of USING holds."""
+    return policy["using"] in wanted and policy["check"] in {*wanted, None}
