@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from eventstore.database.catalog import Catalog, RoleFacts, Server, read_catalog
+from eventstore.database.catalog import read_catalog
 from eventstore.database.expected import FUNCTIONS, LOG_TABLES, SCOPE_BODIES, SCOPE_FUNCTION
+from eventstore.database.facts import Catalog, RoleFacts, Server
 from eventstore.database.findings import Finding, Severity
 from eventstore.database.plan import Plan
 from eventstore.database.roles import Role

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventstore.database.catalog import TableFacts
 from eventstore.database.expected import (
     CONSTRAINTS,
     LISTED_COLUMNS,
@@ -16,6 +15,7 @@ from eventstore.database.expected import (
     RIGHTS_OF_ERASER,
     TRIGGERS,
 )
+from eventstore.database.facts import TableFacts
 from eventstore.database.findings import Finding
 from eventstore.database.roles import Role, named
 

@@ -1,0 +1,124 @@
+"""
+What the catalog of a server says about logins, roles, tables and functions: facts, not judgement.
+
+`catalog` reads them, `doctor` and `table_checks` judge them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Catalog", "FunctionFacts", "RoleFacts", "Server", "TableFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """
+    The server, and the login that the URL names.
+
+    :ivar number: as `server_version_num`: 180004 is 18.4.
+    :ivar neon: it does without fsync: its pages are safe elsewhere when COMMIT answers.
+    """
+
+    number: int
+    version: str
+    fsync: bool
+    synchronous_commit: bool
+    neon: bool
+    login: str
+    superuser: bool
+    bypasses: bool
+    owner: bool
+    writes_all: bool
+    migrated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoleFacts:
+    """
+    One of the store's roles.
+
+    :ivar enterable: the login may switch to it.
+    :ivar owns: a table or function of the schema, or the schema; `creates` in the schema.
+    :ivar powerful: roles it is a member of that see or change more than it may.
+    """
+
+    name: str
+    superuser: bool
+    bypasses: bool
+    creates_roles: bool
+    replicates: bool
+    enterable: bool
+    powerful: list[str]
+    owns: bool
+    creates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """
+    One table.
+
+    :ivar policies: `name`, `permissive`, `using`, `check`, and which of the store's roles they
+        hold for (`to`).
+    :ivar strange_uniques: unique indexes that do not begin with `user_id`; `strange_indexes` are
+        the other ones, `strange_keys` foreign keys.
+    :ivar partition: of another table of these.
+    :ivar rights: what each of the store's roles may do, by grant to it or to PUBLIC.
+    :ivar triggers: by name, `definition` and how they are `enabled`: `A` always, `D` disabled.
+    :ivar constraints: valid ones, and indexes that are none, with their definitions.
+    :ivar listed: columns that the operator may read; `erasable` those of the eraser, with rights.
+    """
+
+    name: str
+    exists: bool
+    partition: bool
+    secured: bool
+    forced: bool
+    policies: list[dict[str, Any]]
+    strange_uniques: list[str]
+    strange_indexes: list[str]
+    strange_keys: list[str]
+    checked: bool
+    rights: dict[str, list[str]] | None
+    rules: list[str]
+    triggers: dict[str, dict[str, str]]
+    constraints: dict[str, str]
+    listed: list[str]
+    erasable: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFacts:
+    """
+    One function of the schema.
+
+    :ivar name: with its parameters' types.
+    :ivar definer: it runs with its owner's rights.
+    :ivar fixed: its search path is.
+    :ivar configured: it has settings of its own.
+    :ivar digest: MD5 of its source.
+    """
+
+    name: str
+    definer: bool
+    fixed: bool
+    body: str
+    configured: bool
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """
+    All that a judgement needs.
+
+    :ivar views: that read our tables with their owner's rights; True for materialised ones.
+    """
+
+    server: Server
+    roles: dict[str, RoleFacts]
+    tables: list[TableFacts]
+    views: list[tuple[str, bool]]
+    functions: list[FunctionFacts]
