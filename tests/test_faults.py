@@ -133,6 +133,19 @@ def test_what_was_prepared_and_is_gone_is_prepared_on_another_connection(
     assert [task.title for task in alice.tasks.list()] == ["one", "two"]
 
 
+def test_a_reading_whose_table_was_changed_meanwhile_is_tried_again(
+    database_url: str, admin: psycopg.Connection
+) -> None:
+    settings = Settings(database_url=database_url, pool_min_size=1, pool_max_size=1)
+    with EventStore.connect(settings=settings) as store:
+        store.user("alice").tasks.create("one")
+        assert store.verify().ok
+        admin.execute("alter table eventstore.task alter column title type varchar(600)")
+
+        assert store.verify().ok
+        assert store.rebuild("alice").changed == 0
+
+
 def test_connections_that_were_closed_while_idle_are_replaced(
     alice: User, admin: psycopg.Connection
 ) -> None:

@@ -252,3 +252,14 @@ def test_a_position_of_too_many_digits_is_refused(digits: str) -> None:
 def test_a_login_that_waits_for_longer_than_there_is_time_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="EVENTSTORE_STATEMENT_TIMEOUT_SECONDS"):
         load_settings(statement_timeout_seconds=float("inf"))
+
+
+def test_one_name_for_two_roles_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the three roles need three names"):
+        load_settings(application_role="todo", operator_role="todo")
+
+
+@pytest.mark.parametrize("name", ["", "Todo", "to do", "todo;drop", "1st", "t" * 64])
+def test_a_role_whose_name_would_need_quotes_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="EVENTSTORE_ERASER_ROLE"):
+        load_settings(eraser_role=name)

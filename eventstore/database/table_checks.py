@@ -16,7 +16,7 @@ from eventstore.database.expected import (
     TRIGGERS,
 )
 from eventstore.database.facts import TableFacts
-from eventstore.database.findings import Finding
+from eventstore.database.findings import Finding, Severity
 from eventstore.database.roles import Role, named
 
 __all__ = ["TableCheck"]
@@ -52,24 +52,22 @@ class TableCheck:
             return  # reached through its parent alone, whose protection holds then
         if not table.exists:
             remedy = "create it in a migration of yours, see docs/isolation.md"
-            yield Finding("error", "table", table.name, "does not exist", remedy)
+            yield self._table("error", "does not exist", remedy)
             return
-        for detail, remedy in (
-            *self._row_security(), *self._policies(), *self._shape(), *self._constraints(),
-        ):  # fmt: skip
-            yield Finding("error", "table", table.name, detail, remedy)
+        for detail, remedy in (*self._row_security(), *self._shape(), *self._constraints()):
+            yield self._table("error", detail, remedy)
+        yield from self._policies()
         for detail, remedy in (*self._rights(), *self._rights_of_others()):
             yield Finding("error", "rights", table.name, detail, remedy)
-        for policy in table.policies:
-            if not policy["permissive"]:
-                detail = f"policy {policy['name']} is restrictive: it may hide a user's own rows"
-                yield Finding("warning", "table", table.name, detail, "drop it, or mean it")
         for index in table.strange_indexes:
             detail = f"index {index} does not begin with user_id: it is shared by all users"
-            yield Finding("warning", "table", table.name, detail, "let user_id lead it if it can")
+            yield self._table("warning", detail, "let user_id lead it if it can")
         if table.name.startswith("eventstore."):
             for detail, remedy in self._triggers():
                 yield Finding("warning", "trigger", table.name, detail, remedy)
+
+    def _table(self, severity: Severity, detail: str, remedy: str) -> Finding:
+        return Finding(severity, "table", self.table.name, detail, remedy)
 
     def _row_security(self) -> Iterator[tuple[str, str]]:
         if not self.table.secured:
@@ -77,7 +75,7 @@ class TableCheck:
         elif not self.table.forced:
             yield "row-level security is not forced, so its owner is exempt", _PROTECT
 
-    def _policies(self) -> Iterator[tuple[str, str]]:
+    def _policies(self) -> Iterator[Finding]:
         """Judge the policies of each role; one for PUBLIC is everybody's."""
         table = self.table
         users_rows = table.name in {*LOG_TABLES, *self.read_models}
@@ -95,11 +93,19 @@ class TableCheck:
             ]
             good = [one for one in applying if _is(one, wanted)]
             if needed and not good:
-                yield f"{_POLICY_FOR[role]} is missing", _PROTECT
+                # Without the others' policies they reach nothing: safe, and less than needed.
+                severity: Severity = "error" if role is Role.APPLICATION else "warning"
+                remedy = "run `eventstore migrate`, or see projections.protection_sql"
+                yield self._table(severity, f"{_POLICY_FOR[role]} is missing", remedy)
             for policy in applying:
                 if policy not in good:
                     detail = f"policy {policy['name']} is not the one for {_MEANT_FOR[role]}"
-                    yield detail, "drop it, or give it to another role than the store's"
+                    remedy = "drop it, or give it to another role than the store's"
+                    yield self._table("error", detail, remedy)
+        for policy in table.policies:
+            if not policy["permissive"]:
+                detail = f"policy {policy['name']} is restrictive: it may hide a user's own rows"
+                yield self._table("warning", detail, "drop it, or mean it")
 
     def _shape(self) -> Iterator[tuple[str, str]]:
         table = self.table

@@ -1,0 +1,141 @@
+"""Revision 0002: up while users write, down unless something was erased, and never half."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from eventstore import (
+    AccessDenied,
+    ConfigurationError,
+    EventStore,
+    Settings,
+    TimedOut,
+)
+from eventstore.store.migrate import current_revision, downgrade, upgrade
+from tests.support.server import Server
+from tests.test_migrations import catalog
+
+CHECKED = "select count(*) from pg_constraint where conname = 'event_not_erased'"
+
+
+@pytest.fixture
+def settings(direct_url: str) -> Settings:
+    return Settings(database_url=direct_url)
+
+
+@pytest.fixture
+def old_url(server: Server) -> Iterator[str]:
+    """A database at revision 0001, as the release before this one left it."""
+    url = server.create_database("template1")
+    upgrade(Settings(database_url=server.direct(url)), "0001")
+    yield url
+    server.drop_database(url)
+
+
+def test_a_log_with_erased_events_is_not_downgraded(
+    database_url: str, direct_url: str, settings: Settings
+) -> None:
+    with EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("Buy milk")
+        store.erase("alice", ordered_by="privacy desk")
+        before = catalog(direct_url)
+
+        with pytest.raises(ConfigurationError, match="the log holds erased events"):
+            downgrade(settings, "0001")
+
+        assert catalog(direct_url) == before
+        assert (current_revision(settings), store.verify().ok) == ("0002", True)
+
+
+def test_a_downgrade_that_gets_no_lock_leaves_everything_and_erasing_works(
+    database_url: str, direct_url: str, settings: Settings, admin: psycopg.Connection
+) -> None:
+    with EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("Buy milk")
+        before = catalog(direct_url)
+
+        with psycopg.connect(direct_url) as reader:
+            reader.execute("select count(*) from eventstore.user_log")
+            with pytest.raises(TimedOut):
+                downgrade(settings, "0001")
+
+        assert catalog(direct_url) == before
+        assert store.erase("alice", ordered_by="privacy desk").events == 1
+    assert admin.execute(CHECKED).fetchone() == (0,)
+
+
+def test_down_to_0001_and_up_again_keeps_every_event(
+    database_url: str, direct_url: str, settings: Settings
+) -> None:
+    with EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("Buy milk")
+        events, before = store.user("alice").events(), catalog(direct_url)
+
+        downgrade(settings, "0001")
+        between = catalog(direct_url)
+        upgrade(settings)
+
+        assert not [name for kind, name, _ in between if kind == "trigger"]
+        assert catalog(direct_url) == before
+        assert store.user("alice").events() == events
+        assert store.verify().ok
+
+
+def test_this_release_works_on_the_schema_of_the_one_before(old_url: str, server: Server) -> None:
+    with EventStore.connect(old_url) as store:
+        alice = store.user("alice")
+        chat = alice.conversations.start(key="c1")
+        alice.messages.post("c1", sender="user", content="Hello")
+        alice.tasks.complete(alice.tasks.create("Buy milk").id)
+
+        assert alice.history(chat.id) == alice.history(chat.id, source="events")
+        assert (store.verify().ok, store.rebuild().changed) == (True, 0)
+        assert [one.severity for one in store.doctor() if one.severity == "error"] == []
+        with pytest.raises(AccessDenied):
+            store.erase("alice", ordered_by="privacy desk")
+
+        upgrade(Settings(database_url=server.direct(old_url)))
+        assert store.verify().ok
+        assert store.erase("alice", ordered_by="privacy desk").events == 4
+
+
+def test_users_who_come_while_the_schema_is_upgraded_lose_nothing(
+    old_url: str, server: Server
+) -> None:
+    acknowledged: list[str] = []
+    stop, failed = threading.Event(), list[Exception]()
+
+    with EventStore.connect(settings=Settings(database_url=old_url, pool_max_size=4)) as store:
+
+        def newcomers(number: int) -> None:
+            count = 0
+            while not stop.is_set():
+                count += 1
+                name = f"user-{number}-{count}"
+                try:
+                    store.user(name).tasks.create("Buy milk")
+                except Exception as error:  # noqa: BLE001 - told below
+                    failed.append(error)
+                    return
+                acknowledged.append(name)
+
+        threads = [threading.Thread(target=newcomers, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                upgrade(Settings(database_url=server.direct(old_url)))
+                downgrade(Settings(database_url=server.direct(old_url)), "0001")
+            upgrade(Settings(database_url=server.direct(old_url)))
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+        assert failed == []
+        assert {*acknowledged} <= {*store.users()}
+        assert store.verify().ok
