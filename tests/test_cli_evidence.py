@@ -105,6 +105,24 @@ def test_a_tail_that_was_cut_off_is_found_by_the_anchor_alone(
     assert "the anchor is newer than the log, which ends at 2" in problem["detail"]
 
 
+def test_processes_that_share_the_users_find_what_one_finds(
+    eventstore: Command, admin: psycopg.Connection
+) -> None:
+    eventstore("anchor", "a.jsonl")
+    cut_the_last_event(admin, "alice")
+    admin.execute("update eventstore.task set title = 'spoilt' where user_id = 'bob'")
+
+    one = eventstore("verify", "--anchor", "a.jsonl", "--json")
+    two = eventstore("verify", "--anchor", "a.jsonl", "--jobs", "2", "--json")
+
+    assert (one.returncode, two.returncode) == (1, 1)
+    assert json.loads(two.stdout) == json.loads(one.stdout)
+    assert [problem["kind"] for problem in json.loads(two.stdout)["problems"]] == [
+        "anchor",
+        "changed_row",
+    ]
+
+
 def test_a_signed_anchor_is_believed_by_its_key_alone(
     eventstore: Command, keys: tuple[Path, Path]
 ) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.cli.options import Database, ExtensionsOption, Jobs, Json, OneUser, opened
+from eventstore.cli.options import Database, ExtensionsOption, Json, OneUser, opened
 from eventstore.cli.output import console, print_json, print_table, ticker
+from eventstore.cli.processes import verify_in_processes
 from eventstore.errors import InvalidInput
 from eventstore.log.anchor import read_anchor
 from projections.verify import Problem
@@ -18,7 +19,9 @@ __all__ = ["problem_json", "verify"]
 
 def verify(
     user: OneUser = None,
-    jobs: Jobs = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=64, help="Processes that share the users.")
+    ] = 1,
     anchors: Annotated[
         list[Path] | None,
         typer.Option(
@@ -54,10 +57,21 @@ def verify(
         raise InvalidInput("--public-key", "needs --anchor FILE: it is anchors that are signed")
     key = None if public_key is None else public_key.read_bytes()
     kept = [read_anchor(path, public_key=key) for path in anchors or ()]
-    with opened(database, extensions, jobs=jobs) as store:
-        total = 1 if user is not None else len(store.users())
-        with ticker("users", total, quiet=json) as bar:
-            found = store.verify(user, jobs=jobs, anchors=kept, progress=lambda _: bar.advance())
+    with opened(database, extensions) as store:
+        anchored = {name for anchor in kept for name in anchor.heads}
+        users = [user] if user is not None else sorted({*store.users(), *anchored})
+        with ticker("users", len(users), quiet=json) as bar:
+            if jobs == 1 or len(users) == 1:
+                found = store.verify(user, anchors=kept, progress=lambda _: bar.advance())
+            else:
+                found = verify_in_processes(
+                    users,
+                    kept,
+                    jobs,
+                    database=database,
+                    extensions=extensions,
+                    advance=bar.advance,
+                )
     if json:
         print_json(
             {
