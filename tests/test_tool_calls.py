@@ -230,3 +230,14 @@ def test_what_json_cannot_hold_is_refused_and_the_call_still_pending(
             alice.tool_calls.succeed(call, output=wrong)
 
     assert [(one.call_id, one.status) for one in alice.audit()] == [(call.id, "pending")]
+
+
+def test_a_call_of_a_deleted_conversation_is_not_found(alice: User) -> None:
+    chat = alice.conversations.start(key="c1")
+    call = alice.tool_calls.request(chat.id, name="f", arguments="{}", call_id="call_1")
+    assert alice.tool_calls.find("c1", "call_1") == call
+
+    alice.conversations.delete("c1")
+
+    with pytest.raises(NotFound, match="tool call call_1 not found"):
+        alice.tool_calls.find("c1", "call_1")

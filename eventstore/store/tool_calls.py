@@ -25,10 +25,15 @@ from projections.views import MessageView, ToolCallView, message_view
 __all__ = ["AsyncToolCalls", "ToolCallHandle", "ToolCallPlans", "ToolCallRecorder", "ToolCalls"]
 
 _WITH_CALL = """
-select id, position, sender, body::text, tool_calls::text[], created_at
-from eventstore.message
-where user_id = $1 and conversation_id = $2 and tool_calls is not null and retracted_at is null
-order by position desc
+select m.id, m.position, m.sender, m.body::text, m.tool_calls::text[], m.created_at
+from eventstore.message as m
+join eventstore.conversation as c
+  on c.user_id = m.user_id and c.id = m.conversation_id and c.status <> 'deleted'
+where m.user_id = $1
+  and m.conversation_id = $2
+  and m.tool_calls is not null
+  and m.retracted_at is null
+order by m.position desc
 """
 
 
