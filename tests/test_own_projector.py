@@ -12,6 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlmodel import Field, select
 
 from eventstore import AlreadyExists, ConfigurationError, EventStore, Fact, UnsafeDatabase, User
+from eventstore.database.instants import instant_text
 from eventstore.log.identity import uuid7
 from projections import (
     RECORDED_AT,
@@ -25,7 +26,6 @@ from projections import (
     project_task,
     projector,
 )
-from projections.changes import instant_text
 from projections.protection import protection_sql
 from tests.own_read_model import (
     DDL,

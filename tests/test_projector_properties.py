@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlmodel import select
 
 from eventstore import EventStore, NewEvent, RecordedEvent, User
+from eventstore.database.instants import instant_text
 from eventstore.log.identity import uuid7
-from projections.changes import instant_text
 from tests.own_read_model import Box, Boxed, boxed, service_url, store
 
 __all__ = ["service_url", "store"]  # fixtures

@@ -4,6 +4,8 @@ psycopg connections that do not wait for ever.
 A pooler or proxy may go silent without closing anything: no server-side limit, keepalive or
 tcp_user_timeout then fires. So every wait for an answer has a limit on this side. A connection
 that exceeds it is closed, and the request may be settled on another.
+
+SQLAlchemy closes its connections into the pool, and a broken one has to find its way there too.
 """
 
 from __future__ import annotations
@@ -50,6 +52,14 @@ class LimitedConnection(Connection[Any]):
         except _WaitTimeout:
             raise _silent(self) from None
 
+    def close(self) -> None:
+        """Close, or give back to the pool; broken too, or its place there would stay taken."""
+        pool = getattr(self, "_pool", None)
+        if pool is not None and self.closed:  # psycopg would do nothing
+            pool.putconn(self)
+        else:
+            super().close()
+
 
 class LimitedAsyncConnection(AsyncConnection[Any]):
     """An async connection whose waits end after `answer_timeout_seconds`."""
@@ -67,6 +77,14 @@ class LimitedAsyncConnection(AsyncConnection[Any]):
             return await super().wait(gen, interval, timeout or self.answer_timeout_seconds)
         except _WaitTimeout:
             raise _silent(self) from None
+
+    async def close(self) -> None:
+        """Close, or give back to the pool; broken too, or its place there would stay taken."""
+        pool = getattr(self, "_pool", None)
+        if pool is not None and self.closed:
+            await pool.putconn(self)
+        else:
+            await super().close()
 
 
 def _silent(

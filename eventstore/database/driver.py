@@ -230,8 +230,11 @@ class AsyncDriver:
             async with places:
                 return await self.run(plan())
 
-        async with asyncio.TaskGroup() as group:  # one failure ends the others
-            tasks = [group.create_task(one(plan)) for plan in plans]
+        try:
+            async with asyncio.TaskGroup() as group:  # one failure ends the others
+                tasks = [group.create_task(one(plan)) for plan in plans]
+        except BaseExceptionGroup as failed:  # as the sync driver: the first error, by itself
+            raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
 
