@@ -1,0 +1,91 @@
+"""The attacks on the protection itself: what only an owner may do, and what is on no one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Table
+
+from tests.attacks.support import LOG_TABLES, Attack
+
+__all__ = ["elsewhere", "on_protection"]
+
+
+def on_protection(name: str, table: Table) -> Iterator[Attack]:
+    """Attacks on the protection itself, which only the owner may take away."""
+    schema = name.partition(".")[0]
+    own = [
+        f"alter table {name} owner to eventstore_app",
+        f"grant create on schema {schema} to eventstore_app",
+    ]
+    spy = (
+        "create or replace function pg_temp.spy() returns trigger language plpgsql"
+        f" as 'begin return null; end'; create trigger spy before insert on {name}"
+        " for each row execute function pg_temp.spy()"
+    )
+    yield Attack("create trigger", [f"grant trigger on {name} to eventstore_app"], spy)
+    for what, statement in {
+        "disable row security": f"alter table {name} disable row level security",
+        "stop forcing": f"alter table {name} no force row level security",
+        "create policy": f"create policy mine on {name} using (true)",
+        "create rule": f"create rule quiet as on insert to {name} do instead nothing",
+        "drop": f"drop table {name} cascade",
+        "rename": f"alter table {name} rename to gone",
+        "add column": f"alter table {name} add column spy text",
+        "drop check": f"alter table {name} drop constraint {table.name}_user_id_check",
+        "grant to all": f"grant select on {name} to public",
+    }.items():
+        yield Attack(what, own, statement)
+    if name in LOG_TABLES:
+        yield Attack("disable triggers", own, f"alter table {name} disable trigger user")
+        yield Attack("disarm triggers", own, f"alter table {name} enable trigger append_only")
+
+
+def elsewhere() -> Iterator[Attack]:
+    """Attacks that are not on one table."""
+    append = (
+        "select 'alice', (eventstore.append_events('alice',"
+        """ '[{"stream_id": "00000000-0000-0000-0000-00000000000f", "kind": "task","""
+        """ "expected": "any"}]', '[{"stream": 0, "type": "TaskCreated", "schema_version": 1,"""
+        """ "event_id": "00000000-0000-0000-0000-00000000000f", "closes": false, "salt": "00","""
+        """ "digest": "00"}]', '[{}]', '[{}]', 'key', '\\x00')).*"""
+    )
+    yield Attack(
+        "append to her log",
+        ["alter function eventstore.append_events security definer"],
+        append,
+    )
+    yield Attack(
+        "replace the scope's function",
+        [
+            "alter function eventstore.current_user_id() owner to eventstore_app",
+            "grant create on schema eventstore to eventstore_app",
+        ],
+        "create or replace function eventstore.current_user_id() returns text language sql"
+        " return 'alice'::text",
+    )
+    yield Attack(
+        "add a function",
+        ["grant create on schema eventstore to eventstore_app"],
+        "create function eventstore.mine() returns int language sql return 1",
+    )
+    for role, column in {"eventstore_operator": "user_id", "eventstore_eraser": "user_id"}.items():
+        yield Attack(
+            f"enter {role}",
+            [
+                f"grant {role} to attacker",
+                "grant select on eventstore.event to public",
+                "create policy open on eventstore.event using (true)",
+            ],
+            f"set local role {role}; select {column} from eventstore.event",
+        )
+    yield Attack(
+        "enter the owner",
+        ["grant postgres to attacker"],
+        "set local role postgres; select * from eventstore.event",
+    )
+    yield Attack(
+        "leave the role",
+        ["alter role attacker superuser"],
+        "set local role none; select * from eventstore.event",
+    )

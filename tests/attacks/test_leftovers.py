@@ -1,0 +1,217 @@
+"""
+What another client has left on a server connection: the store is its own user's all the same.
+
+Behind a pooler in transaction mode that client may be anybody. Here PgBouncer has one server
+connection, so whoever comes next is certain to meet what was left. The URL's login is a superuser
+in half of the tests: the hard case, in which nothing but the scope of each transaction protects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlmodel import select
+
+from eventstore import AsyncEventStore, EventStore, Settings
+from projections import Conversation, Message, Task
+from tests.attacks.pooler import narrow_pooler
+from tests.attacks.support import ATTACKER, attacker_url, given_two_users
+from tests.own_read_model import Boxed
+from tests.support.both import blocked
+from tests.support.server import Server
+
+TABLES: tuple[Any, ...] = (Task, Conversation, Message)
+EVIL = """
+create schema evil;
+create function evil.set_config(text, text, boolean) returns text language sql as 'select $2';
+create function evil.anything(text, text) returns boolean language sql as 'select true';
+create operator evil.= (leftarg = text, rightarg = text, function = evil.anything);
+create view evil.task as select * from eventstore.task;
+grant usage on schema evil to public;
+"""
+LEFT = {
+    "a user, by SET": "set eventstore.user_id = 'alice'",
+    "a user, by set_config": "select set_config('eventstore.user_id', 'alice', false)",
+    "a user and the role": "set role eventstore_app; set eventstore.user_id = 'alice'",
+    "the operator's role": "set role eventstore_operator",
+    "the role": "set role eventstore_app",
+    "another login": "set session authorization attacker",
+    "read-only transactions": "set default_transaction_read_only = on",
+    "another isolation": "set default_transaction_isolation = 'serializable'",
+    "no triggers": "set session_replication_role = replica",
+    "other forms of values": "set intervalstyle = 'iso_8601';"
+    " set bytea_output = 'escape'; set timezone = 'Asia/Kathmandu'; set extra_float_digits = -15",
+    "a search path": "set search_path = nowhere",
+    "functions and operators of the same name": "set search_path = evil, pg_catalog",
+    "tables of the same names": "create temp table task as select * from eventstore.task;"
+    " create temp table event as select * from eventstore.event; grant all on task, event"
+    " to public;"
+    " set search_path = pg_temp, eventstore",
+    "types of the same names": "create type pg_temp.uuid as enum ('x');"
+    " create domain pg_temp.text as int; create domain pg_temp.jsonb as int;"
+    " set search_path = pg_temp, pg_catalog",
+    "row security off": "set row_security = off",
+    "an open cursor": "declare c cursor with hold for select * from eventstore.task",
+}
+SUPERUSERS = {
+    "another login",
+    "no triggers",
+    "tables of the same names",
+    "an open cursor",
+    "the operator's role",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """URLs of one database: with one server connection for all clients, and direct ones."""
+
+    pooled: dict[str, str]
+    direct: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def place(server: Server) -> Iterator[Place]:
+    url = server.direct(server.create_database())
+    given_two_users(server, url)
+    direct = {"superuser": url, "attacker": attacker_url(server, url)}
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(EVIL)
+    with narrow_pooler(server, "postgres", ATTACKER) as folder:
+        yield Place(
+            {
+                login: one.replace(str(server.folder), str(folder)).replace("5432", "6432")
+                for login, one in direct.items()
+            },
+            direct,
+        )
+    server.drop_database(url)
+
+
+LOGINS = ["superuser", "attacker"]
+BY_WHOM = pytest.mark.parametrize(
+    ("what", "login"),
+    [
+        (what, login)
+        for what in LEFT
+        for login in LOGINS
+        if login == "superuser" or what not in SUPERUSERS
+    ],
+)
+
+
+def leave(client: psycopg.Connection, what: str) -> None:
+    for statement in LEFT[what].split(";"):
+        client.execute(statement)
+
+
+@contextmanager
+def left(url: str) -> Iterator[psycopg.Connection]:
+    """Give another client, and clean up behind it, which no pooler does."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as client:
+        try:
+            yield client
+        finally:
+            client.execute("reset session authorization")
+            client.execute("reset role")
+            client.execute("discard all")
+
+
+def brief(url: str) -> Settings:
+    """
+    Return settings under which nothing waits or tries again for long, and with one connection.
+
+    Two clients that want PgBouncer's one server connection at the same moment would wait for each
+    other: PgBouncer 1.18 sometimes loses the end of a pipeline whose client had to wait.
+    """
+    return Settings(
+        database_url=url,
+        retry_seconds=0,
+        answer_timeout_seconds=10,
+        pool_min_size=1,
+        pool_max_size=1,
+    )
+
+
+def names(store: EventStore, user: str) -> set[str]:
+    """Return whose rows are to be had through one user's view, by every way of reading."""
+    view = store.user(user)
+    (chat,) = view.conversations.list()
+    found = {one.title.partition("'")[0] for one in view.tasks.list()}
+    found |= {str(chat.title).partition("'")[0], str(view.history("chat")[0].content)[:-10]}
+    assert view.history("chat") == view.history("chat", source="events")
+    with view.session() as session:
+        for table in TABLES:
+            found |= {*session.exec(select(table.user_id)).all()}
+        rows = session.connection().execute(text("select user_id from eventstore.event"))
+        found |= {row[0] for row in rows.all()}
+    return found
+
+
+@BY_WHOM
+def test_a_store_shows_its_own_user_whatever_another_client_left(
+    place: Place, what: str, login: str
+) -> None:
+    url = place.pooled[login]
+    with left(url) as other, EventStore.connect(settings=brief(url), events=[Boxed]) as store:
+        leave(other, what)
+
+        seen = {user: names(store, user) for user in ("bob", "alice", "bob")}
+
+    assert seen == {"alice": {"alice"}, "bob": {"bob"}}
+
+
+def test_what_a_client_left_does_meet_one_that_sets_no_scope(place: Place) -> None:
+    url = place.pooled["superuser"]
+    with left(url) as other, psycopg.connect(url, autocommit=True) as careless:
+        leave(other, "a user and the role")
+        seen = careless.execute("select distinct user_id from eventstore.event").fetchall()
+
+    assert seen == [("alice",)], "else the tests above would prove nothing"
+
+
+@BY_WHOM
+def test_an_async_store_shows_its_own_user_whatever_is_left_on_its_connection(
+    place: Place, what: str, login: str
+) -> None:
+    loop = asyncio.new_event_loop()
+    settings = brief(place.direct[login])
+
+    async def opening() -> AsyncEventStore:
+        store = await AsyncEventStore.connect(settings=settings, events=[Boxed])
+        async with store._driver.pool.connection() as connection:
+            for statement in LEFT[what].split(";"):
+                await connection.execute(statement)
+        return store
+
+    inner = loop.run_until_complete(opening())
+    try:
+        seen = {user: names(blocked(inner, loop), user) for user in ("bob", "alice", "bob")}
+    finally:
+        loop.run_until_complete(inner.close())
+        loop.close()
+
+    assert seen == {"alice": {"alice"}, "bob": {"bob"}}
+
+
+@pytest.mark.parametrize("what", [one for one in LEFT if one != "read-only transactions"])
+def test_an_append_goes_to_its_own_users_log_whatever_another_client_left(
+    place: Place, what: str
+) -> None:
+    url = place.pooled["superuser"]
+    with left(url) as other, EventStore.connect(settings=brief(url), events=[Boxed]) as store:
+        before = {user: len(store.user(user).events()) for user in ("alice", "bob")}
+        leave(other, what)
+
+        store.user("bob").tasks.delete(store.user("bob").tasks.create("Buy milk").id)
+
+        after = {user: len(store.user(user).events()) for user in ("alice", "bob")}
+        assert after == {"alice": before["alice"], "bob": before["bob"] + 2}
+        assert store.verify("bob").problems == ()

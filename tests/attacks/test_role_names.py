@@ -1,0 +1,142 @@
+"""Roles may be called otherwise: the life of a store, and its isolation, under other names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlmodel import select
+
+from eventstore import AccessDenied, EventStore, Settings, UnsafeDatabase
+from eventstore.store.migrate import upgrade
+from projections.protection import protection_sql
+from tests.attacks.support import make_login
+from tests.own_read_model import DDL, Box, Boxed, boxed, project_box
+from tests.support.server import Server
+
+NAMES = {
+    "application_role": "todo_app",
+    "operator_role": "todo_ops",
+    "eraser_role": "todo_erase",
+}
+
+
+@pytest.fixture(scope="module")
+def url(server: Server) -> Iterator[str]:
+    """A database that was migrated with other names for the roles."""
+    url = server.create_database("template0")
+    upgrade(named(server.direct(url)))
+    with psycopg.connect(server.direct(url), autocommit=True) as owner:
+        for statement in (
+            DDL,
+            *protection_sql(Box, application_role="todo_app", operator_role="todo_ops"),
+        ):
+            owner.execute(statement)
+    yield url
+    server.drop_database(url)
+
+
+def named(url: str) -> Settings:
+    return Settings(
+        database_url=url,
+        application_role="todo_app",
+        operator_role="todo_ops",
+        eraser_role="todo_erase",
+    )
+
+
+def live(store: EventStore, name: str) -> None:
+    """Go through what a store does for a user."""
+    user, box = store.user(name), uuid4()
+    task = user.tasks.create(f"{name}'s task")
+    user.tasks.complete(task.id)
+    chat = user.conversations.start(key="chat")
+    call = user.tool_calls.request(chat.id, name="look", arguments="{}")
+    user.tool_calls.succeed(call, output=name)
+    user.append([boxed(box, "made", value=name), boxed(box, "counted", value=2)])
+    assert user.history(chat.id) == user.history(chat.id, source="events")
+    with user.session() as session:
+        assert {row.user_id for row in session.exec(select(Box)).all()} == {name}
+
+
+def test_a_store_lives_under_other_names(url: str) -> None:
+    with EventStore.connect(settings=named(url), projectors=[project_box], events=[Boxed]) as store:
+        for name in ("alice", "bob"):
+            live(store, name)
+
+        assert {"alice", "bob"} <= {*store.users()}
+        assert store.status().users >= 2
+        assert store.verify().ok
+        assert store.rebuild().changed == 0
+        erased = store.erase("alice", ordered_by="alice")
+        assert erased.events > 0
+        assert store.user("alice").tasks.list() == []
+        assert len(store.user("bob").tasks.list()) == 1
+        assert store.verify().ok
+
+
+def test_nothing_in_the_database_names_the_usual_roles(server: Server, url: str) -> None:
+    with psycopg.connect(server.direct(url)) as owner:
+        rows = owner.execute(
+            """
+            select 'policy', polname::text from pg_policy
+            where polroles::regrole[]::text ~ 'eventstore_'
+               or pg_get_expr(polqual, polrelid) ~ 'eventstore_'
+            union all
+            select 'rights', relname::text from pg_class where relacl::text ~ 'eventstore_'
+            union all
+            select 'column', attname::text from pg_attribute where attacl::text ~ 'eventstore_'
+            union all
+            select 'function', proname::text from pg_proc
+            where pronamespace = 'eventstore'::regnamespace
+              and (proacl::text ~ 'eventstore_' or prosrc ~ 'eventstore_')
+            union all
+            select 'trigger', tgname::text from pg_trigger
+            where not tgisinternal and pg_get_triggerdef(oid) ~ 'eventstore_'
+            """
+        ).fetchall()
+
+    assert rows == []
+
+
+def test_the_usual_names_do_not_work_on_a_database_that_has_others(url: str) -> None:
+    with pytest.raises((UnsafeDatabase, AccessDenied)):
+        EventStore.connect(url)
+
+
+@pytest.fixture
+def own_login(server: Server, url: str) -> Iterator[str]:
+    """A URL whose login is the application role itself."""
+    server.execute("alter role todo_app login")
+    yield url.replace("postgres@", "todo_app@")
+    server.execute("alter role todo_app nologin")
+
+
+def test_the_application_role_may_be_the_login_itself(own_login: str) -> None:
+    settings = named(own_login)
+    with EventStore.connect(settings=settings, projectors=[project_box], events=[Boxed]) as store:
+        for name in ("carol", "dave"):
+            live(store, name)
+
+        assert store.verify("carol").ok
+        assert store.rebuild("carol").changed == 0
+        with pytest.raises(AccessDenied, match="todo_ops"):
+            store.users()
+        with pytest.raises(AccessDenied, match="todo_erase"):
+            store.erase("carol", ordered_by="dave")
+        assert [one.title for one in store.user("carol").tasks.list()] == ["carol's task"]
+    with psycopg.connect(own_login) as login:
+        assert login.execute("select * from eventstore.task").fetchall() == []
+
+
+def test_a_login_for_all_three_roles_does_all_of_it(server: Server, url: str) -> None:
+    make_login(server, "todo_all", *NAMES.values())
+    settings = named(url.replace("postgres@", "todo_all@"))
+    with EventStore.connect(settings=settings, projectors=[project_box], events=[Boxed]) as store:
+        live(store, "erin")
+
+        assert "erin" in store.users()
+        assert store.verify().ok
+        assert store.erase("erin", ordered_by="erin").events > 0

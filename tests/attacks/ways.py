@@ -1,0 +1,266 @@
+"""Ways to break what keeps users apart, as an owner can by hand or by mistake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ERRORS", "ROLES", "SAFE", "TASK", "WARNINGS", "Break"]
+
+PROTECT = (
+    "alter table {0} enable row level security; alter table {0} force row level security;"
+    " create policy own_rows on {0} to eventstore_app using"
+    " (user_id = eventstore.current_user_id()) with check (user_id = eventstore.current_user_id());"
+)
+EXTRA = (
+    "create table eventstore.extra (user_id text primary key, id int,"
+    " check (length(user_id) between 1 and 255));"
+) + PROTECT.format("eventstore.extra")
+PARTS = (
+    "create table eventstore.parts (user_id text primary key, check (user_id <> ''))"
+    " partition by hash (user_id);"
+    + PROTECT.format("eventstore.parts")
+    + "create table eventstore.part partition of eventstore.parts"
+    " for values with (modulus 1, remainder 0);"
+)
+TASK, EVENT = "eventstore.task", "eventstore.event"
+
+
+@dataclass(frozen=True)
+class Break:
+    """SQL that breaks the protection, and what is found: check, place, and words of the detail."""
+
+    sql: str
+    check: str
+    place: str
+    detail: str
+
+
+ERRORS = {
+    "no row security": Break(
+        f"alter table {TASK} disable row level security", "table", TASK, "not enabled"
+    ),
+    "not forced": Break(f"alter table {TASK} no force row level security", "table", TASK, "forced"),
+    "no policy": Break(f"drop policy own_rows on {EVENT}", "table", EVENT, "policy that shows"),
+    "a policy for all": Break(
+        f"create policy open on {TASK} using (true)", "table", TASK, "policy open is not the one"
+    ),
+    "a policy that reads all": Break(
+        f"alter policy own_rows on {TASK} using (true)", "table", TASK, "own_rows is not the one"
+    ),
+    "a policy that writes all": Break(
+        f"alter policy own_rows on {TASK} with check (true)",
+        "table",
+        TASK,
+        "own_rows is not the one",
+    ),
+    "a policy for one command": Break(
+        f"create policy seen on {EVENT} for select to eventstore_app using (length(type) > 0)",
+        "table",
+        EVENT,
+        "policy seen is not the one",
+    ),
+    "a policy that trusts nobody's scope": Break(
+        f"alter policy own_rows on {TASK} using"
+        " (user_id = eventstore.current_user_id() or eventstore.current_user_id() is null)",
+        "table",
+        TASK,
+        "own_rows is not the one",
+    ),
+    "a new table": Break(
+        "create table eventstore.extra (user_id text primary key, check (user_id <> ''))",
+        "table",
+        "eventstore.extra",
+        "not enabled",
+    ),
+    "a new table without a check": Break(
+        EXTRA + "alter table eventstore.extra drop constraint extra_user_id_check",
+        "table",
+        "eventstore.extra",
+        "CHECK",
+    ),
+    "an index of other columns": Break(
+        f"create unique index by_title on {TASK} (title)", "table", TASK, "by_title does not begin"
+    ),
+    "a key of another column": Break(
+        f"create unique index by_id on {TASK} (id, user_id)", "table", TASK, "by_id does not begin"
+    ),
+    "an index of an expression": Break(
+        f"create unique index lower_user on {TASK} (lower(user_id))",
+        "table",
+        TASK,
+        "lower_user does not",
+    ),
+    "a foreign key of one column": Break(
+        "create table eventstore.other (id int primary key);"
+        + EXTRA
+        + "alter table eventstore.extra add constraint single foreign key (id)"
+        " references eventstore.other (id); alter table eventstore.extra add column ok int",
+        "table",
+        "eventstore.extra",
+        "foreign key single",
+    ),
+    "a partition with rights of its own": Break(
+        PARTS + "grant select on eventstore.part to eventstore_app",
+        "table",
+        "eventstore.part",
+        "not enabled",
+    ),
+    "a child with rights of its own": Break(
+        f"create table public.child (check (user_id <> '')) inherits ({TASK});"
+        " grant select on public.child to eventstore_app",
+        "table",
+        "public.child",
+        "not enabled",
+    ),
+    "a rule": Break(
+        f"create rule quiet as on insert to {EVENT} do instead nothing",
+        "table",
+        EVENT,
+        "rule quiet",
+    ),
+    "a view": Break(
+        f"create view eventstore.leak as select * from {TASK}", "view", "eventstore.leak", "rights"
+    ),
+    "a materialised view": Break(
+        f"create materialized view eventstore.leak as select * from {TASK}",
+        "view",
+        "eventstore.leak",
+        "materialised",
+    ),
+    "a view of a table that is no projector's": Break(
+        EXTRA + "create view eventstore.leak as select * from eventstore.extra",
+        "view",
+        "eventstore.leak",
+        "rights",
+    ),
+    "a function with its owner's rights": Break(
+        "create function eventstore.leak() returns bigint language sql security definer"
+        f" set search_path = '' return (select count(*) from {TASK})",
+        "function",
+        "eventstore.leak()",
+        "SECURITY DEFINER",
+    ),
+    "another scope's function": Break(
+        "create or replace function eventstore.current_user_id() returns text language sql"
+        " stable return 'alice'::text",
+        "function",
+        "eventstore.current_user_id()",
+        "whose rows",
+    ),
+    "a scope's function with a user set in it": Break(
+        "alter function eventstore.current_user_id() set eventstore.user_id = 'alice'",
+        "function",
+        "eventstore.current_user_id()",
+        "whose rows",
+    ),
+    "an operator that writes": Break(
+        f"grant update (payload), delete on {EVENT} to eventstore_operator",
+        "rights",
+        EVENT,
+        "eventstore_operator may DELETE, UPDATE",
+    ),
+    "an operator that sees all": Break(
+        f"create policy all_rows on {EVENT} to eventstore_operator using (true)",
+        "table",
+        EVENT,
+        "policy all_rows is not the one",
+    ),
+    "UPDATE on events": Break(
+        f"grant update on {EVENT} to eventstore_app", "rights", EVENT, "may UPDATE"
+    ),
+    "UPDATE on a column of events": Break(
+        f"grant update (payload) on {EVENT} to eventstore_app", "rights", EVENT, "may UPDATE"
+    ),
+    "DELETE on the log": Break(
+        "grant delete on eventstore.stream to eventstore_app",
+        "rights",
+        "eventstore.stream",
+        "DELETE",
+    ),
+    "DELETE for everybody": Break(
+        f"grant delete on {EVENT} to public", "rights", EVENT, "eventstore_app may DELETE"
+    ),
+    "TRUNCATE": Break(f"grant truncate on {TASK} to eventstore_app", "rights", TASK, "TRUNCATE"),
+    "TRIGGER": Break(f"grant trigger on {TASK} to eventstore_app", "rights", TASK, "TRIGGER"),
+}
+ROLES = {
+    "a superuser": ("alter role eventstore_app superuser", "is a superuser"),
+    "one that bypasses": ("alter role eventstore_app bypassrls", "has BYPASSRLS"),
+    "one that makes roles": ("alter role eventstore_app createrole", "has CREATEROLE"),
+    "a reader of all": ("grant pg_read_all_data to eventstore_app", "pg_read_all_data"),
+    "a writer of all": ("grant pg_write_all_data to eventstore_app", "pg_write_all_data"),
+    "a program runner": (
+        "grant pg_execute_server_program to eventstore_app",
+        "pg_execute_server_program",
+    ),
+    "an owner of a table": (f"alter table {TASK} owner to eventstore_app", "owns tables"),
+    "a member of the owner": (
+        f"create role owning; alter table {TASK} owner to owning; grant owning to eventstore_app",
+        "member of owning",
+    ),
+    "one that replicates": ("alter role eventstore_app replication", "has REPLICATION"),
+    "a reader of the server's files": (
+        "grant pg_read_server_files to eventstore_app",
+        "pg_read_server_files",
+    ),
+    "an owner of the schema": ("alter schema eventstore owner to eventstore_app", "or functions"),
+    "an owner of a function": (
+        "alter function eventstore.current_user_id() owner to eventstore_app",
+        "or functions",
+    ),
+    "one that creates in the schema": (
+        "grant create on schema eventstore to eventstore_app",
+        "may create in the schema",
+    ),
+    "a member of a superuser": ("grant postgres to eventstore_app", "member of postgres"),
+}
+WARNINGS = {
+    "an index that all users share": Break(
+        "create index words on eventstore.message using gin (to_tsvector('simple', content))",
+        "table",
+        "eventstore.message",
+        "shared by all users",
+    ),
+    "a restrictive policy": Break(
+        f"create policy less on {TASK} as restrictive using (title <> 'x')",
+        "table",
+        TASK,
+        "policy less is restrictive",
+    ),
+    "a trigger of somebody's": Break(
+        "create function public.spy() returns trigger language plpgsql as 'begin return new; end';"
+        f"create trigger spy before insert on {EVENT} for each row execute function public.spy()",
+        "trigger",
+        EVENT,
+        "trigger spy is none",
+    ),
+    "a trigger that is disabled": Break(
+        f"alter table {EVENT} disable trigger erasure_only", "trigger", EVENT, "disabled"
+    ),
+    "a trigger that a replica skips": Break(
+        f"alter table {EVENT} enable trigger append_only", "trigger", EVENT, "not ALWAYS"
+    ),
+    "a trigger that is gone": Break(
+        "drop trigger forward_only on eventstore.user_log",
+        "trigger",
+        "eventstore.user_log",
+        "missing",
+    ),
+    "a view elsewhere": Break(
+        f"create view public.report as select * from {TASK}", "view", "public.report", "rights"
+    ),
+    "a function that names nothing fully": Break(
+        "create function eventstore.loose() returns int language plpgsql as 'begin return 1; end'",
+        "function",
+        "eventstore.loose()",
+        "search_path",
+    ),
+}
+
+SAFE = {
+    "a partition without rights": PARTS,
+    "a child without rights": f"create table public.child () inherits ({TASK})",
+    "a view with its reader's rights": (
+        f"create view eventstore.own with (security_invoker = 1) as select * from {TASK}"
+    ),
+}

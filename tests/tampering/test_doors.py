@@ -1,0 +1,147 @@
+"""Triggers, policies, rights and functions tampered with: the doctor names each open door."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from eventstore import EventStore
+
+DOORS: dict[str, tuple[str, str, str]] = {
+    "a trigger disabled": (
+        "alter table eventstore.event disable trigger append_only_update",
+        "eventstore.event",
+        "append_only_update",
+    ),
+    "all triggers disabled": (
+        "alter table eventstore.user_log disable trigger all",
+        "eventstore.user_log",
+        "forward_only",
+    ),
+    "a trigger not for replicas": (
+        "alter table eventstore.stream enable trigger forward_only",
+        "eventstore.stream",
+        "forward_only",
+    ),
+    "a trigger dropped": (
+        "drop trigger erasure_only on eventstore.event",
+        "eventstore.event",
+        "erasure_only",
+    ),
+    "a policy dropped": (
+        "drop policy own_rows on eventstore.task",
+        "eventstore.task",
+        "user's own rows is missing",
+    ),
+    "a policy opened": (
+        "alter policy own_rows on eventstore.message using (true)",
+        "eventstore.message",
+        "own_rows",
+    ),
+    "a policy added": (
+        "create policy all_rows on eventstore.event for select to public using (true)",
+        "eventstore.event",
+        "all_rows",
+    ),
+    "force taken away": (
+        "alter table eventstore.event no force row level security",
+        "eventstore.event",
+        "not forced",
+    ),
+    "row-level security disabled": (
+        "alter table eventstore.conversation disable row level security",
+        "eventstore.conversation",
+        "not enabled",
+    ),
+    "the scope's function replaced": (
+        (
+            "create or replace function eventstore.current_user_id() returns text language sql stable"  # noqa: E501 - one statement
+            " return 'alice'"
+        ),
+        "eventstore.current_user_id()",
+        "not what the migrations made it",
+    ),
+    "a right given": (
+        "grant update on eventstore.event to eventstore_app",
+        "eventstore.event",
+        "UPDATE",
+    ),
+    "a rule": (
+        "create rule quiet as on delete to eventstore.task do instead nothing",
+        "eventstore.task",
+        "quiet",
+    ),
+}
+_NOTHING = (
+    "create or replace function eventstore.{}() returns trigger language plpgsql"
+    " set search_path = pg_catalog, pg_temp as $$ begin return coalesce(new, old); end $$"
+)
+DOORS |= {
+    "a trigger's function replaced": (_NOTHING.format("refuse_change"), "refuse_change", ""),
+    "the erasing trigger's function replaced": (
+        _NOTHING.format("refuse_other_than_erasure"),
+        "refuse_other_than_erasure",
+        "",
+    ),
+    "the appending function replaced": (
+        (
+            "do $$ begin execute replace(pg_get_functiondef('eventstore.append_events'::regproc),"
+            " 'is at another version', 'is elsewhere'); end $$"
+        ),
+        "append_events",
+        "",
+    ),
+    "a trigger that never fires": (
+        (
+            "drop trigger append_only on eventstore.event; create trigger append_only"
+            " before delete on eventstore.event for each statement when (false)"
+            " execute function eventstore.refuse_change();"
+            " alter table eventstore.event enable always trigger append_only"
+        ),
+        "eventstore.event",
+        "append_only",
+    ),
+    "the eraser's policy dropped": (
+        "drop policy eraser_erases on eventstore.event",
+        "eventstore.event",
+        "eraser_erases",
+    ),
+    "the eraser's policy opened": (
+        "alter policy eraser_erases on eventstore.event using (true)",
+        "eventstore.event",
+        "eraser_erases",
+    ),
+    "the eraser reads payloads": (
+        "grant select on eventstore.event to eventstore_eraser",
+        "eventstore.event",
+        "eventstore_eraser",
+    ),
+    "the operator reads payloads": (
+        "grant select on eventstore.event to eventstore_operator",
+        "eventstore.event",
+        "eventstore_operator",
+    ),
+    "keys may be doubled": (
+        "drop index eventstore.event_idempotency_key",
+        "eventstore.event",
+        "event_idempotency_key",
+    ),
+    "positions may be anything": (
+        "alter table eventstore.user_log drop constraint user_log_position_check",
+        "eventstore.user_log",
+        "user_log_position_check",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", DOORS)
+def test_the_doctor_names_what_was_opened(
+    store: EventStore, admin: psycopg.Connection, change: str
+) -> None:
+    statement, place, word = DOORS[change]
+    before = store.doctor()
+
+    admin.execute(statement)
+
+    found = [one for one in store.doctor() if one not in before]
+    assert any(place in one.place and word in one.detail for one in found), found

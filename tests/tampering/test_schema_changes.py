@@ -1,0 +1,150 @@
+"""The schema itself tampered with: rewritten columns are found by verify, open doors by doctor."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from eventstore import EventStore
+from tests.own_read_model import service_url
+from tests.tampering.given import MIDDLE, armed, given_a_log
+
+__all__ = ["armed", "service_url"]
+
+REWRITES: dict[str, tuple[str, str]] = {
+    "event.payload": ("json", "payload::jsonb::json"),
+    "event.metadata": ("json", "'{\"a\":1}'::json"),
+    "event.type": ("text", "upper(type)"),
+    "event.version": ("bigint", "version + 1"),
+    "event.schema_version": ("integer", "2"),
+    "event.event_id": ("uuid", "gen_random_uuid()"),
+    "event.causation_id": ("uuid", "event_id"),
+    "event.recorded_at": ("timestamptz", "recorded_at - interval '1 hour'"),
+    "event.hash": ("bytea", "sha256(hash)"),
+    "event.payload_digest": ("bytea", "sha256(salt)"),
+    "event.salt": ("bytea", "'\\x00'"),
+    "event.request_digest": ("bytea", "null"),
+    "user_log.hash": ("bytea", "sha256(hash)"),
+    "user_log.recorded_at": ("timestamptz", "now()"),
+    "stream.version": ("bigint", "version + 1"),
+    "stream.closed": ("boolean", "true"),
+    "task.title": ("text", "upper(title)"),
+    "task.created_at": ("timestamptz", "date_trunc('second', created_at)"),
+    "message.body": ("json", "to_json(body::text)"),
+    "conversation.message_count": ("bigint", "0"),
+}
+
+
+@pytest.mark.parametrize("column", REWRITES)
+def test_a_column_rewritten_by_alter_table_is_found_though_no_trigger_fires(
+    store: EventStore, admin: psycopg.Connection, column: str
+) -> None:
+    given_a_log_of_ours(store)
+    admin.execute("drop trigger forward_only on eventstore.stream")
+    table, name = column.split(".")
+    kind, value = REWRITES[column]
+
+    admin.execute(f"alter table eventstore.{table} alter column {name} type {kind} using {value}")
+
+    problems = store.verify().problems
+    assert problems
+    assert {one.user_id for one in problems} == {"alice"}
+
+
+def given_a_log_of_ours(store: EventStore) -> None:
+    alice = store.user("alice")
+    chat = alice.conversations.start(title="Groceries")
+    alice.messages.post(chat.id, sender="user", content="Buy milk")
+    alice.tasks.create("Milk")
+
+
+def test_a_head_before_the_beginning_does_not_end_the_verification(
+    armed: EventStore, admin: psycopg.Connection
+) -> None:
+    given_a_log(armed, "alice")
+    admin.execute("alter table eventstore.user_log drop constraint user_log_position_check")
+
+    admin.execute("update eventstore.user_log set position = -1")
+    admin.execute("update eventstore.event set metadata = '{}' where position = %s", (MIDDLE,))
+    admin.execute("update eventstore.task set title = 'Poison'")
+
+    kinds = {one.kind for one in armed.verify().problems}
+    assert kinds == {"head", "payload", "changed_row"}
+
+
+@pytest.mark.parametrize("position", [0, -1])
+def test_an_event_before_the_beginning_is_found(
+    armed: EventStore, admin: psycopg.Connection, position: int
+) -> None:
+    given_a_log(armed, "alice")
+    admin.execute("alter table eventstore.event drop constraint event_position_check")
+
+    admin.execute(
+        "insert into eventstore.event select user_id, %s, stream_id, 99, event_id, type,"
+        " schema_version, payload, metadata, null, null, null, null, recorded_at, salt,"
+        " payload_digest, hash from eventstore.event where position = 1",
+        (position,),
+    )
+
+    assert [one.kind for one in armed.verify().problems] != []
+
+
+@pytest.mark.parametrize("position", [2**31, 2**63 - 1])
+def test_a_head_far_beyond_the_end_is_told_and_not_searched_for(
+    armed: EventStore, admin: psycopg.Connection, position: int
+) -> None:
+    given_a_log(armed, "alice")
+
+    admin.execute("update eventstore.user_log set position = %s", (position,))
+
+    (problem,) = armed.verify().problems
+    assert (problem.kind, problem.position) == ("head", position)
+
+
+NULLS = [
+    *((table, column) for table, columns in (
+        ("event", ("stream_id", "version", "event_id", "type", "schema_version", "recorded_at",
+                   "payload_digest", "hash")),
+        ("user_log", ("position", "hash", "recorded_at")),
+        ("stream", ("kind", "version", "closed")),
+    ) for column in columns),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "column"), NULLS)
+def test_a_null_where_there_must_be_none_is_a_problem_and_not_an_error(
+    armed: EventStore, admin: psycopg.Connection, table: str, column: str
+) -> None:
+    given_a_log(armed, "alice")
+    admin.execute(f"alter table eventstore.{table} alter column {column} drop not null")
+
+    where = f"position = {MIDDLE}" if table == "event" else "true"
+    admin.execute(f"update eventstore.{table} set {column} = null where {where}")
+
+    assert {one.user_id for one in armed.verify().problems} == {"alice"}
+
+
+PAYLOADS = ['{"done":"put","value":5}', '{"done":"counted","value":"x"}', '{"done":"made"}', "{}"]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_payload_that_a_projector_cannot_take_is_a_problem_and_not_an_error(
+    armed: EventStore, admin: psycopg.Connection, payload: str
+) -> None:
+    given_a_log(armed, "alice")
+
+    admin.execute("update eventstore.event set payload = %s where position = 9", (payload,))
+
+    problems = armed.verify().problems
+    assert ("payload", 9) in {(one.kind, one.position) for one in problems}
+
+
+def test_heads_are_listed_though_one_of_them_is_at_no_time_that_python_knows(
+    armed: EventStore, admin: psycopg.Connection
+) -> None:
+    for user_id in ("alice", "bob"):
+        given_a_log(armed, user_id)
+
+    admin.execute("update eventstore.user_log set recorded_at = 'infinity' where user_id = 'bob'")
+
+    assert [head.user_id for head in armed.heads()] == ["alice", "bob"]

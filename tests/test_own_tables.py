@@ -1,0 +1,168 @@
+"""A service's own tables: erased with the rest or refused, of any shape that keeps users apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import BigInteger, Column, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from eventstore import ConfigurationError, Event, EventRegistry, EventStore, Fact, TaskCreated
+from projections import Increment, Insert, RowChange, Update, projector
+from projections.protection import protection_sql
+
+
+class Theirs(SQLModel, registry=registry()):
+    """The metadata of this service."""
+
+
+class Total(Theirs, table=True):
+    """One row a user: the key is the user alone."""
+
+    __tablename__ = "total"
+    __table_args__ = ({"schema": "service"},)
+
+    user_id: str = Field(sa_column=Column(Text, primary_key=True))
+    tasks: int = Field(sa_column=Column(BigInteger))
+    last: str = Field(sa_column=Column(Text))
+
+
+class Copy(Theirs, table=True):
+    """What was said, in a column that keeps no order of keys; in partitions."""
+
+    __tablename__ = "copy"
+    __table_args__ = ({"schema": "service"},)
+
+    user_id: str = Field(sa_column=Column(Text, primary_key=True))
+    id: Any = Field(sa_column=Column(Uuid, primary_key=True))
+    said: Any = Field(sa_column=Column(JSONB))
+
+
+@projector(Total)
+def project_total(fact: Fact) -> Iterator[RowChange]:
+    match fact.data:
+        case TaskCreated(title="first"):
+            yield Insert(Total, {"tasks": 1, "last": "first"})
+        case TaskCreated(title=title):
+            yield Update(Total, {}, {"tasks": Increment(1), "last": title})
+
+
+@projector(Copy)
+def project_copy(fact: Fact) -> Iterator[RowChange]:
+    if isinstance(fact.data, TaskCreated):
+        yield Insert(Copy, {"id": fact.stream_id, "said": {"zzz": fact.data.title, "a": [1, 2.5]}})
+
+
+@pytest.fixture
+def own_url(database_url: str, direct_url: str) -> str:
+    """A database with both tables, as a migration of the service's leaves them."""
+    with psycopg.connect(direct_url, autocommit=True) as owner:
+        owner.execute("create schema service")
+        owner.execute("create table service.total (user_id text primary key, tasks int, last text)")
+        owner.execute(
+            "create table service.copy (user_id text, id uuid, said jsonb, primary key"
+            " (user_id, id)) partition by hash (user_id)"
+        )
+        for number in range(2):
+            owner.execute(
+                f"create table service.copy_{number} partition of service.copy"
+                f" for values with (modulus 2, remainder {number})"
+            )
+        for statement in (*protection_sql(Total), *protection_sql(Copy)):
+            owner.execute(statement)
+    return database_url
+
+
+@pytest.fixture
+def store(own_url: str) -> Iterator[EventStore]:
+    with EventStore.connect(own_url, projectors=[project_total, project_copy]) as opened:
+        for name in ("alice", "bob"):
+            for title in ("first", "rhubarb"):
+                opened.user(name).tasks.create(title)
+        yield opened
+
+
+def held(admin: psycopg.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    return {
+        table: admin.execute(f"select * from service.{table} as t order by t::text").fetchall()
+        for table in ("total", "copy")
+    }
+
+
+def test_tables_of_any_shape_are_verified_rebuilt_and_exported(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    before, written = held(admin), list[str]()
+    assert store.verify().ok
+    assert (store.rebuild().changed, held(admin)) == (0, before)
+
+    admin.execute("update service.total set tasks = 7 where user_id = 'alice'")
+    admin.execute("""update service.copy set said = '{"a": 1}' where user_id = 'bob'""")
+
+    assert [(one.kind, one.user_id, one.table) for one in store.verify().problems] == [
+        ("changed_row", "alice", "service.total"),
+        *[("changed_row", "bob", "service.copy")] * 2,
+    ]
+    assert (store.rebuild().changed, held(admin)) == (3, before)
+    assert store.export("alice", written.append).unreached == ()
+    assert '"last": "rhubarb"' in "".join(written)
+
+
+def test_what_a_projector_of_the_services_own_made_is_erased_too(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    before = held(admin)
+
+    done = store.erase("alice", ordered_by="privacy desk")
+
+    after = held(admin)
+    assert (done.events, done.unreached) == (2, ())
+    assert after == {
+        table: [row for row in rows if row[0] == "bob"] for table, rows in before.items()
+    }
+    assert store.verify().ok
+
+
+def test_what_no_projector_here_keeps_is_not_left_behind_in_silence(
+    store: EventStore, own_url: str, admin: psycopg.Connection
+) -> None:
+    before, written = held(admin), list[str]()
+    with EventStore.connect(own_url, projectors=[project_total]) as other:
+        with pytest.raises(ConfigurationError, match=r"^service\.copy may hold rows of this user"):
+            other.erase("alice", ordered_by="privacy desk")
+        assert (held(admin), other.verify().erased) == (before, 0)
+        assert other.export("alice", written.append).unreached == ("service.copy",)
+        assert '"unreached": ["service.copy"]' in written[0]
+
+        done = other.erase("alice", ordered_by="privacy desk", leave=["service.copy"])
+
+    assert (done.events, done.unreached) == (2, ("service.copy",))
+    assert held(admin)["copy"] == before["copy"]
+    assert [one.table for one in store.verify().problems] == ["service.copy"] * 2
+
+
+def test_an_index_that_all_users_share_is_no_reason_not_to_connect(
+    own_url: str, admin: psycopg.Connection
+) -> None:
+    admin.execute(
+        "create index words on eventstore.message using gin (to_tsvector('simple', content))"
+    )
+
+    with EventStore.connect(own_url, projectors=[project_total, project_copy]) as store:
+        (shared,) = [one for one in store.doctor() if one.check == "table"]
+
+    assert (shared.severity, shared.place) == ("warning", "eventstore.message")
+    assert "index eventstore.words does not begin with user_id" in shared.detail
+
+
+def test_an_event_of_the_kind_that_is_kept_for_erasures_is_refused() -> None:
+    class Removed(Event, type="Removed", stream_kind="erasure"):
+        """Looks like the record of an erasure."""
+
+    with pytest.raises(ConfigurationError, match="the stream kind erasure is kept for erasures"):
+        EventRegistry(Removed)
