@@ -22,7 +22,7 @@ from sqlmodel import select
 from eventstore import AsyncEventStore, EventStore, Settings
 from projections import Conversation, Message, Task
 from tests.attacks.pooler import narrow_pooler
-from tests.attacks.support import ATTACKER, attacker_url, given_two_users
+from tests.attacks.support import attacker_url, given_two_users
 from tests.own_read_model import Boxed
 from tests.support.both import blocked
 from tests.support.server import Server
@@ -84,7 +84,7 @@ def place(server: Server) -> Iterator[Place]:
     direct = {"superuser": url, "attacker": attacker_url(server, url)}
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(EVIL)
-    with narrow_pooler(server, "postgres", ATTACKER) as folder:
+    with narrow_pooler(server) as folder:
         yield Place(
             {
                 login: one.replace(str(server.folder), str(folder)).replace("5432", "6432")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-__all__ = ["POOLER_PORT", "pooler_asked_for", "running_pooler"]
+__all__ = ["POOLER_PORT", "pooler_asked_for", "pooler_installed", "running_pooler"]
 
 POOLER_PORT = 6432
 _STOP_SECONDS = 10
@@ -86,12 +86,20 @@ def running_pooler(
         process.wait(_STOP_SECONDS)
 
 
+def pooler_installed() -> bool:
+    """Tell whether there is a PgBouncer to run."""
+    return _found() is not None
+
+
+def _found() -> str | None:
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+
 def _program() -> str:
-    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    found = _found()
     if found is None:
         raise FileNotFoundError(
-            "EVENTSTORE_TEST_POOLER=pgbouncer asks for PgBouncer, which is not installed; "
-            "run `apt-get install pgbouncer`"
+            "a test asks for PgBouncer, which is not installed; run `apt-get install pgbouncer`"
         )
     return found
 
