@@ -75,6 +75,11 @@ class Server:
     def create_database(self, template: str = "template") -> str:
         """Return the application's URL of a fresh copy of `template`."""
         name = f"test_{next(_numbers)}"
+        self.execute(  # a pooler keeps connections that nobody uses any more
+            sql.SQL(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}"
+            ).format(sql.Literal(template))
+        )
         self.execute(
             sql.SQL("create database {} template {} strategy file_copy").format(
                 sql.Identifier(name), sql.Identifier(template)
