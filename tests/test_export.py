@@ -68,6 +68,22 @@ def test_every_row_and_column_of_one_user_is_in_it_and_nothing_of_another(
     assert {"user_id", *document["events"][0]} == {name for (name,) in columns}
 
 
+def test_it_begins_with_whose_it_is_and_what_it_is_of(store: EventStore, alice: User) -> None:
+    given_a_life(alice)
+
+    document = read(exported(store, "alice"))
+
+    assert list(document)[:6] == [
+        "user_id", "exported_at", "position", "hash", "recorded_at", "unreached",
+    ]  # fmt: skip
+    (head,) = store.heads()
+    assert (document["user_id"], document["position"], document["hash"], document["unreached"]) == (
+        "alice", head.position, head.hash.hex(), [],
+    )  # fmt: skip
+    assert datetime.fromisoformat(document["recorded_at"]) == head.recorded_at
+    assert datetime.fromisoformat(document["exported_at"]) >= head.recorded_at
+
+
 def test_a_row_is_a_line(store: EventStore, alice: User) -> None:
     given_a_life(alice)
 

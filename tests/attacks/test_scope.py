@@ -185,7 +185,7 @@ def test_a_commit_after_an_error_that_was_caught_leaves_the_pool_whole(narrow: E
 def test_a_session_whose_server_process_ended_leaves_the_pool_whole(
     narrow: EventStore, two_users: str, server: Server
 ) -> None:
-    for name in ("alice", "bob") * 2:
+    for name in ("alice", "bob") * 3:
         with narrow.user(name).session(read_only=False) as session:
             (pid,) = run(session, "select pg_backend_pid()").one()
             with psycopg.connect(server.direct(two_users), autocommit=True) as admin:
@@ -194,6 +194,17 @@ def test_a_session_whose_server_process_ended_leaves_the_pool_whole(
                 owners(session)
             with contextlib.suppress(DBAPIError):
                 session.rollback()
+
+        assert [task.title for task in narrow.user(name).tasks.list()] == [f"{name}'s task"]
+
+
+def test_a_session_whose_connection_was_invalidated_leaves_the_pool_whole(
+    narrow: EventStore,
+) -> None:
+    for name in ("alice", "bob") * 3:
+        with narrow.user(name).session(read_only=False) as session:
+            assert owners(session) == {name}
+            session.connection().invalidate()
 
         assert [task.title for task in narrow.user(name).tasks.list()] == [f"{name}'s task"]
 

@@ -260,7 +260,9 @@ WARNINGS = {
 SAFE = {
     "a partition without rights": PARTS,
     "a child without rights": f"create table public.child () inherits ({TASK})",
-    "a view with its reader's rights": (
-        f"create view eventstore.own with (security_invoker = 1) as select * from {TASK}"
-    ),
+} | {
+    f"a view with its reader's rights, spelled {spelling}": (
+        f"create view eventstore.own with (security_invoker = {spelling}) as select * from {TASK}"
+    )
+    for spelling in ("1", "yes", "on", "true")
 }
