@@ -68,6 +68,24 @@ def test_a_message_is_one_round_trip(alice: User, proxy: Proxy) -> None:
     assert proxy.count() == 1
 
 
+def test_a_request_ends_with_its_sync_and_nothing_behind_it(alice: User, proxy: Proxy) -> None:
+    # A Flush that comes late makes PgBouncer hold a server connection for a client that is idle.
+    sent: list[bytes] = []
+
+    def hear(data: bytes) -> bool:
+        sent.append(data)
+        return False
+
+    proxy.lose_request = hear
+
+    for _ in range(20):
+        alice.tasks.list()
+        alice.tasks.create("Buy milk")
+
+    assert b"".join(sent).count(b"S\0\0\0\4") == 40
+    assert b"H\0\0\0\4" not in b"".join(sent)
+
+
 def test_an_agent_turn_of_five_events_is_one_round_trip(alice: User, proxy: Proxy) -> None:
     chat = alice.conversations.start()
     call = alice.tool_calls.request(chat.id, name="add_task", arguments="{}")

@@ -94,9 +94,9 @@ def show_tampering(story: Story, store: EventStore, folder: Path) -> None:
     story.step(
         "Tampering",
         f"an administrator deletes from the log: {casual}.\n"
-        "   He disables the triggers and rewrites an event; verify finds it:\n"
+        "   He disables the triggers and rewrites an event; verify finds it, and it is put back:\n"
         f"   - position {found[0].position}: {found[0].detail}\n"
-        "   He cuts the last append off and mends heads and tables; verify alone is clean,"
+        "   Then he cuts the last append off and mends heads and tables; verify alone is clean,"
         "\n   verify with the anchor taken before is not:\n"
         f"   - position {cut[0].position}: {cut[0].detail}",
         refused=casual,

@@ -6,6 +6,10 @@ tcp_user_timeout then fires. So every wait for an answer has a limit on this sid
 that exceeds it is closed, and the request may be settled on another.
 
 SQLAlchemy closes its connections into the pool, and a broken one has to find its way there too.
+
+A pipeline ends with Sync and nothing after it. psycopg sends a Flush behind the Sync; where that
+comes late, PgBouncer takes it for new work, gives the client a server connection, and waits for a
+Sync that the next request may send on another connection: the one is held, the other waits.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import os
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, Connection
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout  # the only way `wait` tells that its timeout expired
 
@@ -38,6 +42,24 @@ def check_process(opened_in: int) -> None:
         )
 
 
+class _ToTheSync(Pipeline):
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            yield from self._fetch_gen(flush=False)
+
+
+class _ToTheSyncAsync(AsyncPipeline):
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            yield from self._fetch_gen(flush=False)
+
+
 class LimitedConnection(Connection[Any]):
     """A sync connection whose waits end after `answer_timeout_seconds`."""
 
@@ -51,6 +73,11 @@ class LimitedConnection(Connection[Any]):
             return super().wait(gen, interval, timeout or self.answer_timeout_seconds)
         except _WaitTimeout:
             raise _silent(self) from None
+
+    def pipeline(self) -> Any:
+        """Return psycopg's pipeline, without the Flush behind its Sync."""
+        self._pipeline = self._pipeline or _ToTheSync(self)
+        return super().pipeline()
 
     def close(self) -> None:
         """Close, or give back to the pool; broken too, or its place there would stay taken."""
@@ -77,6 +104,11 @@ class LimitedAsyncConnection(AsyncConnection[Any]):
             return await super().wait(gen, interval, timeout or self.answer_timeout_seconds)
         except _WaitTimeout:
             raise _silent(self) from None
+
+    def pipeline(self) -> Any:
+        """Return psycopg's pipeline, without the Flush behind its Sync."""
+        self._pipeline = self._pipeline or _ToTheSyncAsync(self)
+        return super().pipeline()
 
     async def close(self) -> None:
         """Close, or give back to the pool; broken too, or its place there would stay taken."""
