@@ -12,7 +12,7 @@ from eventstore.cli.output import console, print_json, print_table, ticker
 from eventstore.cli.processes import verify_in_processes
 from eventstore.errors import InvalidInput
 from eventstore.log.anchor import read_anchor
-from projections.verify import Problem
+from projections.verify import Problem, Verified
 
 __all__ = ["problem_json", "verify"]
 
@@ -73,31 +73,37 @@ def verify(
                     advance=bar.advance,
                 )
     if json:
-        print_json(
-            {
-                "users": found.users,
-                "events": found.events,
-                "erased": found.erased,
-                "anchors": found.anchors,
-                "ok": found.ok,
-                "problems": [problem_json(one) for one in found.problems],
-            }
-        )
+        print_json(_verified_json(found))
     else:
-        if found.problems:
-            print_table(
-                ("problem", "user", "where", "detail"),
-                ((one.kind, one.user_id, _where(one), one.detail) for one in found.problems),
-            )
-        console.print(
-            f"{found.users:,} users, {found.events:,} events"
-            + (f", {found.erased:,} of them erased" if found.erased else "")
-            + (f", {found.anchors:,} anchored heads found again" if kept else "")
-            + ": "
-            + ("all is well" if found.ok else f"{len(found.problems):,} problems")
-        )
+        _print(found, anchored=bool(kept))
     if not found.ok:
         raise typer.Exit(1)
+
+
+def _verified_json(found: Verified) -> dict[str, Any]:
+    return {
+        "users": found.users,
+        "events": found.events,
+        "erased": found.erased,
+        "anchors": found.anchors,
+        "ok": found.ok,
+        "problems": [problem_json(one) for one in found.problems],
+    }
+
+
+def _print(found: Verified, *, anchored: bool) -> None:
+    if found.problems:
+        print_table(
+            ("problem", "user", "where", "detail"),
+            ((one.kind, one.user_id, _where(one), one.detail) for one in found.problems),
+        )
+    console.print(
+        f"{found.users:,} users, {found.events:,} events"
+        + (f", {found.erased:,} of them erased" if found.erased else "")
+        + (f", {found.anchors:,} anchored heads found again" if anchored else "")
+        + ": "
+        + ("all is well" if found.ok else f"{len(found.problems):,} problems")
+    )
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:
