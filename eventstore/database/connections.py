@@ -19,8 +19,10 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline
+from psycopg._pipeline_base import BasePipeline  # where both colours of a pipeline end
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout  # the only way `wait` tells that its timeout expired
+from psycopg.generators import send
 
 from eventstore.errors import ConfigurationError
 
@@ -42,22 +44,23 @@ def check_process(opened_in: int) -> None:
         )
 
 
-class _ToTheSync(Pipeline):
+class _EndsWithSync(BasePipeline):
     def _exit_gen(self) -> PQGen[None]:
         try:
             self._enqueue_sync()
             yield from self._communicate_gen()
         finally:
+            # The socket may not have taken everything yet, and reading alone would not send it.
+            yield from send(self.pgconn)
             yield from self._fetch_gen(flush=False)
 
 
-class _ToTheSyncAsync(AsyncPipeline):
-    def _exit_gen(self) -> PQGen[None]:
-        try:
-            self._enqueue_sync()
-            yield from self._communicate_gen()
-        finally:
-            yield from self._fetch_gen(flush=False)
+class _ToTheSync(_EndsWithSync, Pipeline):
+    pass
+
+
+class _ToTheSyncAsync(_EndsWithSync, AsyncPipeline):
+    pass
 
 
 class LimitedConnection(Connection[Any]):
