@@ -20,10 +20,10 @@ from eventstore.database.settings import load_settings
 from eventstore.database.sqlalchemy import own_engine
 from eventstore.errors import ConfigurationError, Unavailable
 from eventstore.log.tables import SCHEMA, metadata
+from eventstore.store.migrate import DDL_LOCK_TIMEOUT
 
 LOCK = 0x6576656E7473746F  # "eventsto"
 LOCK_SECONDS = 300
-DDL_LOCK_TIMEOUT = "3s"
 
 
 def configure(**how: object) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -11,15 +13,24 @@ import pytest
 from eventstore import (
     AccessDenied,
     ConfigurationError,
+    DatabaseFault,
     EventStore,
     Settings,
     TimedOut,
 )
+from eventstore.store import migrate
 from eventstore.store.migrate import current_revision, downgrade, upgrade
 from tests.support.server import Server
 from tests.test_migrations import catalog
 
 CHECKED = "select count(*) from pg_constraint where conname = 'event_not_erased'"
+
+WAITING = "select count(*) from pg_locks where not granted"
+WAITS_WITH_LOCKS = """
+    select pid from pg_locks as waits join pg_locks as has using (pid)
+    where not waits.granted and waits.mode = 'AccessExclusiveLock'
+      and has.granted and has.mode = 'AccessExclusiveLock'
+"""
 
 
 @pytest.fixture
@@ -52,15 +63,20 @@ def test_a_log_with_erased_events_is_not_downgraded(
 
 
 def test_a_downgrade_that_gets_no_lock_leaves_everything_and_erasing_works(
-    database_url: str, direct_url: str, settings: Settings, admin: psycopg.Connection
+    database_url: str,
+    direct_url: str,
+    settings: Settings,
+    admin: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(migrate, "_TRIES", 1)
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("Buy milk")
         before = catalog(direct_url)
 
         with psycopg.connect(direct_url) as reader:
             reader.execute("select count(*) from eventstore.user_log")
-            with pytest.raises(TimedOut):
+            with pytest.raises(TimedOut, match="a long transaction uses the tables"):
                 downgrade(settings, "0001")
 
         assert catalog(direct_url) == before
@@ -101,6 +117,61 @@ def test_this_release_works_on_the_schema_of_the_one_before(old_url: str, server
         upgrade(Settings(database_url=server.direct(old_url)))
         assert store.verify().ok
         assert store.erase("alice", ordered_by="privacy desk").events == 4
+
+
+def test_a_migration_that_met_a_deadlock_is_run_again(
+    old_url: str, server: Server, admin: psycopg.Connection
+) -> None:
+    settings = Settings(database_url=server.direct(old_url))
+    migrating = threading.Thread(target=upgrade, args=(settings,), daemon=True)
+    with psycopg.connect(settings.database_url) as reader:
+        reader.execute("set local deadlock_timeout = '1min'")  # so it is the migration that fails
+        reader.execute("select count(*) from eventstore.event")
+        migrating.start()
+        while admin.execute(WAITS_WITH_LOCKS).fetchone() is None:
+            assert migrating.is_alive()
+            time.sleep(0.01)
+        reader.execute("select count(*) from eventstore.user_log")
+
+    migrating.join()
+    assert current_revision(settings) == "0002"
+
+
+def test_a_failed_downgrade_does_not_stand_in_anybodys_way(
+    settings: Settings, direct_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_TRIES", 1)
+    with psycopg.connect(direct_url) as reader:
+        reader.execute("select count(*) from eventstore.event")
+        with pytest.raises(TimedOut):
+            downgrade(settings, "0001")
+
+        assert admin.execute(WAITING).fetchone() == (0,)
+        assert admin.execute(CHECKED).fetchone() == (0,)
+
+
+def test_a_downgrade_that_cannot_be_undone_says_what_it_left(
+    settings: Settings, direct_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_TRIES", 1)
+    with (
+        ThreadPoolExecutor() as threads,
+        psycopg.connect(direct_url) as first,
+        psycopg.connect(direct_url) as second,
+    ):
+        first.execute("select count(*) from eventstore.user_log")
+        migrating = threads.submit(downgrade, settings, "0001")
+        while admin.execute(f"{CHECKED} and convalidated").fetchone() != (1,):
+            assert not migrating.done()
+            time.sleep(0.01)
+        second.execute("select count(*) from eventstore.event")
+
+        with pytest.raises(DatabaseFault, match="drop constraint event_not_erased"):
+            migrating.result()
+
+    assert admin.execute(CHECKED).fetchone() == (1,)
+    downgrade(settings, "0001")
+    assert admin.execute(CHECKED).fetchone() == (0,)
 
 
 def test_users_who_come_while_the_schema_is_upgraded_lose_nothing(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command, context, op
@@ -10,6 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -18,12 +21,28 @@ from eventstore.database.errors import classify
 from eventstore.database.roles import named
 from eventstore.database.settings import Settings
 from eventstore.database.sqlalchemy import own_engine
-from eventstore.errors import ConfigurationError, EventStoreError
+from eventstore.errors import (
+    ConfigurationError,
+    DatabaseFault,
+    EventStoreError,
+    SerializationFailed,
+    TimedOut,
+)
 from eventstore.log.tables import SCHEMA
 
-__all__ = ["current_revision", "downgrade", "latest_revision", "run_script", "upgrade"]
+__all__ = [
+    "DDL_LOCK_TIMEOUT",
+    "current_revision",
+    "downgrade",
+    "latest_revision",
+    "run_script",
+    "upgrade",
+]
 
 
+DDL_LOCK_TIMEOUT = "3s"
+_TRIES = 5
+_PAUSE_SECONDS = 1.0
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps its context in globals
 
 
@@ -87,6 +106,27 @@ def _config() -> Config:
 
 
 def _run(settings: Settings, what: object, revision: str) -> None:
+    _patiently(lambda: _run_once(settings, what, revision))
+
+
+def _patiently(work: Callable[[], None]) -> None:
+    """
+    Do `work`, again if a transaction of somebody else kept a table from it.
+
+    Each try waits seconds and no longer, because the writers queue up behind it.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            work()
+        except (SerializationFailed, TimedOut):
+            if not tries_left:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _run_once(settings: Settings, what: object, revision: str) -> None:
     config = _config()
     try:
         with _ONE_AT_A_TIME, own_engine(settings).connect() as connection:
@@ -110,10 +150,32 @@ def _require_no_events(settings: Settings) -> None:
 
 def _undo_preparation(settings: Settings) -> None:
     """Take away what revision 0002 commits before its downgrade: with it nothing is erased."""
-    undo = "alter table if exists eventstore.event drop constraint if exists event_not_erased"
-    with own_engine(settings).begin() as connection:
-        connection.execute(text(undo))
+    there = "select from pg_constraint where conname = 'event_not_erased'"
+    undo = "alter table eventstore.event drop constraint event_not_erased"
+
+    def attempt() -> None:
+        try:
+            with own_engine(settings).begin() as connection:
+                if connection.execute(text(there)).first() is None:
+                    return
+                connection.execute(text(f"set local lock_timeout = '{DDL_LOCK_TIMEOUT}'"))
+                connection.execute(text(undo))
+        except DBAPIError as error:
+            raise _known(error) from error
+
+    try:
+        _patiently(attempt)
+    except EventStoreError as error:
+        raise DatabaseFault(
+            f"the downgrade left a constraint with which erasing fails: {error}; "
+            f"downgrade again, or run `{undo}`"
+        ) from error
 
 
 def _known(error: DBAPIError) -> EventStoreError:
+    if isinstance(error.orig, LockNotAvailable):
+        return TimedOut(
+            "a long transaction uses the tables, and writers do not wait for it: look into "
+            "pg_stat_activity, end it, and migrate again"
+        )
     return classify(error.orig)  # type: ignore[arg-type]  # psycopg is the only driver
