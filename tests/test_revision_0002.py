@@ -124,7 +124,7 @@ def test_a_migration_that_met_a_deadlock_is_run_again(
 ) -> None:
     settings = Settings(database_url=server.direct(old_url))
     migrating = threading.Thread(target=upgrade, args=(settings,), daemon=True)
-    with psycopg.connect(settings.database_url) as reader:
+    with psycopg.connect(server.direct(old_url)) as reader:
         reader.execute("set local deadlock_timeout = '1min'")  # so it is the migration that fails
         reader.execute("select count(*) from eventstore.event")
         migrating.start()
@@ -135,6 +135,36 @@ def test_a_migration_that_met_a_deadlock_is_run_again(
 
     migrating.join()
     assert current_revision(settings) == "0002"
+
+
+@pytest.mark.parametrize(("start", "goal"), [("0001", "0002"), ("0002", "0001")])
+def test_an_append_in_the_middle_and_a_migration_do_not_wait_for_each_other(
+    old_url: str,
+    server: Server,
+    admin: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    start: str,
+    goal: str,
+) -> None:
+    monkeypatch.setattr(migrate, "_TRIES", 1)
+    settings = Settings(database_url=server.direct(old_url))
+    upgrade(settings, start)
+    with (
+        ThreadPoolExecutor() as threads,
+        psycopg.connect(server.direct(old_url)) as append,
+    ):
+        append.execute("set local deadlock_timeout = '1min'")
+        append.execute("select from eventstore.user_log for update")
+        migrating = threads.submit(upgrade if start < goal else downgrade, settings, goal)
+        while admin.execute(WAITING).fetchone() == (0,):
+            assert not migrating.done()
+            time.sleep(0.01)
+        for table in ("stream", "event"):
+            append.execute(f"select from eventstore.{table}")
+        append.rollback()
+
+        migrating.result()
+    assert current_revision(settings) == goal
 
 
 def test_a_failed_downgrade_does_not_stand_in_anybodys_way(
@@ -175,8 +205,9 @@ def test_a_downgrade_that_cannot_be_undone_says_what_it_left(
 
 
 def test_users_who_come_while_the_schema_is_upgraded_lose_nothing(
-    old_url: str, server: Server
+    old_url: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(migrate, "_TRIES", 1)
     acknowledged: list[str] = []
     stop, failed = threading.Event(), list[Exception]()
 
