@@ -14,6 +14,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from eventstore.database.plan import Plan
+from eventstore.errors import NotFound
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.jsontext import check_json, loads
 from eventstore.events.registry import EventRegistry
@@ -101,10 +102,14 @@ def audit(
     """
     Return one user's tool calls in the order of their requests, as of `cut`.
 
-    Reads the whole log of the user (or the conversation), a page a round trip: what a call caused
-    may stand anywhere after it.
+    Reads the whole log of the user, a page a round trip: what a call caused may stand anywhere
+    after it.
+
+    :raises NotFound: the log has nothing of that conversation.
     """
     events = yield from every_page(user_id, Selection(cut=cut), registry)
+    if conversation is not None and not any(one.stream_id == conversation for one in events):
+        raise NotFound("conversation", conversation)
     return _paired(events, conversation)
 
 

@@ -191,7 +191,7 @@ def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
     if left := [name for name in unreached if name not in order.leave]:
         raise ConfigurationError(
             f"{', '.join(left)} may hold rows of this user that no projector of this store keeps; "
-            "register their projectors, or say which tables to leave"
+            "register their projectors (--extensions), or name what may stay in `leave` (--leave)"
         )
 
 

@@ -42,6 +42,7 @@ class Rebuilt:
     """
     What a rebuild did.
 
+    :ivar users: of whom there is a log, or was a row.
     :ivar rows: read-model rows after it.
     :ivar changed: rows that were missing, wrong or too many; with `check`, that would be mended.
     """
@@ -144,7 +145,7 @@ def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) ->
     yield Batch(scope, (Statement(_LOCK, (user_id,)),), hold=True)
     events += yield from replay_to_end(scope, replay, registry)
     changed = yield from mend_held(scope, replay, projections)
-    return Rebuilt(1, events, _count(projections, replay), changed)
+    return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
 
 
 def mend_held(scope: Scope, replay: Replay, projections: Projections) -> Plan[int]:
@@ -162,8 +163,8 @@ def _compared(user_id: str, projections: Projections, registry: EventRegistry) -
     events = yield from replay_to_end(scope, replay, registry, snapshot=True)
     tables: list[Rows] = yield Batch(scope, select_rows(projections, user_id), hold=True)
     yield Batch(scope, ())
-    found = differences(projections, replay, tables)
-    return Rebuilt(1, events, _count(projections, replay), len(found))
+    changed = len(differences(projections, replay, tables))
+    return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
 
 
 def replay_to_end(

@@ -38,6 +38,7 @@ class Verified:
     """
     How much was looked at and what was found.
 
+    :ivar users: of whom there is a log, or a problem.
     :ivar erased: events whose payload was removed, as an erasure on record says.
     :ivar anchors: anchored heads that the logs still have.
     """
@@ -124,7 +125,8 @@ def verify_user(
         found = yield from _compared(scope, projections, replay, keep)
         problems.extend(_row_problem(user_id, one) for one in found)
     yield Batch(scope, ())
-    return Verified(1, log.count, log.erased, log.anchors, tuple(problems))
+    users = int(bool(head or problems))
+    return Verified(users, log.count, log.erased, log.anchors, tuple(problems))
 
 
 def _replayed(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
@@ -75,7 +73,7 @@ def test_an_anchor_is_written_once_and_found_again(eventstore: Command, tmp_path
     report = json.loads(verified.stdout)
     assert (report["anchors"], report["ok"], verified.returncode) == (2, True, 0)
     assert again.returncode == 2
-    assert "a.jsonl: is there already; an anchor is kept" in again.stderr
+    assert "a.jsonl: is there already; name a new file" in again.stderr
     lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line).get("user_id") for line in lines] == [None, "alice", "bob", None]
 
@@ -195,19 +193,3 @@ def test_erasing_asks_first_and_leaves_a_clean_log(eventstore: Command) -> None:
     assert lines[3]["data"]["reason"] == "asked"
     assert json.loads(audit.stdout) == []
     assert "alice says" not in erased.stdout + tail.stdout
-
-
-@pytest.mark.parametrize("command", ["export", "tail"])
-def test_a_reader_that_has_seen_enough_ends_a_command_in_peace(
-    database_url: str, command: str
-) -> None:
-    line = [sys.executable, "-m", "eventstore.cli", command, "--user", "alice"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*line, "--database", database_url], stdout=pipe, stderr=pipe) as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
-        running.stdout.close()  # before the first line is written
-
-        said = running.stderr.read()
-
-    assert (running.returncode, said) == (0, b"")

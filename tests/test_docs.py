@@ -244,7 +244,7 @@ def test_the_signature_of_an_anchor_can_be_checked_as_the_page_says(
     )
 
     assert done.returncode == 0, done.stderr
-    assert "1 anchored heads found again: all is well" in done.stdout
+    assert "1 anchored head found again: all is well" in done.stdout
     assert "Signature Verified Successfully" in done.stdout
 
 

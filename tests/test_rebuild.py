@@ -8,7 +8,7 @@ import pytest
 from eventstore import CorruptLog, Event, EventStore, NewEvent, TaskCreated, UnknownEventType, User
 from eventstore.log.identity import uuid7
 from projections.rebuild import Rebuilt
-from projections.verify import Problem
+from projections.verify import Problem, Verified
 
 TABLES = ("task", "conversation", "message")
 LABELS = {"task": "title", "conversation": "title", "message": "content"}
@@ -262,7 +262,8 @@ def test_a_rebuild_of_all_goes_on_past_a_log_nobody_can_read_and_names_its_user(
 
 
 def test_a_user_without_a_log_has_nothing_to_rebuild(store: EventStore) -> None:
-    assert store.rebuild("nobody") == Rebuilt(users=1)
+    assert store.rebuild("nobody") == store.rebuild("nobody", check=True) == Rebuilt()
+    assert store.verify("nobody") == Verified()
     assert store.rebuild() == Rebuilt()
     assert store.users() == []
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from eventstore.cli.door import new_file
 from eventstore.cli.options import Database, Json, opened
 from eventstore.cli.output import Ticker, print_facts, print_json, ticker
 from eventstore.errors import InvalidInput
@@ -58,8 +59,8 @@ def anchor(
             sys.stdout.buffer.flush()
             return
         total = len(users) if users else store.status().users
-        with ticker("users", total, quiet=json) as bar:
-            count = _write_new(file, _heads(store, users, bar), private_key)
+        with ticker("users", total, quiet=json) as bar, new_file(file) as target:
+            count = write_anchor(target, _heads(store, users, bar), private_key=private_key)
     facts = {"file": str(file), "heads": count, "signed": private_key is not None}
     if json:
         print_json(facts)
@@ -75,20 +76,3 @@ def _heads(store: EventStore, users: list[str] | None, bar: Ticker | None) -> It
         if bar is not None:
             bar.advance(len(page))
         page = [] if users else store.heads(after=page[-1].user_id, limit=_PAGE)
-
-
-def _write_new(file: Path, heads: Iterator[Head], private_key: bytes | None) -> int:
-    """Write a file that was not there, or leave none: an anchor is never overwritten or half."""
-    try:
-        with file.open("xb") as target:
-            try:
-                return write_anchor(target, heads, private_key=private_key)
-            except BaseException:
-                file.unlink()
-                raise
-    except FileExistsError:
-        raise InvalidInput(
-            str(file), "is there already; an anchor is kept, name a new file"
-        ) from None
-    except OSError as error:
-        raise InvalidInput(str(file), f"cannot be written: {error.strerror}") from error

@@ -2,15 +2,16 @@
 The `eventstore` command: its sub-commands, and what its exit status means.
 
 0 done; 1 the answer is no (drift, tampering, conflict, not found); 2 wrong use; 3 the database
-cannot be reached.
+cannot be reached; 130 interrupted; 141 nobody read the output to its end.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import sys
 from collections.abc import Callable
-from functools import wraps
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -29,6 +30,8 @@ from eventstore.cli import (
     tail,
     verify,
 )
+from eventstore.cli.door import checked_output, until_closed
+from eventstore.cli.output import console
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
 
 __all__ = ["app", "main"]
@@ -40,26 +43,13 @@ app = typer.Typer(
         "The database is EVENTSTORE_DATABASE_URL or --database; with neither, a server of its own "
         "in your data folder.\n\n"
         "Exit status: 0 done, 1 the answer is no (drift, tampering, conflict, not found), "
-        "2 wrong use, 3 the database cannot be reached."
+        "2 wrong use, 3 the database cannot be reached, 130 interrupted, 141 the reader "
+        "of the output closed it."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-
-def _until_closed[**P](command: Callable[P, None]) -> Callable[P, None]:
-    """End a command in peace when its reader has seen enough: `eventstore tail | head`."""
-
-    @wraps(command)
-    def ending(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit from None
-
-    return ending
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -79,13 +69,33 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "erase": erase.erase,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_until_closed(_command))
+    app.command(_name)(until_closed(_command))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(version("todo-eventstore"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())  # our errors say it
     try:
-        app()
+        with checked_output():
+            app()
     except EventStoreError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(exit_status(error)) from None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import batched
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -123,7 +123,7 @@ def _conversations(path: Path, prefix: str) -> Iterator[ChatConversation]:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield _conversation(loads(line), path, number, prefix)
+                    yield _conversation(loads(line.decode()), path, number, prefix)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise InvalidInput(str(path), f"cannot be read after line {number}: {error}") from error
         except EventStoreError:
@@ -132,14 +132,14 @@ def _conversations(path: Path, prefix: str) -> Iterator[ChatConversation]:
             raise InvalidInput(f"{path}:{number}", f"is not JSON: {error}") from error
 
 
-def _opened(path: Path) -> TextIO:
+def _opened(path: Path) -> BinaryIO:
     match path.suffix:
         case ".gz":
-            return cast("TextIO", gzip.open(path, "rt", encoding="utf-8"))
+            return cast("BinaryIO", gzip.open(path))
         case ".xz":
-            return cast("TextIO", lzma.open(path, "rt", encoding="utf-8"))
+            return cast("BinaryIO", lzma.open(path))
         case _:
-            return path.open(encoding="utf-8")
+            return path.open("rb")
 
 
 def _conversation(line: Any, path: Path, number: int, prefix: str) -> ChatConversation:

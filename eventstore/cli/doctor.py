@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, examined
-from eventstore.cli.output import console, print_json, print_table
+from eventstore.cli.output import console, counted, print_json, print_table
 
 __all__ = ["doctor"]
 
@@ -41,7 +41,7 @@ def doctor(
             )
         errors = sum(one.severity == "error" for one in found)
         console.print(
-            f"{place}: {errors:,} errors, {len(found) - errors:,} warnings"
+            f"{place}: {counted(errors, 'error')}, {counted(len(found) - errors, 'warning')}"
             if found
             else f"{place}: all is well",
             markup=False,

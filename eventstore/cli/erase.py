@@ -54,11 +54,12 @@ def erase(
     branches are copies that this does not reach. Export first, if the user wants a copy.
     """
     what = f"everything of {user}" if conversation is None else f"{conversation} of {user}"
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput("--yes", "is missing: there is no terminal to ask on")
-        typer.confirm(f"Erase {what} for good? It cannot be undone.", abort=True, err=True)
+    if not (yes or sys.stdin.isatty()):
+        raise InvalidInput("--yes", "is missing: there is no terminal to ask on")
     with opened(database, extensions) as store:
+        if not yes:
+            question = f"Erase {what} in {store.database} for good? It cannot be undone."
+            typer.confirm(question, abort=True, err=True)
         done = store.erase(
             user,
             ordered_by=ordered_by,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from eventstore.cli.door import new_file
 from eventstore.cli.options import Database, ExtensionsOption, User, opened
 from eventstore.cli.output import tell_unreached
-from eventstore.errors import InvalidInput
 
 __all__ = ["export"]
 
@@ -37,14 +36,6 @@ def export(
             sys.stdout.buffer.flush()
             tell_unreached(done.unreached, "exported")
             return
-        try:
-            made = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise InvalidInput(str(output), f"cannot be made: {error.strerror}") from error
-        with os.fdopen(made, "w", encoding="utf-8") as file:
-            try:
-                done = store.export(user, file.write)
-            except BaseException:
-                output.unlink()
-                raise
+        with new_file(output, mode=0o600) as file:
+            done = store.export(user, lambda text: file.write(text.encode()))
         tell_unreached(done.unreached, "exported")

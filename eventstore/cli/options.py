@@ -78,6 +78,8 @@ def opened(
     """Open the store for one command, with a connection for every job."""
     settings = load_settings(database, pool_max_size=max(jobs + 1, 2))
     with EventStore.connect(settings=settings, **_given(extensions)) as store:
+        if settings.database_url is None:
+            sys.stderr.write(f"no database URL is set: using {store.database}\n")
         yield store
 
 

@@ -31,6 +31,7 @@ from eventstore.events.jsontext import check_json, dumps
 __all__ = [
     "Ticker",
     "console",
+    "counted",
     "print_facts",
     "print_json",
     "print_table",
@@ -46,7 +47,13 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-console = _Console(highlight=False, soft_wrap=True)
+_UNLIMITED = 10_000
+
+console = _Console(
+    highlight=False,
+    soft_wrap=True,
+    width=None if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED,  # in a mail too
+)
 
 _PLAIN_SECONDS = 5.0
 """Between two plain lines where there is no terminal."""
@@ -72,6 +79,11 @@ def print_facts(facts: dict[str, object]) -> None:
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         console.print(f"{name:<{width}}{_cell(value)}", markup=False)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return `1 user`, `2,000 users`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def tell_unreached(tables: Sequence[str], done: str) -> None:

@@ -8,12 +8,13 @@ goes with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import batched
 from multiprocessing import get_context
+from signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGINT, pthread_sigmask, signal
 
 from eventstore.cli.options import opened
 from eventstore.log.anchor import Anchor
@@ -49,10 +50,22 @@ def verify_in_processes(
         jobs, get_context("spawn"), initializer=partial(_begin, database, extensions)
     ) as processes:
         tasks = [(share, [_part(anchor, share) for anchor in anchors]) for share in shares]
-        for share, found in zip(shares, processes.map(_verify, tasks), strict=True):
+        with _interrupts_later():
+            founds = processes.map(_verify, tasks)
+        for share, found in zip(shares, founds, strict=True):
             done += found
             advance(len(share))
     return done
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Begin processes that do not hear Ctrl-C before they can end in silence; this one hears it."""
+    pthread_sigmask(SIG_BLOCK, {SIGINT})
+    try:
+        yield
+    finally:
+        pthread_sigmask(SIG_UNBLOCK, {SIGINT})
 
 
 def _part(anchor: Anchor, users: Sequence[str]) -> Anchor:
@@ -62,6 +75,8 @@ def _part(anchor: Anchor, users: Sequence[str]) -> Anchor:
 
 def _begin(database: str | None, extensions: str | None) -> None:
     """Open this process's store, until the process ends."""
+    signal(SIGINT, SIG_DFL)
+    pthread_sigmask(SIG_UNBLOCK, {SIGINT})
     global _store  # noqa: PLW0603 - what an initializer has to leave it in
     _store = _open.enter_context(opened(database, extensions))
 

@@ -10,6 +10,7 @@ import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Jobs, Json, OneUser, opened
 from eventstore.cli.output import print_facts, print_json, ticker
+from eventstore.errors import NotFound
 
 __all__ = ["rebuild"]
 
@@ -37,6 +38,8 @@ def rebuild(
         total = 1 if user is not None else len(store.users())
         with ticker("users", total, quiet=json) as bar:
             done = store.rebuild(user, jobs=jobs, check=check, progress=lambda _: bar.advance())
+    if user is not None and not done.users:
+        raise NotFound("user", user)
     facts = asdict(done) | {"seconds": round(time.monotonic() - started, 3)}
     if json:
         print_json(facts)

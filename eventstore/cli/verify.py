@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, OneUser, opened
-from eventstore.cli.output import console, print_json, print_table, ticker
+from eventstore.cli.output import console, counted, print_json, print_table, ticker
 from eventstore.cli.processes import verify_in_processes
-from eventstore.errors import InvalidInput
+from eventstore.errors import InvalidInput, NotFound
 from eventstore.log.anchor import read_anchor
 from projections.verify import Problem, Verified
 
@@ -72,6 +72,8 @@ def verify(
                     extensions=extensions,
                     advance=bar.advance,
                 )
+    if user is not None and not found.users:
+        raise NotFound("user", user)
     if json:
         print_json(_verified_json(found))
     else:
@@ -98,11 +100,11 @@ def _print(found: Verified, *, anchored: bool) -> None:
             ((one.kind, one.user_id, _where(one), one.detail) for one in found.problems),
         )
     console.print(
-        f"{found.users:,} users, {found.events:,} events"
+        f"{counted(found.users, 'user')}, {counted(found.events, 'event')}"
         + (f", {found.erased:,} of them erased" if found.erased else "")
-        + (f", {found.anchors:,} anchored heads found again" if anchored else "")
+        + (f", {counted(found.anchors, 'anchored head')} found again" if anchored else "")
         + ": "
-        + ("all is well" if found.ok else f"{len(found.problems):,} problems")
+        + ("all is well" if found.ok else counted(len(found.problems), "problem"))
     )
 
 

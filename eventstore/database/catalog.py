@@ -29,7 +29,10 @@ select current_setting('server_version_num')::int,
        (select rolbypassrls from pg_roles where rolname = session_user),
        coalesce(pg_has_role(session_user, event.relowner, 'member'), false),
        pg_has_role(session_user, 'pg_write_all_data', 'member'),
-       event.oid is not null
+       event.oid is not null,
+       coalesce((select json_object_agg(p.polname, r.rolname)
+                 from pg_policy as p join pg_roles as r on array[r.oid] = p.polroles
+                 where p.polrelid = event.oid), '{}')
 from (select 1) as server
 left join pg_class as event
   on event.relname = 'event' and event.relnamespace = to_regnamespace('eventstore')

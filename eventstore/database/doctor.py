@@ -27,6 +27,12 @@ __all__ = ["Finding", "examine", "refusal"]
 _SAFE_MINORS = {15: 14, 16: 10, 17: 6}
 _OLDEST = 15
 
+_POLICY_OF = {
+    Role.APPLICATION: "own_rows",
+    Role.OPERATOR: "operator_lists",
+    Role.ERASER: "eraser_erases",
+}
+
 
 def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding]]:
     """
@@ -39,6 +45,8 @@ def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding
         return [
             Finding("error", "schema", "eventstore", "does not exist", "run `eventstore migrate`")
         ]
+    if misnamed := list(_misnamed(catalog.server, settings)):
+        return misnamed  # all else would be judged by roles that mean nothing here
     found = [
         *_server(catalog.server),
         *_login(catalog.server),
@@ -102,6 +110,14 @@ def _login(server: Server) -> Iterator[Finding]:
                 f"{detail}: the store leaves these rights in each transaction, other SQL does not",
                 "run the service with a login of its own, see docs/isolation.md",
             )
+
+
+def _misnamed(server: Server, settings: Settings) -> Iterator[Finding]:
+    for role, policy in _POLICY_OF.items():
+        name, found = settings.role_names[role], server.policies.get(policy)
+        if found not in (None, name):
+            detail = f"is not the role that this database was migrated for: that is {found}"
+            yield Finding("error", "role", name, detail, f"set EVENTSTORE_{role.name}_ROLE={found}")
 
 
 def _roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:

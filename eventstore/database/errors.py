@@ -113,6 +113,7 @@ _OWN_STATES: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
     ),
 }
 
+_NAMES = "EVENTSTORE_APPLICATION_ROLE and its like as they were for the migration"
 _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("VE005", lambda text: ConfigurationError(f"{text}; export them, then drop it by hand")),
     ("40", lambda text: SerializationFailed(f"{text}; run the transaction again")),
@@ -129,7 +130,7 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("3D000", lambda text: Unavailable(f"{text}; check the database name in the URL")),
     ("23001", lambda text: AccessDenied(f"{text}; `eventstore erase` removes content for good")),
     ("42501", lambda text: AccessDenied(f"{text}; see docs/isolation.md for roles and grants")),
-    ("22023", lambda text: AccessDenied(f"{text}; run `eventstore migrate` or grant the role")),
+    ("22023", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`, or set {_NAMES}")),
     ("42P01", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("42883", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("42703", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),

@@ -19,6 +19,7 @@ class Server:
 
     :ivar number: as `server_version_num`: 180004 is 18.4.
     :ivar neon: it does without fsync: its pages are safe elsewhere when COMMIT answers.
+    :ivar policies: on the log, and the role that each is for.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Server:
     owner: bool
     writes_all: bool
     migrated: bool
+    policies: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

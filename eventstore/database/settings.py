@@ -108,4 +108,4 @@ def load_settings(database_url: str | None = None, **overrides: object) -> Setti
     except ValidationError as error:
         first = error.errors()[0]
         name = "EVENTSTORE_" + ("_".join(str(part) for part in first["loc"]).upper() or "…_ROLE")
-        raise ConfigurationError(f"{name}: {first['msg']}") from None
+        raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None

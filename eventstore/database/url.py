@@ -48,15 +48,20 @@ def parse_url(url: str | None) -> Server | Embedded:
     """
     Say where the database is.
 
-    :param url: None or empty: the embedded server in the user's data folder.
+    :param url: None: the embedded server in the user's data folder.
     :raises ConfigurationError: neither form; the message never repeats a password.
     """
-    if not url:
+    if url is None:
         return Embedded(platformdirs.user_data_path("todo-eventstore") / "postgresql")
+    if not url.strip():  # a variable that a script forgot to set is not a wish for another database
+        raise ConfigurationError(
+            "the database URL is empty; give postgresql://USER:PASSWORD@HOST/DATABASE, "
+            "or unset EVENTSTORE_DATABASE_URL for a server of the store's own"
+        )
     if url.startswith("embedded:"):
         path = url.removeprefix("embedded:").removeprefix("//")
         if not path:
-            return parse_url(None)
+            raise ConfigurationError(f"the database URL {url!r} lacks a path: embedded:PATH")
         return Embedded(Path(path).expanduser().resolve())
     for alias in ("postgresql+psycopg://", "postgres+psycopg://", "postgres://"):
         if url.startswith(alias):
@@ -65,6 +70,6 @@ def parse_url(url: str | None) -> Server | Embedded:
         return Server(make_conninfo(url))
     except psycopg.ProgrammingError:
         raise ConfigurationError(
-            "EVENTSTORE_DATABASE_URL: not a PostgreSQL URL; "
-            "give postgresql://USER:PASSWORD@HOST/DATABASE or embedded:PATH"
+            "not a PostgreSQL URL; give postgresql://USER:PASSWORD@HOST/DATABASE or embedded:PATH, "
+            "with %40 for @, %3A for : and %2F for / in a password"
         ) from None

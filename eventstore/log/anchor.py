@@ -119,7 +119,7 @@ def read_anchor(path: Path, *, public_key: bytes | None = None) -> Anchor:
     except OSError as error:
         raise InvalidInput(str(path), f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidInput(str(path), f"is not an anchor, or was cut short ({error})") from error
+        raise InvalidInput(str(path), "is not an anchor, or was cut short") from error
     if (sealed, *wanted) != (digest, _FORM, len(heads)) or not last.endswith(b"\n"):
         raise InvalidInput(str(path), "was changed after it was written: its seal does not fit")
     if public_key is not None and not (

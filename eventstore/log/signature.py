@@ -57,9 +57,9 @@ def _private(pem: bytes) -> Ed25519PrivateKey:
         raise _missing() from None
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
         raise ConfigurationError(
-            f"the private key is not an unencrypted PEM file ({error}); "
+            "the private key is not an unencrypted PEM file of one; "
             "make one with `openssl genpkey -algorithm ed25519`"
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -81,8 +81,10 @@ def _public(pem: bytes) -> Ed25519PublicKey:
         raise _missing() from None
     try:
         key = load_pem_public_key(pem)
-    except ValueError as error:
-        raise ConfigurationError(f"the public key is not a PEM file ({error})") from None
+    except ValueError:
+        raise ConfigurationError(
+            "the public key is not a PEM file of one; `openssl pkey -pubout` writes it"
+        ) from None
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigurationError("the public key is not Ed25519")
     return key

@@ -13,11 +13,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 import eventstore
-from eventstore.database.errors import classify
+from eventstore.database.errors import classify, unreachable
 from eventstore.database.roles import named
 from eventstore.database.settings import Settings
 from eventstore.database.sqlalchemy import own_engine
@@ -73,7 +73,7 @@ def downgrade(settings: Settings, revision: str) -> None:
 def current_revision(settings: Settings) -> str | None:
     """Return the revision the database is at, or None before the first migration."""
     try:
-        with own_engine(settings).connect() as connection:
+        with _connected(settings) as connection:
             context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
             return context.get_current_revision()
     except DBAPIError as error:
@@ -129,7 +129,7 @@ def _patiently(work: Callable[[], None]) -> None:
 def _run_once(settings: Settings, what: object, revision: str) -> None:
     config = _config()
     try:
-        with _ONE_AT_A_TIME, own_engine(settings).connect() as connection:
+        with _ONE_AT_A_TIME, _connected(settings) as connection:
             config.attributes.update(connection=connection, settings=settings)
             what(config, revision)  # type: ignore[operator]  # one of Alembic's commands
     except DBAPIError as error:
@@ -138,9 +138,16 @@ def _run_once(settings: Settings, what: object, revision: str) -> None:
         raise ConfigurationError(f"migration: {error}") from error
 
 
+def _connected(settings: Settings) -> Connection:
+    try:
+        return own_engine(settings).connect()
+    except DBAPIError as error:
+        raise unreachable(error.orig) from error  # type: ignore[arg-type]  # psycopg is the only driver
+
+
 def _require_no_events(settings: Settings) -> None:
     """An owner is blind to the rows (forced row-level security): pages never lie."""
-    with own_engine(settings).connect() as connection:
+    with _connected(settings) as connection:
         size = connection.scalar(text("select pg_relation_size(to_regclass('eventstore.event'))"))
     if size:
         raise ConfigurationError(
@@ -155,7 +162,7 @@ def _undo_preparation(settings: Settings) -> None:
 
     def attempt() -> None:
         try:
-            with own_engine(settings).begin() as connection:
+            with _connected(settings) as connection, connection.begin():
                 if connection.execute(text(there)).first() is None:
                     return
                 connection.execute(text(f"set local lock_timeout = '{DDL_LOCK_TIMEOUT}'"))

@@ -139,13 +139,16 @@ class UserPlans:
 
         Each with its outcome, or pending, and with the events it caused. Run them again with
         `projections.audit.rerun`.
+
+        :raises NotFound: no such conversation; one that was deleted or erased is found.
         """
         context = self.context
         chosen = None if conversation is None else context.conversation(conversation)
         cut = cut_at(as_of)
-        return context.retrying(
+        plan = context.retrying(
             lambda: audit(context.user_id, context.registry, conversation=chosen, cut=cut)
         )
+        return plan if conversation is None else context.named(conversation, plan)
 
     def annotated(
         self, correlation_id: UUID | None, metadata: Mapping[str, Any] | None

@@ -102,8 +102,14 @@ def test_nothing_in_the_database_names_the_usual_roles(server: Server, url: str)
 
 
 def test_the_usual_names_do_not_work_on_a_database_that_has_others(url: str) -> None:
-    with pytest.raises((UnsafeDatabase, AccessDenied)):
+    with pytest.raises(UnsafeDatabase) as refused:
         EventStore.connect(url)
+
+    assert [(one.place, one.remedy) for one in refused.value.findings] == [
+        ("eventstore_app", "set EVENTSTORE_APPLICATION_ROLE=todo_app"),
+        ("eventstore_operator", "set EVENTSTORE_OPERATOR_ROLE=todo_ops"),
+        ("eventstore_eraser", "set EVENTSTORE_ERASER_ROLE=todo_erase"),
+    ]
 
 
 @pytest.fixture

