@@ -30,8 +30,7 @@ from eventstore.log.identity import erasure_stream
 from eventstore.log.prepare import prepare_append
 from eventstore.log.read import COLUMNS, decode
 from projections.projector import Projections
-from projections.rebuild import mend_held, replay_to_end
-from projections.replay import Replay
+from projections.rebuild import mend_held, replay_held, replay_to_end
 
 __all__ = ["Erasure", "ErasureOrder", "erase"]
 
@@ -40,7 +39,6 @@ _IS_CONVERSATION = """
 select 1 from eventstore.stream
 where user_id = $1 and stream_id = $2 and kind = 'conversation'
 """
-_LOCK = "select position from eventstore.user_log where user_id = $1 for update"
 _DONE = f"""
 select {COLUMNS} from eventstore.event
 where user_id = $1 and stream_id = $2 and event_id = $3
@@ -163,12 +161,10 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         raise NotFound("conversation", conversation_id)
     unreached = tuple(name for (name,) in others)
     _require_reached(order, unreached)
-    replay = Replay(projections)
-    yield from replay_to_end(scope, replay, registry, skip=order.concerns)
-    _, done, to_erase = yield Batch(
+    replay, _ = yield from replay_held(scope, projections, registry, skip=order.concerns)
+    done, to_erase = yield Batch(
         scope,
         (
-            Statement(_LOCK, (user_id,)),
             Statement(_DONE, (user_id, erasure_stream(user_id), order.record_id)),
             Statement(_TO_ERASE, (user_id, conversation_id)),
         ),

@@ -20,6 +20,7 @@ from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, operator, user_scope
 from eventstore.errors import CorruptLog
 from eventstore.events.registry import EventRegistry
+from eventstore.log.identity import erasure_stream
 from eventstore.log.read import PAGE, Selection, decode, select_events
 from projections.projector import Projections
 from projections.replay import Replay
@@ -33,6 +34,7 @@ __all__ = [
     "prepare_rebuild",
     "rebuild_user",
     "rebuild_worker",
+    "replay_held",
     "replay_to_end",
 ]
 
@@ -65,6 +67,10 @@ type Progress = Callable[[Rebuilt], None]
 """Called after each user with what was done for that user."""
 
 _LOCK = "select position from eventstore.user_log where user_id = $1 for update"
+
+_ERASED = """
+select 1 from eventstore.event where user_id = $1 and stream_id = $2 and position > $3 limit 1
+"""
 
 _OPEN = "select count(*) from eventstore.rebuild_progress where finished_at is null"
 _CLEAR = "delete from eventstore.rebuild_progress"
@@ -140,12 +146,42 @@ def rebuild_worker(
 def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     """Do the work of one user and leave the transaction open, for the caller to commit."""
     scope = user_scope(user_id, patient=True)
-    replay = Replay(projections)
-    events = yield from replay_to_end(scope, replay, registry)
-    yield Batch(scope, (Statement(_LOCK, (user_id,)),), hold=True)
-    events += yield from replay_to_end(scope, replay, registry)
+    replay, events = yield from replay_held(scope, projections, registry)
     changed = yield from mend_held(scope, replay, projections)
     return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
+
+
+def replay_held(
+    scope: Scope,
+    projections: Projections,
+    registry: EventRegistry,
+    *,
+    skip: Callable[[tuple[Any, ...]], bool] | None = None,
+) -> Plan[tuple[Replay, int]]:
+    """
+    Replay the whole log, and hold the user's row so that it stays the whole; writers wait for that.
+
+    What was erased while the lock was waited for may have been replayed already; then the replay
+    begins anew, or mending would bring it back.
+
+    :param skip: rows to leave out, unread.
+    :return: the replay, and of how many events it is.
+    """
+    replay = Replay(projections)
+    count = yield from replay_to_end(scope, replay, registry, skip=skip)
+    user_id = scope.user_id
+    _, erased = yield Batch(
+        scope,
+        (
+            Statement(_LOCK, (user_id,)),
+            Statement(_ERASED, (user_id, erasure_stream(user_id), replay.position)),
+        ),
+        hold=True,
+    )
+    if erased:
+        replay, count = Replay(projections), 0
+    count += yield from replay_to_end(scope, replay, registry, skip=skip)
+    return replay, count
 
 
 def mend_held(scope: Scope, replay: Replay, projections: Projections) -> Plan[int]:

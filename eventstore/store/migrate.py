@@ -157,7 +157,7 @@ def _require_no_events(settings: Settings) -> None:
 
 def _undo_preparation(settings: Settings) -> None:
     """Take away what revision 0002 commits before its downgrade: with it nothing is erased."""
-    there = "select from pg_constraint where conname = 'event_not_erased'"
+    there = "select 1 from pg_constraint where conname = 'event_not_erased'"
     undo = "alter table eventstore.event drop constraint event_not_erased"
 
     def attempt() -> None:
