@@ -151,7 +151,7 @@ class WrongVersion(Conflict):
 
 
 class StreamClosed(Conflict):
-    """The task or conversation was deleted: its stream takes no more events."""
+    """The task or conversation was deleted or erased: its stream takes no more events."""
 
     def __init__(self, stream_id: UUID, version: int) -> None:
         super().__init__(

@@ -39,7 +39,26 @@ _SCOPE = (
     re.sub(r"\$\d", "%s", SET_SCOPE) + ", pg_catalog.set_config('transaction_read_only', %s, true)"
 )
 _FORGET = "reset session authorization; reset all"
-_CHAIN = re.compile(r"\s*(commit|end|rollback|abort)\b.*\band\s+chain\b", re.IGNORECASE | re.DOTALL)
+_LEAVE_NOTHING = f"""
+{_FORGET};
+close all;
+unlisten *;
+discard temp;
+do $$
+declare v_name text;
+begin
+    perform pg_catalog.pg_advisory_unlock_all();
+    for v_name in select name from pg_catalog.pg_prepared_statements where from_sql loop
+        execute pg_catalog.format('deallocate %I', v_name);
+    end loop;
+end
+$$
+"""
+_NOBODYS = "AND CHAIN, or BEGIN after COMMIT, begins a transaction that is nobody's; leave it"
+_CHAIN = re.compile(
+    r"(\s|--[^\n]*\n|/\*.*?\*/)*(commit|end|rollback|abort)\b.*\band\s+chain\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def own_engine(settings: Settings) -> Engine:
@@ -111,6 +130,7 @@ def _transactional(connections: ConnectionPool[Any]) -> Callable[[], Any]:
 
 def _scoped(engine: Engine, settings: Settings) -> Engine:
     event.listen(engine, "before_cursor_execute", partial(_enter_scope, settings))
+    event.listen(engine, "after_cursor_execute", _still_scoped)
     event.listen(engine, "commit", _forget_before_commit)
     event.listen(engine, "checkin", _forget)
     return engine
@@ -131,7 +151,7 @@ def _enter_scope(
             "leave the isolation level, and commit when you are done"
         )
     if _CHAIN.match(statement):
-        raise ConfigurationError("AND CHAIN would begin a transaction that is nobody's; leave it")
+        raise ConfigurationError(_NOBODYS)
     if driver.info.transaction_status != TransactionStatus.IDLE:
         return
     options = connection.get_execution_options()
@@ -141,6 +161,26 @@ def _enter_scope(
     cursor = connection.connection.cursor()
     cursor.execute(_SCOPE, (*scope_values(scope, settings), read_only))
     cursor.close()
+
+
+def _still_scoped(connection: Connection, cursor: Any, *_: object) -> None:
+    """After a statement: if it ended a transaction and another one is open, that is nobody's."""
+    driver: Any = connection.connection.driver_connection
+    if driver.info.transaction_status != TransactionStatus.INTRANS:
+        return
+    inner = getattr(cursor, "_cursor", cursor)  # in SQLAlchemy's async clothes
+    if not isinstance(inner, psycopg.Cursor | psycopg.AsyncCursor):
+        return  # a server-side cursor runs queries only
+    results = inner._results  # noqa: SLF001 - to be asked without waiting in either colour
+    if not any(one.command_status in {b"COMMIT", b"ROLLBACK"} for one in results):
+        return
+    asking = connection.connection.cursor()
+    asking.execute("select pg_catalog.current_setting('eventstore.user_id', true)")
+    scoped = asking.fetchone() != ("",)  # as after ROLLBACK TO SAVEPOINT
+    asking.close()
+    if not scoped:
+        connection.connection.rollback()
+        raise ConfigurationError(_NOBODYS)
 
 
 def _forget_before_commit(connection: Connection) -> None:
@@ -158,6 +198,6 @@ def _forget(connection: Any, _record: object) -> None:
         return
     try:
         connection.autocommit = True
-        connection.cursor().execute(_FORGET)
+        connection.cursor().execute(_LEAVE_NOTHING)
     except psycopg.Error:  # cut it: `close` would give it to the pool, which SQLAlchemy will do
         getattr(connection, "driver_connection", connection).pgconn.finish()

@@ -159,7 +159,17 @@ def test_a_session_is_still_its_users_after(narrow: EventStore, moment: str) -> 
 
 
 @pytest.mark.parametrize(
-    "sql", ["commit and chain", " ROLLBACK work\nAND  CHAIN ", "end and chain"]
+    "sql",
+    [
+        "commit and chain",
+        " ROLLBACK work\nAND  CHAIN ",
+        "end and chain",
+        "/* app */ commit and chain",
+        "-- app\n/* /* nested */ */ commit and chain",
+        "select 1; commit and chain",
+        "commit; begin",
+        "commit; begin; select 1",
+    ],
 )
 def test_a_chained_transaction_which_would_be_nobodys_is_refused(
     narrow: EventStore, sql: str
@@ -170,6 +180,48 @@ def test_a_chained_transaction_which_would_be_nobodys_is_refused(
             run(session, sql)
 
         assert owners(session) == {"bob"}
+
+
+LEAVINGS = {
+    "a held cursor": (
+        "declare loot scroll cursor with hold for select title from eventstore.task",
+        "fetch first from loot",
+    ),
+    "a temporary table": (
+        "create temp table loot as select title from eventstore.task",
+        "select * from loot",
+    ),
+    "a prepared statement": ("prepare loot as select 'alice''s secret'", "execute loot"),
+    "a lock": ("select pg_advisory_lock(7)", "select 1 from pg_locks where locktype = 'advisory'"),
+    "an ear": ("listen loot", "select pg_listening_channels()"),
+}
+
+
+@pytest.mark.parametrize("leaving", LEAVINGS)
+def test_what_a_session_leaves_on_its_connection_the_next_one_does_not_find(
+    server: Server, login_url: str, leaving: str
+) -> None:
+    left, look = LEAVINGS[leaving]
+    settings = Settings(
+        database_url=server.direct(login_url), pool_max_size=1
+    )  # a session of one's own: a pooler would not have it
+    with EventStore.connect(settings=settings) as store:
+        for _ in range(6):  # past psycopg's threshold for prepared statements
+            assert len(store.user("alice").tasks.list()) == 1
+        with store.user("alice").session(read_only=False) as session:
+            (pid,) = run(session, "select pg_backend_pid()").one()
+            run(session, left)
+            run(session, "commit")
+            assert run(session, look).all()
+
+        with store.user("bob").session() as session:
+            assert run(session, "select pg_backend_pid()").one() == (pid,)
+            try:
+                found = run(session, look).all()
+            except DBAPIError:  # no such cursor, table, statement
+                found = []
+        assert found == []
+        assert [task.title for task in store.user("bob").tasks.list()] == ["bob's task"]
 
 
 def test_a_commit_after_an_error_that_was_caught_leaves_the_pool_whole(narrow: EventStore) -> None:
