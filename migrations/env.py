@@ -43,6 +43,7 @@ def only_ours(name: str | None, kind: str, _parents: object) -> bool:
 
 
 def migrate(connection: Connection) -> None:
+    require_utf8(connection)
     require_direct(connection)
     wait_for_turn(connection)
     try:
@@ -59,6 +60,17 @@ def migrate(connection: Connection) -> None:
         connection.execute(sqlalchemy.text(f"select pg_advisory_unlock({LOCK})"))
         connection.execute(sqlalchemy.text("reset lock_timeout"))
         connection.commit()
+
+
+def require_utf8(connection: Connection) -> None:
+    """Refuse a database that cannot hold every text, or counts its bytes otherwise than a hash."""
+    driver = connection.connection.driver_connection
+    encoding = "UTF8" if driver is None else driver.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the database has the encoding {encoding}; "
+            "create one with UTF8: create database … encoding 'UTF8' template template0"
+        )
 
 
 def require_direct(connection: Connection) -> None:

@@ -137,6 +137,19 @@ def test_what_is_no_anchor_is_refused_by_name(tmp_path: Path, content: bytes) ->
     assert not accepted(tmp_path / "a", content)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        Head("alice", 2**63, bytes(32), SOME[0].recorded_at),
+        Head("", 1, bytes(32), SOME[0].recorded_at),
+        Head("al\0ice", 1, bytes(32), SOME[0].recorded_at),
+        SOME[0],
+    ],
+)
+def test_a_head_that_no_log_has_is_refused_though_sealed(tmp_path: Path, head: Head) -> None:
+    assert not accepted(tmp_path / "a", written([*SOME, head]))
+
+
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="nowhere: cannot be read"):
         read_anchor(tmp_path / "nowhere")

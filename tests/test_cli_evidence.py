@@ -131,6 +131,10 @@ def test_a_signed_anchor_is_believed_by_its_key_alone(
     believed = eventstore("verify", "--anchor", "signed.jsonl", "--public-key", public)
     refused = eventstore("verify", "--anchor", "plain.jsonl", "--public-key", public)
     no_anchor = eventstore("verify", "--public-key", public)
+    unchecked = eventstore("verify", "--anchor", "signed.jsonl")
+    assert unchecked.returncode == 0
+    assert "a signature was not checked" in unchecked.stderr
+    assert "not checked" not in believed.stderr
     no_key = eventstore("anchor", "other.jsonl", "--key", public)
 
     assert (believed.returncode, "2 anchored heads found again" in believed.stdout) == (0, True)

@@ -121,6 +121,12 @@ def test_a_file_that_cannot_be_written_to_its_end_is_not_left(tmp_path: Path) ->
     assert not path.exists()
 
 
+def test_brackets_are_shown_as_they_are(eventstore: Command, spoiled: None) -> None:
+    said = eventstore("erase", "--user", "alice", "--ordered-by", "dpo [red] [7]", "--yes")
+
+    assert "dpo [red] [7]" in said.stdout
+
+
 def test_a_table_for_a_file_is_not_cut(eventstore: Command, spoiled: None) -> None:
     said = eventstore("verify")
 
@@ -150,6 +156,27 @@ def test_processes_that_are_interrupted_say_nothing(database_url: str) -> None:
         _, said = running.communicate(timeout=30)
 
         assert (running.returncode, "Traceback" in said) == (130, False), said
+
+
+def test_processes_that_cannot_connect_are_told_as_one_that_cannot(
+    database_url: str, server: Server
+) -> None:
+    with EventStore.connect(database_url) as store:
+        for number in range(12):
+            store.user(f"user-{number}").tasks.create("Buy milk")
+    server.execute("create role one_at_a_time login noinherit connection limit 1")
+    server.execute("grant eventstore_app, eventstore_operator to one_at_a_time")
+    url = server.direct(database_url.replace("postgres@", "one_at_a_time@"))
+
+    done = subprocess.run(
+        [*COMMAND, "verify", "--jobs", "3", "--database", url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert "too many connections" in done.stderr
 
 
 def _wait_for_children(pid: int) -> None:

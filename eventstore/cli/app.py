@@ -7,7 +7,6 @@ cannot be reached; 130 interrupted; 141 nobody read the output to its end.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -92,7 +91,6 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    logging.getLogger("psycopg").addHandler(logging.NullHandler())  # our errors say it
     try:
         with checked_output():
             app()

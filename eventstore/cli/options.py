@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -73,12 +74,18 @@ ExtensionsOption = Annotated[
 
 @contextmanager
 def opened(
-    database: str | None, extensions: str | None = None, *, jobs: int = 1
+    database: str | None, extensions: str | None = None, *, jobs: int = 1, helper: bool = False
 ) -> Iterator[EventStore]:
-    """Open the store for one command, with a connection for every job."""
+    """
+    Open the store for one command, with a connection for every job.
+
+    :param helper: it is for a process that helps another, which has said all there is to say.
+    """
+    for name in ("psycopg", "eventstore") if helper else ("psycopg",):  # our errors say it
+        logging.getLogger(name).addHandler(logging.NullHandler())
     settings = load_settings(database, pool_max_size=max(jobs + 1, 2))
     with EventStore.connect(settings=settings, **_given(extensions)) as store:
-        if settings.database_url is None:
+        if settings.database_url is None and not helper:
             sys.stderr.write(f"no database URL is set: using {store.database}\n")
         yield store
 

@@ -70,7 +70,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     """Print a table for people; control characters and markup in it are shown, not obeyed."""
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(_shown(value).replace("[", "\\[") for value in row))
     console.print(table)
 
 
@@ -78,7 +78,7 @@ def print_facts(facts: dict[str, object]) -> None:
     """Print names and values, one a line."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
-        console.print(f"{name:<{width}}{_cell(value)}", markup=False)
+        console.print(f"{name:<{width}}{_shown(value)}", markup=False)
 
 
 def counted(number: int, thing: str) -> str:
@@ -100,12 +100,11 @@ def when(instant: datetime | None) -> str:
     return "" if instant is None else f"{instant:%Y-%m-%d %H:%M:%S}"
 
 
-def _cell(value: object) -> str:
+def _shown(value: object) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else f"{value:,}" if type(value) is int else str(value)
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in text.replace("\n", " "))
-    return shown.replace("[", "\\[")
+    return "".join(char if char.isprintable() else "\ufffd" for char in text.replace("\n", " "))
 
 
 class Ticker:

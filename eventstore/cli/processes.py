@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import batched
 from multiprocessing import get_context
 from signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGINT, pthread_sigmask, signal
@@ -25,7 +25,6 @@ __all__ = ["verify_in_processes"]
 
 _USERS_AT_A_TIME = 50
 _open = ExitStack()
-_store: EventStore | None = None
 
 
 def verify_in_processes(
@@ -46,12 +45,13 @@ def verify_in_processes(
     at_a_time = max(1, min(_USERS_AT_A_TIME, len(users) // (jobs * 4)))
     shares = [list(some) for some in batched(users, at_a_time, strict=False)]
     done = Verified()
+    verify = partial(_verify, database, extensions)
+    parts = [[_part(anchor, share) for anchor in anchors] for share in shares]
     with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=partial(_begin, database, extensions)
+        jobs, get_context("spawn"), initializer=_end_when_interrupted
     ) as processes:
-        tasks = [(share, [_part(anchor, share) for anchor in anchors]) for share in shares]
         with _interrupts_later():
-            founds = processes.map(_verify, tasks)
+            founds = processes.map(verify, shares, parts)
         for share, found in zip(shares, founds, strict=True):
             done += found
             advance(len(share))
@@ -73,17 +73,20 @@ def _part(anchor: Anchor, users: Sequence[str]) -> Anchor:
     return Anchor(anchor.taken_at, heads, anchor.signed)
 
 
-def _begin(database: str | None, extensions: str | None) -> None:
-    """Open this process's store, until the process ends."""
+def _end_when_interrupted() -> None:
+    """Let this process end in silence: the one that began it says what there is to say."""
     signal(SIGINT, SIG_DFL)
     pthread_sigmask(SIG_UNBLOCK, {SIGINT})
-    global _store  # noqa: PLW0603 - what an initializer has to leave it in
-    _store = _open.enter_context(opened(database, extensions))
 
 
-def _verify(task: tuple[list[str], list[Anchor]]) -> Verified:
-    users, anchors = task
-    if _store is None:
-        raise RuntimeError("the process was not begun")
-    found = (_store.verify(user, anchors=anchors) for user in users)
-    return sum(found, start=Verified())
+@cache
+def _store(database: str | None, extensions: str | None) -> EventStore:
+    """Return this process's store, open until the process ends."""
+    return _open.enter_context(opened(database, extensions, helper=True))
+
+
+def _verify(
+    database: str | None, extensions: str | None, users: list[str], anchors: list[Anchor]
+) -> Verified:
+    store = _store(database, extensions)  # here, and not at the start: its error goes to the caller
+    return sum((store.verify(user, anchors=anchors) for user in users), start=Verified())

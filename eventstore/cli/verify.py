@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,8 @@ def verify(
         raise InvalidInput("--public-key", "needs --anchor FILE: it is anchors that are signed")
     key = None if public_key is None else public_key.read_bytes()
     kept = [read_anchor(path, public_key=key) for path in anchors or ()]
+    if any(anchor.unchecked for anchor in kept):
+        sys.stderr.write("warning: a signature was not checked; give --public-key FILE\n")
     with opened(database, extensions) as store:
         anchored = {name for anchor in kept for name in anchor.heads}
         users = [user] if user is not None else sorted({*store.users(), *anchored})

@@ -85,6 +85,10 @@ def _server(server: Server) -> Iterator[Finding]:
             f"PostgreSQL {server.version} has known holes in row-level security",
             f"upgrade to {major}.{_SAFE_MINORS[major]} or newer",
         )
+    if server.encoding != "UTF8":
+        detail = f"is {server.encoding}: not every text can be kept, and hashes do not fit"
+        remedy = "create a database with encoding 'UTF8' and copy the data into it"
+        yield Finding("error", "server", "encoding", detail, remedy)
     if not server.fsync and not server.neon:
         yield warning("fsync", "is off: a crash of the machine loses data", "set fsync = on")
     if not server.synchronous_commit:

@@ -252,7 +252,11 @@ def _pool_options(settings: Settings) -> dict[str, Any]:
 
 
 def _connect_options(settings: Settings) -> dict[str, Any]:
-    return {"autocommit": True, "connect_timeout": settings.connect_timeout_seconds}
+    return {
+        "autocommit": True,
+        "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
+        "connect_timeout": settings.connect_timeout_seconds,
+    }
 
 
 # Behind a transaction pooler a prepared statement may meet another server connection. A pooler

@@ -26,6 +26,7 @@ class Server:
     version: str
     fsync: bool
     synchronous_commit: bool
+    encoding: str
     neon: bool
     login: str
     superuser: bool

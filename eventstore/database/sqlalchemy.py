@@ -66,7 +66,9 @@ def own_engine(settings: Settings) -> Engine:
     place = parse_url(settings.database_url)
     conninfo = start_embedded(place.path) if isinstance(place, Embedded) else place.conninfo
     return create_engine(
-        _DIALECT, poolclass=pool.NullPool, creator=lambda: psycopg.connect(conninfo)
+        _DIALECT,
+        poolclass=pool.NullPool,
+        creator=lambda: psycopg.connect(conninfo, client_encoding="UTF8"),
     )
 
 

@@ -30,6 +30,7 @@ from eventstore.log.signature import sign, verify_signature
 
 __all__ = ["Anchor", "Head", "anchor_lines", "read_anchor", "write_anchor"]
 
+_BIGINT_BITS = 63
 _FORM = 1
 
 
@@ -55,11 +56,13 @@ class Anchor:
 
     :ivar heads: by user.
     :ivar signed: True if the file's signature was checked against a public key.
+    :ivar unchecked: True if it has one that was not.
     """
 
     taken_at: datetime
     heads: dict[str, Head]
     signed: bool
+    unchecked: bool = False
 
 
 def write_anchor(file: BinaryIO, heads: Iterable[Head], *, private_key: bytes | None = None) -> int:
@@ -127,19 +130,20 @@ def read_anchor(path: Path, *, public_key: bytes | None = None) -> Anchor:
     ):
         raise InvalidInput(str(path), "is not signed by this key; do not trust it")
     by_user = {head.user_id: head for head in heads}
-    return Anchor(taken_at, by_user, signed=public_key is not None)
+    if len(by_user) < len(heads):
+        raise InvalidInput(str(path), "has two heads of one user; do not trust it")
+    signed = public_key is not None
+    return Anchor(taken_at, by_user, signed, unchecked=signature is not None and not signed)
 
 
 def _head(line: dict[str, Any]) -> Head:
-    position = line["position"]
-    if type(position) is not int or not isinstance(line["user_id"], str):
-        raise ValueError("a head without user or position")
-    return Head(
-        line["user_id"],
-        position,
-        bytes.fromhex(line["hash"]),
-        datetime.fromisoformat(line["recorded_at"]),
-    )
+    """Return the head in a line: any that a table can hold, for a spoiled one is anchored too."""
+    user_id, position, hashed = line["user_id"], line["position"], bytes.fromhex(line["hash"])
+    if not user_id or b"\0" in user_id.encode():
+        raise ValueError("a user id that no log has")
+    if type(position) is not int or position.bit_length() > _BIGINT_BITS:
+        raise ValueError("a position that no log has")
+    return Head(user_id, position, hashed, datetime.fromisoformat(line["recorded_at"]))
 
 
 def _line(value: dict[str, Any]) -> bytes:
