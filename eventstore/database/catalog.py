@@ -33,7 +33,14 @@ select current_setting('server_version_num')::int,
        event.oid is not null,
        coalesce((select json_object_agg(p.polname, r.rolname)
                  from pg_policy as p join pg_roles as r on array[r.oid] = p.polroles
-                 where p.polrelid = event.oid), '{}')
+                 where p.polrelid = event.oid), '{}'),
+       array(select coalesce(r.rolname::text, 'every login')
+             from pg_db_role_setting as s left join pg_roles as r on r.oid = s.setrole
+             where s.setdatabase in (0, (select oid from pg_database
+                                         where datname = current_database()))
+               and exists (select from unnest(s.setconfig) as setting
+                           where setting like 'eventstore.user_id=_%')
+             order by 1)
 from (select 1) as server
 left join pg_class as event
   on event.relname = 'event' and event.relnamespace = to_regnamespace('eventstore')
@@ -60,7 +67,8 @@ select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplic
                       and p.pronamespace = to_regnamespace('eventstore'))
            or exists (select from pg_namespace as n where n.nspowner = r.oid
                       and n.nspname = 'eventstore'),
-       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'create'), false)
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'create'), false),
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'usage'), false)
 from pg_roles as r
 where r.rolname = any($1)
 """
@@ -91,7 +99,7 @@ select w.name,
        coalesce(c.relforcerowsecurity, false),
        coalesce((
            select json_agg(json_build_object(
-               'name', p.polname, 'permissive', p.polpermissive,
+               'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
                'to', array(select r.rolname from pg_roles as r, unnest(p.polroles) as role
                            where r.rolname in ($2, $3, $4)
                              and (role = 0 or pg_has_role(r.oid, role, 'member'))),
@@ -134,7 +142,11 @@ select w.name,
                      from pg_index as i join pg_class as x on x.oid = i.indexrelid
                      where i.indrelid = c.oid and i.indisvalid
                        and not exists (select from pg_constraint as k
-                                       where k.conindid = i.indexrelid)) as made), '{}'),
+                                       where k.conindid = i.indexrelid)
+                     union all
+                     select concat(a.attname, ' not null'), 'NOT NULL'
+                     from pg_attribute as a
+                     where a.attrelid = c.oid and a.attnum > 0 and a.attnotnull) as made), '{}'),
        array(select a.attname::text from pg_attribute as a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and has_column_privilege((select oid from pg_roles where rolname = $3),
@@ -173,9 +185,14 @@ select p.oid::regprocedure::text, p.prosecdef,
            or p.prosqlbody is not null,
        coalesce(pg_get_function_sqlbody(p.oid), btrim(p.prosrc)),
        p.proconfig is not null,
-       md5(p.prosrc)
+       md5(p.prosrc),
+       p.pronamespace = to_regnamespace('eventstore'),
+       coalesce(has_function_privilege((select oid from pg_roles where rolname = $1),
+                                       p.oid, 'execute'), false)
 from pg_proc as p
 where p.pronamespace = to_regnamespace('eventstore')
+   or p.prosecdef
+      and coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) ~ '[^a-z_]eventstore[.]'
 order by 1
 """
 
@@ -196,7 +213,7 @@ def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
             Statement(_ROLES, (roles_here,)),
             Statement(_TABLES, (names, *roles_here)),
             Statement(_VIEWS, (names,)),
-            Statement(_FUNCTIONS),
+            Statement(_FUNCTIONS, (settings.application_role,)),
         ),
     )
     return Catalog(

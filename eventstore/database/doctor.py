@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from eventstore.database.catalog import read_catalog
-from eventstore.database.expected import FUNCTIONS, LOG_TABLES, SCOPE_BODIES, SCOPE_FUNCTION
+from eventstore.database.expected import (
+    CALLED,
+    FUNCTIONS,
+    LOG_TABLES,
+    SCOPE_BODIES,
+    SCOPE_FUNCTION,
+)
 from eventstore.database.facts import Catalog, RoleFacts, Server
 from eventstore.database.findings import Finding, Severity
 from eventstore.database.plan import Plan
@@ -50,6 +56,7 @@ def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding
     found = [
         *_server(catalog.server),
         *_login(catalog.server),
+        *_presets(catalog.server),
         *_roles(catalog, settings),
         *(
             one
@@ -124,6 +131,17 @@ def _misnamed(server: Server, settings: Settings) -> Iterator[Finding]:
             yield Finding("error", "role", name, detail, f"set EVENTSTORE_{role.name}_ROLE={found}")
 
 
+def _presets(server: Server) -> Iterator[Finding]:
+    for login in server.presets:
+        yield Finding(
+            "error",
+            "login",
+            login,
+            "begins in the scope of a user (eventstore.user_id is set for it)",
+            "alter role … reset eventstore.user_id, or alter database … reset eventstore.user_id",
+        )
+
+
 def _roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:
     for role in Role:
         name = settings.role_names[role]
@@ -136,6 +154,9 @@ def _roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:
             continue
         for detail in _too_powerful(facts):
             yield Finding("error", "role", name, detail, "take that away from it")
+        if not facts.uses:
+            remedy = f"grant usage on schema eventstore to {name}"
+            yield Finding(severity, "role", name, "may not use the schema eventstore", remedy)
         if role is Role.APPLICATION and not facts.enterable:
             yield Finding(
                 "error",
@@ -175,6 +196,11 @@ def _views(catalog: Catalog) -> Iterator[Finding]:
 def _functions(catalog: Catalog) -> Iterator[Finding]:
     for one in catalog.functions:
         restore = "restore it, see docs/isolation.md"
+        if not one.ours:
+            detail = "names the schema eventstore and runs with its owner's rights"
+            remedy = "alter function … security invoker, or drop it"
+            yield Finding("warning", "function", one.name, detail, remedy)
+            continue
         if one.definer:
             detail = "runs with its owner's rights (SECURITY DEFINER)"
             yield Finding("error", "function", one.name, detail, "drop it, none of ours does")
@@ -186,7 +212,12 @@ def _functions(catalog: Catalog) -> Iterator[Finding]:
             detail = "has no fixed search_path: other objects can stand in for what it names"
             remedy = "alter function … set search_path"
             yield Finding("warning", "function", one.name, detail, remedy)
-        known = FUNCTIONS.get(one.name.removeprefix("eventstore.").partition("(")[0])
+        name = one.name.removeprefix("eventstore.").partition("(")[0]
+        if name in CALLED and not one.callable:
+            detail = "may not be called by the application role, which all work needs"
+            remedy = "grant execute on it to that role"
+            yield Finding("error", "function", one.name, detail, remedy)
+        known = FUNCTIONS.get(name)
         if known is not None and one.digest != known:
             detail = "is not what the migrations made it: it keeps the log as it is"
             yield Finding("error", "function", one.name, detail, restore)

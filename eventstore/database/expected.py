@@ -10,6 +10,8 @@ from __future__ import annotations
 from eventstore.database.roles import Role
 
 __all__ = [
+    "CALLED",
+    "COMMANDS",
     "CONSTRAINTS",
     "FUNCTIONS",
     "LISTED_COLUMNS",
@@ -36,6 +38,9 @@ POLICIES = {
     ),
 }
 
+COMMANDS = {Role.APPLICATION: {"*"}, Role.OPERATOR: {"r", "*"}, Role.ERASER: {"*"}}
+"""Which commands their policies are for: `*` is all, `r` is SELECT."""
+
 SCOPE_FUNCTION = "eventstore.current_user_id()"
 SCOPE_BODIES = {
     "RETURN NULLIF(current_setting('eventstore.user_id'::text, true), ''::text)",
@@ -48,6 +53,8 @@ FUNCTIONS = {
     "refuse_other_than_erasure": "d75b9c38cd0e279d64970abcfd61763e",
 }
 """MD5 of their bodies, as the server computes it."""
+
+CALLED = {"append_events", "current_user_id"}
 
 _EVENT, _LOG, _STREAM = "eventstore.event", "eventstore.user_log", "eventstore.stream"
 _REFUSE = "EXECUTE FUNCTION eventstore.refuse_change()"
@@ -90,18 +97,38 @@ TRIGGERS = {
 }
 
 _USER_ID = "CHECK (((length(user_id) >= 1) AND (length(user_id) <= 255)))"
+
+
+def _not_null(*columns: str) -> dict[str, str]:
+    return {f"{column} not null": "NOT NULL" for column in columns}
+
+
 CONSTRAINTS = {
+    "eventstore.task": {"task_pkey": "PRIMARY KEY (user_id, id)"},
+    "eventstore.conversation": {"conversation_pkey": "PRIMARY KEY (user_id, id)"},
+    "eventstore.message": {
+        "message_pkey": "PRIMARY KEY (user_id, id)",
+        "message_conversation_position_key": 'UNIQUE (user_id, conversation_id, "position")',
+        "message_conversation_fkey": (
+            "FOREIGN KEY (user_id, conversation_id)"
+            " REFERENCES eventstore.conversation(user_id, id) DEFERRABLE"
+        ),
+    },
     _LOG: {
+        **_not_null("user_id", "position", "hash", "recorded_at"),
         "user_log_pkey": "PRIMARY KEY (user_id)",
         "user_log_position_check": 'CHECK (("position" >= 0))',
         "user_log_user_id_check": _USER_ID,
     },
     _STREAM: {
+        **_not_null("user_id", "stream_id", "kind", "version", "closed"),
         "stream_pkey": "PRIMARY KEY (user_id, stream_id)",
         "stream_kind_check": "CHECK ((kind ~ '^[a-z][a-z0-9_]{0,62}$'::text))",
         "stream_user_id_check": _USER_ID,
     },
     _EVENT: {
+        **_not_null("user_id", "position", "stream_id", "version", "event_id", "type"),
+        **_not_null("schema_version", "recorded_at", "payload_digest", "hash"),
         "event_pkey": 'PRIMARY KEY (user_id, "position")',
         "event_stream_version_key": "UNIQUE (user_id, stream_id, version)",
         "event_idempotency_key": (

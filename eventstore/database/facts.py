@@ -20,6 +20,7 @@ class Server:
     :ivar number: as `server_version_num`: 180004 is 18.4.
     :ivar neon: it does without fsync: its pages are safe elsewhere when COMMIT answers.
     :ivar policies: on the log, and the role that each is for.
+    :ivar presets: logins that begin in some user's scope, by ALTER ROLE or ALTER DATABASE … SET.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Server:
     writes_all: bool
     migrated: bool
     policies: dict[str, str]
+    presets: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class RoleFacts:
     One of the store's roles.
 
     :ivar enterable: the login may switch to it.
-    :ivar owns: a table or function of the schema, or the schema; `creates` in the schema.
+    :ivar owns: a table or function of the schema, or the schema.
+    :ivar creates: in the schema; `uses` it.
     :ivar powerful: roles it is a member of that see or change more than it may.
     """
 
@@ -56,6 +59,7 @@ class RoleFacts:
     powerful: list[str]
     owns: bool
     creates: bool
+    uses: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,15 @@ class TableFacts:
     """
     One table.
 
-    :ivar policies: `name`, `permissive`, `using`, `check`, and which of the store's roles they
-        hold for (`to`).
+    :ivar policies: `name`, `permissive`, `command`, `using`, `check`, and which of the store's
+        roles they hold for (`to`).
     :ivar strange_uniques: unique indexes that do not begin with `user_id`; `strange_indexes` are
         the other ones, `strange_keys` foreign keys.
     :ivar partition: of another table of these.
     :ivar rights: what each of the store's roles may do, by grant to it or to PUBLIC.
     :ivar triggers: by name, `definition` and how they are `enabled`: `A` always, `D` disabled.
-    :ivar constraints: valid ones, and indexes that are none, with their definitions.
+    :ivar constraints: valid ones, indexes that are none, and columns that are NOT NULL, with their
+        definitions.
     :ivar listed: columns that the operator may read; `erasable` those of the eraser, with rights.
     """
 
@@ -95,13 +100,14 @@ class TableFacts:
 @dataclass(frozen=True, slots=True)
 class FunctionFacts:
     """
-    One function of the schema.
+    One function of the schema, or one elsewhere that names it and runs with its owner's rights.
 
     :ivar name: with its parameters' types.
     :ivar definer: it runs with its owner's rights.
     :ivar fixed: its search path is.
     :ivar configured: it has settings of its own.
     :ivar digest: MD5 of its source.
+    :ivar ours: it is in the schema; `callable`: by the application role.
     """
 
     name: str
@@ -110,6 +116,8 @@ class FunctionFacts:
     body: str
     configured: bool
     digest: str
+    ours: bool
+    callable: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventstore.database.expected import (
+    COMMANDS,
     CONSTRAINTS,
     LISTED_COLUMNS,
     LOG_TABLES,
@@ -91,7 +92,9 @@ class TableCheck:
             applying = [
                 one for one in table.policies if one["permissive"] and self.names[role] in one["to"]
             ]
-            good = [one for one in applying if _is(one, wanted)]
+            good = [
+                one for one in applying if _is(one, wanted) and one["command"] in COMMANDS[role]
+            ]
             if needed and not good:
                 # Without the others' policies they reach nothing: safe, and less than needed.
                 severity: Severity = "error" if role is Role.APPLICATION else "warning"
@@ -139,8 +142,12 @@ class TableCheck:
             if excess := ", ".join(sorted(self._held(role) - allowed)):
                 name = self.names[role]
                 yield f"{name} may {excess}", f"revoke {excess} on {table.name} from it and public"
-        if table.name in self.read_models and "SELECT" not in self._held(Role.APPLICATION):
-            yield "the application role may not use it", _PROTECT
+        if table.name in {*LOG_TABLES, *self.read_models}:
+            needed = _ALLOWED.get(table.name, _READ_AND_WRITE)
+            if lacks := ", ".join(sorted(needed - self._held(Role.APPLICATION))):
+                name = self.names[Role.APPLICATION]
+                detail = f"{name} may not {lacks}, which all work needs"
+                yield detail, f"grant {lacks} on {table.name} to {name}"
 
     def _rights_of_others(self) -> Iterator[tuple[str, str]]:
         """The operator's policy lets every row through: what it may read is a matter of columns."""

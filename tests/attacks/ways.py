@@ -23,6 +23,7 @@ PARTS = (
     " for values with (modulus 1, remainder 0);"
 )
 TASK, EVENT = "eventstore.task", "eventstore.event"
+APPEND = "eventstore.append_events(text,jsonb,jsonb,json,json,text,bytea)"
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,60 @@ ERRORS = {
         f"grant delete on {EVENT} to public", "rights", EVENT, "eventstore_app may DELETE"
     ),
     "TRUNCATE": Break(f"grant truncate on {TASK} to eventstore_app", "rights", TASK, "TRUNCATE"),
+    "a policy that lets read and not write": Break(
+        f"drop policy own_rows on {EVENT}; create policy own_rows on {EVENT} for select"
+        " to eventstore_app using (user_id = eventstore.current_user_id())",
+        "table",
+        EVENT,
+        "policy own_rows is not the one",
+    ),
+    "a list that deletes": Break(
+        f"drop policy operator_lists on {TASK}; create policy operator_lists on {TASK} for delete"
+        " to eventstore_operator using (current_user = 'eventstore_operator')",
+        "table",
+        TASK,
+        "policy operator_lists is not the one",
+    ),
+    "a hash that may be null": Break(
+        f"alter table {EVENT} alter column hash drop not null", "table", EVENT, "hash not null"
+    ),
+    "messages without conversations": Break(
+        "alter table eventstore.message drop constraint message_conversation_fkey",
+        "table",
+        "eventstore.message",
+        "message_conversation_fkey is not there",
+    ),
+    "no INSERT": Break(
+        "revoke insert on eventstore.message from eventstore_app",
+        "rights",
+        "eventstore.message",
+        "may not INSERT",
+    ),
+    "no use of the schema": Break(
+        "revoke usage on schema eventstore from eventstore_app",
+        "role",
+        "eventstore_app",
+        "may not use the schema",
+    ),
+    "no call of the append": Break(
+        f"revoke execute on function {APPEND} from eventstore_app, public",
+        "function",
+        APPEND,
+        "may not be called",
+    ),
+    "a role that begins as a user": Break(
+        "alter role eventstore_app set eventstore.user_id = 'alice'",
+        "login",
+        "eventstore_app",
+        "begins in the scope of a user",
+    ),
+    "a database in which all begin as a user": Break(
+        "do $$ begin execute format('alter database %I set eventstore.user_id = alice',"
+        " current_database()); end $$",
+        "login",
+        "every login",
+        "begins in the scope of a user",
+    ),
     "TRIGGER": Break(f"grant trigger on {TASK} to eventstore_app", "rights", TASK, "TRIGGER"),
 }
 ROLES = {
@@ -248,6 +303,20 @@ WARNINGS = {
     ),
     "a view elsewhere": Break(
         f"create view public.report as select * from {TASK}", "view", "public.report", "rights"
+    ),
+    "a function elsewhere with its owner's rights": Break(
+        "create function public.peek() returns setof eventstore.event language sql"
+        " security definer as 'select * from eventstore.event'",
+        "function",
+        "public.peek()",
+        "runs with its owner's rights",
+    ),
+    "one whose body was parsed": Break(
+        "create function public.count_all() returns bigint language sql"
+        " security definer begin atomic select count(*) from eventstore.event; end",
+        "function",
+        "public.count_all()",
+        "runs with its owner's rights",
     ),
     "a function that names nothing fully": Break(
         "create function eventstore.loose() returns int language plpgsql as 'begin return 1; end'",
