@@ -10,7 +10,7 @@ Every error the store raises, in one tree.
     ├── NotFound                   absent, deleted or another user's: answered alike
     ├── Conflict                   somebody else was first; nothing was written
     │   ├── WrongVersion           a stream is not at the version the append expected
-    │   ├── StreamClosed           the task or conversation was deleted
+    │   ├── StreamClosed           the task or conversation was deleted or erased
     │   ├── AlreadyExists          a row with this id is there: a call that ended, an id used twice
     │   ├── IdempotencyConflict    the key already stands for other content
     │   └── Erased                 the key stands for content that was erased since

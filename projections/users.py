@@ -6,13 +6,12 @@ Users whose log is gone but whose rows remain are listed too: verify must find t
 
 from __future__ import annotations
 
+from eventstore.database.expected import LOG_TABLES
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import operator
 from projections.projector import Projections
 
-__all__ = ["LOG_TABLES", "every_user", "users_union"]
-
-LOG_TABLES = ("eventstore.user_log", "eventstore.stream", "eventstore.event")
+__all__ = ["every_user", "users_union"]
 
 
 def every_user(projections: Projections) -> Plan[list[str]]:

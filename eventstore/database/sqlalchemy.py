@@ -100,17 +100,18 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
 
 def session(engine: Engine, user_id: str, *, read_only: bool) -> Session:
     """Return a SQLModel session in which only `user_id`'s rows exist."""
-    return Session(_for_user(engine, user_id, read_only))
+    return Session(engine.execution_options(**_of(user_id, read_only)))
 
 
 def async_session(engine: AsyncEngine, user_id: str, *, read_only: bool) -> AsyncSession:
     """Return an async SQLModel session in which only `user_id`'s rows exist."""
-    scoped = engine.execution_options(eventstore_user=user_id, eventstore_read_only=read_only)
+    scoped = engine.execution_options(**_of(user_id, read_only))
     return async_sessionmaker(scoped, class_=AsyncSession)()
 
 
-def _for_user(engine: Engine, user_id: str, read_only: bool) -> Engine:
-    return engine.execution_options(eventstore_user=user_id, eventstore_read_only=read_only)
+def _of(user_id: str, read_only: bool) -> dict[str, Any]:
+    """Return whose the transactions of a session are, where `_enter_scope` finds it."""
+    return {"eventstore_user": user_id, "eventstore_read_only": read_only}
 
 
 def _transactional(connections: ConnectionPool[Any]) -> Callable[[], Any]:
