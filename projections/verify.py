@@ -89,12 +89,14 @@ def verify_user(
     user_id: str,
     projections: Projections,
     registry: EventRegistry,
-    anchored: Sequence[Head] = (),
+    anchored: Sequence[Head],
+    seen: Callable[[int], object],
 ) -> Plan[Verified]:
     """
     Verify one user's log and read models in one snapshot; nothing is written, nobody waits.
 
     :param anchored: heads of this user that were kept outside the database.
+    :param seen: called after each page, with how many events more are done.
     """
     scope = user_scope(user_id, patient=True)
     counted, head, streams, erasures = yield Batch(
@@ -111,12 +113,12 @@ def verify_user(
     log = LogCheck(user_id, registry, list(_readable(erasures)), anchored)
     problems: list[Problem] = []
     parts = 1 + counted[0][0] // EVENTS_PER_PASS
+    passes = _Passes(parts, seen)
     for part in range(parts):
         keep = _part_of(part, parts)
         replay = Replay(projections, keep)
-        unreadable = yield from _replayed(
-            scope, replay, registry, log if part == 0 else None, problems
-        )
+        checking = log if part == 0 else None
+        unreadable = yield from _replayed(scope, replay, registry, checking, problems, passes)
         if part == 0:
             problems.extend(log.ends(head, streams))
         if unreadable is not None:
@@ -129,12 +131,27 @@ def verify_user(
     return Verified(users, log.count, log.erased, log.anchors, tuple(problems))
 
 
+class _Passes:
+    """Tells how far the work is, as if the passes over the log were one."""
+
+    def __init__(self, passes: int, tell: Callable[[int], object]) -> None:
+        self._passes, self._tell = passes, tell
+        self._read = self._told = 0
+
+    def read(self, events: int) -> None:
+        self._read += events
+        more = self._read // self._passes - self._told
+        self._told += more
+        self._tell(more)
+
+
 def _replayed(
     scope: Scope,
     replay: Replay,
     registry: EventRegistry,
     log: LogCheck | None,
     problems: list[Problem],
+    passes: _Passes,
 ) -> Plan[Problem | None]:
     """Replay the log, checking it on the way if asked to; return what cannot be read, if any."""
     user_id, position = scope.user_id, _BEFORE_ALL  # what stands before 1 is to be seen too
@@ -153,6 +170,7 @@ def _replayed(
             except Exception as error:  # noqa: BLE001 - tampered with, anything can be in a column
                 told = str(error) if isinstance(error, CorruptLog) else repr(error)
                 unreadable = Problem("unreadable", user_id, told, position=position)
+        passes.read(len(rows))
         if len(rows) < PAGE:
             return unreadable
 

@@ -39,7 +39,7 @@ def verify_in_processes(
     """
     Verify `users` in `jobs` processes.
 
-    :param advance: called with how many users more are done.
+    :param advance: called with how many events more are done.
     :raises EventStoreError: as in this process; the others end with it.
     """
     at_a_time = max(1, min(_USERS_AT_A_TIME, len(users) // (jobs * 4)))
@@ -52,9 +52,9 @@ def verify_in_processes(
     ) as processes:
         with _interrupts_later():
             founds = processes.map(verify, shares, parts)
-        for share, found in zip(shares, founds, strict=True):
+        for found in founds:
             done += found
-            advance(len(share))
+            advance(found.events)
     return done
 
 

@@ -63,9 +63,10 @@ def verify(
     with opened(database, extensions) as store:
         anchored = {name for anchor in kept for name in anchor.heads}
         users = [user] if user is not None else sorted({*store.users(), *anchored})
-        with ticker("users", len(users), quiet=json) as bar:
+        total = store.status().events if user is None else None
+        with ticker("events", total, quiet=json) as bar:
             if jobs == 1 or len(users) == 1:
-                found = store.verify(user, anchors=kept, progress=lambda _: bar.advance())
+                found = store.verify(user, anchors=kept, seen=bar.advance)
             else:
                 found = verify_in_processes(
                     users,

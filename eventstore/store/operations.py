@@ -134,6 +134,7 @@ class OperationPlans:
         *,
         jobs: int = 1,
         progress: Callable[[Verified], None] | None = None,
+        seen: Callable[[int], object] | None = None,
         anchors: Sequence[Anchor] = (),
     ) -> Plan[Verified]:
         """
@@ -142,6 +143,7 @@ class OperationPlans:
         :param user_id: only this user; None for all that have a row in any table or an anchor.
         :param jobs: users at once.
         :param progress: called after each user.
+        :param seen: called after each page of a log, with how many events more are done.
         :param anchors: heads that were kept outside the database, read with `read_anchor`: they
             show what a recomputed chain, a cut tail or an older backup hides.
         :return: what was looked at, and each problem with its place.
@@ -155,7 +157,9 @@ class OperationPlans:
         done = Verified()
         for some in batched(users, _USERS_AT_A_TIME, strict=False):
             plans = [
-                partial(self._reported, partial(self._verified, one, heads), report)
+                partial(
+                    self._reported, partial(self._verified, one, heads, seen or _silent), report
+                )
                 for one in some
                 for heads in [[each.heads[one] for each in anchors if one in each.heads]]
             ]
@@ -268,10 +272,13 @@ class OperationPlans:
         """Return the ids of all users that have a row in any table, sorted."""
         return every_user(self.projections)
 
-    def _verified(self, user_id: str, heads: Sequence[Head]) -> Plan[Verified]:
+    def _verified(
+        self, user_id: str, heads: Sequence[Head], seen: Callable[[int], object]
+    ) -> Plan[Verified]:
         """Verify one user; what PostgreSQL itself cannot read is a problem of that user's."""
+        plan = verify_user(user_id, self.projections, self.registry, heads, seen)
         try:
-            return (yield from verify_user(user_id, self.projections, self.registry, heads))
+            return (yield from plan)
         except DatabaseFault as error:
             problem = Problem("unreadable", user_id, str(error))
             return Verified(users=1, problems=(problem,))
