@@ -139,9 +139,9 @@ def test_processes_that_are_interrupted_say_nothing(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         for number in range(20):
             with store.user(f"user-{number}").transaction() as tx:
-                for _ in range(200):
+                for _ in range(1000):
                     tx.tasks.create("Buy milk")
-    for patience_seconds in (0.0, 0.8):
+    for patience_seconds in (0.0, 0.5):
         running = subprocess.Popen(
             [*COMMAND, "verify", "--jobs", "2"],
             env=os.environ | {"EVENTSTORE_DATABASE_URL": database_url},
