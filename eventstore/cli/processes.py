@@ -8,15 +8,27 @@ goes with them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from itertools import batched
 from multiprocessing import get_context
-from signal import SIG_BLOCK, SIG_DFL, SIG_UNBLOCK, SIGINT, pthread_sigmask, signal
+from signal import (
+    SIG_BLOCK,
+    SIG_DFL,
+    SIG_IGN,
+    SIG_UNBLOCK,
+    SIGINT,
+    getsignal,
+    pthread_sigmask,
+    signal,
+)
 
 from eventstore.cli.options import opened
+from eventstore.errors import Unavailable
 from eventstore.log.anchor import Anchor
 from eventstore.store.store import EventStore
 from projections.verify import Verified
@@ -24,6 +36,7 @@ from projections.verify import Verified
 __all__ = ["verify_in_processes"]
 
 _USERS_AT_A_TIME = 50
+_MOMENT = 0.2
 _open = ExitStack()
 
 
@@ -52,9 +65,16 @@ def verify_in_processes(
     ) as processes:
         with _interrupts_later():
             founds = processes.map(verify, shares, parts)
-        for found in founds:
-            done += found
-            advance(found.events)
+        try:
+            for found in founds:
+                done += found
+                advance(found.events)
+        except BrokenProcessPool:
+            time.sleep(_MOMENT)  # if Ctrl-C ended it, that is on its way to this process too
+            raise Unavailable(
+                "a process that verified was ended from outside; run it again, "
+                "with fewer --jobs if memory is short"
+            ) from None
     return done
 
 
@@ -75,7 +95,8 @@ def _part(anchor: Anchor, users: Sequence[str]) -> Anchor:
 
 def _end_when_interrupted() -> None:
     """Let this process end in silence: the one that began it says what there is to say."""
-    signal(SIGINT, SIG_DFL)
+    if getsignal(SIGINT) is not SIG_IGN:  # as a job in the background has it
+        signal(SIGINT, SIG_DFL)
     pthread_sigmask(SIG_UNBLOCK, {SIGINT})
 
 

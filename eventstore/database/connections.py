@@ -14,14 +14,15 @@ Sync that the next request may send on another connection: the one is held, the 
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline
 from psycopg._pipeline_base import BasePipeline  # where both colours of a pipeline end
 from psycopg.abc import PQGen
-from psycopg.errors import _WaitTimeout  # the only way `wait` tells that its timeout expired
 from psycopg.generators import send
 
 from eventstore.errors import ConfigurationError
@@ -46,13 +47,18 @@ def check_process(opened_in: int) -> None:
 
 class _EndsWithSync(BasePipeline):
     def _exit_gen(self) -> PQGen[None]:
+        self._enqueue_sync()
         try:
-            self._enqueue_sync()
             yield from self._communicate_gen()
-        finally:
-            # The socket may not have taken everything yet, and reading alone would not send it.
-            yield from send(self.pgconn)
-            yield from self._fetch_gen(flush=False)
+        except psycopg.Error:  # of the server's: the Sync was sent all the same
+            yield from self._answers()
+            raise
+        yield from self._answers()
+
+    def _answers(self) -> PQGen[None]:
+        # The socket may not have taken everything yet, and reading alone would not send it.
+        yield from send(self.pgconn)
+        yield from self._fetch_gen(flush=False)
 
 
 class _ToTheSync(_EndsWithSync, Pipeline):
@@ -71,11 +77,15 @@ class LimitedConnection(Connection[Any]):
     def wait[R](
         self, gen: PQGen[R], interval: float = _POLL_SECONDS, timeout: float | None = None
     ) -> R:
-        """Wait as psycopg does, but not longer than the limit."""
+        """Wait as psycopg does, but not longer than the limit; cut what is interrupted."""
+        limited = gen if timeout is not None else _until_silent(gen, self)
         try:
-            return super().wait(gen, interval, timeout or self.answer_timeout_seconds)
-        except _WaitTimeout:
-            raise _silent(self) from None
+            return super().wait(limited, interval, timeout)
+        except psycopg.Error:
+            raise
+        except BaseException:  # Ctrl-C, or what a signal handler raises: nobody reads the answer
+            self.pgconn.finish()
+            raise
 
     def pipeline(self) -> Any:
         """Return psycopg's pipeline, without the Flush behind its Sync."""
@@ -103,10 +113,8 @@ class LimitedAsyncConnection(AsyncConnection[Any]):
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own signature
     ) -> R:
         """Wait as psycopg does, but not longer than the limit."""
-        try:
-            return await super().wait(gen, interval, timeout or self.answer_timeout_seconds)
-        except _WaitTimeout:
-            raise _silent(self) from None
+        limited = gen if timeout is not None else _until_silent(gen, self)
+        return await super().wait(limited, interval, timeout)
 
     def pipeline(self) -> Any:
         """Return psycopg's pipeline, without the Flush behind its Sync."""
@@ -122,11 +130,28 @@ class LimitedAsyncConnection(AsyncConnection[Any]):
             await super().close()
 
 
-def _silent(
-    connection: LimitedConnection | LimitedAsyncConnection,
-) -> psycopg.OperationalError:
-    """Close the connection, so that nothing waits on it again, and return the error to raise."""
-    connection.pgconn.finish()
-    return psycopg.OperationalError(
-        f"the server was silent for {connection.answer_timeout_seconds:g} seconds"
-    )
+def _until_silent[R](
+    gen: PQGen[R], connection: LimitedConnection | LimitedAsyncConnection
+) -> PQGen[R]:
+    """
+    Pass on what can be read and written, and give up when nothing could be for too long.
+
+    The connection is closed then, so that nothing waits on it again.
+    """
+    moved_at = time.monotonic()
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            now = time.monotonic()
+            if ready:
+                moved_at = now
+            elif now - moved_at > (connection.answer_timeout_seconds or math.inf):
+                connection.pgconn.finish()
+                raise psycopg.OperationalError(
+                    f"the server was silent for {connection.answer_timeout_seconds:g} seconds"
+                )
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: R = end.value
+        return result

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, assert_never
 
 import psycopg
-from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
@@ -55,7 +55,7 @@ class Driver:
         self.pool = ConnectionPool(
             conninfo,
             connection_class=LimitedConnection,
-            configure=_configure,
+            configure=partial(_configure, settings),
             **_pool_options(settings),
         )
 
@@ -141,7 +141,7 @@ class AsyncDriver:
         self.pool = AsyncConnectionPool(
             conninfo,
             connection_class=LimitedAsyncConnection,
-            configure=_configure_async,
+            configure=partial(_configure_async, settings),
             **_pool_options(settings),
         )
 
@@ -264,13 +264,15 @@ def _connect_options(settings: Settings) -> dict[str, Any]:
 _IS_DIRECT = "select pg_catalog.pg_backend_pid()"
 
 
-def _configure(connection: Connection[Any]) -> None:
+def _configure(settings: Settings, connection: LimitedConnection) -> None:
+    connection.answer_timeout_seconds = settings.answer_timeout_seconds  # from the first question
     row = connection.execute(_IS_DIRECT, prepare=False).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None
 
 
-async def _configure_async(connection: AsyncConnection[Any]) -> None:
+async def _configure_async(settings: Settings, connection: LimitedAsyncConnection) -> None:
+    connection.answer_timeout_seconds = settings.answer_timeout_seconds
     cursor = await connection.execute(_IS_DIRECT, prepare=False)
     row = await cursor.fetchone()
     if row is None or row[0] != connection.info.backend_pid:

@@ -74,7 +74,8 @@ def own_engine(settings: Settings) -> Engine:
 
 def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
     """Return an engine whose connections come from, and go back to, `connections`."""
-    engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=_transactional(connections))
+    creator = _transactional(connections, settings)
+    engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
     return _scoped(engine, settings)
 
 
@@ -86,6 +87,7 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
         check_process(process)
         connection = await connections.getconn()
         try:
+            connection.answer_timeout_seconds = settings.answer_timeout_seconds
             await connection.set_autocommit(False)
         except BaseException:
             connection.pgconn.finish()
@@ -114,13 +116,14 @@ def _of(user_id: str, read_only: bool) -> dict[str, Any]:
     return {"eventstore_user": user_id, "eventstore_read_only": read_only}
 
 
-def _transactional(connections: ConnectionPool[Any]) -> Callable[[], Any]:
+def _transactional(connections: ConnectionPool[Any], settings: Settings) -> Callable[[], Any]:
     process = os.getpid()
 
     def creator() -> Any:
         check_process(process)
         connection = connections.getconn()
         try:
+            connection.answer_timeout_seconds = settings.answer_timeout_seconds
             connection.autocommit = False  # the driver switches it back
         except BaseException:
             connection.pgconn.finish()
@@ -203,4 +206,12 @@ def _forget(connection: Any, _record: object) -> None:
         connection.autocommit = True
         connection.cursor().execute(_LEAVE_NOTHING)
     except psycopg.Error:  # cut it: `close` would give it to the pool, which SQLAlchemy will do
-        getattr(connection, "driver_connection", connection).pgconn.finish()
+        _cut(connection)
+    except BaseException:  # a cancelled task, Ctrl-C: SQLAlchemy does no more about it
+        _cut(connection)
+        connection.close()
+        raise
+
+
+def _cut(connection: Any) -> None:
+    getattr(connection, "driver_connection", connection).pgconn.finish()

@@ -46,6 +46,10 @@ class Proxy:
 
     def close(self) -> None:
         _cut(self._listener)  # without shutdown the waiting accept would take one more
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut every connection there is; new ones are taken."""
         for pair in self._pairs:
             _cut(*pair)
 
