@@ -139,6 +139,7 @@ class _Passes:
         self._read = self._told = 0
 
     def read(self, events: int) -> None:
+        """Count a page of one pass."""
         self._read += events
         more = self._read // self._passes - self._told
         self._told += more

@@ -149,6 +149,7 @@ def test_processes_that_are_interrupted_say_nothing(database_url: str) -> None:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,  # noqa: PLW1509 - nobody forks while a thread has a lock
         )
         _wait_for_children(running.pid)
         time.sleep(patience_seconds)
@@ -177,6 +178,11 @@ def test_processes_that_cannot_connect_are_told_as_one_that_cannot(
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "too many connections" in done.stderr
+
+
+def _hear_interrupts() -> None:
+    """A job in the background begins deaf to them, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_for_children(pid: int) -> None:
