@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from eventstore import EventStore, SchemaMissing, Settings
 from eventstore.cli.door import new_file
+from eventstore.cli.processes import interrupts_later
 from eventstore.errors import InvalidInput
 from tests.support.command import Command, eventstore
 from tests.support.server import Server
@@ -157,6 +159,31 @@ def test_processes_that_are_interrupted_say_nothing(database_url: str) -> None:
         _, said = running.communicate(timeout=30)
 
         assert (running.returncode, "Traceback" in said) == (130, False), said
+
+
+def test_an_interrupt_that_another_thread_is_given_waits_too() -> None:
+    """The pool has threads: the kernel gives one of them what this one does not take."""
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    begun = False
+
+    def begin_processes() -> None:
+        nonlocal begun
+        with interrupts_later():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            begun = True
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            begin_processes()
+    finally:
+        over.set()
+        other.join()
+
+    assert begun
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_processes_that_cannot_connect_are_told_as_one_that_cannot(

@@ -24,6 +24,7 @@ from signal import (
     SIGINT,
     getsignal,
     pthread_sigmask,
+    raise_signal,
     signal,
 )
 
@@ -33,7 +34,7 @@ from eventstore.log.anchor import Anchor
 from eventstore.store.store import EventStore
 from projections.verify import Verified
 
-__all__ = ["verify_in_processes"]
+__all__ = ["interrupts_later", "verify_in_processes"]
 
 _USERS_AT_A_TIME = 50
 _MOMENT = 0.2
@@ -63,7 +64,7 @@ def verify_in_processes(
     with ProcessPoolExecutor(
         jobs, get_context("spawn"), initializer=_end_when_interrupted
     ) as processes:
-        with _interrupts_later():
+        with interrupts_later():
             founds = processes.map(verify, shares, parts)
         try:
             for found in founds:
@@ -79,13 +80,26 @@ def verify_in_processes(
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Begin processes that do not hear Ctrl-C before they can end in silence; this one hears it."""
+def interrupts_later() -> Iterator[None]:
+    """
+    Begin processes that do not hear Ctrl-C before they can end in silence; this one hears it after.
+
+    They inherit this thread's mask. Any other thread (the pool's, the progress bar's) may still be
+    given the signal, and Python then runs the handler here: hence a handler that remembers.
+    """
+    if getsignal(SIGINT) is SIG_IGN:  # as a job in the background has it, and they inherit
+        yield
+        return
+    heard: list[int] = []
+    handler = signal(SIGINT, lambda number, _: heard.append(number))
     pthread_sigmask(SIG_BLOCK, {SIGINT})
     try:
         yield
     finally:
         pthread_sigmask(SIG_UNBLOCK, {SIGINT})
+        signal(SIGINT, handler)
+    if heard:
+        raise_signal(SIGINT)
 
 
 def _part(anchor: Anchor, users: Sequence[str]) -> Anchor:
