@@ -36,8 +36,8 @@ def impatient(database_url: str) -> Iterator[EventStore]:
         database_url=database_url,
         pool_max_size=1,
         pool_timeout_seconds=2.0,
-        lock_timeout_seconds=0.2,
-        statement_timeout_seconds=0.5,
+        lock_timeout_seconds=0.5,
+        statement_timeout_seconds=1.5,
         retry_seconds=0,
     )
     with EventStore.connect(settings=settings) as store:
@@ -221,7 +221,7 @@ def test_a_server_that_went_away_is_told_from_a_pool_that_is_busy(
         name = conninfo_to_dict(database_url)["dbname"]
         settings = Settings(
             database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
-            pool_timeout_seconds=0.5,
+            pool_timeout_seconds=1.5,
             retry_seconds=0.1,
         )
         with EventStore.connect(settings=settings) as store:
