@@ -322,5 +322,5 @@ def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> N
     ).fetchone()
     impatient._driver.pool.putconn(connection)
 
-    assert inside == [[("eventstore_app", "alice")], [("500ms",)]]
+    assert inside == [[("eventstore_app", "alice")], [("1500ms",)]]
     assert row == ("postgres", "", "0")
