@@ -19,28 +19,28 @@ __all__ = ["other_protected_tables", "read_catalog"]
 _QUALIFIED = Statement("select pg_catalog.set_config('search_path', 'pg_catalog', true)")
 
 _SERVER = """
-select current_setting('server_version_num')::int,
-       current_setting('server_version'),
-       current_setting('fsync') = 'on',
-       current_setting('synchronous_commit') <> 'off',
-       current_setting('server_encoding'),
-       exists (select from pg_settings where name like 'neon.%'),
-       session_user::text,
-       (select rolsuper from pg_roles where rolname = session_user),
-       (select rolbypassrls from pg_roles where rolname = session_user),
-       coalesce(pg_has_role(session_user, event.relowner, 'member'), false),
-       pg_has_role(session_user, 'pg_write_all_data', 'member'),
-       event.oid is not null,
+select current_setting('server_version_num')::int as number,
+       current_setting('server_version') as version,
+       current_setting('fsync') = 'on' as fsync,
+       current_setting('synchronous_commit') <> 'off' as synchronous_commit,
+       current_setting('server_encoding') as encoding,
+       exists (select from pg_settings where name like 'neon.%') as neon,
+       session_user as login,
+       (select rolsuper from pg_roles where rolname = session_user) as superuser,
+       (select rolbypassrls from pg_roles where rolname = session_user) as bypasses,
+       coalesce(pg_has_role(session_user, event.relowner, 'member'), false) as owner,
+       pg_has_role(session_user, 'pg_write_all_data', 'member') as writes_all,
+       event.oid is not null as migrated,
        coalesce((select json_object_agg(p.polname, r.rolname)
                  from pg_policy as p join pg_roles as r on array[r.oid] = p.polroles
-                 where p.polrelid = event.oid), '{}'),
-       array(select coalesce(r.rolname::text, 'every login')
+                 where p.polrelid = event.oid), '{}') as policies,
+       array(select coalesce(r.rolname, 'every login')
              from pg_db_role_setting as s left join pg_roles as r on r.oid = s.setrole
              where s.setdatabase in (0, (select oid from pg_database
                                          where datname = current_database()))
                and exists (select from unnest(s.setconfig) as setting
                            where setting like 'eventstore.user_id=_%')
-             order by 1)
+             order by 1) as presets
 from (select 1) as server
 left join pg_class as event
   on event.relname = 'event' and event.relnamespace = to_regnamespace('eventstore')
@@ -48,11 +48,15 @@ left join pg_class as event
 
 # A member of an owner, a superuser or a pg_write_all_data is what those are.
 _ROLES = """
-select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication,
+select r.rolname as name,
+       r.rolsuper as superuser,
+       r.rolbypassrls as bypasses,
+       r.rolcreaterole as creates_roles,
+       r.rolreplication as replicates,
        case when current_setting('server_version_num')::int >= 160000
             then pg_has_role(session_user, r.oid, 'set')
-            else pg_has_role(session_user, r.oid, 'member') end,
-       array(select g.rolname::text from pg_roles as g
+            else pg_has_role(session_user, r.oid, 'member') end as enterable,
+       array(select g.rolname from pg_roles as g
              where g.oid <> r.oid and pg_has_role(r.oid, g.oid, 'member')
                and (g.rolsuper or g.rolbypassrls or g.rolcreaterole
                     or g.rolname in ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain',
@@ -60,15 +64,16 @@ select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplic
                                      'pg_write_server_files')
                     or exists (select from pg_class as c where c.relowner = g.oid
                                and c.relnamespace = to_regnamespace('eventstore')))
-             order by 1),
+             order by 1) as powerful,
        exists (select from pg_class as c where c.relowner = r.oid
                and c.relnamespace = to_regnamespace('eventstore'))
            or exists (select from pg_proc as p where p.proowner = r.oid
                       and p.pronamespace = to_regnamespace('eventstore'))
            or exists (select from pg_namespace as n where n.nspowner = r.oid
-                      and n.nspname = 'eventstore'),
-       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'create'), false),
-       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'usage'), false)
+                      and n.nspname = 'eventstore') as owns,
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'create'), false)
+           as creates,
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'usage'), false) as uses
 from pg_roles as r
 where r.rolname = any($1)
 """
@@ -92,11 +97,11 @@ with recursive application as (
     from pg_inherits as i join wanted on wanted.oid = i.inhparent
 )
 select w.name,
-       c.oid is not null,
+       c.oid is not null as exists,
        coalesce(c.relispartition or exists (select from pg_inherits as i
-                                            where i.inhrelid = c.oid), false),
-       coalesce(c.relrowsecurity, false),
-       coalesce(c.relforcerowsecurity, false),
+                                            where i.inhrelid = c.oid), false) as partition,
+       coalesce(c.relrowsecurity, false) as secured,
+       coalesce(c.relforcerowsecurity, false) as forced,
        coalesce((
            select json_agg(json_build_object(
                'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
@@ -107,33 +112,35 @@ select w.name,
                'check', pg_get_expr(p.polwithcheck, p.polrelid)))
            from pg_policy as p
            where p.polrelid = c.oid
-       ), '[]'),
+       ), '[]') as policies,
        array(select i.indexrelid::regclass::text from pg_index as i
              left join pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[0]
              where i.indrelid = c.oid and a.attname is distinct from 'user_id'
-               and (i.indisunique or i.indisexclusion)),
+               and (i.indisunique or i.indisexclusion)) as strange_uniques,
        array(select i.indexrelid::regclass::text from pg_index as i
              left join pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[0]
              where i.indrelid = c.oid and a.attname is distinct from 'user_id'
-               and not (i.indisunique or i.indisexclusion)),
-       array(select k.conname::text from pg_constraint as k
+               and not (i.indisunique or i.indisexclusion)) as strange_indexes,
+       array(select k.conname from pg_constraint as k
              left join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
              left join pg_attribute as b on b.attrelid = k.confrelid and b.attnum = k.confkey[1]
              where k.conrelid = c.oid and k.contype = 'f'
-               and (a.attname, b.attname) is distinct from ('user_id', 'user_id')),
+               and (a.attname, b.attname) is distinct from ('user_id', 'user_id'))
+           as strange_keys,
        exists (select from pg_constraint as k join pg_attribute as a
                on a.attrelid = c.oid and a.attname = 'user_id' and k.conkey = array[a.attnum]
-               where k.conrelid = c.oid and k.contype = 'c' and k.convalidated),
+               where k.conrelid = c.oid and k.contype = 'c' and k.convalidated) as checked,
        (select json_object_agg(role.rolname, array(
                    select privilege from unnest(rights.every) as privilege
                    where has_table_privilege(role.oid, c.oid, privilege)
                       or (privilege in ('INSERT', 'UPDATE', 'REFERENCES')
                           and has_any_column_privilege(role.oid, c.oid, privilege))))
-        from pg_roles as role where role.rolname in ($2, $3, $4)),
-       array(select r.rulename::text from pg_rewrite as r where r.ev_class = c.oid),
+        from pg_roles as role where role.rolname in ($2, $3, $4)) as rights,
+       array(select r.rulename from pg_rewrite as r where r.ev_class = c.oid) as rules,
        coalesce((select json_object_agg(t.tgname, json_build_object(
                      'enabled', t.tgenabled, 'definition', pg_get_triggerdef(t.oid)))
-                 from pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
+                 from pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal), '{}')
+           as triggers,
        coalesce((select json_object_agg(name, definition) from (
                      select k.conname as name, pg_get_constraintdef(k.oid) as definition
                      from pg_constraint as k where k.conrelid = c.oid and k.convalidated
@@ -146,16 +153,17 @@ select w.name,
                      union all
                      select concat(a.attname, ' not null'), 'NOT NULL'
                      from pg_attribute as a
-                     where a.attrelid = c.oid and a.attnum > 0 and a.attnotnull) as made), '{}'),
-       array(select a.attname::text from pg_attribute as a
+                     where a.attrelid = c.oid and a.attnum > 0 and a.attnotnull) as made), '{}')
+           as constraints,
+       array(select a.attname from pg_attribute as a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and has_column_privilege((select oid from pg_roles where rolname = $3),
-                                        c.oid, a.attnum, 'SELECT')),
+                                        c.oid, a.attnum, 'SELECT')) as listed,
        array(select concat(a.attname, ' ', lower(privilege)) from pg_attribute as a,
                  unnest(array['SELECT', 'INSERT', 'UPDATE']) as privilege
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and has_column_privilege((select oid from pg_roles where rolname = $4),
-                                        c.oid, a.attnum, privilege))
+                                        c.oid, a.attnum, privilege)) as erasable
 from wanted as w left join pg_class as c on c.oid = w.oid
 cross join (select array['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES',
                          'TRIGGER']
@@ -180,15 +188,16 @@ order by 1
 """
 
 _FUNCTIONS = """
-select p.oid::regprocedure::text, p.prosecdef,
+select p.oid::regprocedure::text as name,
+       p.prosecdef as definer,
        exists (select from unnest(p.proconfig) as setting where setting like 'search_path=%')
-           or p.prosqlbody is not null,
-       coalesce(pg_get_function_sqlbody(p.oid), btrim(p.prosrc)),
-       p.proconfig is not null,
-       md5(p.prosrc),
-       p.pronamespace = to_regnamespace('eventstore'),
+           or p.prosqlbody is not null as fixed,
+       coalesce(pg_get_function_sqlbody(p.oid), btrim(p.prosrc)) as body,
+       p.proconfig is not null as configured,
+       md5(p.prosrc) as digest,
+       p.pronamespace = to_regnamespace('eventstore') as ours,
        coalesce(has_function_privilege((select oid from pg_roles where rolname = $1),
-                                       p.oid, 'execute'), false)
+                                       p.oid, 'execute'), false) as callable
 from pg_proc as p
 where p.pronamespace = to_regnamespace('eventstore')
    or p.prosecdef
@@ -209,20 +218,25 @@ def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
         None,
         (
             _QUALIFIED,
-            Statement(_SERVER),
-            Statement(_ROLES, (roles_here,)),
-            Statement(_TABLES, (names, *roles_here)),
+            _facts(_SERVER),
+            _facts(_ROLES, roles_here),
+            _facts(_TABLES, names, *roles_here),
             Statement(_VIEWS, (names,)),
-            Statement(_FUNCTIONS, (settings.application_role,)),
+            _facts(_FUNCTIONS, settings.application_role),
         ),
     )
     return Catalog(
-        Server(*server[0]),
-        {row[0]: RoleFacts(*row) for row in roles},
-        [TableFacts(*row) for row in found],
+        Server(**server[0][0]),
+        {facts["name"]: RoleFacts(**facts) for (facts,) in roles},
+        [TableFacts(**facts) for (facts,) in found],
         [(name, materialised) for name, materialised in views],
-        [FunctionFacts(*row) for row in functions],
+        [FunctionFacts(**facts) for (facts,) in functions],
     )
+
+
+def _facts(sql: str, *values: object) -> Statement:
+    """Return a statement whose rows are objects, by the names that `sql` gives its columns."""
+    return Statement(f"select row_to_json(facts) from ({sql}) as facts", values)
 
 
 _OTHERS = """
