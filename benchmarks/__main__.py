@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import append, chain, growth, history, rebuild
+from benchmarks import append, chain, growth, guessing, history, rebuild
 from benchmarks.measure import Figure
 from benchmarks.report import Report, as_json, print_table
 from benchmarks.server import Server, running_server
@@ -26,6 +26,7 @@ _BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
     "history": history.figures,
     "rebuild": rebuild.figures,
     "growth": growth.figures,
+    "guessing": guessing.figures,
 }
 
 

@@ -175,10 +175,12 @@ def test_an_interrupt_that_another_thread_is_given_waits_too() -> None:
             time.sleep(0.1)
             begun = True
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             begin_processes()
     finally:
+        signal.signal(signal.SIGINT, before)
         over.set()
         other.join()
 

@@ -21,9 +21,11 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline
-from psycopg._pipeline_base import BasePipeline  # where both colours of a pipeline end
+from psycopg._pipeline_base import BasePipeline, PendingResult  # both colours' ends
 from psycopg.abc import PQGen
 from psycopg.generators import send
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 
 from eventstore.errors import ConfigurationError
 
@@ -54,6 +56,16 @@ class _EndsWithSync(BasePipeline):
             yield from self._answers()
             raise
         yield from self._answers()
+
+    def _process_results(self, queued: PendingResult, results: list[PGresult]) -> None:
+        """
+        Await the Sync's own answer too where an error at COMMIT comes before it.
+
+        The Sync is the last of what was sent, so that nothing else is left to be answered.
+        """
+        if queued is None and not self.result_queue and results[0].status == ExecStatus.FATAL_ERROR:
+            self.result_queue.append(None)
+        super()._process_results(queued, results)
 
     def _answers(self) -> PQGen[None]:
         # The socket may not have taken everything yet, and reading alone would not send it.

@@ -53,7 +53,7 @@ def exchange(connection: Connection[Any], statements: list[Statement]) -> list[R
                 connection.pgconn.finish()
                 raise
     except psycopg.Error as error:
-        first = _root(first or error)
+        first = first or error
     if first is not None:
         _cut_if_stale(connection, first)
         raise first
@@ -87,7 +87,7 @@ async def exchange_async(
                 connection.pgconn.finish()
                 raise
     except psycopg.Error as error:
-        first = _root(first or error)
+        first = first or error
     if first is not None:
         _cut_if_stale(connection, first)
         raise first
@@ -98,15 +98,3 @@ def _cut_if_stale(connection: Connection[Any] | AsyncConnection[Any], error: psy
     """Cut a connection whose prepared statements no longer fit the server: only a new one helps."""
     if is_stale(error):
         connection.pgconn.finish()
-
-
-def _root(error: psycopg.Error) -> psycopg.Error:
-    """
-    Return the server's own error where psycopg only says that it cannot leave the pipeline.
-
-    So it is with errors at COMMIT (a deferred constraint): they come with the pipeline's end.
-    """
-    before = error.__context__
-    if error.sqlstate is None and isinstance(before, psycopg.Error) and before.sqlstate:
-        return before
-    return error
