@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import batched
 from uuid import UUID, uuid4
 
 from benchmarks.measure import Figure, Samples, Size, in_turn, timed
@@ -21,6 +22,7 @@ __all__ = ["figures"]
 _QUESTIONS = Size(full=60, quick=20)
 _ROUNDS = Size(full=40, quick=4)
 _WITHIN_SECONDS = Size(full=5, quick=0)
+_AT_A_TIME = 100
 _ROWS = Size(full=2_000, quick=200)
 """Tasks and messages of alice's: what is found would be found in a tree of some depth."""
 
@@ -66,11 +68,12 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
 
 
 def _fill(alice: User, rows: int) -> _Ids:
-    with alice.transaction() as record:
-        chat = record.conversations.start(title="Groceries").id
-        for number in range(rows // 2):
-            task = record.tasks.create(text(number)).id
-            message = record.messages.post(chat, sender="user", content=text(number)).id
+    chat = alice.conversations.start(title="Groceries").id
+    for numbers in batched(range(rows // 2), _AT_A_TIME, strict=False):
+        with alice.transaction() as record:
+            for number in numbers:
+                task = record.tasks.create(text(number)).id
+                message = record.messages.post(chat, sender="user", content=text(number)).id
     return _Ids(task, chat, message)
 
 
