@@ -157,6 +157,10 @@ select w.name,
            as constraints,
        array(select a.attname from pg_attribute as a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               and has_column_privilege((select oid from application),
+                                        c.oid, a.attnum, 'UPDATE')) as movable,
+       array(select a.attname from pg_attribute as a
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and has_column_privilege((select oid from pg_roles where rolname = $3),
                                         c.oid, a.attnum, 'SELECT')) as listed,
        array(select concat(a.attname, ' ', lower(privilege)) from pg_attribute as a,

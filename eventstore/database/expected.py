@@ -16,6 +16,7 @@ __all__ = [
     "FUNCTIONS",
     "LISTED_COLUMNS",
     "LOG_TABLES",
+    "MOVED_COLUMNS",
     "OWN_ROWS",
     "POLICIES",
     "RIGHTS_OF_ERASER",
@@ -142,6 +143,12 @@ CONSTRAINTS = {
     },
 }
 """Without them a double, a gap or a row of nobody could be written; verify would find it later."""
+
+MOVED_COLUMNS = {
+    _LOG: {"position", "hash", "recorded_at"},
+    _STREAM: {"version", "closed"},
+}
+"""What the application may update in the log: what an append moves on, and never a whole table."""
 
 LISTED_COLUMNS = {
     _LOG: {"user_id", "position", "hash", "recorded_at"},

@@ -76,6 +76,7 @@ class TableFacts:
     :ivar triggers: by name, `definition` and how they are `enabled`: `A` always, `D` disabled.
     :ivar constraints: valid ones, indexes that are none, and columns that are NOT NULL, with their
         definitions.
+    :ivar movable: columns that the application may update.
     :ivar listed: columns that the operator may read; `erasable` those of the eraser, with rights.
     """
 
@@ -93,6 +94,7 @@ class TableFacts:
     rules: list[str]
     triggers: dict[str, dict[str, str]]
     constraints: dict[str, str]
+    movable: list[str]
     listed: list[str]
     erasable: list[str]
 

@@ -11,6 +11,7 @@ from eventstore.database.expected import (
     CONSTRAINTS,
     LISTED_COLUMNS,
     LOG_TABLES,
+    MOVED_COLUMNS,
     OWN_ROWS,
     POLICIES,
     RIGHTS_OF_ERASER,
@@ -58,8 +59,9 @@ class TableCheck:
         for detail, remedy in (*self._row_security(), *self._shape(), *self._constraints()):
             yield self._table("error", detail, remedy)
         yield from self._policies()
-        for detail, remedy in (*self._rights(), *self._rights_of_others()):
+        for detail, remedy in (*self._rights(), *self._rights_on_columns()):
             yield Finding("error", "rights", table.name, detail, remedy)
+        yield from self._moved()
         for index in table.strange_indexes:
             detail = f"index {index} does not begin with user_id: it is shared by all users"
             yield self._table("warning", detail, "let user_id lead it if it can")
@@ -149,7 +151,7 @@ class TableCheck:
                 detail = f"{name} may not {lacks}, which all work needs"
                 yield detail, f"grant {lacks} on {table.name} to {name}"
 
-    def _rights_of_others(self) -> Iterator[tuple[str, str]]:
+    def _rights_on_columns(self) -> Iterator[tuple[str, str]]:
         """The operator's policy lets every row through: what it may read is a matter of columns."""
         table = self.table
         of_eraser = RIGHTS_OF_ERASER if table.name == "eventstore.event" else set[str]()
@@ -160,6 +162,19 @@ class TableCheck:
             if excess := ", ".join(sorted({*held} - allowed)):
                 name = self.names[role]
                 yield f"{name} has no need of rights on {excess}", f"revoke them from {name}"
+
+    def _moved(self) -> Iterator[Finding]:
+        """An append moves some columns of the log; with all of them come locks of a whole table."""
+        table, name = self.table, self.names[Role.APPLICATION]
+        moved = MOVED_COLUMNS.get(table.name, {*table.movable})
+        if lacks := ", ".join(sorted(moved - {*table.movable})):
+            detail = f"{name} may not update {lacks}, which every append needs"
+            remedy = f"grant update ({lacks}) on {table.name} to {name}"
+            yield Finding("error", "rights", table.name, detail, remedy)
+        if excess := ", ".join(sorted({*table.movable} - moved)):
+            detail = f"{name} has no need to update {excess}"
+            remedy = f"migrate to 0002, or revoke update on {table.name} from it and public"
+            yield Finding("warning", "rights", table.name, detail, remedy)
 
     def _triggers(self) -> Iterator[tuple[str, str]]:
         table = self.table

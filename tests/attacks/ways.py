@@ -172,6 +172,12 @@ ERRORS = {
     "UPDATE on a column of events": Break(
         f"grant update (payload) on {EVENT} to eventstore_app", "rights", EVENT, "may UPDATE"
     ),
+    "UPDATE on a column less of a log": Break(
+        "revoke update (position, hash) on eventstore.user_log from eventstore_app",
+        "rights",
+        "eventstore.user_log",
+        "eventstore_app may not update hash, position",
+    ),
     "DELETE on the log": Break(
         "grant delete on eventstore.stream to eventstore_app",
         "rights",
@@ -270,6 +276,18 @@ ROLES = {
     "a member of a superuser": ("grant postgres to eventstore_app", "member of postgres"),
 }
 WARNINGS = {
+    "UPDATE on all of a log": Break(
+        "grant update on eventstore.user_log to eventstore_app",
+        "rights",
+        "eventstore.user_log",
+        "eventstore_app has no need to update user_id",
+    ),
+    "UPDATE on a column more of a stream": Break(
+        "grant update (kind) on eventstore.stream to eventstore_app",
+        "rights",
+        "eventstore.stream",
+        "eventstore_app has no need to update kind",
+    ),
     "an index that all users share": Break(
         "create index words on eventstore.message using gin (to_tsvector('simple', content))",
         "table",
