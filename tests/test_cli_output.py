@@ -129,6 +129,18 @@ def test_brackets_are_shown_as_they_are(eventstore: Command, spoiled: None) -> N
     assert "dpo [red] [7]" in said.stdout
 
 
+def test_what_users_say_is_shown_and_not_obeyed(eventstore: Command, database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("\\[red]Buy [/red] \x1b[31mmilk \x9b2J")
+
+    assert (
+        "\\[red]Buy [/red] \ufffd[31mmilk \ufffd2J" in eventstore("tasks", "--user", "alice").stdout
+    )
+    told = eventstore("tail", "--user", "alice").stdout
+    assert "Buy" in told
+    assert not {"\x1b", "\x9b"} & {*told}
+
+
 def test_a_table_for_a_file_is_not_cut(eventstore: Command, spoiled: None) -> None:
     said = eventstore("verify")
 

@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from eventstore.events.jsontext import check_json, dumps
 
@@ -35,6 +36,7 @@ __all__ = [
     "print_facts",
     "print_json",
     "print_table",
+    "printable",
     "tell_unreached",
     "ticker",
     "when",
@@ -70,7 +72,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     """Print a table for people; control characters and markup in it are shown, not obeyed."""
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(_shown(value).replace("[", "\\[") for value in row))
+        table.add_row(*(Text(printable(value)) for value in row))
     console.print(table)
 
 
@@ -78,7 +80,7 @@ def print_facts(facts: dict[str, object]) -> None:
     """Print names and values, one a line."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
-        console.print(f"{name:<{width}}{_shown(value)}", markup=False)
+        console.print(f"{name:<{width}}{printable(value)}", markup=False)
 
 
 def counted(number: int, thing: str) -> str:
@@ -100,7 +102,8 @@ def when(instant: datetime | None) -> str:
     return "" if instant is None else f"{instant:%Y-%m-%d %H:%M:%S}"
 
 
-def _shown(value: object) -> str:
+def printable(value: object) -> str:
+    """Return a value on one line, control characters replaced: no terminal obeys what users say."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else f"{value:,}" if type(value) is int else str(value)

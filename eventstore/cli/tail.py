@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, User, opened
-from eventstore.cli.output import console, print_json, when
+from eventstore.cli.output import console, print_json, printable, when
 from eventstore.events.jsontext import dumps
 from eventstore.log.envelope import RecordedEvent
 
@@ -78,7 +78,7 @@ def _print(events: list[RecordedEvent], *, json: bool) -> None:
         if json:
             print_json(event_json(event))
             continue
-        data = "(erased)" if event.erased else dumps(event.data.to_payload())
+        data = printable("(erased)" if event.erased else dumps(event.data.to_payload()))
         shown = data if len(data) <= _WIDTH else data[: _WIDTH - 1] + "…"
         console.print(
             f"{event.position:>8}  {when(event.recorded_at)}  {event.type:<22} {shown}",
