@@ -17,7 +17,7 @@ import pytest
 
 from eventstore import EventStore, SchemaMissing, Settings
 from eventstore.cli.door import new_file
-from eventstore.cli.processes import interrupts_later
+from eventstore.cli.processes import interrupts_later, verify_in_processes
 from eventstore.errors import InvalidInput
 from tests.support.command import Command, eventstore
 from tests.support.server import Server
@@ -171,6 +171,23 @@ def test_processes_that_are_interrupted_say_nothing(database_url: str) -> None:
         _, said = running.communicate(timeout=30)
 
         assert (running.returncode, "Traceback" in said) == (130, False), said
+
+
+def test_processes_tell_how_far_they_are_within_a_log(database_url: str) -> None:
+    steps: list[int] = []
+    with EventStore.connect(database_url) as store:
+        for user in ("alice", "bob"):
+            for _ in range(6):
+                with store.user(user).transaction() as tx:
+                    for _ in range(1000):
+                        tx.tasks.create("Buy milk")
+
+    found = verify_in_processes(
+        ["alice", "bob"], [], 2, database=database_url, extensions=None, advance=steps.append
+    )
+
+    assert (found.ok, found.users, found.events) == (True, 2, sum(steps))
+    assert sorted(steps) == [1000, 1000, 5000, 5000]
 
 
 def test_an_interrupt_that_another_thread_is_given_waits_too() -> None:

@@ -3,19 +3,20 @@ Verify many users in several processes: hashing and replaying are Python's work,
 has one processor's worth of it.
 
 Each process opens a store of its own and takes some users at a time; what it needs of the anchors
-goes with them.
+goes with them, and how far it has come is told on a queue.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from functools import cache
 from itertools import batched
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from signal import (
     SIG_BLOCK,
     SIG_DFL,
@@ -39,6 +40,7 @@ __all__ = ["interrupts_later", "verify_in_processes"]
 _USERS_AT_A_TIME = 50
 _MOMENT = 0.2
 _open = ExitStack()
+_seen: SimpleQueue[int]
 
 
 def verify_in_processes(
@@ -57,26 +59,44 @@ def verify_in_processes(
     :raises EventStoreError: as in this process; the others end with it.
     """
     at_a_time = max(1, min(_USERS_AT_A_TIME, len(users) // (jobs * 4)))
-    shares = [list(some) for some in batched(users, at_a_time, strict=False)]
-    done = Verified()
-    verify = partial(_verify, database, extensions)
-    parts = [[_part(anchor, share) for anchor in anchors] for share in shares]
-    with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=_end_when_interrupted
-    ) as processes:
-        with interrupts_later():
-            founds = processes.map(verify, shares, parts)
+    context = get_context("spawn")
+    seen = context.SimpleQueue()
+    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(seen,)) as processes:
         try:
-            for found in founds:
-                done += found
-                advance(found.events)
+            with interrupts_later():
+                parts = [
+                    processes.submit(
+                        _verify, database, extensions, share, [_part(one, share) for one in anchors]
+                    )
+                    for share in map(list, batched(users, at_a_time, strict=False))
+                ]
+            for _ in _until_done(parts):
+                while not seen.empty():
+                    advance(seen.get())
+            return sum((part.result() for part in parts), start=Verified())
         except BrokenProcessPool:
             time.sleep(_MOMENT)  # if Ctrl-C ended it, that is on its way to this process too
             raise Unavailable(
                 "a process that verified was ended from outside; run it again, "
                 "with fewer --jobs if memory is short"
             ) from None
-    return done
+        except BaseException:
+            processes.shutdown(cancel_futures=True)
+            raise
+
+
+def _until_done(parts: Iterable[Future[Verified]]) -> Iterator[None]:
+    """
+    Yield every moment, and once after the last part is done.
+
+    :raises EventStoreError: of the first part that failed, at once.
+    """
+    running = {*parts}
+    while running:
+        done, running = wait(running, _MOMENT, FIRST_EXCEPTION)
+        for part in done:
+            part.result()
+        yield
 
 
 @contextmanager
@@ -107,8 +127,10 @@ def _part(anchor: Anchor, users: Sequence[str]) -> Anchor:
     return Anchor(anchor.taken_at, heads, anchor.signed)
 
 
-def _end_when_interrupted() -> None:
+def _begin(seen: SimpleQueue[int]) -> None:
     """Let this process end in silence: the one that began it says what there is to say."""
+    global _seen  # noqa: PLW0603 - what a process is begun with has no other place
+    _seen = seen
     if getsignal(SIGINT) is not SIG_IGN:  # as a job in the background has it
         signal(SIGINT, SIG_DFL)
     pthread_sigmask(SIG_UNBLOCK, {SIGINT})
@@ -124,4 +146,6 @@ def _verify(
     database: str | None, extensions: str | None, users: list[str], anchors: list[Anchor]
 ) -> Verified:
     store = _store(database, extensions)  # here, and not at the start: its error goes to the caller
-    return sum((store.verify(user, anchors=anchors) for user in users), start=Verified())
+    return sum(
+        (store.verify(user, anchors=anchors, seen=_seen.put) for user in users), start=Verified()
+    )
