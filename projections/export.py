@@ -37,7 +37,7 @@ from eventstore.errors import NotFound, NotStorable
 from eventstore.events.jsontext import check_json, dumps
 from eventstore.log.read import PAGE
 from projections.projector import Projections, TableShape
-from projections.stored import ROWS, read_row, select_page
+from projections.stored import ROWS, page_of, read_row, select_page
 
 __all__ = ["Exported", "export_user"]
 
@@ -127,14 +127,14 @@ def _streams(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
 
 def _table(scope: Scope, shape: TableShape, write: Callable[[str], object]) -> Plan[int]:
     lines = _Lines(write)
-    after: tuple[Any, ...] | None = None
+    after: list[str] | None = None
     while True:
-        (rows,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
+        (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
+        rows, after = page_of(page)
         for values in rows:
             row = read_row(shape, values)
-            after = shape.key_of(row)
             lines.add(_object(row.items(), shape.json, shape.json_lists))
-        if len(rows) < ROWS:
+        if after is None:
             return lines.end()
 
 

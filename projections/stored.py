@@ -24,6 +24,7 @@ __all__ = [
     "Difference",
     "differences",
     "mending",
+    "page_of",
     "read_row",
     "select_page",
     "select_rows",
@@ -58,24 +59,36 @@ def select_rows(projections: Projections, user_id: str) -> tuple[Statement, ...]
     return tuple(Statement(_select(shape), (user_id,)) for shape in projections.shapes)
 
 
-def select_page(shape: TableShape, user_id: str, after: Sequence[Any] | None) -> Statement:
-    """Return the statement for the next `ROWS` of a user's rows, in the order of their keys."""
+def select_page(shape: TableShape, user_id: str, after: Sequence[str] | None) -> Statement:
+    """
+    Return the statement for the next `ROWS` of a user's rows, in the order of their keys.
+
+    :param after: where the page before ended, from `page_of`, which reads what comes back.
+    """
     names = ", ".join(shape.key)
+    # As text: not every key that can be put there can be held, or sent back, as a value of Python.
+    place = f"array[{', '.join(f'{name}::text' for name in shape.key)}]::text[]"
     if not names:  # one row a user
-        return Statement(_select(shape), (user_id,))
+        return Statement(_select(shape, place), (user_id,))
     follows = ""
     if after is not None:
         places = (
-            f"${number}::{shape.columns[name]}" for number, name in enumerate(shape.key, start=2)
+            f"${number}::text::{shape.columns[name]}"
+            for number, name in enumerate(shape.key, start=2)
         )
         follows = f" and ({names}) > ({', '.join(places)})"
     return Statement(
-        f"{_select(shape)}{follows} order by {names} limit {ROWS}", (user_id, *(after or ()))
+        f"{_select(shape, place)}{follows} order by {names} limit {ROWS}", (user_id, *(after or ()))
     )
 
 
-def _select(shape: TableShape) -> str:
-    columns = ", ".join(_selected(shape, name) for name in shape.columns)
+def page_of(rows: Rows) -> tuple[Rows, list[str] | None]:
+    """Return the rows that `select_page` asked for, and where the next page begins, if any does."""
+    return [row[:-1] for row in rows], rows[-1][-1] if len(rows) == ROWS else None
+
+
+def _select(shape: TableShape, *more: str) -> str:
+    columns = ", ".join((*(_selected(shape, name) for name in shape.columns), *more))
     return f"select {columns} from {shape.name} where user_id = $1"
 
 
@@ -108,15 +121,13 @@ class Comparison:
         self._shape = shape
         self._wanted = wanted
         self._keep = keep
-        self.last: tuple[Any, ...] | None = None
-        """The key of the last row seen."""
 
     def see(self, rows: Rows) -> Iterator[Difference]:
         """Compare some rows of the table; each is one too many, different, or right."""
         shape = self._shape
         for values in rows:
             stored = read_row(shape, values)
-            self.last = key = shape.key_of(stored)
+            key = shape.key_of(stored)
             if self._keep is not None and not self._keep(key):
                 continue
             row = self._wanted.pop(key, None)
@@ -196,7 +207,7 @@ def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
     if right is None or stored is None:
         return right is stored
     if column in shape.jsonb:
-        return bool(loads(stored) == loads(dumps(check_json(right, column))))
+        return _alike(loads(dumps(check_json(right, column))), loads(stored))
     if column in shape.json:
         return _same_json(right, stored, column)
     if column in shape.json_lists:
@@ -205,7 +216,23 @@ def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
             isinstance(text, str) and _same_json(one, text, column)
             for one, text in zip(right, stored, strict=True)
         )
-    return bool(_utc(right) == stored)
+    return _alike(_utc(right), stored)
+
+
+def _alike(right: Any, stored: Any) -> bool:
+    """Compare values as PostgreSQL does: 1 is 1.0, and neither of them is true."""
+    match right, stored:
+        case bool(), _:
+            return right is stored
+        case _, bool():
+            return False
+        case dict(), dict():
+            return right.keys() == stored.keys() and all(
+                _alike(value, stored[name]) for name, value in right.items()
+            )
+        case list(), list():
+            return len(right) == len(stored) and all(map(_alike, right, stored))
+    return bool(right == stored)
 
 
 def _same_json(right: Any, stored: str | None, column: str) -> bool:

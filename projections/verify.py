@@ -25,7 +25,7 @@ from eventstore.log.read import COLUMNS, PAGE, decode
 from projections.log_check import LogCheck, Problem
 from projections.projector import Projections
 from projections.replay import Replay
-from projections.stored import ROWS, Comparison, Difference, select_page
+from projections.stored import Comparison, Difference, page_of, select_page
 
 __all__ = ["EVENTS_PER_PASS", "Problem", "Verified", "verify_user"]
 
@@ -206,11 +206,11 @@ def _compared(
     )
     for shape, first in zip(projections.shapes, firsts, strict=True):
         comparison = Comparison(shape, replay.rows(shape.model), keep)
-        rows = first
+        rows, after = page_of(first)
         found.extend(comparison.see(rows))
-        while len(rows) == ROWS:
-            page = select_page(shape, scope.user_id, comparison.last)
-            (rows,) = yield Batch(scope, (page,), hold=True)
+        while after is not None:
+            (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
+            rows, after = page_of(page)
             found.extend(comparison.see(rows))
         found.extend(comparison.end())
     return found

@@ -39,6 +39,20 @@ every_head = st.lists(
 SOME = [Head("alice", 42, bytes(range(32)), datetime(2026, 11, 22, tzinfo=UTC))]
 
 
+SM2_PRIVATE = b"""-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqBHM9VAYItBG0wawIBAQQg0GGPqZvFjJvwfzCI
+O/Ct4tD6EntVmdvDrGb6AlXnOKehRANCAASlw3Y5uDRikJPBhUtR6RjxyrFm9DaM
+VxKPUbfcj5E69ste1IVM56OLrtjAdY8nBqqBIRYqD+Ubd6LH/DbZ+6hR
+-----END PRIVATE KEY-----
+"""
+SM2_PUBLIC = b"""-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoEcz1UBgi0DQgAE+Fl/39pDIiZ9WtOTNMFkA2PhZQFE
+IZ9JRFtxAX2pK8hv+0vxNTy0BbZ+AcfhCMeQRaId/8XfKSljbigR0FfYYw==
+-----END PUBLIC KEY-----
+"""
+"""A curve that the library does not know, and says so with an error of its own."""
+
+
 def private_pem(key: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -179,10 +193,10 @@ def test_keys_that_cannot_sign_or_check_are_refused_as_such(tmp_path: Path) -> N
     wrong = rsa.generate_private_key(public_exponent=65537, key_size=1024)
     (tmp_path / "a").write_bytes(written(SOME, private_pem(KEY)))
 
-    for private in (private_pem(wrong), b"garbage", public_pem(KEY), b""):
+    for private in (private_pem(wrong), b"garbage", public_pem(KEY), b"", SM2_PRIVATE):
         with pytest.raises(ConfigurationError, match="private key"):
             written(SOME, private)
-    for public in (public_pem(wrong), b"garbage", private_pem(KEY), b""):
+    for public in (public_pem(wrong), b"garbage", private_pem(KEY), b"", SM2_PUBLIC):
         with pytest.raises(ConfigurationError, match="public key"):
             read_anchor(tmp_path / "a", public_key=public)
 

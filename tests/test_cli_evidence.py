@@ -121,6 +121,21 @@ def test_processes_that_share_the_users_find_what_one_finds(
     ]
 
 
+def test_an_id_that_the_store_would_not_take_is_verified_by_processes_too(
+    eventstore: Command, admin: psycopg.Connection
+) -> None:
+    admin.execute(
+        "insert into eventstore.user_log (user_id, position, hash, recorded_at)"
+        " values ('  ', 0, '', now())"
+    )
+    admin.execute("update eventstore.task set title = 'spoilt' where user_id = 'bob'")
+
+    one, two = (eventstore("verify", "--json", "--jobs", jobs) for jobs in ("1", "2"))
+
+    assert (one.returncode, two.returncode) == (1, 1), two.stderr
+    assert json.loads(two.stdout) == json.loads(one.stdout)
+
+
 def test_a_signed_anchor_is_believed_by_its_key_alone(
     eventstore: Command, keys: tuple[Path, Path]
 ) -> None:

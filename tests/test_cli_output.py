@@ -139,6 +139,10 @@ def test_what_users_say_is_shown_and_not_obeyed(eventstore: Command, database_ur
     told = eventstore("tail", "--user", "alice").stdout
     assert "Buy" in told
     assert not {"\x1b", "\x9b"} & {*told}
+    refused = eventstore("export", "--user", "no\x1b[31mbody\n").stderr
+    assert refused.count("\n") == 1
+    assert "no" in refused
+    assert "\x1b" not in refused
 
 
 def test_a_table_for_a_file_is_not_cut(eventstore: Command, spoiled: None) -> None:

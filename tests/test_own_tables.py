@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import BigInteger, Column, Text, Uuid
+from sqlalchemy import BigInteger, Column, DateTime, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
+import projections.stored
 from eventstore import ConfigurationError, Event, EventRegistry, EventStore, Fact, TaskCreated
 from projections import Increment, Insert, RowChange, Update, projector
 from projections.protection import protection_sql
@@ -43,6 +45,16 @@ class Copy(Theirs, table=True):
     said: Any = Field(sa_column=Column(JSONB))
 
 
+class Moment(Theirs, table=True):
+    """A row an instant."""
+
+    __tablename__ = "moment"
+    __table_args__ = ({"schema": "service"},)
+
+    user_id: str = Field(sa_column=Column(Text, primary_key=True))
+    at: Any = Field(sa_column=Column(DateTime(timezone=True), primary_key=True))
+
+
 @projector(Total)
 def project_total(fact: Fact) -> Iterator[RowChange]:
     match fact.data:
@@ -56,6 +68,12 @@ def project_total(fact: Fact) -> Iterator[RowChange]:
 def project_copy(fact: Fact) -> Iterator[RowChange]:
     if isinstance(fact.data, TaskCreated):
         yield Insert(Copy, {"id": fact.stream_id, "said": {"zzz": fact.data.title, "a": [1, 2.5]}})
+
+
+@projector(Moment)
+def project_moment(fact: Fact) -> Iterator[RowChange]:
+    if isinstance(fact.data, TaskCreated):
+        yield Insert(Moment, {"at": datetime.fromisoformat(fact.data.title)})
 
 
 @pytest.fixture
@@ -111,6 +129,44 @@ def test_tables_of_any_shape_are_verified_rebuilt_and_exported(
     assert (store.rebuild().changed, held(admin)) == (3, before)
     assert store.export("alice", written.append).unreached == ()
     assert '"last": "rhubarb"' in "".join(written)
+
+
+def test_true_is_not_one_in_a_column_that_knows_both(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    admin.execute("""update service.copy set said = said || '{"a": [1.0, 2.50]}'""")
+    assert store.verify().ok
+
+    admin.execute(
+        """update service.copy set said = said || '{"a": [true, 2.5]}' where user_id = 'bob'"""
+    )
+
+    problems = [(one.kind, one.user_id, one.table) for one in store.verify().problems]
+    assert problems == [("changed_row", "bob", "service.copy")] * 2
+
+
+def test_rows_at_instants_that_python_cannot_hold_are_read_once_each(
+    own_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute("create table service.moment (user_id text, at timestamptz, primary key"
+                  " (user_id, at))")  # fmt: skip
+    for statement in protection_sql(Moment):
+        admin.execute(statement)
+    monkeypatch.setattr(projections.stored, "ROWS", 1)
+    written: list[str] = []
+    with EventStore.connect(own_url, projectors=[project_moment]) as store:
+        alice = store.user("alice")
+        alice.tasks.create("2026-11-22T17:45:29Z")
+        admin.execute(
+            "insert into service.moment select 'alice', at::timestamptz from"
+            " unnest(array['infinity', '-infinity', '0044-03-15 BC', '20000-01-01']) as at"
+        )
+        alice.tasks.create("2026-11-23T17:45:29Z")
+
+        problems = [(one.kind, one.table) for one in store.verify().problems]
+        assert problems == [("extra_row", "service.moment")] * 4
+        assert store.export("alice", written.append).rows >= 6
+    assert "".join(written).count('"at": ') == 6
 
 
 def test_what_a_projector_of_the_services_own_made_is_erased_too(

@@ -30,7 +30,7 @@ from eventstore.cli import (
     verify,
 )
 from eventstore.cli.door import checked_output, until_closed
-from eventstore.cli.output import console
+from eventstore.cli.output import console, printable
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
 
 __all__ = ["app", "main"]
@@ -95,7 +95,7 @@ def main() -> None:
         with checked_output():
             app()
     except EventStoreError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(str(error))}\n")
         raise SystemExit(exit_status(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

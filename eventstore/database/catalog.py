@@ -98,8 +98,9 @@ with recursive application as (
 )
 select w.name,
        c.oid is not null as exists,
-       coalesce(c.relispartition or exists (select from pg_inherits as i
-                                            where i.inhrelid = c.oid), false) as partition,
+       coalesce(c.relispartition, false) as partition,
+       exists (select from pg_inherits as i where i.inhrelid = c.oid)
+           and not c.relispartition as inherits,
        coalesce(c.relrowsecurity, false) as secured,
        coalesce(c.relforcerowsecurity, false) as forced,
        coalesce((

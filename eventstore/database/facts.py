@@ -71,7 +71,7 @@ class TableFacts:
         roles they hold for (`to`).
     :ivar strange_uniques: unique indexes that do not begin with `user_id`; `strange_indexes` are
         the other ones, `strange_keys` foreign keys.
-    :ivar partition: of another table of these.
+    :ivar partition: of another table of these; `inherits`: it hands its rows to one of them.
     :ivar rights: what each of the store's roles may do, by grant to it or to PUBLIC.
     :ivar triggers: by name, `definition` and how they are `enabled`: `A` always, `D` disabled.
     :ivar constraints: valid ones, indexes that are none, and columns that are NOT NULL, with their
@@ -83,6 +83,7 @@ class TableFacts:
     name: str
     exists: bool
     partition: bool
+    inherits: bool
     secured: bool
     forced: bool
     policies: list[dict[str, Any]]

@@ -17,7 +17,7 @@ class Finding:
 
     :ivar severity: `error`: the store does not connect; `warning`: it does.
     :ivar check: what was looked at: `schema`, `server`, `login`, `role`, `table`, `rights`,
-        `trigger`, `view` or `function`.
+        `reading`, `trigger`, `view` or `function`.
     :ivar place: the role, table, setting or function.
     """
 

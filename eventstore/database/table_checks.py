@@ -50,7 +50,11 @@ class TableCheck:
     def findings(self) -> Iterator[Finding]:
         """Yield what is wrong with it."""
         table = self.table
-        if table.partition and not any(self._held(role) for role in Role):
+        if table.inherits:
+            detail = "inherits from a table of these: what is in it is read as if it were there"
+            remedy = "drop it, or alter it with NO INHERIT"
+            yield Finding("error", "reading", table.name, detail, remedy)
+        if (table.partition or table.inherits) and not any(self._held(role) for role in Role):
             return  # reached through its parent alone, whose protection holds then
         if not table.exists:
             remedy = "create it in a migration of yours, see docs/isolation.md"
@@ -110,7 +114,10 @@ class TableCheck:
         for policy in table.policies:
             if not policy["permissive"]:
                 detail = f"policy {policy['name']} is restrictive: it may hide a user's own rows"
-                yield self._table("warning", detail, "drop it, or mean it")
+                if policy["to"] and table.name.startswith("eventstore."):
+                    yield Finding("error", "reading", table.name, detail, "drop it")
+                else:
+                    yield self._table("warning", detail, "drop it, or mean it")
 
     def _shape(self) -> Iterator[tuple[str, str]]:
         table = self.table

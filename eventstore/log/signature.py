@@ -47,6 +47,9 @@ def verify_signature(message: bytes, signature: str, public_key: bytes) -> bool:
 
 def _private(pem: bytes) -> Ed25519PrivateKey:
     try:
+        from cryptography.exceptions import (  # noqa: PLC0415 - an optional extra
+            UnsupportedAlgorithm,
+        )
         from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - an optional extra
             Ed25519PrivateKey,
         )
@@ -57,7 +60,7 @@ def _private(pem: bytes) -> Ed25519PrivateKey:
         raise _missing() from None
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigurationError(
             "the private key is not an unencrypted PEM file of one; "
             "make one with `openssl genpkey -algorithm ed25519`"
@@ -71,6 +74,9 @@ def _private(pem: bytes) -> Ed25519PrivateKey:
 
 def _public(pem: bytes) -> Ed25519PublicKey:
     try:
+        from cryptography.exceptions import (  # noqa: PLC0415 - an optional extra
+            UnsupportedAlgorithm,
+        )
         from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - an optional extra
             Ed25519PublicKey,
         )
@@ -81,7 +87,7 @@ def _public(pem: bytes) -> Ed25519PublicKey:
         raise _missing() from None
     try:
         key = load_pem_public_key(pem)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(
             "the public key is not a PEM file of one; `openssl pkey -pubout` writes it"
         ) from None

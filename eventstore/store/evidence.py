@@ -1,5 +1,5 @@
 """
-Plans for evidence: verify, heads to anchor, export, erase.
+Plans for evidence: doctor, verify, heads to anchor, export, erase.
 
 What they find, keep, hand over and remove is one user's at a time; only ids and heads are listed.
 """
@@ -12,6 +12,8 @@ from functools import partial
 from itertools import batched
 from uuid import UUID
 
+from eventstore.database.doctor import examine, refusal
+from eventstore.database.findings import Finding
 from eventstore.database.plan import Parallel, Plan
 from eventstore.errors import DatabaseFault
 from eventstore.events.limits import MAX_TITLE, check_label, check_number, check_user_id
@@ -34,6 +36,15 @@ _USERS_AT_A_TIME = 1_000
 class EvidencePlans(AcrossUsers):
     """What can be trusted, shown, handed over, and removed for good."""
 
+    def doctor(self) -> Plan[list[Finding]]:
+        """
+        Return what weakens isolation, evidence or durability here, errors first; one round trip.
+
+        `connect` asks the same: it refuses a database with errors, and logs the warnings.
+        """
+        tables = self.projections.tables
+        return self._retrying(lambda: examine(tables, self.settings))
+
     def verify(
         self,
         user_id: str | None = None,
@@ -53,12 +64,32 @@ class EvidencePlans(AcrossUsers):
         :param anchors: heads that were kept outside the database, read with `read_anchor`: they
             show what a recomputed chain, a cut tail or an older backup hides.
         :return: what was looked at, and each problem with its place.
+        :raises UnsafeDatabase: what verify reads here need not be what others read; see `doctor`.
         """
+        found = yield from self.doctor()
+        if (error := refusal([one for one in found if one.check == "reading"])) is not None:
+            raise error
         if user_id is not None:
             users = [check_user_id(user_id)]
         else:
             known = yield from every_user(self.projections)
             users = sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
+        return (
+            yield from self.verify_users(
+                users, jobs=jobs, progress=progress, seen=seen, anchors=anchors
+            )
+        )
+
+    def verify_users(
+        self,
+        users: Sequence[str],
+        *,
+        jobs: int = 1,
+        progress: Callable[[Verified], None] | None = None,
+        seen: Callable[[int], object] | None = None,
+        anchors: Sequence[Anchor] = (),
+    ) -> Plan[Verified]:
+        """Verify users as tables and anchors name them, be that an id that the store would take."""
         report = progress or silent
         done = Verified()
         for some in batched(users, _USERS_AT_A_TIME, strict=False):

@@ -1,5 +1,5 @@
 """
-What operators do, as plans: rebuild, import, doctor, status, and all of `evidence`.
+What operators do, as plans: rebuild, import, status, and all of `evidence`.
 
 Each user is worked on as that user; only their ids and heads are listed as the operator.
 """
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from eventstore.database.doctor import examine
-from eventstore.database.findings import Finding
 from eventstore.database.plan import Batch, Parallel, Plan, Statement
 from eventstore.database.scope import operator
 from eventstore.errors import CorruptLog
@@ -104,15 +102,6 @@ class OperationPlans(EvidencePlans):
                 "all others are rebuilt"
             ) from error
         return sum((done for done, _ in results), start=Rebuilt())
-
-    def doctor(self) -> Plan[list[Finding]]:
-        """
-        Return what weakens isolation, evidence or durability here, errors first; one round trip.
-
-        `connect` asks the same: it refuses a database with errors, and logs the warnings.
-        """
-        tables = self.projections.tables
-        return self._retrying(lambda: examine(tables, self.settings))
 
     def status(self) -> Plan[Status]:
         """Return what the database holds; one round trip."""

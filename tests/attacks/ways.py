@@ -113,6 +113,15 @@ ERRORS = {
         "public.child",
         "not enabled",
     ),
+    "a child without rights": Break(
+        f"create table public.child () inherits ({TASK})", "reading", "public.child", "inherits"
+    ),
+    "a restrictive policy": Break(
+        f"create policy less on {TASK} as restrictive using (title <> 'x')",
+        "reading",
+        TASK,
+        "policy less is restrictive",
+    ),
     "a rule": Break(
         f"create rule quiet as on insert to {EVENT} do instead nothing",
         "table",
@@ -294,10 +303,10 @@ WARNINGS = {
         "eventstore.message",
         "shared by all users",
     ),
-    "a restrictive policy": Break(
-        f"create policy less on {TASK} as restrictive using (title <> 'x')",
+    "a restrictive policy on a table of a service's own": Break(
+        "create policy less on service.box as restrictive using (n > 0)",
         "table",
-        TASK,
+        "service.box",
         "policy less is restrictive",
     ),
     "a trigger of somebody's": Break(
@@ -346,7 +355,6 @@ WARNINGS = {
 
 SAFE = {
     "a partition without rights": PARTS,
-    "a child without rights": f"create table public.child () inherits ({TASK})",
 } | {
     f"a view with its reader's rights, spelled {spelling}": (
         f"create view eventstore.own with (security_invoker = {spelling}) as select * from {TASK}"

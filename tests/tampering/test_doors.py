@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from eventstore import EventStore
+from eventstore import EventStore, UnsafeDatabase
 
 DOORS: dict[str, tuple[str, str, str]] = {
     "a trigger disabled": (
@@ -145,3 +145,29 @@ def test_the_doctor_names_what_was_opened(
 
     found = [one for one in store.doctor() if one not in before]
     assert any(place in one.place and word in one.detail for one in found), found
+
+
+MIRRORS = {
+    "a child": "create table public.extra () inherits (eventstore.message)",
+    "a policy": (
+        "create policy mirror on eventstore.event as restrictive for select to eventstore_app using"
+        " (position <> 2 or current_setting('transaction_isolation') = 'repeatable read')"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MIRRORS)
+def test_what_shows_verify_other_rows_than_readers_is_no_clean_log(
+    store: EventStore, database_url: str, admin: psycopg.Connection, what: str
+) -> None:
+    """Not seen: a page's twin row; what a policy shows to verify alone, by its isolation level."""
+    store.user("alice").tasks.create("Buy milk")
+    assert store.verify().ok
+
+    admin.execute(MIRRORS[what].encode())
+
+    for user in (None, "alice"):
+        with pytest.raises(UnsafeDatabase):
+            store.verify(user)
+    with pytest.raises(UnsafeDatabase):
+        EventStore.connect(database_url)
