@@ -44,7 +44,6 @@ def pages(events: int, rows: int) -> Iterator[None]:
     """Make passes and pages small: what would take a log of millions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projections.verify, "EVENTS_PER_PASS", events)
-        patch.setattr(projections.verify, "ROWS", rows)
         patch.setattr(projections.stored, "ROWS", rows)
         patch.setattr(projections.verify, "PAGE", rows)
         patch.setattr(

@@ -2,7 +2,8 @@
 Ask the catalog of the server about logins, roles, tables and functions.
 
 Asked as the login of the URL, without entering a role, in one round trip. The search path is
-emptied first, so that names and expressions come back fully qualified, whoever asks.
+emptied first, so that names and expressions come back fully qualified, whoever asks; temporary
+objects are named last in it, or PostgreSQL would look among them first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from eventstore.database.settings import Settings
 
 __all__ = ["other_protected_tables", "read_catalog"]
 
-_QUALIFIED = Statement("select pg_catalog.set_config('search_path', 'pg_catalog', true)")
+_QUALIFIED = Statement("select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)")
 
 _SERVER = """
 select current_setting('server_version_num')::int as number,
