@@ -17,7 +17,7 @@ from benchmarks.measure import Figure, Samples, Size, in_turn, timed
 from benchmarks.server import Server
 from benchmarks.turns import EVENTS_PER_TURN, fill
 from eventstore import EventStore, User
-from eventstore.log.read import PAGE
+from eventstore.database.pages import PAGE_ROWS
 from projections import BUILT_IN, Projections
 from projections.replay import Replay
 
@@ -67,7 +67,7 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
 def _replay(user: User) -> Replay:
     """Page through a user's events as an application can, to rows in memory."""
     replay = Replay(Projections(*BUILT_IN))
-    while page := user.events(after=replay.position, limit=PAGE):
+    while page := user.events(after=replay.position, limit=PAGE_ROWS):
         replay.see(page)
     return replay
 

@@ -1,10 +1,10 @@
 """
 How fast verify is, and whether its memory stays flat, as logs grow to a million events.
 
-`python -m benchmarks.verify_at_size [--events N] [--users N] [--jobs N]` appends real events in
-steps (a tenth, a third, all of them) and runs `eventstore verify` after each. Prints events per
-second, the peak memory of the largest process, and the ratio to a process that only reads the same
-columns. Ends by itself; a million events take some minutes to append.
+`python -m benchmarks.verify_at_size [--events N] [--users N] [--jobs N] [--message-bytes N]`
+appends real events in steps (a tenth, a third, all of them) and runs `eventstore verify` after
+each. Prints events per second, the peak memory of the largest process, and the ratio to a process
+that only reads the same columns. Ends by itself; a million events take some minutes to append.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from itertools import batched
 from typing import Any
 
 import psycopg
@@ -25,6 +26,7 @@ from eventstore import EventStore
 from eventstore.store.chat_import import ChatConversation
 
 _PER_CONVERSATION = 250
+_BYTES_PER_CONVERSATION = 4_000_000
 _READ = """
 select position, stream_id, version, event_id, type, schema_version, payload::text, metadata::text,
        correlation_id, causation_id, recorded_at, idempotency_key, request_digest, salt,
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--message-bytes", type=int, default=len(text(0)), help="about; at least")
     wanted = parser.parse_args()
     with running_server() as server:
         url = server.url("template")
@@ -46,7 +49,7 @@ def main() -> None:
         for share in (0.1, 0.33, 1.0):
             until = int(wanted.events * share)
             appending = time.monotonic()
-            _append(url, done, until, wanted.users)
+            _append(url, done, until, wanted.users, wanted.message_bytes)
             appended = (until - done) / (time.monotonic() - appending)
             done = until
             with server.admin("template") as admin:
@@ -63,19 +66,22 @@ def main() -> None:
             )
 
 
-def _append(url: str, done: int, until: int, users: int) -> None:
+def _append(url: str, done: int, until: int, users: int, message_bytes: int) -> None:
     """Append conversations of a start and some messages, until there are so many events."""
+    events = min(_PER_CONVERSATION, 1 + max(1, _BYTES_PER_CONVERSATION // message_bytes))
+    texts = max(1, message_bytes // len(text(0)))
     messages = [
-        {"role": "user", "content": text(number)} for number in range(_PER_CONVERSATION - 1)
+        {"role": "user", "content": "".join(text(number * texts + n) for n in range(texts))}
+        for number in range(events - 1)
     ]
-    numbers = range(done // _PER_CONVERSATION, until // _PER_CONVERSATION)
+    numbers = range(done // events, until // events)
     with EventStore.connect(url) as store:
-        for start in range(0, len(numbers), 64):
-            some = [
+        for some in batched(numbers, 64, strict=False):
+            conversations = [
                 (f"user-{number % users}", ChatConversation(f"chat-{number}", messages))
-                for number in numbers[start : start + 64]
+                for number in some
             ]
-            store.import_conversations(some, jobs=2)
+            store.import_conversations(conversations, jobs=2)
 
 
 def _in_a_process(work: str, url: str, jobs: int) -> dict[str, Any]:

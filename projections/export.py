@@ -31,13 +31,14 @@ from uuid import UUID
 
 from eventstore.database.catalog import other_protected_tables
 from eventstore.database.instants import instant_text, readable_instant
+from eventstore.database.pages import PAGE_ROWS, page_of
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import NotFound, NotStorable
 from eventstore.events.jsontext import check_json, dumps
-from eventstore.log.read import PAGE
+from eventstore.log.read import select_log_page
 from projections.projector import Projections, TableShape
-from projections.stored import ROWS, page_of, read_row, select_page
+from projections.stored import read_page, read_row, select_page
 
 __all__ = ["Exported", "export_user"]
 
@@ -51,13 +52,7 @@ _AS = {
     "metadata": "metadata::text",
     "recorded_at": readable_instant("recorded_at"),
 }
-_EVENTS = f"""
-select {", ".join(_AS.get(name, name) for name in _EVENT)}
-from eventstore.event
-where user_id = $1 and position > $2
-order by position
-limit {PAGE}
-"""
+_EVENTS = ", ".join(_AS.get(name, name) for name in _EVENT)
 _LOG = ("exported_at", "position", "hash", "recorded_at")
 _HEAD = f"""
 select now(), position, hash, {readable_instant("recorded_at")}
@@ -69,7 +64,7 @@ _STREAMS = f"""
 select {", ".join(_STREAM)} from eventstore.stream
 where user_id = $1 and ($2::uuid is null or stream_id > $2)
 order by stream_id
-limit {ROWS}
+limit {PAGE_ROWS}
 """
 
 
@@ -121,20 +116,20 @@ def _streams(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
         for values in rows:
             after = values[0]
             lines.add(_object(zip(_STREAM, values, strict=True)))
-        if len(rows) < ROWS:
+        if len(rows) < PAGE_ROWS:
             return lines.end()
 
 
 def _table(scope: Scope, shape: TableShape, write: Callable[[str], object]) -> Plan[int]:
     lines = _Lines(write)
-    after: list[str] | None = None
+    after: list[str] = []
     while True:
         (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
-        rows, after = page_of(page)
+        rows, after = read_page(page)
         for values in rows:
             row = read_row(shape, values)
             lines.add(_object(row.items(), shape.json, shape.json_lists))
-        if after is None:
+        if not after:
             return lines.end()
 
 
@@ -142,11 +137,13 @@ def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
     lines = _Lines(write)
     position = 0
     while True:
-        (rows,) = yield Batch(scope, (Statement(_EVENTS, (scope.user_id, position)),), hold=True)
+        statement = select_log_page(_EVENTS, scope.user_id, position)
+        (page,) = yield Batch(scope, (statement,), hold=True)
+        rows, more = page_of(page)
         for values in rows:
             position = values[0]
             lines.add(_object(zip(_EVENT, values, strict=True), {"payload", "metadata"}))
-        if len(rows) < PAGE:
+        if not more:
             return lines.end()
 
 

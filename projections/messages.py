@@ -33,7 +33,7 @@ from projections.tables import Message
 
 __all__ = ["plain_text", "project_message"]
 
-_NOT_IN_TEXT = re.compile("[\0\ud800-\udfff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @projector(Message)
@@ -111,4 +111,9 @@ def _shown(content: object) -> str | None:
 
 def plain_text(text: str) -> str:
     """Return what PostgreSQL text can hold: U+FFFD for NUL and for lone surrogates."""
-    return _NOT_IN_TEXT.sub("\ufffd", text)
+    shown = text.replace("\0", "\ufffd")
+    try:
+        shown.encode()  # far faster than a search, and a message may have megabytes
+    except UnicodeEncodeError:
+        return _LONE_SURROGATE.sub("\ufffd", shown)
+    return shown

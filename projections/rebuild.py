@@ -16,15 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.pages import page_of
+from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, operator, user_scope
 from eventstore.errors import CorruptLog
 from eventstore.events.registry import EventRegistry
 from eventstore.log.identity import erasure_stream
-from eventstore.log.read import PAGE, Selection, decode, select_events
+from eventstore.log.read import COLUMNS, decode, select_log_page
+from projections.comparison import compare
+from projections.mending import mending
 from projections.projector import Projections
 from projections.replay import Replay
-from projections.stored import differences, mending, select_rows
 from projections.users import users_union
 
 __all__ = [
@@ -186,8 +188,7 @@ def replay_held(
 
 def mend_held(scope: Scope, replay: Replay, projections: Projections) -> Plan[int]:
     """Make the rows of the scope's user those of the replay; return how many were not."""
-    tables = yield Batch(scope, select_rows(projections, scope.user_id), hold=True)
-    found = differences(projections, replay, tables)
+    found = yield from compare(scope, projections, replay)
     if found:
         yield Batch(scope, tuple(mending(scope.user_id, found)), hold=True)
     return len(found)
@@ -197,9 +198,8 @@ def _compared(user_id: str, projections: Projections, registry: EventRegistry) -
     scope = user_scope(user_id, patient=True)
     replay = Replay(projections)
     events = yield from replay_to_end(scope, replay, registry, snapshot=True)
-    tables: list[Rows] = yield Batch(scope, select_rows(projections, user_id), hold=True)
+    changed = len((yield from compare(scope, projections, replay)))
     yield Batch(scope, ())
-    changed = len(differences(projections, replay, tables))
     return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
 
 
@@ -218,14 +218,15 @@ def replay_to_end(
     """
     count = 0
     while True:
-        page = select_events(scope.user_id, Selection(after=replay.position, limit=PAGE))
-        (rows,) = yield Batch(scope, (page,), hold=True, snapshot=snapshot)
+        statement = select_log_page(COLUMNS, scope.user_id, replay.position)
+        (page,) = yield Batch(scope, (statement,), hold=True, snapshot=snapshot)
+        rows, more = page_of(page)
         for row in rows:
             if skip is None or not skip(row):
                 replay.see([decode(scope.user_id, row, registry)])
             replay.position = row[0]
         count += len(rows)
-        if len(rows) < PAGE:
+        if not more:
             return count
 
 

@@ -2,8 +2,8 @@
 Verify one user: the log against itself, and the read models against the log.
 
 All in one snapshot, so it may run while users write, and in pages, so that memory is bounded: of a
-log of more than `EVENTS_PER_PASS` events the rows are replayed and compared in parts, one pass over
-the log for each. Each difference is named.
+log of more than `EVENTS_PER_PASS` events, or `BYTES_PER_PASS`, the rows are replayed and compared
+in parts, one pass over the log for each. Each difference is named.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventstore.database.instants import readable_instant
+from eventstore.database.pages import page_of, stored_bytes
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import ConfigurationError, CorruptLog
@@ -21,16 +22,17 @@ from eventstore.events.jsontext import loads
 from eventstore.events.registry import EventRegistry
 from eventstore.log.anchor import Head
 from eventstore.log.identity import erasure_stream
-from eventstore.log.read import COLUMNS, PAGE, decode
+from eventstore.log.read import COLUMNS, decode, select_log_page
+from projections.comparison import Difference, compare
 from projections.log_check import LogCheck, Problem
 from projections.projector import Projections
 from projections.replay import Replay
-from projections.stored import Comparison, Difference, page_of, select_page
 
-__all__ = ["EVENTS_PER_PASS", "Problem", "Verified", "verify_user"]
+__all__ = ["BYTES_PER_PASS", "EVENTS_PER_PASS", "Problem", "Verified", "verify_user"]
 
 EVENTS_PER_PASS = 200_000
-"""Some 300 megabytes of rows at most: what one user's verification may hold at a time."""
+BYTES_PER_PASS = 32 * 1024 * 1024
+"""Payloads as they are stored. Whichever is less: what one verification may hold at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,11 @@ class Verified:
         )
 
 
-_EVENTS = f"""
-select {COLUMNS}, idempotency_key, request_digest, salt, payload_digest, hash
-from eventstore.event
-where user_id = $1 and position > $2
-order by position
-limit {PAGE}
+_CHECKED = f"{COLUMNS}, idempotency_key, request_digest, salt, payload_digest, hash"
+_SIZE = f"""
+select count(*), coalesce(sum({stored_bytes(("payload", "metadata"))}), 0)
+from eventstore.event where user_id = $1
 """
-_COUNT = "select count(*) from eventstore.event where user_id = $1"
 _BEFORE_ALL = -(2**63)
 _HEAD = f"""
 select position, hash, {readable_instant("recorded_at")}
@@ -99,10 +98,10 @@ def verify_user(
     :param seen: called after each page, with how many events more are done.
     """
     scope = user_scope(user_id, patient=True)
-    counted, head, streams, erasures = yield Batch(
+    sizes, head, streams, erasures = yield Batch(
         scope,
         (
-            Statement(_COUNT, (user_id,)),
+            Statement(_SIZE, (user_id,)),
             Statement(_HEAD, (user_id,)),
             Statement(_STREAMS, (user_id,)),
             Statement(_ERASURES, (user_id, erasure_stream(user_id))),
@@ -112,7 +111,7 @@ def verify_user(
     )
     log = LogCheck(user_id, registry, list(_readable(erasures)), anchored)
     problems: list[Problem] = []
-    parts = 1 + counted[0][0] // EVENTS_PER_PASS
+    parts = _parts(*sizes[0])
     passes = _Passes(parts, seen)
     for part in range(parts):
         keep = _part_of(part, parts)
@@ -124,7 +123,7 @@ def verify_user(
         if unreadable is not None:
             problems.append(unreadable)
             break
-        found = yield from _compared(scope, projections, replay, keep)
+        found = yield from compare(scope, projections, replay, keep)
         problems.extend(_row_problem(user_id, one) for one in found)
     yield Batch(scope, ())
     users = int(bool(head or problems))
@@ -158,7 +157,8 @@ def _replayed(
     user_id, position = scope.user_id, _BEFORE_ALL  # what stands before 1 is to be seen too
     unreadable: Problem | None = None
     while True:
-        (rows,) = yield Batch(scope, (Statement(_EVENTS, (user_id, position)),), hold=True)
+        (page,) = yield Batch(scope, (select_log_page(_CHECKED, user_id, position),), hold=True)
+        rows, more = page_of(page)
         for row in rows:
             position = row[0]
             try:
@@ -172,7 +172,7 @@ def _replayed(
                 told = str(error) if isinstance(error, CorruptLog) else repr(error)
                 unreadable = Problem("unreadable", user_id, told, position=position)
         passes.read(len(rows))
-        if len(rows) < PAGE:
+        if not more:
             return unreadable
 
 
@@ -185,35 +185,15 @@ def _readable(rows: Rows) -> Iterator[ContentErased]:
             continue
 
 
+def _parts(events: int, stored: int) -> int:
+    """Return in how many parts a log has to be replayed, each of which fits into memory."""
+    return 1 + max(events // EVENTS_PER_PASS, stored // BYTES_PER_PASS)
+
+
 def _part_of(part: int, parts: int) -> Callable[[tuple[Any, ...]], bool] | None:
     if parts == 1:
         return None
     return lambda key: hash(key) % parts == part  # the same all through this process
-
-
-def _compared(
-    scope: Scope,
-    projections: Projections,
-    replay: Replay,
-    keep: Callable[[tuple[Any, ...]], bool] | None,
-) -> Plan[list[Difference]]:
-    """Compare the tables with the replay, a page at a time; the first pages in one round trip."""
-    found: list[Difference] = []
-    firsts = yield Batch(
-        scope,
-        tuple(select_page(shape, scope.user_id, None) for shape in projections.shapes),
-        hold=True,
-    )
-    for shape, first in zip(projections.shapes, firsts, strict=True):
-        comparison = Comparison(shape, replay.rows(shape.model), keep)
-        rows, after = page_of(first)
-        found.extend(comparison.see(rows))
-        while after is not None:
-            (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
-            rows, after = page_of(page)
-            found.extend(comparison.see(rows))
-        found.extend(comparison.end())
-    return found
 
 
 _TOLD = {

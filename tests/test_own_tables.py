@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-import projections.stored
 from eventstore import ConfigurationError, Event, EventRegistry, EventStore, Fact, TaskCreated
+from eventstore.database import pages
 from projections import Increment, Insert, RowChange, Update, projector
 from projections.protection import protection_sql
 
@@ -152,7 +152,7 @@ def test_rows_at_instants_that_python_cannot_hold_are_read_once_each(
                   " (user_id, at))")  # fmt: skip
     for statement in protection_sql(Moment):
         admin.execute(statement)
-    monkeypatch.setattr(projections.stored, "ROWS", 1)
+    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
     written: list[str] = []
     with EventStore.connect(own_url, projectors=[project_moment]) as store:
         alice = store.user("alice")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import projections.stored
+import eventstore.database.pages
 import projections.verify
 from eventstore import EventStore
 from projections.verify import Problem
@@ -40,15 +40,13 @@ STATEMENTS = {
 
 
 @contextmanager
-def pages(events: int, rows: int) -> Iterator[None]:
-    """Make passes and pages small: what would take a log of millions."""
+def pages(events: int, rows: int, stored: int = 2**30) -> Iterator[None]:
+    """Make passes and pages small: what would take a log of millions, or of gigabytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projections.verify, "EVENTS_PER_PASS", events)
-        patch.setattr(projections.stored, "ROWS", rows)
-        patch.setattr(projections.verify, "PAGE", rows)
-        patch.setattr(
-            projections.verify, "_EVENTS", projections.verify._EVENTS.replace("5000", str(rows))
-        )
+        patch.setattr(projections.verify, "BYTES_PER_PASS", 2 * stored)
+        patch.setattr(eventstore.database.pages, "PAGE_ROWS", rows)
+        patch.setattr(eventstore.database.pages, "PAGE_BYTES", stored)
         yield
 
 
@@ -63,9 +61,15 @@ def counted(problems: tuple[Problem, ...]) -> Counter[Problem]:
     chosen=st.sets(st.sampled_from(sorted(STATEMENTS)), max_size=4),
     events=st.integers(1, 13),
     rows=st.integers(1, 4),
+    stored=st.sampled_from([1, 100, 300, 1000, 2**30]),
 )
 def test_parts_find_what_one_pass_finds_and_each_once(
-    armed: EventStore, admin: psycopg.Connection, chosen: set[str], events: int, rows: int
+    armed: EventStore,
+    admin: psycopg.Connection,
+    chosen: set[str],
+    events: int,
+    rows: int,
+    stored: int,
 ) -> None:
     user_id = str(uuid4())
     given_a_log(armed, user_id)
@@ -76,7 +80,7 @@ def test_parts_find_what_one_pass_finds_and_each_once(
         admin.execute(statement, (user_id,))
 
     whole = armed.verify(user_id)
-    with pages(events, rows):
+    with pages(events, rows, stored):
         parts = armed.verify(user_id)
 
     assert counted(parts.problems) == counted(whole.problems)
@@ -117,3 +121,15 @@ def test_a_clean_log_is_clean_in_any_number_of_parts(service_url: str) -> None:
             assert found.ok
             assert sum(seen) == found.events
             assert len(seen) > found.events / 2  # told page by page, in each pass
+
+
+def test_a_log_of_few_large_events_is_verified_in_parts_too(armed: EventStore) -> None:
+    given_a_log(armed, "alice")
+    seen: list[int] = []
+
+    with pages(events=1_000, rows=1_000, stored=100):
+        found = armed.verify("alice", seen=seen.append)
+
+    assert found.ok
+    assert sum(seen) == found.events
+    assert len(seen) > found.events  # pages of an event or two, in several passes

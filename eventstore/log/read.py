@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.instants import readable_instant
+from eventstore.database.pages import PAGE_ROWS, page_query
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import InvalidInput, UnreadableEvent
@@ -24,10 +25,15 @@ from eventstore.events.limits import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, Cut, RecordedEvent
 
-__all__ = ["PAGE", "Selection", "decode", "every_page", "read_events", "select_events"]
-
-PAGE = 5_000
-"""Events of one round trip when everything is read; some megabytes at most in practice."""
+__all__ = [
+    "COLUMNS",
+    "Selection",
+    "decode",
+    "every_page",
+    "read_events",
+    "select_events",
+    "select_log_page",
+]
 
 COLUMNS = f"""position, stream_id, version, event_id, type, schema_version,
        payload::text, metadata::text, correlation_id, causation_id,
@@ -97,6 +103,19 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
     return Statement(sql, (*bounds, wanted.stream_id, wanted.limit))
 
 
+def select_log_page(columns: str, user_id: str, after: int) -> Statement:
+    """
+    Return the statement for the next page of a whole log, to be read with `page_of`.
+
+    :param columns: what to select of each event.
+    :param after: positions greater than this. Index: the primary key.
+    """
+    where = "user_id = $1 and position > $2"
+    large = ("payload", "metadata")
+    sql = page_query(columns, "eventstore.event", where, "position", large)
+    return Statement(sql, (user_id, after))
+
+
 def read_events(
     user_id: str, wanted: Selection, registry: EventRegistry
 ) -> Plan[list[RecordedEvent]]:
@@ -123,13 +142,13 @@ def every_page(
             before=wanted.before,
             types=wanted.types,
             cut=wanted.cut,
-            limit=PAGE,
+            limit=PAGE_ROWS,
         )
         (rows,) = yield Batch(
             scope or user_scope(user_id), (select_events(user_id, page),), hold=hold
         )
         events.extend(decode(user_id, row, registry) for row in rows)
-        if len(rows) < PAGE:
+        if len(rows) < PAGE_ROWS:
             return events
         after = events[-1].position
 

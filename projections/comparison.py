@@ -1,0 +1,154 @@
+"""
+How what the read models hold differs from a replay.
+
+Used by verify, which reports the differences, and by rebuild, which mends exactly those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from eventstore.database.plan import Batch, Plan, Rows
+from eventstore.database.scope import Scope
+from eventstore.events.jsontext import check_json, dumps, loads, repeats_keys
+from projections.projector import Projections, TableShape
+from projections.replay import Replay, Row
+from projections.stored import as_utc, read_page, read_row, select_page
+
+__all__ = ["Difference", "compare"]
+
+type DifferenceKind = Literal["missing_row", "extra_row", "changed_row"]
+type Keep = Callable[[tuple[Any, ...]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """
+    One row that is not what the replay says.
+
+    :ivar columns: those that differ, for a changed row; never their values.
+    :ivar row: what the row must be; None if there must be none.
+    """
+
+    kind: DifferenceKind
+    shape: TableShape
+    key: tuple[Any, ...]
+    columns: tuple[str, ...]
+    row: Row | None
+
+
+def compare(
+    scope: Scope, projections: Projections, replay: Replay, keep: Keep | None = None
+) -> Plan[list[Difference]]:
+    """
+    Compare a user's rows in all tables with the replay, and leave the transaction open.
+
+    A page at a time, so that memory is the replay's; the first pages come in one round trip.
+
+    :param keep: of which keys the replay is; see `Replay`.
+    """
+    found: list[Difference] = []
+    firsts = yield Batch(
+        scope,
+        tuple(select_page(shape, scope.user_id) for shape in projections.shapes),
+        hold=True,
+    )
+    for shape, first in zip(projections.shapes, firsts, strict=True):
+        comparison = _Comparison(shape, dict(replay.rows(shape.model)), keep)
+        rows, after = read_page(first)
+        found.extend(comparison.see(rows))
+        while after:
+            (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
+            rows, after = read_page(page)
+            found.extend(comparison.see(rows))
+        found.extend(comparison.end())
+    return found
+
+
+class _Comparison:
+    """
+    Rows of one table, as they are read, against those of a replay.
+
+    :param wanted: by key; emptied on the way.
+    :param keep: of which keys the replay is; see `Replay`.
+    """
+
+    def __init__(
+        self,
+        shape: TableShape,
+        wanted: dict[tuple[Any, ...], Row],
+        keep: Keep | None,
+    ) -> None:
+        self._shape = shape
+        self._wanted = wanted
+        self._keep = keep
+
+    def see(self, rows: Rows) -> Iterator[Difference]:
+        """Compare some rows of the table; each is one too many, different, or right."""
+        shape = self._shape
+        for values in rows:
+            stored = read_row(shape, values)
+            key = shape.key_of(stored)
+            if self._keep is not None and not self._keep(key):
+                continue
+            row = self._wanted.pop(key, None)
+            if row is None:
+                yield Difference("extra_row", shape, key, (), None)
+            elif columns := _differing(shape, row, stored):
+                yield Difference("changed_row", shape, key, columns, row)
+
+    def end(self) -> Iterator[Difference]:
+        """Name the rows that the table did not have."""
+        for key, row in self._wanted.items():
+            yield Difference("missing_row", self._shape, key, (), row)
+
+
+def _differing(shape: TableShape, row: Row, stored: Row) -> tuple[str, ...]:
+    return tuple(
+        name for name in shape.columns if not _same(shape, name, row.get(name), stored[name])
+    )
+
+
+def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
+    if right is None or stored is None:
+        return right is stored
+    if column in shape.jsonb:
+        return _alike(loads(dumps(check_json(right, column))), loads(stored))
+    if column in shape.json:
+        return _same_json(right, stored, column)
+    if column in shape.json_lists:
+        return len(right) == len(stored) and all(
+            # An array of arrays has lists where texts must be.
+            isinstance(text, str) and _same_json(one, text, column)
+            for one, text in zip(right, stored, strict=True)
+        )
+    return _alike(as_utc(right), stored)
+
+
+def _alike(right: Any, stored: Any) -> bool:
+    """Compare values as PostgreSQL does: 1 is 1.0, and neither of them is true."""
+    match right, stored:
+        case bool(), _:
+            return right is stored
+        case _, bool():
+            return False
+        case dict(), dict():
+            return right.keys() == stored.keys() and all(
+                _alike(value, stored[name]) for name, value in right.items()
+            )
+        case list(), list():
+            return len(right) == len(stored) and all(map(_alike, right, stored))
+    return bool(right == stored)
+
+
+def _same_json(right: Any, stored: str | None, column: str) -> bool:
+    """Compare as written, keys in their order: to Python, true, 1 and 1.0 are the same."""
+    written = dumps(check_json(right, column))
+    if stored == written:
+        return True
+    try:
+        return stored is not None and dumps(loads(stored)) == written and not repeats_keys(stored)
+    except (ValueError, RecursionError):  # nothing of ours: too deep, or a number too long to read
+        return False
