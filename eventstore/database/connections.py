@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 import os
 import time
+from concurrent.futures import CancelledError
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -82,9 +84,10 @@ class _ToTheSyncAsync(_EndsWithSync, AsyncPipeline):
 
 
 class LimitedConnection(Connection[Any]):
-    """A sync connection whose waits end after `answer_timeout_seconds`."""
+    """A sync connection whose waits end after `answer_timeout_seconds`, or once `stop` is set."""
 
     answer_timeout_seconds: float | None = None
+    stop: Event | None = None
 
     def wait[R](
         self, gen: PQGen[R], interval: float = _POLL_SECONDS, timeout: float | None = None
@@ -95,7 +98,7 @@ class LimitedConnection(Connection[Any]):
             return super().wait(limited, interval, timeout)
         except psycopg.Error:
             raise
-        except BaseException:  # Ctrl-C, or what a signal handler raises: nobody reads the answer
+        except BaseException:  # Ctrl-C, a signal handler's error, `stop`: nobody reads the answer
             self.pgconn.finish()
             raise
 
@@ -117,6 +120,7 @@ class LimitedAsyncConnection(AsyncConnection[Any]):
     """An async connection whose waits end after `answer_timeout_seconds`."""
 
     answer_timeout_seconds: float | None = None
+    stop: None = None  # a task is cancelled instead
 
     async def wait[R](
         self,
@@ -148,12 +152,15 @@ def _until_silent[R](
     """
     Pass on what can be read and written, and give up when nothing could be for too long.
 
-    The connection is closed then, so that nothing waits on it again.
+    The connection is closed then, so that nothing waits on it again; where another thread wants
+    the work stopped, too.
     """
     moved_at = time.monotonic()
     try:
         wanted = next(gen)
         while True:
+            if connection.stop is not None and connection.stop.is_set():
+                raise CancelledError
             ready = yield wanted
             now = time.monotonic()
             if ready:

@@ -1,23 +1,23 @@
 """
-The sync driver and the async driver: a pool each, and the four actions of the conductor.
+The sync driver: a pool of connections, threads for what runs side by side, and the actions of the
+conductor.
 
 Connections are autocommit, so that a pipeline is one implicit transaction.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from functools import partial
+from threading import Event
 from typing import Any, assert_never
 
 import psycopg
-from psycopg.pq import TransactionStatus
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventstore.database.conductor import (
     Acquire,
@@ -29,20 +29,15 @@ from eventstore.database.conductor import (
     Sleep,
     conduct,
 )
-from eventstore.database.connections import (
-    LimitedAsyncConnection,
-    LimitedConnection,
-    check_process,
-)
+from eventstore.database.connections import LimitedConnection, check_process
 from eventstore.database.errors import classify, pool_exhausted, unreachable
-from eventstore.database.exchange import exchange, exchange_async
+from eventstore.database.exchange import exchange
 from eventstore.database.plan import Plan
+from eventstore.database.pooling import IS_DIRECT, OPEN, at_once, connect_options, pool_options
 from eventstore.database.settings import Settings
 from eventstore.errors import Unavailable
 
-__all__ = ["AsyncDriver", "Driver"]
-
-_OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+__all__ = ["Driver"]
 
 
 class Driver:
@@ -56,7 +51,7 @@ class Driver:
             conninfo,
             connection_class=LimitedConnection,
             configure=partial(_configure, settings),
-            **_pool_options(settings),
+            **pool_options(settings),
         )
 
     def open(self) -> None:
@@ -67,18 +62,22 @@ class Driver:
         """Close every connection; requests under way fail."""
         self.pool.close()
 
-    def run[T](self, plan: Plan[T]) -> T:
-        """Run `plan` to its result."""
+    def run[T](self, plan: Plan[T], *, stop: Event | None = None) -> T:
+        """
+        Run `plan` to its result.
+
+        :param stop: once it is set, the plan ends at its next wait, with `CancelledError`.
+        """
         actions = conduct(plan, self.settings)
         action = next(actions)
         while not isinstance(action, Done):
-            action = self._step(actions, action)
+            action = self._step(actions, action, stop)
         result: T = action.result
         return result
 
-    def _step(self, actions: Generator[Action, Any], action: Action) -> Action:
+    def _step(self, actions: Generator[Action, Any], action: Action, stop: Event | None) -> Action:
         try:
-            answer = self._perform(action)
+            answer = self._perform(action, stop)
         except psycopg.Error as error:
             known = classify(error)
             known.__cause__ = error
@@ -87,25 +86,32 @@ class Driver:
             return actions.throw(error)
         return actions.send(answer)
 
-    def _perform(self, action: Action) -> object:
+    def _perform(self, action: Action, stop: Event | None) -> object:
         match action:
             case Acquire(suspicious):
                 if suspicious:
                     self.pool.check()
                 return self._connection()
             case Exchange(connection, statements, timeout_seconds):
-                connection.answer_timeout_seconds = timeout_seconds
-                return exchange(connection, statements)
+                connection.answer_timeout_seconds, connection.stop = timeout_seconds, stop
+                try:
+                    return exchange(connection, statements)
+                finally:
+                    connection.stop = None
             case Release(connection):
-                if connection.pgconn.transaction_status in _OPEN:  # the pool would log a warning
-                    with suppress(psycopg.Error):
-                        connection.rollback()
-                self.pool.putconn(connection)
+                try:
+                    if connection.pgconn.transaction_status in OPEN:  # the pool would log it
+                        with suppress(psycopg.Error):
+                            connection.rollback()
+                except BaseException:  # Ctrl-C again: the pool must have it back all the same
+                    connection.pgconn.finish()
+                    raise
+                finally:
+                    self.pool.putconn(connection)
             case Sleep(seconds):
                 time.sleep(seconds)
             case FanOut(plans, jobs):
-                with ThreadPoolExecutor(max(1, jobs), "eventstore") as workers:
-                    return list(workers.map(lambda plan: self.run(plan()), plans))
+                return self._fan_out(plans, at_once(jobs, self.settings))
             case Done(result):
                 return result
             case _:
@@ -125,155 +131,32 @@ class Driver:
     def _no_connection(self) -> Unavailable:
         """Ask the server itself: a pool does not tell why no connection came."""
         try:
-            psycopg.connect(self._conninfo, **_connect_options(self.settings)).close()
+            psycopg.connect(self._conninfo, **connect_options(self.settings)).close()
         except psycopg.Error as error:
             return unreachable(error)
         return pool_exhausted(self.settings)
 
+    def _run_beside(self, plan: Callable[[], Plan[Any]], stop: Event) -> Any:
+        return self.run(plan(), stop=stop)
 
-class AsyncDriver:
-    """Runs plans on a pool of async psycopg connections, in one event loop."""
-
-    def __init__(self, conninfo: str, settings: Settings) -> None:
-        self.settings = settings
-        self._conninfo = conninfo
-        self._process = os.getpid()
-        self.pool = AsyncConnectionPool(
-            conninfo,
-            connection_class=LimitedAsyncConnection,
-            configure=partial(_configure_async, settings),
-            **_pool_options(settings),
-        )
-
-    async def open(self) -> None:
-        """Open the pool; connections are made in the background and when asked for."""
-        await self.pool.open()
-
-    async def close(self) -> None:
-        """Close every connection; requests under way fail."""
-        await self.pool.close()
-
-    async def run[T](self, plan: Plan[T]) -> T:
-        """Run `plan` to its result."""
-        actions = conduct(plan, self.settings)
-        action = next(actions)
-        while not isinstance(action, Done):
-            action = await self._step(actions, action)
-        result: T = action.result
-        return result
-
-    async def _step(self, actions: Generator[Action, Any], action: Action) -> Action:
-        try:
-            answer = await self._perform(action)
-        except psycopg.Error as error:
-            known = classify(error)
-            known.__cause__ = error
-            return actions.throw(known)
-        except BaseException as error:  # noqa: BLE001 - a cancelled task must give it back too
-            return actions.throw(error)
-        return actions.send(answer)
-
-    async def _perform(self, action: Action) -> object:
-        match action:
-            case Acquire(suspicious):
-                if suspicious:
-                    await self.pool.check()
-                return await self._connection()
-            case Exchange(connection, statements, timeout_seconds):
-                connection.answer_timeout_seconds = timeout_seconds
-                return await exchange_async(connection, statements)
-            case Release(connection):
-                try:
-                    if connection.pgconn.transaction_status in _OPEN:
-                        with suppress(psycopg.Error):
-                            await connection.rollback()
-                except BaseException:  # cancelled again: the pool must have it back all the same
-                    connection.pgconn.finish()
-                    raise
-                finally:
-                    await self.pool.putconn(connection)
-            case Sleep(seconds):
-                await asyncio.sleep(seconds)
-            case FanOut(plans, jobs):
-                return await self._fan_out(plans, jobs)
-            case Done(result):
-                return result
-            case _:
-                assert_never(action)
-        return None
-
-    async def _connection(self) -> LimitedAsyncConnection:
-        check_process(self._process)
-        try:
-            connection = await self.pool.getconn()
-        except PoolTimeout as error:
-            raise await self._no_connection() from error
-        if not connection.autocommit:
-            await connection.set_autocommit(True)
-        return connection
-
-    async def _no_connection(self) -> Unavailable:
-        """Ask the server itself: a pool does not tell why no connection came."""
-        try:
-            connection = await psycopg.AsyncConnection.connect(
-                self._conninfo, **_connect_options(self.settings)
-            )
-            await connection.close()
-        except psycopg.Error as error:
-            return unreachable(error)
-        return pool_exhausted(self.settings)
-
-    async def _fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
-        places = asyncio.Semaphore(max(1, jobs))
-
-        async def one(plan: Callable[[], Plan[Any]]) -> Any:
-            async with places:
-                return await self.run(plan())
-
-        try:
-            async with asyncio.TaskGroup() as group:  # one failure ends the others
-                tasks = [group.create_task(one(plan)) for plan in plans]
-        except BaseExceptionGroup as failed:  # as the sync driver: the first error, by itself
-            raise failed.exceptions[0] from None
-        return [task.result() for task in tasks]
-
-
-def _pool_options(settings: Settings) -> dict[str, Any]:
-    return {
-        "open": False,
-        "min_size": min(settings.pool_min_size, settings.pool_max_size),
-        "max_size": settings.pool_max_size,
-        "timeout": settings.pool_timeout_seconds,
-        "max_idle": settings.max_idle_seconds,
-        "reconnect_timeout": settings.pool_timeout_seconds,
-        "close_returns": True,  # a SQLAlchemy session closes its connection into this pool
-        "kwargs": _connect_options(settings),
-    }
-
-
-def _connect_options(settings: Settings) -> dict[str, Any]:
-    return {
-        "autocommit": True,
-        "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
-        "connect_timeout": settings.connect_timeout_seconds,
-    }
-
-
-# Behind a transaction pooler a prepared statement may meet another server connection. A pooler
-# shows itself: the process it names is not the one that answers.
-_IS_DIRECT = "select pg_catalog.pg_backend_pid()"
+    def _fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
+        if jobs == 1:
+            return [self.run(plan()) for plan in plans]
+        stop = Event()
+        with ThreadPoolExecutor(jobs, "eventstore") as workers:
+            running = [workers.submit(self._run_beside, plan, stop) for plan in plans]
+            try:
+                for done in as_completed(running):
+                    done.result()
+            except BaseException:  # one failure, or Ctrl-C, ends the others
+                stop.set()
+                workers.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [done.result() for done in running]
 
 
 def _configure(settings: Settings, connection: LimitedConnection) -> None:
     connection.answer_timeout_seconds = settings.answer_timeout_seconds  # from the first question
-    row = connection.execute(_IS_DIRECT, prepare=False).fetchone()
-    if row is None or row[0] != connection.info.backend_pid:
-        connection.prepare_threshold = None
-
-
-async def _configure_async(settings: Settings, connection: LimitedAsyncConnection) -> None:
-    connection.answer_timeout_seconds = settings.answer_timeout_seconds
-    cursor = await connection.execute(_IS_DIRECT, prepare=False)
-    row = await cursor.fetchone()
+    row = connection.execute(IS_DIRECT, prepare=False).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None

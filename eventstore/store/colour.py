@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine
 from inspect import Signature, signature
 from typing import Any, Concatenate, Self, overload
 
-from eventstore.database.driver import AsyncDriver, Driver
+from eventstore.database.driver import Driver
+from eventstore.database.driver_async import AsyncDriver
 from eventstore.database.plan import Plan
 
 __all__ = ["Awaiting", "Blocking", "OnAsyncDriver", "OnDriver"]

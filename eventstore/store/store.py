@@ -13,7 +13,8 @@ from typing import Any, Self
 import psycopg
 
 from eventstore.database.doctor import refusal
-from eventstore.database.driver import AsyncDriver, Driver
+from eventstore.database.driver import Driver
+from eventstore.database.driver_async import AsyncDriver
 from eventstore.database.embedded import start_embedded
 from eventstore.database.errors import unreachable
 from eventstore.database.findings import Finding

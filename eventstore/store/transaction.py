@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from eventstore.database.driver import AsyncDriver, Driver
+from eventstore.database.driver import Driver
+from eventstore.database.driver_async import AsyncDriver
 from eventstore.errors import ConfigurationError
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, ExpectedVersion, RecordedEvent

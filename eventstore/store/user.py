@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from eventstore.database.driver import AsyncDriver, Driver
+from eventstore.database.driver import Driver
+from eventstore.database.driver_async import AsyncDriver
 from eventstore.database.plan import Plan
 from eventstore.database.sqlalchemy import async_session, session
 from eventstore.events.jsontext import check_json

@@ -17,7 +17,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-import eventstore.database.driver as driver_module
+import eventstore.database.driver
+import eventstore.database.driver_async
 import eventstore.database.exchange as exchange_module
 from eventstore import (
     EventStore,
@@ -201,8 +202,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen.append([one.sql for one in statements])
         return await exchange_async(connection, statements)
 
-    monkeypatch.setattr(driver_module, "exchange", listening)
-    monkeypatch.setattr(driver_module, "exchange_async", listening_async)
+    monkeypatch.setattr(eventstore.database.driver, "exchange", listening)
+    monkeypatch.setattr(eventstore.database.driver_async, "exchange_async", listening_async)
     return seen
 
 
