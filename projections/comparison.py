@@ -6,16 +6,16 @@ Used by verify, which reports the differences, and by rebuild, which mends exact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eventstore.database.plan import Batch, Plan, Rows
+from eventstore.database.plan import Batch, Plan
 from eventstore.database.scope import Scope
 from eventstore.events.jsontext import check_json, dumps, loads, repeats_keys
 from projections.projector import Projections, TableShape
 from projections.replay import Replay, Row
-from projections.stored import as_utc, read_page, read_row, select_page
+from projections.stored import StoredRow, as_utc, read_page, select_page
 
 __all__ = ["Difference", "compare"]
 
@@ -30,6 +30,7 @@ class Difference:
 
     :ivar columns: those that differ, for a changed row; never their values.
     :ivar row: what the row must be; None if there must be none.
+    :ivar place: the key that stands in the table, as text; None if no row does.
     """
 
     kind: DifferenceKind
@@ -37,6 +38,7 @@ class Difference:
     key: tuple[Any, ...]
     columns: tuple[str, ...]
     row: Row | None
+    place: list[str] | None = None
 
 
 def compare(
@@ -57,11 +59,11 @@ def compare(
     )
     for shape, first in zip(projections.shapes, firsts, strict=True):
         comparison = _Comparison(shape, dict(replay.rows(shape.model)), keep)
-        rows, after = read_page(first)
+        rows, after = read_page(shape, first)
         found.extend(comparison.see(rows))
         while after:
             (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
-            rows, after = read_page(page)
+            rows, after = read_page(shape, page)
             found.extend(comparison.see(rows))
         found.extend(comparison.end())
     return found
@@ -85,19 +87,18 @@ class _Comparison:
         self._wanted = wanted
         self._keep = keep
 
-    def see(self, rows: Rows) -> Iterator[Difference]:
+    def see(self, rows: Iterable[StoredRow]) -> Iterator[Difference]:
         """Compare some rows of the table; each is one too many, different, or right."""
         shape = self._shape
-        for values in rows:
-            stored = read_row(shape, values)
+        for stored, place in rows:
             key = shape.key_of(stored)
             if self._keep is not None and not self._keep(key):
                 continue
             row = self._wanted.pop(key, None)
             if row is None:
-                yield Difference("extra_row", shape, key, (), None)
+                yield Difference("extra_row", shape, key, (), None, place)
             elif columns := _differing(shape, row, stored):
-                yield Difference("changed_row", shape, key, columns, row)
+                yield Difference("changed_row", shape, key, columns, row, place)
 
     def end(self) -> Iterator[Difference]:
         """Name the rows that the table did not have."""

@@ -31,14 +31,14 @@ from uuid import UUID
 
 from eventstore.database.catalog import other_protected_tables
 from eventstore.database.instants import instant_text, readable_instant
-from eventstore.database.pages import PAGE_ROWS, page_of
+from eventstore.database.pages import page_of
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import NotFound, NotStorable
 from eventstore.events.jsontext import check_json, dumps
-from eventstore.log.read import select_log_page
+from eventstore.log.read import select_log_page, select_stream_page
 from projections.projector import Projections, TableShape
-from projections.stored import read_page, read_row, select_page
+from projections.stored import read_page, select_page
 
 __all__ = ["Exported", "export_user"]
 
@@ -60,12 +60,6 @@ from eventstore.user_log
 where user_id = $1
 """
 _STREAM = ("stream_id", "kind", "version", "closed")
-_STREAMS = f"""
-select {", ".join(_STREAM)} from eventstore.stream
-where user_id = $1 and ($2::uuid is null or stream_id > $2)
-order by stream_id
-limit {PAGE_ROWS}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,40 +105,42 @@ def export_user(
 def _streams(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
     lines = _Lines(write)
     after: UUID | None = None
-    while True:
-        (rows,) = yield Batch(scope, (Statement(_STREAMS, (scope.user_id, after)),), hold=True)
+    more = True
+    while more:
+        statement = select_stream_page(", ".join(_STREAM), scope.user_id, after)
+        (page,) = yield Batch(scope, (statement,), hold=True)
+        rows, more = page_of(page)
         for values in rows:
             after = values[0]
             lines.add(_object(zip(_STREAM, values, strict=True)))
-        if len(rows) < PAGE_ROWS:
-            return lines.end()
+    return lines.end()
 
 
 def _table(scope: Scope, shape: TableShape, write: Callable[[str], object]) -> Plan[int]:
     lines = _Lines(write)
     after: list[str] = []
-    while True:
+    more = True
+    while more:
         (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
-        rows, after = read_page(page)
-        for values in rows:
-            row = read_row(shape, values)
-            lines.add(_object(row.items(), shape.json, shape.json_lists))
-        if not after:
-            return lines.end()
+        rows, after = read_page(shape, page)
+        more = bool(after)
+        for one in rows:
+            lines.add(_object(one.row.items(), shape.json, shape.json_lists))
+    return lines.end()
 
 
 def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
     lines = _Lines(write)
     position = 0
-    while True:
+    more = True
+    while more:
         statement = select_log_page(_EVENTS, scope.user_id, position)
         (page,) = yield Batch(scope, (statement,), hold=True)
         rows, more = page_of(page)
         for values in rows:
             position = values[0]
             lines.add(_object(zip(_EVENT, values, strict=True), {"payload", "metadata"}))
-        if not more:
-            return lines.end()
+    return lines.end()
 
 
 class _Lines:

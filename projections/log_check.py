@@ -1,69 +1,46 @@
 """
 Check one user's log against itself, event by event, and against what was kept of it elsewhere.
 
-Positions and versions without gaps, every digest and the hash chain recomputed, time never running
-backwards, erasures as they are recorded, heads where the last event left them, anchored heads still
-in their place. Nothing is remembered of an event but its stream's version.
+Positions without gaps, every digest and the hash chain recomputed, time never running backwards,
+erasures as they are recorded, the head where the last event left it, anchored heads still in their
+place. Nothing is remembered of the events seen but the last one; `stream_check` is about streams.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from eventstore.database.plan import Rows
-from eventstore.events.erasure import ContentErased
-from eventstore.events.registry import EventRegistry
+from eventstore.events.erasure import Erasures
 from eventstore.log.anchor import Head
 from eventstore.log.chain import ZERO_HASH, ChainedEvent, chain_hash, payload_digest, request_part
+from projections.problem import Problem
 
-__all__ = ["LogCheck", "Problem"]
+__all__ = ["LogCheck"]
 
-_NO_STREAM = (0, "", 0)
 _NEVER_NULL = {
     "stream_id": 1, "version": 2, "event_id": 3, "type": 4, "schema_version": 5, "recorded_at": 10,
     "payload_digest": 14, "hash": 15,
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """
-    One thing that is not as it must be.
-
-    :ivar kind: `gap`, `version`, `payload`, `request`, `hash`, `time`, `head`, `stream`, `erasure`,
-        `anchor` or `unreadable` in the log; `missing_row`, `extra_row` or `changed_row` in a read
-        model.
-    :ivar position: of the event, for problems of the log.
-    :ivar table: of the row, with its `key`, for problems of a read model or of `stream`.
-    """
-
-    kind: str
-    user_id: str
-    detail: str
-    position: int | None = None
-    table: str | None = None
-    key: tuple[str, ...] | None = None
-
-
 class LogCheck:
     """
     Follows one log, knowing what the next event must be.
 
-    :param erasures: all that the log records, read before the events they are about.
+    :param erasures: that the log records, read before the events they are about.
     :param anchored: heads of this user that were kept outside, in any order.
     """
 
     def __init__(
         self,
         user_id: str,
-        registry: EventRegistry,
-        erasures: Sequence[ContentErased] = (),
+        erasures: Erasures,
         anchored: Sequence[Head] = (),
     ) -> None:
         self.user_id = user_id
@@ -72,14 +49,11 @@ class LogCheck:
         self.anchors = 0
         """Anchored heads that are still in their place."""
         self.position = 0
-        self._registry = registry
         self._erasures = erasures
         self._anchored = deque(sorted(anchored, key=lambda head: head.position))
         self._held = 0
         self._hash = ZERO_HASH
         self._recorded_at: datetime | None = None
-        self._streams: dict[UUID, tuple[int, str, int]] = {}
-        """Each stream's version, and type and position of its last event."""
         self._request = _Request(0, None)
 
     def see(self, row: tuple[Any, ...]) -> Iterator[Problem]:
@@ -94,10 +68,6 @@ class LogCheck:
             return
         if position != self.position + 1:
             yield self._problem("gap", position, f"follows position {self.position}")
-        expected_version = self._streams.get(stream_id, _NO_STREAM)[0] + 1
-        if version != expected_version:
-            detail = f"version {version} of stream {stream_id}, expected {expected_version}"
-            yield self._problem("version", position, detail)
         if self._recorded_at is not None and recorded_at < self._recorded_at:
             yield self._problem("time", position, "recorded earlier than the event before it")
         yield from self._content(position, stream_id, type_name, payload, metadata, salt, digest)
@@ -116,10 +86,9 @@ class LogCheck:
         yield from self._compare_anchored(position, stored_hash)
         # Going on from what is stored, so that one change is one problem and not a thousand.
         self.position, self._hash, self._recorded_at = position, stored_hash, recorded_at
-        self._streams[stream_id] = (version, type_name, position)
 
-    def ends(self, head: Rows, streams: Rows) -> Iterator[Problem]:
-        """Check that the heads are where the last events left them, or were when anchored."""
+    def ends(self, head: Rows) -> Iterator[Problem]:
+        """Check that the head is where the last event left it, or was when anchored."""
         yield from self._end_of_request()
         known = head[0] if head else (0, ZERO_HASH, None)
         if known[:2] != (self.position, self._hash) or (
@@ -129,17 +98,6 @@ class LogCheck:
             if known[0] == self.position:
                 detail = "the head's hash or time is not that of the last event"
             yield self._problem("head", known[0], detail)
-        stored = {row[0]: row[1:] for row in streams}
-        for stream_id in sorted(stored.keys() | self._streams.keys()):
-            there = stored.get(stream_id)
-            version, type_name, position = self._streams.get(stream_id, _NO_STREAM)
-            if there is None or there[0] != version:
-                at = "missing" if there is None else f"at version {there[0]}"
-                yield self._stream(stream_id, f"the stream is {at}, its events end at {version}")
-            elif there[1:] != self._stream_is(stream_id, type_name, position, there[1:]):
-                yield self._stream(
-                    stream_id, "its kind, or whether it is closed, is not as recorded"
-                )
         for anchor in self._anchored:
             detail = (
                 f"the anchor is newer than the log, which ends at {self.position}: its tail was "
@@ -158,9 +116,7 @@ class LogCheck:
         digest: bytes,
     ) -> Iterator[Problem]:
         """Check what an event says, or that it says nothing where an erasure is on record."""
-        covered = type_name != ContentErased.type and any(
-            one.covers(stream_id, position) for one in self._erasures
-        )
+        covered = self._erasures.cover(type_name, stream_id, position)
         if payload is None and metadata is None and salt is None:
             self.erased += 1
             if not covered:
@@ -188,25 +144,6 @@ class LogCheck:
             since = f" after position {self._held}, which an anchor confirms" if self._held else ""
             detail = f"history up to here was rewritten after it was anchored{since}"
             yield self._problem("anchor", anchor.position, detail)
-
-    def _stream_is(
-        self, stream_id: UUID, type_name: str, position: int, there: tuple[str, bool]
-    ) -> tuple[str, bool]:
-        """Return a stream's kind and whether it is closed; what is there, of an unknown type."""
-        known = self._registry.stream_of(type_name)
-        if known is None:
-            return there
-        kind, closes = known
-        # An erasure closes what it was about: nothing can be added to what is not known any more.
-        return kind, closes or (
-            type_name != ContentErased.type
-            and any(one.covers(stream_id, position) for one in self._erasures)
-        )
-
-    def _stream(self, stream_id: UUID, detail: str) -> Problem:
-        return Problem(
-            "stream", self.user_id, detail, table="eventstore.stream", key=(str(stream_id),)
-        )
 
     def _end_of_request(self) -> Iterator[Problem]:
         if not self._request.fits():

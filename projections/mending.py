@@ -1,58 +1,67 @@
-"""The statements that make exactly the differing rows of a read model what they must be."""
+"""Make exactly the differing rows of read models what they must be."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from eventstore.database.plan import Statement
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import Scope
+from eventstore.errors import DatabaseFault
 from projections.comparison import Difference
 from projections.live import insert_rows
 from projections.projector import TableShape
 
-__all__ = ["mending"]
+__all__ = ["mend"]
 
 _KEYS_PER_DELETE = 500
 
 
-def mending(user_id: str, found: Sequence[Difference]) -> list[Statement]:
+def mend(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
     """
-    Return the statements that make exactly the differing rows what they must be.
+    Delete what is wrong and insert what is right, and leave the transaction open.
 
     Wrong rows go before right ones come, with foreign keys checked at the end: rows swapped by
     hand would otherwise be in each other's way.
+
+    :raises DatabaseFault: a row that must go did not.
     """
     by_table: dict[TableShape, list[Difference]] = {}
     for one in found:
         by_table.setdefault(one.shape, []).append(one)
-    statements = [Statement("set constraints all deferred", prepared=False)]
+    deleting: list[tuple[Statement, int]] = []
+    inserting: list[Statement] = []
+    for shape, group in reversed(by_table.items()):  # children before their parents
+        places = [one.place for one in group if one.place is not None]
+        for start in range(0, len(places), _KEYS_PER_DELETE):
+            some = places[start : start + _KEYS_PER_DELETE]
+            deleting.append((_delete(shape, scope.user_id, some), len(some)))
     for shape, group in by_table.items():
-        wrong = [one.key for one in group if one.kind != "missing_row"]
-        statements.extend(
-            _delete_keys(shape, user_id, wrong[start : start + _KEYS_PER_DELETE])
-            for start in range(0, len(wrong), _KEYS_PER_DELETE)
-        )
-    for shape, group in by_table.items():
-        right = [one.row for one in group if one.row is not None]
-        statements.extend(insert_rows(shape, user_id, right))
-    return statements
+        rows = [one.row for one in group if one.row is not None]
+        inserting += insert_rows(shape, scope.user_id, rows)
+    deferred = Statement("set constraints all deferred", prepared=False)
+    deletes = [statement for statement, _ in deleting]
+    _, *answers = yield Batch(scope, (deferred, *deletes, *inserting), hold=True)
+    for rows_gone, (_, wanted) in zip(answers, deleting, strict=False):
+        if len(rows_gone) != wanted:
+            raise DatabaseFault(
+                f"of {wanted} wrong rows of a table {len(rows_gone)} could be deleted; "
+                "nothing was changed, run `eventstore doctor`"
+            )
 
 
-def _delete_keys(shape: TableShape, user_id: str, keys: Sequence[tuple[Any, ...]]) -> Statement:
-    if not shape.key:
-        return Statement(f"delete from {shape.name} where user_id = $1", (user_id,))
+def _delete(shape: TableShape, user_id: str, places: Sequence[list[str]]) -> Statement:
     parameters: list[object] = [user_id]
     lines = []
-    for key in keys:
-        places = []
-        for name, value in zip(shape.key, key, strict=True):
-            parameters.append(value)
-            places.append(f"${len(parameters)}::{shape.columns[name]}")
-        lines.append(f"({', '.join(places)})")
-    names = ", ".join(f"t.{name}" for name in shape.key)
+    for place in places:
+        values = ["$1"]
+        for name, text in zip(shape.key, place, strict=True):
+            parameters.append(text)
+            values.append(f"${len(parameters)}::text::{shape.columns[name]}")
+        lines.append(f"({', '.join(values)})")
+    key = ", ".join(f"t.{name}" for name in ("user_id", *shape.key))
     return Statement(
         f"delete from {shape.name} as t where t.user_id = $1"
-        f" and ({names}) in (values {', '.join(lines)})",
+        f" and ({key}) in (values {', '.join(lines)}) returning 1",
         parameters,
         prepared=False,
     )

@@ -24,7 +24,7 @@ from eventstore.events.registry import EventRegistry
 from eventstore.log.identity import erasure_stream
 from eventstore.log.read import COLUMNS, decode, select_log_page
 from projections.comparison import compare
-from projections.mending import mending
+from projections.mending import mend
 from projections.projector import Projections
 from projections.replay import Replay
 from projections.users import users_union
@@ -190,7 +190,7 @@ def mend_held(scope: Scope, replay: Replay, projections: Projections) -> Plan[in
     """Make the rows of the scope's user those of the replay; return how many were not."""
     found = yield from compare(scope, projections, replay)
     if found:
-        yield Batch(scope, tuple(mending(scope.user_id, found)), hold=True)
+        yield from mend(scope, found)
     return len(found)
 
 

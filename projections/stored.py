@@ -8,15 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from eventstore.database.instants import readable_instant
+from eventstore.database.instants import readable
 from eventstore.database.pages import page_of, page_query
 from eventstore.database.plan import Rows, Statement
 from projections.projector import TableShape
 from projections.replay import Row
 
-__all__ = ["as_utc", "read_page", "read_row", "select_page"]
+__all__ = ["StoredRow", "as_utc", "read_page", "select_page"]
+
+_SMALL = ("bigint", "boolean", "date", "double", "integer", "interval", "real", "smallint", "time",
+          "uuid")  # fmt: skip
+
+
+class StoredRow(NamedTuple):
+    """
+    A row of a read model.
+
+    :ivar row: its columns without `user_id`; JSON as its text.
+    :ivar place: its key without `user_id`, as text: exact where Python cannot hold the value.
+    """
+
+    row: Row
+    place: list[str]
 
 
 def select_page(shape: TableShape, user_id: str, after: Sequence[str] = ()) -> Statement:
@@ -36,14 +51,17 @@ def select_page(shape: TableShape, user_id: str, after: Sequence[str] = ()) -> S
         )
         where += f" and ({key}) > ({', '.join(('$1', *places))})"
     columns = ", ".join((*(_selected(shape, name) for name in shape.columns), place))
-    sql = page_query(columns, shape.name, where, key, large=shape.columns)
-    return Statement(sql, (user_id, *after))
+    large = [name for name, kind in shape.columns.items() if not kind.startswith(_SMALL)]
+    return Statement(page_query(columns, shape.name, where, key, large), (user_id, *after))
 
 
-def read_page(rows: Rows) -> tuple[Rows, list[str]]:
+def read_page(shape: TableShape, rows: Rows) -> tuple[list[StoredRow], list[str]]:
     """Return the rows that `select_page` asked for, and where the next page begins, if any does."""
     page, more = page_of(rows)
-    return [row[:-1] for row in page], page[-1][-1] if more else []
+    return [
+        StoredRow(dict(zip(shape.columns, map(as_utc, values), strict=True)), place)
+        for *values, place in page
+    ], page[-1][-1] if more else []
 
 
 def _selected(shape: TableShape, column: str) -> str:
@@ -53,14 +71,7 @@ def _selected(shape: TableShape, column: str) -> str:
         # Bounds that do not begin at 1 are no list of ours, and '' is no JSON.
         first = f"coalesce(array_lower({column}, 1), 1)"
         return f"case when {first} = 1 then {column}::text[] else array[''] end"
-    if shape.columns[column] == "timestamp with time zone":
-        return readable_instant(column)
-    return column
-
-
-def read_row(shape: TableShape, values: tuple[Any, ...]) -> Row:
-    """Return a row as it was selected: JSON columns as their text."""
-    return {name: as_utc(value) for name, value in zip(shape.columns, values, strict=True)}
+    return readable(column, shape.columns[column])
 
 
 def as_utc(value: Any) -> Any:

@@ -11,28 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from eventstore.database.instants import readable_instant
-from eventstore.database.pages import page_of, stored_bytes
+from eventstore.database.pages import page_of, size_of
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import ConfigurationError, CorruptLog
-from eventstore.events.erasure import ContentErased
+from eventstore.events.erasure import ContentErased, Erasures
 from eventstore.events.jsontext import loads
 from eventstore.events.registry import EventRegistry
 from eventstore.log.anchor import Head
 from eventstore.log.identity import erasure_stream
-from eventstore.log.read import COLUMNS, decode, select_log_page
+from eventstore.log.read import COLUMNS, LARGE, decode, select_log_page, select_stream_page
 from projections.comparison import Difference, compare
-from projections.log_check import LogCheck, Problem
+from projections.log_check import LogCheck
+from projections.problem import Problem
 from projections.projector import Projections
 from projections.replay import Replay
+from projections.stream_check import StreamCheck
 
 __all__ = ["BYTES_PER_PASS", "EVENTS_PER_PASS", "Problem", "Verified", "verify_user"]
 
 EVENTS_PER_PASS = 200_000
-BYTES_PER_PASS = 32 * 1024 * 1024
-"""Payloads as they are stored. Whichever is less: what one verification may hold at a time."""
+BYTES_PER_PASS = 96 * 1024 * 1024
+"""Of payloads and metadata. Whichever is less: what one verification may hold at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +71,14 @@ class Verified:
 
 _CHECKED = f"{COLUMNS}, idempotency_key, request_digest, salt, payload_digest, hash"
 _SIZE = f"""
-select count(*), coalesce(sum({stored_bytes(("payload", "metadata"))}), 0)
-from eventstore.event where user_id = $1
+select count(*), coalesce(sum({size_of(LARGE)}), 0) from eventstore.event where user_id = $1
 """
 _BEFORE_ALL = -(2**63)
 _HEAD = f"""
 select position, hash, {readable_instant("recorded_at")}
 from eventstore.user_log where user_id = $1
 """
-_STREAMS = "select stream_id, version, kind, closed from eventstore.stream where user_id = $1"
+_STREAM = "stream_id, version, kind, closed"
 _ERASURES = """
 select payload::text from eventstore.event
 where user_id = $1 and stream_id = $2 and type = 'ContentErased' and payload is not null
@@ -98,28 +100,30 @@ def verify_user(
     :param seen: called after each page, with how many events more are done.
     """
     scope = user_scope(user_id, patient=True)
-    sizes, head, streams, erasures = yield Batch(
+    head, sizes, records = yield Batch(  # the head first, in the order in which an append locks
         scope,
         (
-            Statement(_SIZE, (user_id,)),
             Statement(_HEAD, (user_id,)),
-            Statement(_STREAMS, (user_id,)),
+            Statement(_SIZE, (user_id,)),
             Statement(_ERASURES, (user_id, erasure_stream(user_id))),
         ),
         hold=True,
         snapshot=True,
     )
-    log = LogCheck(user_id, registry, list(_readable(erasures)), anchored)
+    erasures = Erasures(_readable(records))
+    log = LogCheck(user_id, erasures, anchored)
     problems: list[Problem] = []
     parts = _parts(*sizes[0])
     passes = _Passes(parts, seen)
     for part in range(parts):
         keep = _part_of(part, parts)
+        streams = StreamCheck(user_id, registry, erasures, keep)
         replay = Replay(projections, keep)
-        checking = log if part == 0 else None
-        unreadable = yield from _replayed(scope, replay, registry, checking, problems, passes)
+        checks = [streams.see] if part else [log.see, streams.see]
+        unreadable = yield from _replayed(scope, replay, registry, checks, problems, passes)
         if part == 0:
-            problems.extend(log.ends(head, streams))
+            problems.extend(log.ends(head))
+        yield from _stream_heads(scope, streams, problems)
         if unreadable is not None:
             problems.append(unreadable)
             break
@@ -149,11 +153,11 @@ def _replayed(
     scope: Scope,
     replay: Replay,
     registry: EventRegistry,
-    log: LogCheck | None,
+    checks: Sequence[Callable[[tuple[Any, ...]], Iterator[Problem]]],
     problems: list[Problem],
     passes: _Passes,
 ) -> Plan[Problem | None]:
-    """Replay the log, checking it on the way if asked to; return what cannot be read, if any."""
+    """Replay the log, checking it on the way; return what cannot be read, if any."""
     user_id, position = scope.user_id, _BEFORE_ALL  # what stands before 1 is to be seen too
     unreadable: Problem | None = None
     while True:
@@ -162,8 +166,8 @@ def _replayed(
         for row in rows:
             position = row[0]
             try:
-                if log is not None:
-                    problems.extend(log.see(row))
+                for check in checks:
+                    problems.extend(check(row))
                 if unreadable is None:
                     replay.see([decode(user_id, row, registry)])
             except ConfigurationError:
@@ -174,6 +178,20 @@ def _replayed(
         passes.read(len(rows))
         if not more:
             return unreadable
+
+
+def _stream_heads(scope: Scope, streams: StreamCheck, problems: list[Problem]) -> Plan[None]:
+    """Check where the streams stand against where the events, all seen now, have left them."""
+    after: UUID | None = None
+    more = True
+    while more:
+        (page,) = yield Batch(
+            scope, (select_stream_page(_STREAM, scope.user_id, after),), hold=True
+        )
+        rows, more = page_of(page)
+        after = rows[-1][0] if rows else None
+        problems.extend(streams.heads(rows))
+    problems.extend(streams.ends())
 
 
 def _readable(rows: Rows) -> Iterator[ContentErased]:

@@ -166,6 +166,8 @@ def test_rows_at_instants_that_python_cannot_hold_are_read_once_each(
         problems = [(one.kind, one.table) for one in store.verify().problems]
         assert problems == [("extra_row", "service.moment")] * 4
         assert store.export("alice", written.append).rows >= 6
+        assert store.rebuild("alice").changed == 4
+        assert store.verify().ok
     assert "".join(written).count('"at": ') == 6
 
 

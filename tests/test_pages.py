@@ -28,6 +28,15 @@ def log(alice: User) -> User:
     return alice
 
 
+@pytest.fixture
+def zeros(alice: User) -> User:
+    """A log of as many messages as large, that compress to almost nothing."""
+    chat = alice.conversations.start()
+    for _ in range(EVENTS - 1):
+        alice.messages.post(chat.id, sender="tool", content="0" * (KILOBYTES * 1024))
+    return alice
+
+
 def query(after: int) -> tuple[str, dict[str, Any]]:
     statement = select_log_page("position, payload::text", "alice", after)
     sql = statement.sql.replace("$1", "%(user)s").replace("$2", "%(after)s")
@@ -70,6 +79,15 @@ def test_pages_follow_each_other_without_gap_or_double(
 
     assert [position for page in found for position in page] == list(range(1, EVENTS + 1))
     assert [len(page) for page in found] == lengths
+
+
+@pytest.mark.usefixtures("zeros")
+def test_what_is_counted_is_what_is_read_and_not_what_is_stored(
+    admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", 5 * KILOBYTES * 1024)
+
+    assert [len(page) for page in pages_of(admin)] == [6, 5, 5, 4]
 
 
 def test_what_is_left_for_the_next_page_is_not_read_for_this_one(

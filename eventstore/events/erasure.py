@@ -8,6 +8,7 @@ place of an event whose payload is gone: its stored name is known, what it said 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from pydantic import Field, PlainValidator
 from eventstore.events.event import Event
 from eventstore.events.limits import MAX_TITLE, check_label
 
-__all__ = ["ContentErased", "ErasedEvent"]
+__all__ = ["ContentErased", "ErasedEvent", "Erasures"]
 
 _Words = Annotated[str, PlainValidator(lambda value: check_label(value, "text", MAX_TITLE))]
 
@@ -39,10 +40,6 @@ class ContentErased(Event, type="ContentErased", stream_kind="erasure"):
     ordered_by: _Words
     reason: _Words | None = None
 
-    def covers(self, stream_id: UUID, position: int) -> bool:
-        """Tell whether this erasure was about the event of that stream at that position."""
-        return position <= self.through and self.conversation_id in {None, stream_id}
-
 
 class ErasedEvent(Event):
     """
@@ -52,3 +49,19 @@ class ErasedEvent(Event):
     """
 
     erased_type: str
+
+
+class Erasures:
+    """What all erasures on record were about, together: asked of every event, so kept small."""
+
+    def __init__(self, records: Iterable[ContentErased] = ()) -> None:
+        self._through: dict[UUID | None, int] = {None: 0}
+        for one in records:
+            known = self._through.get(one.conversation_id, 0)
+            self._through[one.conversation_id] = max(known, one.through)
+
+    def cover(self, type_name: str, stream_id: UUID, position: int) -> bool:
+        """Tell whether the payload of the event of that place must be gone."""
+        if type_name == ContentErased.type:
+            return False
+        return position <= max(self._through[None], self._through.get(stream_id, 0))

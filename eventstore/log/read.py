@@ -8,7 +8,7 @@ type stops the reading with its name and position.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from uuid import UUID
 from eventstore.database.instants import readable_instant
 from eventstore.database.pages import PAGE_ROWS, page_query
 from eventstore.database.plan import Batch, Plan, Statement
-from eventstore.database.scope import Scope, user_scope
+from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, UnreadableEvent
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.event import Event
@@ -27,13 +27,18 @@ from eventstore.log.envelope import NOW, Cut, RecordedEvent
 
 __all__ = [
     "COLUMNS",
+    "LARGE",
     "Selection",
     "decode",
     "every_page",
     "read_events",
     "select_events",
     "select_log_page",
+    "select_stream_page",
 ]
+
+LARGE = ("payload", "metadata")
+"""The columns of an event that may have megabytes."""
 
 COLUMNS = f"""position, stream_id, version, event_id, type, schema_version,
        payload::text, metadata::text, correlation_id, causation_id,
@@ -111,9 +116,21 @@ def select_log_page(columns: str, user_id: str, after: int) -> Statement:
     :param after: positions greater than this. Index: the primary key.
     """
     where = "user_id = $1 and position > $2"
-    large = ("payload", "metadata")
-    sql = page_query(columns, "eventstore.event", where, "position", large)
-    return Statement(sql, (user_id, after))
+    return Statement(
+        page_query(columns, "eventstore.event", where, "position", LARGE), (user_id, after)
+    )
+
+
+def select_stream_page(columns: str, user_id: str, after: UUID | None) -> Statement:
+    """
+    Return the statement for the next page of a user's streams, to be read with `page_of`.
+
+    :param after: the last id of the page before. Index: the primary key.
+    """
+    where = "user_id = $1 and ($2::uuid is null or stream_id > $2)"
+    return Statement(
+        page_query(columns, "eventstore.stream", where, "stream_id", ()), (user_id, after)
+    )
 
 
 def read_events(
@@ -125,32 +142,17 @@ def read_events(
 
 
 def every_page(
-    user_id: str,
-    wanted: Selection,
-    registry: EventRegistry,
-    *,
-    scope: Scope | None = None,
-    hold: bool = False,
+    user_id: str, wanted: Selection, registry: EventRegistry
 ) -> Plan[list[RecordedEvent]]:
-    """Read all events of a forward selection, a page at a time; `limit` is the page."""
+    """Read all events of a forward selection, whatever its limit; one round trip a page."""
     events: list[RecordedEvent] = []
-    after = wanted.after
+    page = replace(wanted, limit=PAGE_ROWS)
     while True:
-        page = Selection(
-            stream_id=wanted.stream_id,
-            after=after,
-            before=wanted.before,
-            types=wanted.types,
-            cut=wanted.cut,
-            limit=PAGE_ROWS,
-        )
-        (rows,) = yield Batch(
-            scope or user_scope(user_id), (select_events(user_id, page),), hold=hold
-        )
+        (rows,) = yield Batch(user_scope(user_id), (select_events(user_id, page),))
         events.extend(decode(user_id, row, registry) for row in rows)
         if len(rows) < PAGE_ROWS:
             return events
-        after = events[-1].position
+        page = replace(page, after=events[-1].position)
 
 
 def decode(user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> RecordedEvent:
