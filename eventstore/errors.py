@@ -23,6 +23,7 @@ Every error the store raises, in one tree.
     ├── AccessDenied               PostgreSQL refused: rights or row-level security
     ├── StorageFull                the disk or the plan's quota is full; reads still work
     ├── DatabaseFault              PostgreSQL failed in a way that a retry will not mend
+    ├── Incomplete                 work across users was done for all but some
     └── Unavailable                cannot be reached, too slow, or shutting down
         ├── ConnectionLost         the connection broke; a retry settles whether the work was done
         ├── PoolExhausted          no connection became free in time
@@ -51,6 +52,7 @@ __all__ = [
     "Erased",
     "EventStoreError",
     "IdempotencyConflict",
+    "Incomplete",
     "InvalidInput",
     "NotFound",
     "NotStorable",
@@ -266,6 +268,27 @@ class DatabaseFault(EventStoreError):
     """PostgreSQL failed in a way that a retry will not mend; the cause is chained."""
 
     sqlstate: str | None = None
+
+    @property
+    def of_data(self) -> bool:
+        """True if a stored value is the cause: PostgreSQL or its driver cannot read it."""
+        return self.sqlstate is None or self.sqlstate.startswith("22")
+
+
+class Incomplete(EventStoreError):
+    """
+    Work across users was done for all but some, who were left as they are.
+
+    :ivar failures: their errors, by user.
+    """
+
+    def __init__(self, failures: dict[str, EventStoreError]) -> None:
+        user_id, error = next(iter(failures.items()))
+        others = f" (and {len(failures) - 1} more users)" if len(failures) > 1 else ""
+        super().__init__(
+            f"user {user_id!r} was left as they are{others}, all others are done: {error}"
+        )
+        self.failures = failures
 
 
 class Unavailable(EventStoreError):

@@ -14,12 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from eventstore.database.pages import page_of
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import Batch, Plan, Statement, retrying
 from eventstore.database.scope import Scope, operator, user_scope
-from eventstore.errors import CorruptLog
+from eventstore.errors import (
+    Conflict,
+    CorruptLog,
+    DatabaseFault,
+    EventStoreError,
+    InvalidInput,
+    TimedOut,
+)
 from eventstore.events.registry import EventRegistry
 from eventstore.log.identity import erasure_stream
 from eventstore.log.read import COLUMNS, decode, select_log_page
@@ -68,6 +76,9 @@ class Rebuilt:
 type Progress = Callable[[Rebuilt], None]
 """Called after each user with what was done for that user."""
 
+_OF_ONE_USER = (Conflict, CorruptLog, DatabaseFault, InvalidInput, TimedOut)
+"""What may be the matter with one user's log or rows, and is no reason to leave the others."""
+
 _LOCK = "select position from eventstore.user_log where user_id = $1 for update"
 
 _ERASED = """
@@ -97,7 +108,7 @@ def rebuild_user(
     Rebuild one user's read models, in one transaction of its own.
 
     :param check: compare only, in one snapshot; nothing is written and nobody waits.
-    :raises UnknownEventType: the log holds an event no class reads; nothing was changed.
+    :raises CorruptLog: the log holds an event that cannot be read; nothing was changed.
     """
     if check:
         return (yield from _compared(user_id, projections, registry))
@@ -121,28 +132,38 @@ def prepare_rebuild(projections: Projections) -> Plan[int]:
 
 
 def rebuild_worker(
-    projections: Projections, registry: EventRegistry, progress: Progress
-) -> Plan[tuple[Rebuilt, dict[str, CorruptLog]]]:
+    projections: Projections, registry: EventRegistry, progress: Progress, *, retry_seconds: float
+) -> Plan[tuple[Rebuilt, dict[str, EventStoreError]]]:
     """
     Rebuild one user after another until none is left that no other worker has taken.
 
-    :return: what was done, and the users whose log cannot be read: they are left as they are.
+    :param retry_seconds: how long one user is tried again where a connection is lost.
+    :return: what was done, and who was left as they are, and why.
     """
     total = Rebuilt()
-    unreadable: dict[str, CorruptLog] = {}
-    while True:
-        (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
-        if not claimed:
-            yield Batch(operator, ())
-            return total, unreadable
-        user_id = claimed[0][0]
-        try:
-            done = yield from _rebuilt(user_id, projections, registry)
-        except CorruptLog as error:  # found while reading: nothing of this user was written
-            unreadable[user_id], done = error, Rebuilt()
-        yield Batch(operator, (Statement(_FINISH, (user_id,)),))
+    failures: dict[str, EventStoreError] = {}
+    one = partial(_next_rebuilt, projections, registry, failures)
+    while (done := (yield from retrying(one, seconds=retry_seconds))) is not None:
         progress(done)
         total += done
+    return total, failures
+
+
+def _next_rebuilt(
+    projections: Projections, registry: EventRegistry, failures: dict[str, EventStoreError]
+) -> Plan[Rebuilt | None]:
+    """Rebuild the next user, in one transaction; return None if there is none."""
+    (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
+    if not claimed:
+        yield Batch(operator, ())
+        return None
+    user_id = claimed[0][0]
+    try:
+        done = yield from _rebuilt(user_id, projections, registry)
+    except _OF_ONE_USER as error:  # nothing of this user was written
+        failures[user_id], done = error, Rebuilt()
+    yield Batch(operator, (Statement(_FINISH, (user_id,)),))
+    return done
 
 
 def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 from sqlmodel import SQLModel
 
+from eventstore.errors import EventStoreError, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
 from projections.changes import Delete, Insert, Update, changed, resolved
 from projections.projector import Projections
@@ -49,12 +50,23 @@ class Replay:
         Apply what the projectors make of `events`, which follow those seen before.
 
         An erased event leaves no trace: the rows are as if it had said nothing.
+
+        :raises UnreadableEvent: a projector cannot take one of them.
         """
         for event in events:
-            changes = () if event.erased else self._projections.project(event)
-            for change in changes:
-                self._apply(change, event)
+            if not event.erased:
+                self._project(event)
             self.position = event.position
+
+    def _project(self, event: RecordedEvent) -> None:
+        try:
+            for change in self._projections.project(event):
+                self._apply(change, event)
+        except EventStoreError:
+            raise
+        except Exception as error:  # whatever a projector, or its row changes, make of the event
+            told = f"a projector ends in {type(error).__name__}"
+            raise UnreadableEvent(event.type, event.position, told) from error
 
     def _apply(self, change: Insert | Update | Delete, event: RecordedEvent) -> None:
         rows = self._tables[change.table]

@@ -170,10 +170,11 @@ def _replayed(
                     problems.extend(check(row))
                 if unreadable is None:
                     replay.see([decode(user_id, row, registry)])
-            except ConfigurationError:
+            except (ConfigurationError, MemoryError):
                 raise
             except Exception as error:  # noqa: BLE001 - tampered with, anything can be in a column
-                told = str(error) if isinstance(error, CorruptLog) else repr(error)
+                kind = type(error).__name__
+                told = str(error) if isinstance(error, CorruptLog) else f"reading it ends in {kind}"
                 unreadable = Problem("unreadable", user_id, told, position=position)
         passes.read(len(rows))
         if not more:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
     AsyncEventStore,
+    ConnectionLost,
     DatabaseFault,
     EventStore,
     PoolExhausted,
@@ -324,3 +325,52 @@ def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> N
 
     assert inside == [[("eventstore_app", "alice")], [("1500ms",)]]
     assert row == ("postgres", "", "0")
+
+
+ACROSS_USERS: dict[str, Callable[[EventStore], object]] = {
+    "users": lambda store: store.users(),
+    "status": lambda store: store.status(),
+    "heads": lambda store: store.heads(),
+    "doctor": lambda store: store.doctor(),
+    "verify": lambda store: store.verify(),
+    "rebuild": lambda store: store.rebuild(),
+    "rebuild in threads": lambda store: store.rebuild(jobs=2),
+    "rebuild of one": lambda store: store.rebuild("alice"),
+    "compare": lambda store: store.rebuild(check=True),
+    "export": lambda store: store.export("alice", len),
+    "erase": lambda store: store.erase("alice", ordered_by="alice"),
+}
+
+
+@pytest.mark.parametrize("what", ACROSS_USERS)
+def test_whatever_finds_its_connections_closed_takes_new_ones(
+    store: EventStore, admin: psycopg.Connection, what: str
+) -> None:
+    store.user("alice").tasks.create("Buy milk")
+
+    admin.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where pid <> pg_backend_pid() and datname = current_database()"
+    )
+
+    ACROSS_USERS[what](store)
+
+
+def test_an_export_that_has_written_something_is_not_begun_again(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    store.user("alice").tasks.create("Buy milk")
+    written: list[str] = []
+
+    def write(piece: str) -> None:
+        if not written:
+            admin.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+                " where pid <> pg_backend_pid() and datname = current_database()"
+            )
+        written.append(piece)
+
+    with pytest.raises(ConnectionLost):
+        store.export("alice", write)
+
+    assert "".join(written).count('"user_id"') == 1

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 
-from eventstore import CorruptLog, Event, EventStore, NewEvent, TaskCreated, UnknownEventType, User
+from eventstore import (
+    Event,
+    EventStore,
+    Fact,
+    Incomplete,
+    NewEvent,
+    Settings,
+    TaskCreated,
+    TimedOut,
+    UnknownEventType,
+    User,
+)
 from eventstore.log.identity import uuid7
+from projections import RECORDED_AT, Insert, RowChange, projector
 from projections.rebuild import Rebuilt
 from projections.verify import Problem, Verified
+from tests.own_read_model import Done, service_url
+
+__all__ = ["service_url"]
 
 TABLES = ("task", "conversation", "message")
 LABELS = {"task": "title", "conversation": "title", "message": "content"}
@@ -254,11 +271,61 @@ def test_a_rebuild_of_all_goes_on_past_a_log_nobody_can_read_and_names_its_user(
     spoilt = every_row(admin, "bob")
 
     for _ in range(2):
-        with pytest.raises(CorruptLog, match="user 'bob': event type TaskSnoozed"):
+        with pytest.raises(Incomplete, match="user 'bob' was left as they are, all") as left:
             store.rebuild(jobs=2)
+        assert isinstance(left.value.failures["bob"], UnknownEventType)
 
         assert {problem.user_id for problem in store.verify().problems} == {"bob"}
         assert every_row(admin, "bob") == spoilt
+
+
+def test_a_rebuild_of_all_goes_on_past_an_event_that_a_projector_cannot_take(
+    service_url: str, admin: psycopg.Connection
+) -> None:
+    with EventStore.connect(service_url) as older:
+        for name in ("alice", "bob", "carol"):
+            older.user(name).tasks.create("secret" if name == "bob" else "Buy milk")
+
+    @projector(Done)
+    def project_choosy(fact: Fact) -> Iterator[RowChange]:
+        if isinstance(fact.data, TaskCreated):
+            yield Insert(Done, {"id": fact.stream_id, "at": RECORDED_AT})
+            if fact.data.title == "secret":
+                raise ValueError(fact.data.title)
+
+    with EventStore.connect(service_url, projectors=[project_choosy]) as store:
+        with pytest.raises(Incomplete) as left:
+            store.rebuild()
+        problems = store.verify().problems
+
+    assert list(left.value.failures) == ["bob"]
+    assert "position 1 cannot be read: a projector ends in ValueError" in str(left.value)
+    assert "secret" not in str(left.value)
+    assert [(one.kind, one.user_id, one.position) for one in problems] == [("unreadable", "bob", 1)]
+    rows = admin.execute("select user_id from service.done order by 1").fetchall()
+    assert rows == [("alice",), ("carol",)]
+
+
+def test_a_rebuild_of_all_goes_on_past_a_user_whose_log_is_held_too_long(
+    store: EventStore, alice: User, bob: User, direct_url: str, database_url: str
+) -> None:
+    for user in (alice, bob):
+        a_bit_of_everything(user)
+    settings = Settings(database_url=database_url, lock_timeout_seconds=0.3)
+    with (
+        psycopg.connect(direct_url) as holder,
+        EventStore.connect(settings=settings) as impatient,
+    ):
+        holder.execute("update eventstore.task set title = 'spoilt' where user_id = 'bob'")
+        holder.commit()
+        holder.execute("select from eventstore.user_log where user_id = 'alice' for update")
+
+        with pytest.raises(Incomplete) as left:
+            impatient.rebuild()
+
+    assert isinstance(left.value.failures["alice"], TimedOut)
+    assert store.verify("bob").ok
+    assert store.rebuild().users == 2
 
 
 def test_a_user_without_a_log_has_nothing_to_rebuild(store: EventStore) -> None:

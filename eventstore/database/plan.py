@@ -74,7 +74,9 @@ _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
-def retrying[T](attempt: Callable[[], Plan[T]], *, seconds: float) -> Plan[T]:
+def retrying[T](
+    attempt: Callable[[], Plan[T]], *, seconds: float, unless: Callable[[], bool] | None = None
+) -> Plan[T]:
     """
     Run a plan again from its start when PostgreSQL or the network asks for it, up to a deadline.
 
@@ -82,6 +84,7 @@ def retrying[T](attempt: Callable[[], Plan[T]], *, seconds: float) -> Plan[T]:
     is found, not repeated. A library's retry loop cannot wait inside a generator, hence our own.
 
     :param seconds: no new attempt starts later than this; 0 means one attempt.
+    :param unless: True once an attempt has done what cannot be done again.
     """
     deadline = time.monotonic() + seconds
     pause = _FIRST_PAUSE_SECONDS
@@ -89,7 +92,7 @@ def retrying[T](attempt: Callable[[], Plan[T]], *, seconds: float) -> Plan[T]:
         try:
             return (yield from attempt())
         except (ConnectionLost, SerializationFailed):
-            if time.monotonic() + pause > deadline:
+            if time.monotonic() + pause > deadline or (unless is not None and unless()):
                 raise
         yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import batched
 from typing import Any
 
-from eventstore.database.plan import Plan, retrying
+from eventstore.database.plan import Parallel, Plan, retrying
 from eventstore.database.settings import Settings
 from eventstore.events.limits import check_user_id
 from eventstore.events.registry import EventRegistry
 from eventstore.store.context import UserContext
 from projections import Projections
+from projections.rebuild import Rebuilt
 from projections.users import every_user
+from projections.verify import Verified
 
 __all__ = ["AcrossUsers", "silent"]
+
+_USERS_AT_A_TIME = 1_000
+"""Users whose work is handed out at once, so that a million of them need no million plans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,23 @@ class AcrossUsers:
 
     def users(self) -> Plan[list[str]]:
         """Return the ids of all users that have a row in any table, sorted."""
-        return every_user(self.projections)
+        return self._retrying(lambda: every_user(self.projections))
+
+    def _over[R: (Rebuilt, Verified)](
+        self,
+        users: Iterable[str],
+        plan: Callable[[str], Plan[R]],
+        start: R,
+        *,
+        jobs: int,
+        report: Callable[[R], None],
+    ) -> Plan[R]:
+        """Run a plan for each of many users, and return the sum of what they give."""
+        done = start
+        for some in batched(users, _USERS_AT_A_TIME, strict=False):
+            plans = [partial(self._reported, partial(plan, one), report) for one in some]
+            done = sum((yield Parallel(plans, jobs)), start=done)
+        return done
 
     def _retrying[R](self, plan: Callable[[], Plan[R]]) -> Plan[R]:
         return retrying(plan, seconds=self.retry_seconds)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import batched
+from threading import Event
 from uuid import UUID
 
 from eventstore.database.doctor import examine, refusal
 from eventstore.database.findings import Finding
-from eventstore.database.plan import Parallel, Plan
+from eventstore.database.plan import Plan, retrying
 from eventstore.errors import DatabaseFault
 from eventstore.events.limits import MAX_TITLE, check_label, check_number, check_user_id
 from eventstore.log.anchor import Anchor, Head
@@ -23,13 +23,10 @@ from eventstore.log.identity import uuid7
 from eventstore.store.across_users import AcrossUsers, silent
 from projections.erasure import Erasure, ErasureOrder, erase
 from projections.export import Exported, export_user
-from projections.users import every_user
-from projections.verify import Problem, Verified, verify_user
+from projections.problem import Problem
+from projections.verify import Verified, verify_user
 
 __all__ = ["EvidencePlans"]
-
-_USERS_AT_A_TIME = 1_000
-"""Users whose work is handed out at once, so that a million of them need no million plans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class EvidencePlans(AcrossUsers):
         if user_id is not None:
             users = [check_user_id(user_id)]
         else:
-            known = yield from every_user(self.projections)
+            known = yield from self.users()
             users = sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
         return (
             yield from self.verify_users(
@@ -90,16 +87,8 @@ class EvidencePlans(AcrossUsers):
         anchors: Sequence[Anchor] = (),
     ) -> Plan[Verified]:
         """Verify users as tables and anchors name them, be that an id that the store would take."""
-        report = progress or silent
-        done = Verified()
-        for some in batched(users, _USERS_AT_A_TIME, strict=False):
-            plans = [
-                partial(self._reported, partial(self._verified, one, heads, seen or silent), report)
-                for one in some
-                for heads in [[each.heads[one] for each in anchors if one in each.heads]]
-            ]
-            done = sum((yield Parallel(plans, jobs)), start=done)
-        return done
+        by_user = partial(self._verified, anchors, seen or silent)
+        return self._over(users, by_user, Verified(), jobs=jobs, report=progress or silent)
 
     def heads(
         self, users: Sequence[str] | None = None, *, after: str = "", limit: int = 10_000
@@ -161,15 +150,28 @@ class EvidencePlans(AcrossUsers):
         :return: how much was written; the document is described in docs/cli.md.
         :raises NotFound: nothing is held about this user.
         """
-        return export_user(check_user_id(user_id), self.projections, write)
+        check_user_id(user_id)
+        began = Event()
+
+        def writing(piece: str) -> None:
+            began.set()
+            write(piece)
+
+        return retrying(
+            lambda: export_user(user_id, self.projections, writing),
+            seconds=self.retry_seconds,
+            unless=began.is_set,  # what was written cannot be taken back
+        )
 
     def _verified(
-        self, user_id: str, heads: Sequence[Head], seen: Callable[[int], object]
+        self, anchors: Sequence[Anchor], seen: Callable[[int], object], user_id: str
     ) -> Plan[Verified]:
         """Verify one user; what PostgreSQL itself cannot read is a problem of that user's."""
-        plan = verify_user(user_id, self.projections, self.registry, heads, seen)
+        heads = [one.heads[user_id] for one in anchors if user_id in one.heads]
         try:
-            return (yield from plan)
+            return (yield from verify_user(user_id, self.projections, self.registry, heads, seen))
         except DatabaseFault as error:
+            if not error.of_data:
+                raise
             problem = Problem("unreadable", user_id, str(error))
             return Verified(users=1, problems=(problem,))

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from eventstore.database.plan import Batch, Parallel, Plan, Statement
 from eventstore.database.scope import operator
-from eventstore.errors import CorruptLog
+from eventstore.errors import Incomplete
 from eventstore.events.limits import check_user_id
 from eventstore.store.across_users import silent
 from eventstore.store.chat_import import ChatConversation, Imported, import_conversation
 from eventstore.store.evidence import EvidencePlans
 from projections.rebuild import Progress, Rebuilt, prepare_rebuild, rebuild_user, rebuild_worker
-from projections.users import every_user
 
 __all__ = ["OperationPlans", "Status"]
 
@@ -70,8 +70,9 @@ class OperationPlans(EvidencePlans):
         :param jobs: users at once.
         :param check: compare only; `changed` counts the rows that would be mended.
         :param progress: called after each user.
-        :raises CorruptLog: an event cannot be read; its user is named and was not changed, all
-            others were rebuilt.
+        :raises Incomplete: some users could not be rebuilt, because their log cannot be read or is
+            held for too long; they are named and were not changed, all others were rebuilt.
+        :raises CorruptLog: of `user_id` alone, an event cannot be read; nothing was changed.
 
         Interrupted, the next call goes on where this one stopped.
         """
@@ -82,33 +83,32 @@ class OperationPlans(EvidencePlans):
             )
             return (yield from self._reported(plan, report))
         if check:
-            users = yield from every_user(self.projections)
-            plans = [
-                partial(
-                    self._reported,
-                    partial(rebuild_user, one, self.projections, self.registry, check=True),
-                    report,
-                )
-                for one in users
-            ]
-            return sum((yield Parallel(plans, jobs)), start=Rebuilt())
-        yield from prepare_rebuild(self.projections)
-        worker = partial(rebuild_worker, self.projections, self.registry, report)
+            users = yield from self.users()
+            return (
+                yield from self._over(users, self._checked, Rebuilt(), jobs=jobs, report=report)
+            )
+        yield from self._retrying(lambda: prepare_rebuild(self.projections))
+        worker = partial(
+            rebuild_worker,
+            self.projections,
+            self.registry,
+            report,
+            retry_seconds=self.retry_seconds,
+        )
         results = yield Parallel([worker] * max(1, jobs), jobs)
-        unreadable = {user: error for _, failed in results for user, error in failed.items()}
-        for user, error in unreadable.items():
-            raise CorruptLog(
-                f"user {user!r}: {error}; {len(unreadable)} users were left as they are, "
-                "all others are rebuilt"
-            ) from error
+        if failures := {user: error for _, failed in results for user, error in failed.items()}:
+            raise Incomplete(failures) from next(iter(failures.values()))
         return sum((done for done, _ in results), start=Rebuilt())
+
+    def _checked(self, user_id: str) -> Plan[Rebuilt]:
+        return rebuild_user(user_id, self.projections, self.registry, check=True)
 
     def status(self) -> Plan[Status]:
         """Return what the database holds; one round trip."""
         from eventstore.store.migrate import latest_revision  # noqa: PLC0415 - Alembic is slow to import and seldom needed
 
-        (rows,) = yield Batch(operator, (Statement(_STATUS),))
-        server_version, revision, users, events, size = rows[0]
+        facts = yield from self._retrying(_read_status)
+        server_version, revision, users, events, size = facts
         return Status(server_version, revision or "none", latest_revision(), users, events, size)
 
     def import_conversations(
@@ -127,3 +127,9 @@ class OperationPlans(EvidencePlans):
             for user_id, conversation in conversations
         ]
         return sum((yield Parallel(plans, jobs)), start=Imported())
+
+
+def _read_status() -> Plan[tuple[Any, ...]]:
+    (rows,) = yield Batch(operator, (Statement(_STATUS),))
+    facts: tuple[Any, ...] = rows[0]
+    return facts
