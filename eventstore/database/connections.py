@@ -5,8 +5,6 @@ A pooler or proxy may go silent without closing anything: no server-side limit, 
 tcp_user_timeout then fires. So every wait for an answer has a limit on this side. A connection
 that exceeds it is closed, and the request may be settled on another.
 
-SQLAlchemy closes its connections into the pool, and a broken one has to find its way there too.
-
 A pipeline ends with Sync and nothing after it. psycopg sends a Flush behind the Sync; where that
 comes late, PgBouncer takes it for new work, gives the client a server connection, and waits for a
 Sync that the next request may send on another connection: the one is held, the other waits.
@@ -107,14 +105,6 @@ class LimitedConnection(Connection[Any]):
         self._pipeline = self._pipeline or _ToTheSync(self)
         return super().pipeline()
 
-    def close(self) -> None:
-        """Close, or give back to the pool; broken too, or its place there would stay taken."""
-        pool = getattr(self, "_pool", None)
-        if pool is not None and self.closed:  # psycopg would do nothing
-            pool.putconn(self)
-        else:
-            super().close()
-
 
 class LimitedAsyncConnection(AsyncConnection[Any]):
     """An async connection whose waits end after `answer_timeout_seconds`."""
@@ -136,14 +126,6 @@ class LimitedAsyncConnection(AsyncConnection[Any]):
         """Return psycopg's pipeline, without the Flush behind its Sync."""
         self._pipeline = self._pipeline or _ToTheSyncAsync(self)
         return super().pipeline()
-
-    async def close(self) -> None:
-        """Close, or give back to the pool; broken too, or its place there would stay taken."""
-        pool = getattr(self, "_pool", None)
-        if pool is not None and self.closed:
-            await pool.putconn(self)
-        else:
-            await super().close()
 
 
 def _until_silent[R](

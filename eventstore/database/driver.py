@@ -99,15 +99,7 @@ class Driver:
                 finally:
                     connection.stop = None
             case Release(connection):
-                try:
-                    if connection.pgconn.transaction_status in OPEN:  # the pool would log it
-                        with suppress(psycopg.Error):
-                            connection.rollback()
-                except BaseException:  # Ctrl-C again: the pool must have it back all the same
-                    connection.pgconn.finish()
-                    raise
-                finally:
-                    self.pool.putconn(connection)
+                self._release(connection)
             case Sleep(seconds):
                 time.sleep(seconds)
             case FanOut(plans, jobs):
@@ -121,12 +113,22 @@ class Driver:
     def _connection(self) -> LimitedConnection:
         check_process(self._process)
         try:
-            connection = self.pool.getconn()
+            return self.pool.getconn()
         except PoolTimeout as error:
             raise self._no_connection() from error
-        if not connection.autocommit:  # a session had it; a reset hook would cost a thread's hop
-            connection.autocommit = True
-        return connection
+
+    def _release(self, connection: LimitedConnection) -> None:
+        try:
+            if connection.pgconn.pipeline_status:  # interrupted as it was begun
+                connection.pgconn.finish()
+            if connection.pgconn.transaction_status in OPEN:  # the pool would log it
+                with suppress(psycopg.Error):
+                    connection.rollback()
+        except BaseException:  # Ctrl-C again: the pool must have it back all the same
+            connection.pgconn.finish()
+            raise
+        finally:
+            self.pool.putconn(connection)
 
     def _no_connection(self) -> Unavailable:
         """Ask the server itself: a pool does not tell why no connection came."""

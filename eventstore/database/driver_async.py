@@ -89,15 +89,7 @@ class AsyncDriver:
                 connection.answer_timeout_seconds = timeout_seconds
                 return await exchange_async(connection, statements)
             case Release(connection):
-                try:
-                    if connection.pgconn.transaction_status in OPEN:
-                        with suppress(psycopg.Error):
-                            await connection.rollback()
-                except BaseException:  # cancelled again: the pool must have it back all the same
-                    connection.pgconn.finish()
-                    raise
-                finally:
-                    await self.pool.putconn(connection)
+                await self._release(connection)
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
             case FanOut(plans, jobs):
@@ -111,12 +103,22 @@ class AsyncDriver:
     async def _connection(self) -> LimitedAsyncConnection:
         check_process(self._process)
         try:
-            connection = await self.pool.getconn()
+            return await self.pool.getconn()
         except PoolTimeout as error:
             raise await self._no_connection() from error
-        if not connection.autocommit:
-            await connection.set_autocommit(True)
-        return connection
+
+    async def _release(self, connection: LimitedAsyncConnection) -> None:
+        try:
+            if connection.pgconn.pipeline_status:  # cancelled as it was begun
+                connection.pgconn.finish()
+            if connection.pgconn.transaction_status in OPEN:
+                with suppress(psycopg.Error):
+                    await connection.rollback()
+        except BaseException:  # cancelled again: the pool must have it back all the same
+            connection.pgconn.finish()
+            raise
+        finally:
+            await self.pool.putconn(connection)
 
     async def _no_connection(self) -> Unavailable:
         """Ask the server itself: a pool does not tell why no connection came."""

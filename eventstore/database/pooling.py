@@ -34,7 +34,6 @@ def pool_options(settings: Settings) -> dict[str, Any]:
         "timeout": settings.pool_timeout_seconds,
         "max_idle": settings.max_idle_seconds,
         "reconnect_timeout": settings.pool_timeout_seconds,
-        "close_returns": True,  # a SQLAlchemy session closes its connection into this pool
         "kwargs": connect_options(settings),
     }
 

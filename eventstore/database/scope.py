@@ -14,20 +14,27 @@ schema; and row security is on, whatever was left there, or every query would be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from psycopg import BaseConnection
+from psycopg.sql import SQL
 
 from eventstore.database.roles import Role
 from eventstore.database.settings import Settings
 
-__all__ = ["SET_SCOPE", "Scope", "operator", "scope_values", "user_scope"]
+__all__ = ["SET_SCOPE", "Scope", "operator", "scope_command", "scope_values", "user_scope"]
 
-SET_SCOPE = """
-select pg_catalog.set_config('role', $1, true),
-       pg_catalog.set_config('eventstore.user_id', $2, true),
-       pg_catalog.set_config('statement_timeout', $3, true),
-       pg_catalog.set_config('lock_timeout', $4, true),
-       pg_catalog.set_config('search_path', $5, true),
-       pg_catalog.set_config('row_security', 'on', true)
-"""
+_NAMES = (
+    "role",
+    "eventstore.user_id",
+    "statement_timeout",
+    "lock_timeout",
+    "search_path",
+    "row_security",
+)
+SET_SCOPE = "select " + ", ".join(
+    f"pg_catalog.set_config('{name}', ${number}, true)" for number, name in enumerate(_NAMES, 1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ def user_scope(user_id: str, *, patient: bool = False) -> Scope:
     return Scope(Role.APPLICATION, user_id, patient)
 
 
-def scope_values(scope: Scope, settings: Settings) -> tuple[str, str, str, str, str]:
+def scope_values(scope: Scope, settings: Settings) -> tuple[str, ...]:
     """Return the parameters of `SET_SCOPE`."""
     statement_seconds = 0 if scope.patient else settings.statement_timeout_seconds
     return (
@@ -61,4 +68,12 @@ def scope_values(scope: Scope, settings: Settings) -> tuple[str, str, str, str, 
         f"{statement_seconds * 1000:.0f}",
         f"{settings.lock_timeout_seconds * 1000:.0f}",
         f"pg_catalog, {settings.search_path}, pg_temp",
+        "on",
     )
+
+
+def scope_command(scope: Scope, settings: Settings, connection: BaseConnection[Any]) -> bytes:
+    """Return `SET_SCOPE` with its parameters in it, to be sent in one message with BEGIN."""
+    values = zip(_NAMES, scope_values(scope, settings), strict=True)
+    calls = (SQL("pg_catalog.set_config({}, {}, true)").format(*pair) for pair in values)
+    return (SQL("select ") + SQL(", ").join(calls)).as_bytes(connection)

@@ -2,17 +2,16 @@
 SQLAlchemy on our terms: sessions of the caller's own on the same pool, and an engine for Alembic.
 
 A session's every transaction begins by setting role and user, like all others, and is read-only
-unless asked otherwise: read models are written by projectors alone. Whether a transaction has begun
-is asked of the connection before each statement, because SQL of the caller's own may end one
-unseen. What a session has SET ends with its transaction. Behind a pooler one exception remains:
-SET and then COMMIT, both in SQL of the caller's own.
+unless asked otherwise: read models are written by projectors alone. That is done by the connection
+that it is lent (`lent`), as whom is said when SQLAlchemy begins. What a session has SET ends with
+its transaction. Behind a pooler one exception remains: SET and then COMMIT, both in SQL of the
+caller's own.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,7 +26,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from eventstore.database.connections import check_process
 from eventstore.database.embedded import start_embedded
-from eventstore.database.scope import SET_SCOPE, scope_values, user_scope
+from eventstore.database.lent import AUTOCOMMIT_REFUSED, LentAsyncConnection, LentConnection
+from eventstore.database.scope import scope_command, user_scope
 from eventstore.database.settings import Settings
 from eventstore.database.url import Embedded, parse_url
 from eventstore.errors import ConfigurationError
@@ -35,15 +35,14 @@ from eventstore.errors import ConfigurationError
 __all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
 
 _DIALECT = "postgresql+psycopg://"
-_SCOPE = (
-    re.sub(r"\$\d", "%s", SET_SCOPE) + ", pg_catalog.set_config('transaction_read_only', %s, true)"
-)
+_READ_ONLY = b"set transaction read only"
 _FORGET = "reset session authorization; reset all"
 _LEAVE_NOTHING = f"""
 {_FORGET};
 close all;
 unlisten *;
 discard temp;
+discard sequences;
 do $$
 declare v_name text;
 begin
@@ -55,10 +54,11 @@ end
 $$
 """
 _NOBODYS = "AND CHAIN, or BEGIN after COMMIT, begins a transaction that is nobody's; leave it"
-_CHAIN = re.compile(
-    r"(\s|--[^\n]*\n|/\*.*?\*/)*(commit|end|rollback|abort)\b.*\band\s+chain\b",
+_CHAIN = re.compile(  # what was skipped is not tried in another way: comments may be many
+    r"(?>\s|--[^\n]*\n|/\*.*?\*/)*+(commit|end|rollback|abort)\b.*\band\s+chain\b",
     re.IGNORECASE | re.DOTALL,
 )
+_ENDS = {b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"}
 
 
 def own_engine(settings: Settings) -> Engine:
@@ -73,27 +73,28 @@ def own_engine(settings: Settings) -> Engine:
 
 
 def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
-    """Return an engine whose connections come from, and go back to, `connections`."""
-    creator = _transactional(connections, settings)
+    """Return an engine whose connections are lent by `connections`."""
+    process = os.getpid()
+
+    def creator() -> LentConnection:
+        check_process(process)
+        lent = LentConnection(connections, connections.getconn())
+        lent.answer_timeout_seconds = settings.answer_timeout_seconds
+        return lent
+
     engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
     return _scoped(engine, settings)
 
 
 def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -> AsyncEngine:
-    """Return an async engine whose connections come from, and go back to, `connections`."""
+    """Return an async engine whose connections are lent by `connections`."""
     process = os.getpid()
 
-    async def creator() -> Any:
+    async def creator() -> LentAsyncConnection:
         check_process(process)
-        connection = await connections.getconn()
-        try:
-            connection.answer_timeout_seconds = settings.answer_timeout_seconds
-            await connection.set_autocommit(False)
-        except BaseException:
-            connection.pgconn.finish()
-            await connections.putconn(connection)
-            raise
-        return connection
+        lent = LentAsyncConnection(connections, await connections.getconn())
+        lent.answer_timeout_seconds = settings.answer_timeout_seconds
+        return lent
 
     engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
     _scoped(engine.sync_engine, settings)
@@ -116,69 +117,55 @@ def _of(user_id: str, read_only: bool) -> dict[str, Any]:
     return {"eventstore_user": user_id, "eventstore_read_only": read_only}
 
 
-def _transactional(connections: ConnectionPool[Any], settings: Settings) -> Callable[[], Any]:
-    process = os.getpid()
-
-    def creator() -> Any:
-        check_process(process)
-        connection = connections.getconn()
-        try:
-            connection.answer_timeout_seconds = settings.answer_timeout_seconds
-            connection.autocommit = False  # the driver switches it back
-        except BaseException:
-            connection.pgconn.finish()
-            connections.putconn(connection)
-            raise
-        return connection
-
-    return creator
-
-
 def _scoped(engine: Engine, settings: Settings) -> Engine:
-    event.listen(engine, "before_cursor_execute", partial(_enter_scope, settings))
+    event.listen(engine, "connect", partial(_begin_as_nobody, settings))
+    event.listen(engine, "begin", partial(_enter_scope, settings))
+    event.listen(engine, "begin_twophase", partial(_enter_scope, settings))
+    event.listen(engine, "before_cursor_execute", _refuse_unscoped)
     event.listen(engine, "after_cursor_execute", _still_scoped)
     event.listen(engine, "commit", _forget_before_commit)
     event.listen(engine, "checkin", _forget)
     return engine
 
 
-def _enter_scope(
-    settings: Settings,
-    connection: Connection,
-    _cursor: object,
-    statement: str,
-    *_parameters: object,
-) -> None:
-    """Before a statement: if no transaction is open, this one opens it, so set its scope first."""
-    driver: Any = connection.connection.driver_connection
-    if driver.autocommit:
-        raise ConfigurationError(
-            "a session cannot run in AUTOCOMMIT: its user is set for one transaction; "
-            "leave the isolation level, and commit when you are done"
-        )
+def _begin_as_nobody(settings: Settings, connection: Any, _record: object) -> None:
+    """As a connection is lent: an engine that is used past any session sees nothing."""
+    lent = getattr(connection, "driver_connection", connection)
+    lent.entering = (_READ_ONLY, scope_command(user_scope(""), settings, lent))
+
+
+def _enter_scope(settings: Settings, connection: Connection, _xid: object = None) -> None:
+    """As SQLAlchemy begins: say as whom, and whether to write."""
+    lent: Any = connection.connection.driver_connection
+    options = connection.get_execution_options()
+    scope = scope_command(user_scope(options.get("eventstore_user", "")), settings, lent)
+    if options.get("eventstore_read_only", True):
+        lent.entering = (_READ_ONLY, scope)
+    elif lent.read_only is None:  # what a server connection begins with may be somebody's SET
+        lent.entering = (b"set transaction read write", scope)
+    else:
+        lent.entering = (scope,)
+
+
+def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+    """Before a statement: refuse what would not be in the scope, before anything is sent."""
+    lent: Any = connection.connection.driver_connection
+    if lent.autocommit:
+        raise ConfigurationError(AUTOCOMMIT_REFUSED)
     if _CHAIN.match(statement):
         raise ConfigurationError(_NOBODYS)
-    if driver.info.transaction_status != TransactionStatus.IDLE:
-        return
-    options = connection.get_execution_options()
-    # Without a user the scope is nobody: an engine used directly sees nothing.
-    scope = user_scope(options.get("eventstore_user", ""))
-    read_only = "on" if options.get("eventstore_read_only", True) else "off"
-    cursor = connection.connection.cursor()
-    cursor.execute(_SCOPE, (*scope_values(scope, settings), read_only))
-    cursor.close()
 
 
 def _still_scoped(connection: Connection, cursor: Any, *_: object) -> None:
     """After a statement: if it ended a transaction and another one is open, that is nobody's."""
-    driver: Any = connection.connection.driver_connection
-    if driver.info.transaction_status != TransactionStatus.INTRANS:
+    lent: Any = connection.connection.driver_connection
+    if lent.info.transaction_status != TransactionStatus.INTRANS:
         return
     inner = getattr(cursor, "_cursor", cursor)  # in SQLAlchemy's async clothes
     if not isinstance(inner, psycopg.Cursor | psycopg.AsyncCursor):
         return  # a server-side cursor runs queries only
     results = inner._results  # noqa: SLF001 - to be asked without waiting in either colour
-    if not any(one.command_status in {b"COMMIT", b"ROLLBACK"} for one in results):
+    if not any(one.command_status in _ENDS for one in results):
         return
     asking = connection.connection.cursor()
     asking.execute("select pg_catalog.current_setting('eventstore.user_id', true)")
@@ -191,27 +178,25 @@ def _still_scoped(connection: Connection, cursor: Any, *_: object) -> None:
 
 def _forget_before_commit(connection: Connection) -> None:
     """SET would outlive the transaction, and behind a pooler meet anybody: undo it while in it."""
-    driver: Any = connection.connection.driver_connection
-    if driver.info.transaction_status != TransactionStatus.INTRANS:
+    lent: Any = connection.connection.driver_connection
+    if lent.info.transaction_status != TransactionStatus.INTRANS:
         return  # after an error COMMIT rolls back, and SET with it
     # What is deferred runs first: it belongs in the user's scope, which is reset as well.
-    connection.connection.cursor().execute(f"set constraints all immediate; {_FORGET}")
+    connection.exec_driver_sql(f"set constraints all immediate; {_FORGET}")
 
 
 def _forget(connection: Any, _record: object) -> None:
-    """As a connection goes back: undo what SQL of the caller's own committed unseen."""
-    if connection is None:  # broken; the pool has dropped it
+    """As a connection goes back: clear what SQL of the caller's own left on the server."""
+    if connection is None:  # broken, or invalidated: it is cut
         return
+    lent = getattr(connection, "driver_connection", connection)
     try:
+        lent.clearing = True
         connection.autocommit = True
         connection.cursor().execute(_LEAVE_NOTHING)
-    except psycopg.Error:  # cut it: `close` would give it to the pool, which SQLAlchemy will do
-        _cut(connection)
+        lent.cleared = True
+    except psycopg.Error:  # not cleared, it is cut as SQLAlchemy closes it
+        return
     except BaseException:  # a cancelled task, Ctrl-C: SQLAlchemy does no more about it
-        _cut(connection)
         connection.close()
         raise
-
-
-def _cut(connection: Any) -> None:
-    getattr(connection, "driver_connection", connection).pgconn.finish()
