@@ -6,9 +6,12 @@ Used by verify, which reports the differences, and by rebuild, which mends exact
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan
 from eventstore.database.scope import Scope
@@ -116,7 +119,7 @@ def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
     if right is None or stored is None:
         return right is stored
     if column in shape.jsonb:
-        return _alike(loads(dumps(check_json(right, column))), loads(stored))
+        return _same_jsonb(right, stored, column)
     if column in shape.json:
         return _same_json(right, stored, column)
     if column in shape.json_lists:
@@ -129,7 +132,7 @@ def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
 
 
 def _alike(right: Any, stored: Any) -> bool:
-    """Compare values as PostgreSQL does: 1 is 1.0, and neither of them is true."""
+    """Compare values as PostgreSQL does: 1 is 1.0, NaN is NaN, and neither of them is true."""
     match right, stored:
         case bool(), _:
             return right is stored
@@ -141,7 +144,24 @@ def _alike(right: Any, stored: Any) -> bool:
             )
         case list(), list():
             return len(right) == len(stored) and all(map(_alike, right, stored))
-    return bool(right == stored)
+        case float(), Decimal():
+            right = Decimal(repr(right))
+        case UUID(), str():
+            right = str(right)
+    return bool(right == stored or (right != right and stored != stored))  # noqa: PLR0124 - NaN
+
+
+def _same_jsonb(right: Any, stored: str, column: str) -> bool:
+    """Compare as PostgreSQL does: in any order of keys, numbers by their value and whole length."""
+    wanted = dumps(check_json(right, column))
+    try:
+        return _alike(_with_exact_numbers(wanted), _with_exact_numbers(stored))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _with_exact_numbers(text: str) -> Any:
+    return json.loads(text, parse_int=Decimal, parse_float=Decimal)
 
 
 def _same_json(right: Any, stored: str | None, column: str) -> bool:

@@ -51,7 +51,8 @@ class LogCheck:
         self.position = 0
         self._erasures = erasures
         self._anchored = deque(sorted(anchored, key=lambda head: head.position))
-        self._held = 0
+        self.anchored = 0
+        """Events up to the newest of them."""
         self._hash = ZERO_HASH
         self._recorded_at: datetime | None = None
         self._request = _Request(0, None)
@@ -91,13 +92,15 @@ class LogCheck:
         """Check that the head is where the last event left it, or was when anchored."""
         yield from self._end_of_request()
         known = head[0] if head else (0, ZERO_HASH, None)
-        if known[:2] != (self.position, self._hash) or (
-            self.count and known[2] != self._recorded_at
-        ):
+        if known != (self.position, self._hash, self._recorded_at):
             detail = f"the head is at position {known[0]}, the log ends at {self.position}"
-            if known[0] == self.position:
+            if not self.count:
+                detail = "there is a head, and no event"
+            elif known[0] == self.position:
                 detail = "the head's hash or time is not that of the last event"
             yield self._problem("head", known[0], detail)
+        if len(head) > 1:
+            yield self._problem("head", known[0], f"there are {len(head)} heads")
         for anchor in self._anchored:
             detail = (
                 f"the anchor is newer than the log, which ends at {self.position}: its tail was "
@@ -139,10 +142,11 @@ class LogCheck:
             anchor = self._anchored.popleft()
             if (anchor.position, anchor.hash) == (position, stored_hash):
                 self.anchors += 1
-                self._held = position
+                self.anchored = position
                 continue
-            since = f" after position {self._held}, which an anchor confirms" if self._held else ""
-            detail = f"history up to here was rewritten after it was anchored{since}"
+            detail = "history up to here was rewritten after it was anchored"
+            if self.anchored:
+                detail += f"; up to position {self.anchored} an anchor confirms it"
             yield self._problem("anchor", anchor.position, detail)
 
     def _end_of_request(self) -> Iterator[Problem]:

@@ -13,8 +13,8 @@ class Problem:
     One thing that is not as it must be.
 
     :ivar kind: `gap`, `version`, `payload`, `request`, `hash`, `time`, `head`, `stream`, `erasure`,
-        `anchor` or `unreadable` in the log; `missing_row`, `extra_row` or `changed_row` in a read
-        model.
+        `anchor`, `hidden` or `unreadable` in the log; `missing_row`, `extra_row` or `changed_row`
+        in a read model; `more` if there are too many to name.
     :ivar position: of the event, for problems of the log.
     :ivar table: of the row, with its `key`, for problems of a read model or of `stream`.
     """

@@ -64,8 +64,10 @@ class StreamCheck:
         for stream_id, version, *state in rows:
             if self._keep is not None and not self._keep((stream_id,)):
                 continue
-            last = self._last.pop(stream_id, _Last())
-            if version != last.version:
+            last = self._last.pop(stream_id, None)
+            if last is None:
+                yield self._stream(stream_id, "no event is in this stream, or it is there twice")
+            elif version != last.version:
                 detail = f"the stream is at version {version}, its events end at {last.version}"
                 yield self._stream(stream_id, detail)
             elif not self._is(state, stream_id, last):

@@ -31,9 +31,18 @@ from projections.projector import Projections
 from projections.replay import Replay
 from projections.stream_check import StreamCheck
 
-__all__ = ["BYTES_PER_PASS", "EVENTS_PER_PASS", "Problem", "Verified", "verify_user"]
+__all__ = [
+    "BYTES_PER_PASS",
+    "EVENTS_PER_PASS",
+    "MAX_PROBLEMS",
+    "Problem",
+    "Verified",
+    "verify_user",
+]
 
 EVENTS_PER_PASS = 200_000
+MAX_PROBLEMS = 1_000
+"""Named of one user; how many more there are is told."""
 BYTES_PER_PASS = 96 * 1024 * 1024
 """Of payloads and metadata. Whichever is less: what one verification may hold at a time."""
 
@@ -46,12 +55,14 @@ class Verified:
     :ivar users: of whom there is a log, or a problem.
     :ivar erased: events whose payload was removed, as an erasure on record says.
     :ivar anchors: anchored heads that the logs still have.
+    :ivar anchored: events that such a head confirms: those that are newer, none does.
     """
 
     users: int = 0
     events: int = 0
     erased: int = 0
     anchors: int = 0
+    anchored: int = 0
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -65,6 +76,7 @@ class Verified:
             self.events + other.events,
             self.erased + other.erased,
             self.anchors + other.anchors,
+            self.anchored + other.anchored,
             self.problems + other.problems,
         )
 
@@ -82,6 +94,7 @@ _STREAM = "stream_id, version, kind, closed"
 _ERASURES = """
 select payload::text from eventstore.event
 where user_id = $1 and stream_id = $2 and type = 'ContentErased' and payload is not null
+  and pg_column_size(payload) < 100000  -- ours are far smaller
 order by version
 """
 
@@ -131,7 +144,15 @@ def verify_user(
         problems.extend(_row_problem(user_id, one) for one in found)
     yield Batch(scope, ())
     users = int(bool(head or problems))
-    return Verified(users, log.count, log.erased, log.anchors, tuple(problems))
+    return Verified(users, log.count, log.erased, log.anchors, log.anchored, _told(problems))
+
+
+def _told(problems: list[Problem]) -> tuple[Problem, ...]:
+    """Return the first problems of a user, and how many more there are."""
+    told, more = problems[:MAX_PROBLEMS], len(problems) - MAX_PROBLEMS
+    if more > 0:
+        told.append(Problem("more", told[-1].user_id, f"{more:,} more problems of this user"))
+    return tuple(told)
 
 
 class _Passes:
@@ -190,8 +211,9 @@ def _stream_heads(scope: Scope, streams: StreamCheck, problems: list[Problem]) -
             scope, (select_stream_page(_STREAM, scope.user_id, after),), hold=True
         )
         rows, more = page_of(page)
-        after = rows[-1][0] if rows else None
         problems.extend(streams.heads(rows))
+        after = rows[-1][0] if rows else None
+        more = more and after is not None  # nulls come last, and nothing follows them
     problems.extend(streams.ends())
 
 

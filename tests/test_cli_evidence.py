@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -119,6 +120,33 @@ def test_processes_that_share_the_users_find_what_one_finds(
         "anchor",
         "changed_row",
     ]
+
+
+def test_verify_says_how_much_no_anchor_confirms(eventstore: Command, database_url: str) -> None:
+    eventstore("anchor", "old.jsonl")
+    with EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("after the anchor")
+
+    told = eventstore("verify", "--anchor", "old.jsonl").stdout
+    document = json.loads(eventstore("verify", "--anchor", "old.jsonl", "--json").stdout)
+
+    assert "1 event confirmed by none" in told
+    assert document["events"] - document["anchored"] == 1
+    taken_at = json.loads(Path("old.jsonl").read_text().splitlines()[0])["taken_at"]
+    assert datetime.fromisoformat(document["anchored_at"]) == datetime.fromisoformat(taken_at)
+    assert json.loads(eventstore("verify", "--json").stdout)["anchored_at"] is None
+
+
+def test_what_verify_might_not_be_shown_is_an_answer_and_no_wrong_use(
+    eventstore: Command, admin: psycopg.Connection
+) -> None:
+    admin.execute("create policy less on eventstore.event as restrictive using (position <> 2)")
+
+    said = eventstore("verify")
+
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "policy less is restrictive" in said.stderr
+    assert eventstore("rebuild").returncode == 2
 
 
 def test_an_id_that_the_store_would_not_take_is_verified_by_processes_too(

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import psycopg
 import pytest
 
 from eventstore import EventStore, SchemaMissing, Settings
+from eventstore.cli import processes
 from eventstore.cli.door import new_file
 from eventstore.cli.processes import interrupts_later, verify_in_processes
 from eventstore.errors import InvalidInput
+from projections.verify import Verified
 from tests.support.command import Command, eventstore
 from tests.support.server import Server
 
@@ -192,6 +195,36 @@ def test_processes_tell_how_far_they_are_within_a_log(database_url: str) -> None
 
     assert (found.ok, found.users, found.events) == (True, 2, sum(steps))
     assert sorted(steps) == [1000, 1000, 5000, 5000]
+
+
+def _flood(_database: str, _extensions: str, users: list[str], _anchors: object) -> Verified:
+    """What a process does here instead of verifying: fail, or tell more than a pipe holds."""
+    if users == ["bob"]:
+        raise InvalidInput("bob", "is refused")
+    for _ in range(50_000):
+        processes._seen.put(1)
+    return Verified()
+
+
+def _kill_children() -> None:
+    for one in active_children():
+        one.kill()
+
+
+def test_a_process_that_fails_does_not_keep_those_that_have_much_to_tell(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_verify", _flood)
+    waited_too_long = threading.Timer(60, _kill_children)
+    waited_too_long.start()
+
+    with pytest.raises(InvalidInput):
+        verify_in_processes(
+            ["alice", "bob"], [], 2, database=database_url, extensions=None, advance=lambda _: None
+        )
+
+    assert waited_too_long.is_alive()
+    waited_too_long.cancel()
 
 
 def test_an_interrupt_that_another_thread_is_given_waits_too() -> None:

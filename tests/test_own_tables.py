@@ -15,6 +15,7 @@ from sqlmodel import Field, SQLModel
 
 from eventstore import ConfigurationError, Event, EventRegistry, EventStore, Fact, TaskCreated
 from eventstore.database import pages
+from eventstore.events.jsontext import loads
 from projections import Increment, Insert, RowChange, Update, projector
 from projections.protection import protection_sql
 
@@ -143,6 +144,23 @@ def test_true_is_not_one_in_a_column_that_knows_both(
 
     problems = [(one.kind, one.user_id, one.table) for one in store.verify().problems]
     assert problems == [("changed_row", "bob", "service.copy")] * 2
+
+
+@pytest.mark.parametrize("number", ["1e5000", "1e23", "1.10", "-0.0", "12345678901234567890.5"])
+def test_numbers_of_any_size_are_the_same_in_a_column_that_writes_them_out(
+    own_url: str, number: str
+) -> None:
+    @projector(Copy)
+    def project_number(fact: Fact) -> Iterator[RowChange]:
+        if isinstance(fact.data, TaskCreated):
+            yield Insert(Copy, {"id": fact.stream_id, "said": {"n": loads(number)}})
+
+    with EventStore.connect(own_url, projectors=[project_number]) as store:
+        for name in ("alice", "bob"):
+            store.user(name).tasks.create("x")
+
+        assert store.verify().ok
+        assert store.rebuild(check=True).changed == 0
 
 
 def test_rows_at_instants_that_python_cannot_hold_are_read_once_each(

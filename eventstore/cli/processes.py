@@ -61,6 +61,7 @@ def verify_in_processes(
     at_a_time = max(1, min(_USERS_AT_A_TIME, len(users) // (jobs * 4)))
     context = get_context("spawn")
     seen = context.SimpleQueue()
+    parts: list[Future[Verified]] = []
     with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(seen,)) as processes:
         try:
             with interrupts_later():
@@ -71,8 +72,7 @@ def verify_in_processes(
                     for share in map(list, batched(users, at_a_time, strict=False))
                 ]
             for _ in _until_done(parts):
-                while not seen.empty():
-                    advance(seen.get())
+                _told(seen, advance)
             return sum((part.result() for part in parts), start=Verified())
         except BrokenProcessPool:
             time.sleep(_MOMENT)  # if Ctrl-C ended it, that is on its way to this process too
@@ -81,8 +81,16 @@ def verify_in_processes(
                 "with fewer --jobs if memory is short"
             ) from None
         except BaseException:
-            processes.shutdown(cancel_futures=True)
+            processes.shutdown(wait=False, cancel_futures=True)
+            while any(part.running() for part in parts):  # a full queue would keep them for ever
+                _told(seen, advance)
+                time.sleep(_MOMENT)
             raise
+
+
+def _told(seen: SimpleQueue[int], advance: Callable[[int], object]) -> None:
+    while not seen.empty():
+        advance(seen.get())
 
 
 def _until_done(parts: Iterable[Future[Verified]]) -> Iterator[None]:
@@ -146,5 +154,5 @@ def _verify(
     database: str | None, extensions: str | None, users: list[str], anchors: list[Anchor]
 ) -> Verified:
     store = _store(database, extensions)  # here, and not at the start: its error goes to the caller
-    plan = store._plans.verify_users(users, anchors=anchors, seen=_seen.put)  # noqa: SLF001 - the ids are tables' and anchors', and need not be what the method takes
+    plan = store._plans.verify_users(users, anchors=anchors, seen=_seen.put, listed=True)  # noqa: SLF001 - the ids are tables' and anchors', and need not be what the method takes
     return store._driver.run(plan)  # noqa: SLF001 - the same

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, OneUser, opened
-from eventstore.cli.output import console, counted, print_json, print_table, ticker
+from eventstore.cli.output import console, counted, print_json, print_table, printable, ticker, when
 from eventstore.cli.processes import verify_in_processes
-from eventstore.errors import InvalidInput, NotFound
-from eventstore.log.anchor import read_anchor
+from eventstore.errors import InvalidInput, NotFound, UnsafeDatabase
+from eventstore.log.anchor import Anchor, read_anchor
 from projections.verify import Problem, Verified
 
 __all__ = ["problem_json", "verify"]
@@ -60,7 +62,7 @@ def verify(
     kept = [read_anchor(path, public_key=key) for path in anchors or ()]
     if any(anchor.unchecked for anchor in kept):
         sys.stderr.write("warning: a signature was not checked; give --public-key FILE\n")
-    with opened(database, extensions) as store:
+    with _answering(), opened(database, extensions) as store:
         anchored = {name for anchor in kept for name in anchor.heads}
         users = [user] if user is not None else sorted({*store.users(), *anchored})
         total = store.status().events if user is None else None
@@ -79,25 +81,39 @@ def verify(
     if user is not None and not found.users:
         raise NotFound("user", user)
     if json:
-        print_json(_verified_json(found))
+        print_json(_verified_json(found, kept))
     else:
-        _print(found, anchored=bool(kept))
+        _print(found, kept)
     if not found.ok:
         raise typer.Exit(1)
 
 
-def _verified_json(found: Verified) -> dict[str, Any]:
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say no, with status 1, where verify would not be shown what others are: that is tampering."""
+    try:
+        yield
+    except UnsafeDatabase as error:
+        if any(one.check == "reading" and one.severity == "error" for one in error.findings):
+            sys.stderr.write(f"error: {printable(str(error))}\n")
+            raise typer.Exit(1) from None
+        raise
+
+
+def _verified_json(found: Verified, kept: Sequence[Anchor]) -> dict[str, Any]:
     return {
         "users": found.users,
         "events": found.events,
         "erased": found.erased,
         "anchors": found.anchors,
+        "anchored": found.anchored,
+        "anchored_at": max((one.taken_at for one in kept), default=None),
         "ok": found.ok,
         "problems": [problem_json(one) for one in found.problems],
     }
 
 
-def _print(found: Verified, *, anchored: bool) -> None:
+def _print(found: Verified, kept: Sequence[Anchor]) -> None:
     if found.problems:
         print_table(
             ("problem", "user", "where", "detail"),
@@ -106,10 +122,15 @@ def _print(found: Verified, *, anchored: bool) -> None:
     console.print(
         f"{counted(found.users, 'user')}, {counted(found.events, 'event')}"
         + (f", {found.erased:,} of them erased" if found.erased else "")
-        + (f", {counted(found.anchors, 'anchored head')} found again" if anchored else "")
+        + (f", {counted(found.anchors, 'anchored head')} found again" if kept else "")
         + ": "
         + ("all is well" if found.ok else counted(len(found.problems), "problem"))
     )
+    if kept:
+        console.print(
+            f"the newest anchor was taken {when(max(one.taken_at for one in kept))} UTC; "
+            f"{counted(found.events - found.anchored, 'event')} confirmed by none"
+        )
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:

@@ -32,6 +32,11 @@ select current_setting('server_version_num')::int as number,
        coalesce(pg_has_role(session_user, event.relowner, 'member'), false) as owner,
        pg_has_role(session_user, 'pg_write_all_data', 'member') as writes_all,
        event.oid is not null as migrated,
+       array(select format('%s as %s', format_type(c.castsource, null),
+                           format_type(c.casttarget, null))
+             from pg_cast as c
+             where c.oid >= 16384 and c.castsource < 16384 and c.casttarget < 16384
+             order by 1) as casts,
        coalesce((select json_object_agg(p.polname, r.rolname)
                  from pg_policy as p join pg_roles as r on array[r.oid] = p.polroles
                  where p.polrelid = event.oid), '{}') as policies,

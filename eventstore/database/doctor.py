@@ -55,6 +55,7 @@ def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding
         return misnamed  # all else would be judged by roles that mean nothing here
     found = [
         *_server(catalog.server),
+        *_casts(catalog.server),
         *_login(catalog.server),
         *_presets(catalog.server),
         *_roles(catalog, settings),
@@ -104,6 +105,13 @@ def _server(server: Server) -> Iterator[Finding]:
             "is off: a crash of the server loses what it acknowledged just before",
             "set synchronous_commit = on for this database and login",
         )
+
+
+def _casts(server: Server) -> Iterator[Finding]:
+    """A cast between PostgreSQL's own types decides what is read wherever one is read as text."""
+    for cast in server.casts:
+        detail = "is a cast that somebody made: what is stored may be read as something else"
+        yield Finding("error", "reading", f"({cast})", detail, f"drop cast ({cast})")
 
 
 def _login(server: Server) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ prepared even if the pipeline was aborted before its turn, and every later use w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -57,7 +59,8 @@ def exchange(connection: Connection[Any], statements: list[Statement]) -> list[R
     if first is not None:
         _cut_if_stale(connection, first)
         raise first
-    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    with _readable():
+        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
 async def exchange_async(
@@ -91,7 +94,17 @@ async def exchange_async(
     if first is not None:
         _cut_if_stale(connection, first)
         raise first
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    with _readable():
+        return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Tell text that is no text as what it is: psycopg takes it for granted that it is UTF-8."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise psycopg.DataError(f"a value is not UTF-8: {error.reason}") from error
 
 
 def _cut_if_stale(connection: Connection[Any] | AsyncConnection[Any], error: psycopg.Error) -> None:

@@ -20,6 +20,7 @@ class Server:
     :ivar number: as `server_version_num`: 180004 is 18.4.
     :ivar neon: it does without fsync: its pages are safe elsewhere when COMMIT answers.
     :ivar policies: on the log, and the role that each is for.
+    :ivar casts: between PostgreSQL's own types that are not PostgreSQL's own.
     :ivar presets: logins that begin in some user's scope, by ALTER ROLE or ALTER DATABASE … SET.
     """
 
@@ -35,6 +36,7 @@ class Server:
     owner: bool
     writes_all: bool
     migrated: bool
+    casts: list[str]
     policies: dict[str, str]
     presets: list[str]
 

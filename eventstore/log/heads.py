@@ -17,7 +17,7 @@ _HEADS = f"""
 select user_id, position, hash, {readable_instant("recorded_at")} from eventstore.user_log
 """
 _OF_ONE = f"{_HEADS} where user_id = $1"
-_PAGE = f"{_HEADS} where user_id > $1 order by user_id limit $2"
+_PAGE = f"{_HEADS} where user_id > $1 and position <> 0 order by user_id limit $2"  # of no event
 
 
 def heads_of(user_ids: Sequence[str]) -> Plan[list[Head]]:

@@ -37,8 +37,11 @@ __all__ = [
     "select_stream_page",
 ]
 
-LARGE = ("payload", "metadata")
-"""The columns of an event that may have megabytes."""
+LARGE = (
+    "payload", "metadata", "type", "idempotency_key", "request_digest", "salt", "payload_digest",
+    "hash",
+)  # fmt: skip
+"""The columns of an event that may have megabytes: nobody of ours makes all of them that large."""
 
 COLUMNS = f"""position, stream_id, version, event_id, type, schema_version,
        payload::text, metadata::text, correlation_id, causation_id,

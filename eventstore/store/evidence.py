@@ -28,6 +28,9 @@ from projections.verify import Verified, verify_user
 
 __all__ = ["EvidencePlans"]
 
+_BLINDING = {"reading", "function"}
+"""Findings with which verify might be shown other rows than everybody else is."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvidencePlans(AcrossUsers):
@@ -64,18 +67,25 @@ class EvidencePlans(AcrossUsers):
         :raises UnsafeDatabase: what verify reads here need not be what others read; see `doctor`.
         """
         found = yield from self.doctor()
-        if (error := refusal([one for one in found if one.check == "reading"])) is not None:
+        if (error := refusal([one for one in found if one.check in _BLINDING])) is not None:
             raise error
         if user_id is not None:
-            users = [check_user_id(user_id)]
-        else:
-            known = yield from self.users()
-            users = sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
+            return (
+                yield from self.verify_users(
+                    [check_user_id(user_id)], progress=progress, seen=seen, anchors=anchors
+                )
+            )
+        users = yield from self.users_to_verify(anchors)
         return (
             yield from self.verify_users(
-                users, jobs=jobs, progress=progress, seen=seen, anchors=anchors
+                users, jobs=jobs, progress=progress, seen=seen, anchors=anchors, listed=True
             )
         )
+
+    def users_to_verify(self, anchors: Sequence[Anchor]) -> Plan[list[str]]:
+        """Return the ids of all users that have a row in any table or a head in an anchor."""
+        known = yield from self.users()
+        return sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
 
     def verify_users(
         self,
@@ -85,9 +95,14 @@ class EvidencePlans(AcrossUsers):
         progress: Callable[[Verified], None] | None = None,
         seen: Callable[[int], object] | None = None,
         anchors: Sequence[Anchor] = (),
+        listed: bool = False,
     ) -> Plan[Verified]:
-        """Verify users as tables and anchors name them, be that an id that the store would take."""
-        by_user = partial(self._verified, anchors, seen or silent)
+        """
+        Verify users as tables and anchors name them, be that an id that the store would take.
+
+        :param listed: they are from tables and anchors: one without anything is itself a problem.
+        """
+        by_user = partial(self._verified, anchors, seen or silent, listed)
         return self._over(users, by_user, Verified(), jobs=jobs, report=progress or silent)
 
     def heads(
@@ -164,14 +179,18 @@ class EvidencePlans(AcrossUsers):
         )
 
     def _verified(
-        self, anchors: Sequence[Anchor], seen: Callable[[int], object], user_id: str
+        self, anchors: Sequence[Anchor], seen: Callable[[int], object], listed: bool, user_id: str
     ) -> Plan[Verified]:
         """Verify one user; what PostgreSQL itself cannot read is a problem of that user's."""
         heads = [one.heads[user_id] for one in anchors if user_id in one.heads]
         try:
-            return (yield from verify_user(user_id, self.projections, self.registry, heads, seen))
+            done = yield from verify_user(user_id, self.projections, self.registry, heads, seen)
         except DatabaseFault as error:
             if not error.of_data:
                 raise
             problem = Problem("unreadable", user_id, str(error))
             return Verified(users=1, problems=(problem,))
+        if listed and not done.users:
+            detail = "a table has rows of this user, and none is shown to the application role"
+            return Verified(users=1, problems=(Problem("hidden", user_id, detail),))
+        return done

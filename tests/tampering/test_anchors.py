@@ -163,7 +163,7 @@ def test_two_anchors_narrow_the_place_whatever_their_order(
         found = armed.verify(anchors=anchors)
         (problem,) = found.problems
         assert (problem.kind, problem.position, found.anchors) == ("anchor", 2, 1)
-        assert "after position 1" in problem.detail
+        assert "up to position 1 an anchor confirms it" in problem.detail
 
 
 def test_one_anchor_given_twice_confirms_twice_and_accuses_nobody(armed: EventStore) -> None:

@@ -148,6 +148,15 @@ def test_the_doctor_names_what_was_opened(
 
 
 MIRRORS = {
+    "a cast": (
+        "create function public.lie(json) returns text language sql immutable return '{}'::text;"
+        "create cast (json as text) with function public.lie(json)"
+    ),
+    "a scope that is nobody's in a snapshot": (
+        "create or replace function eventstore.current_user_id() returns text language sql stable"
+        " return case when current_setting('transaction_isolation') = 'read committed'"
+        " then nullif(current_setting('eventstore.user_id', true), '') end"
+    ),
     "a child": "create table public.extra () inherits (eventstore.message)",
     "a policy": (
         "create policy mirror on eventstore.event as restrictive for select to eventstore_app using"

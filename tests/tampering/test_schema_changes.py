@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+import projections.verify
 from eventstore import EventStore
 from tests.own_read_model import service_url
 from tests.tampering.given import MIDDLE, armed, given_a_log
@@ -148,3 +149,79 @@ def test_heads_are_listed_though_one_of_them_is_at_no_time_that_python_knows(
     admin.execute("update eventstore.user_log set recorded_at = 'infinity' where user_id = 'bob'")
 
     assert [head.user_id for head in armed.heads()] == ["alice", "bob"]
+
+
+def test_a_head_and_a_stream_without_events_are_found(
+    armed: EventStore, admin: psycopg.Connection
+) -> None:
+    """The application role may insert both by hand: they date and close what is to come."""
+    given_a_log(armed, "alice")
+    admin.execute("insert into eventstore.stream values ('alice', gen_random_uuid(), 'task', 0,"
+                  " true)")  # fmt: skip
+    admin.execute(
+        "insert into eventstore.user_log"
+        " values ('bob', 0, decode(repeat('00', 32), 'hex'), '9000-01-01')"
+    )
+
+    problems = [(one.user_id, one.kind, one.detail) for one in armed.verify().problems]
+
+    assert problems == [
+        ("alice", "stream", "no event is in this stream, or it is there twice"),
+        ("bob", "head", "there is a head, and no event"),
+    ]
+    assert [head.user_id for head in armed.heads()] == ["alice"]
+
+
+def test_a_second_head_and_a_second_stream_are_found(
+    armed: EventStore, admin: psycopg.Connection
+) -> None:
+    given_a_log(armed, "alice")
+    for table in ("user_log", "stream"):
+        admin.execute(f"alter table eventstore.{table} drop constraint {table}_pkey")
+        admin.execute(f"insert into eventstore.{table} select * from eventstore.{table} limit 1")
+
+    assert {one.kind for one in armed.verify().problems} == {"head", "stream"}
+
+
+def test_rows_of_a_user_whom_the_role_is_not_shown_are_found(
+    armed: EventStore, admin: psycopg.Connection
+) -> None:
+    given_a_log(armed, "alice")
+    for table in ("user_log", "event"):
+        admin.execute(f"alter table eventstore.{table} drop constraint {table}_user_id_check")
+        admin.execute(f"update eventstore.{table} set user_id = ''")
+
+    assert ("", "hidden", None) in {
+        (one.user_id, one.kind, one.position) for one in armed.verify().problems
+    }
+
+
+def test_text_that_is_no_text_is_a_problem_of_its_user_alone(
+    armed: EventStore, admin: psycopg.Connection
+) -> None:
+    for user_id in ("alice", "bob", "carol"):
+        given_a_log(armed, user_id)
+    admin.execute("create cast (bytea as text) without function")
+    admin.execute(r"update eventstore.task set title = cast('\xff'::bytea as text)"
+                  " where user_id = 'bob'")  # fmt: skip
+    admin.execute("update eventstore.task set title = 'spoilt' where user_id = 'carol'")
+    admin.execute("drop cast (bytea as text)")
+
+    problems = {(one.user_id, one.kind) for one in armed.verify().problems}
+
+    assert problems == {("bob", "unreadable"), ("carol", "changed_row")}
+
+
+def test_more_problems_than_anybody_reads_are_counted(
+    armed: EventStore, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projections.verify, "MAX_PROBLEMS", 5)
+    for user_id in ("alice", "bob"):
+        given_a_log(armed, user_id)
+    admin.execute("update eventstore.event set recorded_at = '-infinity', hash = ''")
+
+    problems = armed.verify().problems
+
+    assert [one.user_id for one in problems] == ["alice"] * 6 + ["bob"] * 6
+    assert (problems[5].kind, problems[5].user_id) == ("more", "alice")
+    assert "more problems of this user" in problems[5].detail
