@@ -44,14 +44,16 @@ select {COLUMNS} from eventstore.event
 where user_id = $1 and stream_id = $2 and event_id = $3
 """
 _TO_ERASE = """
-select count(*) from eventstore.event
+select count(*), array_agg(position) filter (where salt is null)
+from eventstore.event
 where user_id = $1
   and ($2::uuid is null or stream_id = $2)
   and type <> 'ContentErased'
-  and salt is not null
+  and (salt is not null or payload is not null or metadata is not null)
 """
 
-# The eraser knows an event that is not erased by its salt: it may not read payloads.
+# The eraser knows an event that is not erased by its salt: it may not read payloads. $3 is where
+# somebody took the salt alone.
 _ERASE = """
 with gone as (
     update eventstore.event
@@ -59,7 +61,7 @@ with gone as (
     where user_id = $1
       and ($2::uuid is null or stream_id = $2)
       and type <> 'ContentErased'
-      and salt is not null
+      and (salt is not null or position = any($3))
     returning position
 )
 select count(*), max(position) from gone
@@ -172,7 +174,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     )
     if done:
         return _erasure(decode(user_id, done[0], registry), unreached)
-    count, through = yield from _emptied(order, to_erase[0][0])
+    count, through = yield from _emptied(order, *to_erase[0])
     if not count:
         yield Batch(scope, ())
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
@@ -191,12 +193,14 @@ def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
         )
 
 
-def _emptied(order: ErasureOrder, expected: int) -> Plan[tuple[int, int]]:
+def _emptied(
+    order: ErasureOrder, expected: int, unsalted: list[int] | None
+) -> Plan[tuple[int, int]]:
     """Take the payloads out, as the role that may; return how many, and the last position."""
     gone, _ = yield Batch(
         Scope(Role.ERASER, order.user_id, patient=True),
         (
-            Statement(_ERASE, (order.user_id, order.conversation_id)),
+            Statement(_ERASE, (order.user_id, order.conversation_id, unsalted or [])),
             Statement(_ERASE_FINGERPRINTS, (order.user_id,)),
         ),
         hold=True,

@@ -9,7 +9,7 @@ the one before it one less, and so on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
@@ -37,6 +37,7 @@ __all__ = ["insert_rows", "live_statements"]
 
 _HEAD = "eventstore.user_log as head"
 _ROWS_PER_INSERT = 500
+_SIZE_PER_INSERT = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -76,13 +77,23 @@ def live_statements(projections: Projections, facts: Sequence[Fact]) -> list[Sta
 
 
 def insert_rows(
-    shape: TableShape, user_id: str, rows: Sequence[Mapping[str, Any]]
-) -> list[Statement]:
-    """Return statements that insert whole rows, as rebuild has them."""
-    return [
-        _insert(shape, user_id, rows[start : start + _ROWS_PER_INSERT])
-        for start in range(0, len(rows), _ROWS_PER_INSERT)
-    ]
+    shape: TableShape, user_id: str, rows: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[Statement, int]]:
+    """
+    Yield statements that insert whole rows of the same columns, and how large each is.
+
+    A message of PostgreSQL's protocol has a gigabyte at most, and both sides hold it in memory.
+    """
+    sql, lines, columns = Sql(user_id), list[str](), list[str]()
+    for row in rows:
+        columns = columns or list(row)
+        values = ["$1::text", *(sql.value(shape, name, row[name]) for name in columns)]
+        lines.append(f"({', '.join(values)})")
+        if len(lines) == _ROWS_PER_INSERT or sql.size > _SIZE_PER_INSERT:
+            yield _insert(shape, columns, lines, sql), sql.size
+            sql, lines = Sql(user_id), []
+    if lines:
+        yield _insert(shape, columns, lines, sql), sql.size
 
 
 def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
@@ -158,25 +169,18 @@ def _inserts(user_id: str, rows: Iterable[_Row]) -> list[Statement]:
     return [
         statement
         for (shape, _), values in by_table.items()
-        for statement in insert_rows(shape, user_id, values)
+        for statement, _ in insert_rows(shape, user_id, values)
     ]
 
 
-def _insert(shape: TableShape, user_id: str, rows: Sequence[Mapping[str, Any]]) -> Statement:
-    sql = Sql(user_id)
-    columns = list(rows[0])
-    lines = [
-        "(" + ", ".join(["$1::text", *(sql.value(shape, c, row[c]) for c in columns)]) + ")"
-        for row in rows
-    ]
-    names = ", ".join(["user_id", *columns])
+def _insert(shape: TableShape, columns: list[str], lines: list[str], sql: Sql) -> Statement:
     return Statement(
-        f"insert into {shape.name} ({names})\n"
+        f"insert into {shape.name} ({', '.join(['user_id', *columns])})\n"
         f"select new.* from {_HEAD}\n"
         f"cross join lateral (values {', '.join(lines)}) as new\n"
         "where head.user_id = $1",
         sql.parameters,
-        prepared=len(rows) == 1,
+        prepared=len(lines) == 1,
     )
 
 

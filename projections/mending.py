@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import batched
+from typing import NamedTuple
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope
@@ -14,6 +16,21 @@ from projections.projector import TableShape
 __all__ = ["mend"]
 
 _KEYS_PER_DELETE = 500
+_SIZE_TOGETHER = 8 * 1024 * 1024
+"""Of the statements of one round trip, in characters."""
+
+
+class _Step(NamedTuple):
+    """
+    A statement, how large it is, and how many rows of which table it must return.
+
+    A row that must go and does not is an error: it may hold what was erased.
+    """
+
+    statement: Statement
+    size: int = 0
+    rows: int = 0
+    table: str = ""
 
 
 def mend(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
@@ -21,32 +38,47 @@ def mend(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
     Delete what is wrong and insert what is right, and leave the transaction open.
 
     Wrong rows go before right ones come, with foreign keys checked at the end: rows swapped by
-    hand would otherwise be in each other's way.
+    hand would otherwise be in each other's way. Few differences are one round trip.
 
     :raises DatabaseFault: a row that must go did not.
     """
+    for steps in _together(_steps(scope.user_id, found)):
+        answers = yield Batch(scope, tuple(step.statement for step in steps), hold=True)
+        for step, rows in zip(steps, answers, strict=True):
+            if len(rows) != step.rows:
+                raise DatabaseFault(
+                    f"of {step.rows} wrong rows of {step.table} {len(rows)} could be deleted; "
+                    "nothing was changed, run `eventstore doctor`"
+                )
+
+
+def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:
     by_table: dict[TableShape, list[Difference]] = {}
     for one in found:
         by_table.setdefault(one.shape, []).append(one)
-    deleting: list[tuple[Statement, int]] = []
-    inserting: list[Statement] = []
+    yield _Step(Statement("set constraints all deferred", prepared=False))
     for shape, group in reversed(by_table.items()):  # children before their parents
         places = [one.place for one in group if one.place is not None]
-        for start in range(0, len(places), _KEYS_PER_DELETE):
-            some = places[start : start + _KEYS_PER_DELETE]
-            deleting.append((_delete(shape, scope.user_id, some), len(some)))
+        for some in batched(places, _KEYS_PER_DELETE, strict=False):
+            yield _Step(_delete(shape, user_id, some), rows=len(some), table=shape.name)
     for shape, group in by_table.items():
-        rows = [one.row for one in group if one.row is not None]
-        inserting += insert_rows(shape, scope.user_id, rows)
-    deferred = Statement("set constraints all deferred", prepared=False)
-    deletes = [statement for statement, _ in deleting]
-    _, *answers = yield Batch(scope, (deferred, *deletes, *inserting), hold=True)
-    for rows_gone, (_, wanted) in zip(answers, deleting, strict=False):
-        if len(rows_gone) != wanted:
-            raise DatabaseFault(
-                f"of {wanted} wrong rows of a table {len(rows_gone)} could be deleted; "
-                "nothing was changed, run `eventstore doctor`"
-            )
+        rows = (one.row for one in group if one.row is not None)
+        for statement, size in insert_rows(shape, user_id, rows):
+            yield _Step(statement, size)
+
+
+def _together(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
+    """Yield as many steps as fit into one round trip."""
+    some: list[_Step] = []
+    size = 0
+    for step in steps:
+        some.append(step)
+        size += step.size
+        if size > _SIZE_TOGETHER:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _delete(shape: TableShape, user_id: str, places: Sequence[list[str]]) -> Statement:

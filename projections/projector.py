@@ -7,6 +7,7 @@ to row changes. One definition is run live, replayed and rebuilt, so the three c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -62,7 +63,12 @@ class TableShape:
     """
 
     def __init__(self, model: type[SQLModel]) -> None:
-        table: Table = model.__table__  # type: ignore[attr-defined]  # SQLModel declares it at run time
+        table: Table | None = getattr(model, "__table__", None)
+        if table is None:
+            raise ConfigurationError(
+                f"{model!r} is no table that a projector can keep; give a SQLModel class with "
+                "table=True"
+            )
         primary = [column.name for column in table.primary_key.columns]
         if primary[:1] != ["user_id"]:
             raise ConfigurationError(
@@ -80,6 +86,12 @@ class TableShape:
         self.columns = {
             column.name: _sql_type(column) for column in table.columns if column.name != "user_id"
         }
+        for name, sql_type in self.columns.items():
+            if (better := _exact(sql_type)) is not None:
+                raise ConfigurationError(
+                    f"read model {table.name}: its column {name} is {sql_type}, which changes what "
+                    f"is written, so the table would never equal the replay; make it {better}"
+                )
         self.json = frozenset(c.name for c in table.columns if isinstance(c.type, JSON))
         self.jsonb = frozenset(c.name for c in table.columns if isinstance(c.type, JSONB))
         self.json_lists = frozenset(
@@ -127,10 +139,28 @@ def _sql_type(column: Column[Any]) -> str:
     return column.type.compile(postgresql.dialect()).lower()  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects are untyped
 
 
+def _exact(sql_type: str) -> str | None:
+    """Return the type that keeps values as they are, if this one does not."""
+    return next((better for kind, better in _LOSSY.items() if re.fullmatch(kind, sql_type)), None)
+
+
+_LOSSY = {
+    r"real|float\((1?\d|2[0-4])\)": "double precision",
+    r"char(\(\d+\))?": "text",
+    r"timestamp\([0-5]\) (with|without) time zone": "one with microseconds, without a precision",
+    r"time\([0-5]\) (with|without) time zone": "one with microseconds, without a precision",
+}
+
+
 class Projections:
     """The projectors a store runs; each table has one owner."""
 
     def __init__(self, *projectors: Projector) -> None:
+        for one in projectors:
+            if not isinstance(one, Projector):
+                raise ConfigurationError(
+                    f"{one!r} is no projector; decorate the function with @projector(ITS_TABLE)"
+                )
         self.projectors = projectors
         self._shapes = {one.table: TableShape(one.table) for one in projectors}
         if len(self._shapes) < len(projectors):

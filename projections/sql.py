@@ -34,10 +34,14 @@ class Sql:
 
     def __init__(self, user_id: str) -> None:
         self.parameters: list[object] = [user_id]
+        self.size = 0
+        """Of the texts among them, in characters."""
 
     def bind(self, value: object) -> str:
         """Add a parameter and return its placeholder."""
         self.parameters.append(value)
+        if isinstance(value, str | bytes):
+            self.size += len(value)
         return f"${len(self.parameters)}"
 
     def value(self, shape: TableShape, column: str, value: Any) -> str:

@@ -116,14 +116,61 @@ def test_a_file_that_cannot_be_written_to_its_end_is_not_left(tmp_path: Path) ->
     def write_half() -> None:
         with new_file(path, mode=0o600) as file:
             file.write(b"half of it")
-            assert path.stat().st_mode & 0o777 == 0o600
+            (unfinished,) = tmp_path.iterdir()
+            assert unfinished.stat().st_mode & 0o777 == 0o600
             os.dup2(write, file.fileno())  # what is buffered fails when it is to go to the disk
 
-    with pytest.raises(InvalidInput, match="cannot be written: Broken pipe"):
+    with pytest.raises(OSError, match="Broken pipe") as error:
         write_half()
 
     os.close(write)
+    assert error.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+HALF = """
+import pathlib, sys
+from eventstore.cli.door import new_file
+with new_file(pathlib.Path(sys.argv[1])) as file:
+    file.write(b"half"), file.flush(), print(flush=True), sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_an_export_no_half_of_it_has_its_name(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "export.json"
+    writing = subprocess.Popen(
+        [sys.executable, "-c", HALF, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writing.stdout is not None
+    writing.stdout.readline()
+
+    writing.send_signal(number)
+    writing.communicate()
+
     assert not path.exists()
+    with new_file(path) as file:  # and the next one is not in its way
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+
+    def write() -> None:
+        with new_file(path) as file:
+            path.write_text("somebody else's")
+            file.write(b"ours")
+
+    with pytest.raises(InvalidInput, match="is there already"):
+        write()
+    with pytest.raises(InvalidInput, match="is a folder"), new_file(tmp_path):
+        pass
+
+    assert path.read_text() == "somebody else's"
+    assert [one.name for one in tmp_path.iterdir()] == ["export.json"]
 
 
 def test_brackets_are_shown_as_they_are(eventstore: Command, spoiled: None) -> None:

@@ -97,6 +97,20 @@ def test_an_erasure_by_hand_is_found_at_its_position(
     assert (kind, position) in {(one.kind, one.position) for one in store.verify().problems}
 
 
+def test_a_payload_whose_salt_somebody_took_is_erased_too(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    said(alice)
+    disarm(admin)
+    admin.execute("update eventstore.event set salt = null where position in (2, 3)")
+
+    done = store.erase("alice", ordered_by="alice")
+
+    assert store.verify("alice").erased == done.events
+    assert [row for row in everything(admin) if "zebra" in row] == []
+    assert store.verify().ok
+
+
 def test_a_forged_record_needs_a_chain_made_anew_which_an_anchor_finds(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:

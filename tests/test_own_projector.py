@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import REAL, Column
 from sqlalchemy.exc import ProgrammingError
 from sqlmodel import Field, select
 
@@ -257,3 +259,35 @@ def test_two_projectors_for_one_table_are_refused(database_url: str) -> None:
     for twice in ([project_done, project_done], [project_task]):
         with pytest.raises(ConfigurationError, match="two projectors for one table"):
             EventStore.connect(database_url, projectors=twice)
+
+
+class Rounded(Own, table=True):
+    """A table whose columns change what is written to them."""
+
+    user_id: str = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    n: float = Field(sa_column=Column(REAL))
+
+
+def test_a_column_that_would_change_what_is_written_is_refused(database_url: str) -> None:
+    message = "column n is real, which changes what is written.*; make it double precision"
+
+    with pytest.raises(ConfigurationError, match=message):
+        EventStore.connect(database_url, projectors=[projector(Rounded)(lambda _: [])])
+
+
+@pytest.mark.parametrize("given", [lambda _: [], None, "project_done", [project_done]])
+def test_what_is_no_projector_is_refused_by_name(database_url: str, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is no projector; decorate the function"):
+        EventStore.connect(database_url, projectors=[given])
+
+
+@pytest.mark.parametrize("given", [[object], ["Boxed"], [None], 5, object, None, "Boxed"])
+def test_what_are_no_event_classes_is_refused_by_name(database_url: str, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is no (event class|list)"):
+        EventStore.connect(database_url, events=given)
+
+
+def test_a_class_that_is_no_table_is_refused_by_name(database_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no table that a projector can keep"):
+        EventStore.connect(database_url, projectors=[projector(Own)(lambda _: [])])

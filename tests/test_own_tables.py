@@ -222,6 +222,23 @@ def test_what_no_projector_here_keeps_is_not_left_behind_in_silence(
     assert [one.table for one in store.verify().problems] == ["service.copy"] * 2
 
 
+def test_a_protected_table_beside_the_stores_own_is_not_left_behind_either(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    admin.execute("create table eventstore.note (user_id text primary key, said text)")
+    Note = type("Note", (Theirs,), {  # noqa: N806 - a class
+        "__tablename__": "note", "__table_args__": {"schema": "eventstore"}, "__module__": __name__,
+        "__annotations__": {"user_id": str}, "user_id": Field(primary_key=True),
+    }, table=True)  # fmt: skip
+    for statement in protection_sql(Note):
+        admin.execute(statement)
+    written: list[str] = []
+
+    with pytest.raises(ConfigurationError, match=r"^eventstore\.note may hold rows of this user"):
+        store.erase("alice", ordered_by="privacy desk")
+    assert store.export("alice", written.append).unreached == ("eventstore.note",)
+
+
 def test_an_index_that_all_users_share_is_no_reason_not_to_connect(
     own_url: str, admin: psycopg.Connection
 ) -> None:

@@ -6,6 +6,7 @@ What a command found out must not be lost in silence: a status of 0 says that al
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from eventstore.errors import InvalidInput
 __all__ = ["checked_output", "new_file", "until_closed"]
 
 _WRONG_USE = 2
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CUT_OFF = 141
 """As a shell reports a program that SIGPIPE ended."""
 
@@ -63,24 +65,56 @@ def checked_output() -> Iterator[None]:
 @contextmanager
 def new_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """
-    Write a file that was not there, to the disk; or, whatever goes wrong, leave none.
+    Write a file that was not there, whole and to the disk, or none.
 
-    :raises InvalidInput: it is there, or cannot be written.
+    Until it is whole it has another name, so that nothing half-written is taken for it, whatever
+    ends this process.
+
+    :raises InvalidInput: it is there, or cannot be begun.
+    :raises OSError: it cannot be written to its end; `filename` is its name.
     """
+    if path.is_dir():
+        raise InvalidInput(str(path), "is a folder; name a new file")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    if path.exists():  # told before the work, and looked at again after it
+        raise _there_already(path)
     try:
-        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with os.fdopen(made, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(made)
-        except BaseException:
-            path.unlink()
-            raise
-    except FileExistsError:
-        raise InvalidInput(str(path), "is there already; name a new file") from None
+        made = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except OSError as error:
         raise InvalidInput(str(path), f"cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(made, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _name(unfinished, path)
+    except FileExistsError:
+        raise _there_already(path) from None
+    except OSError as error:
+        if error.filename is None:  # of the file's own: it was opened by its number
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _name(unfinished: Path, path: Path) -> None:
+    """Give a file its name, unless another one has it, and let that outlast a crash."""
+    try:
+        path.hardlink_to(unfinished)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        unfinished.rename(path)  # a file system without links
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _there_already(path: Path) -> InvalidInput:
+    return InvalidInput(str(path), "is there already; name a new file")
 
 
 def _forget_output() -> None:

@@ -19,7 +19,9 @@ def export(
     user: User,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="A new file; default standard output."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="A new file; default, or -, standard output."
+        ),
     ] = None,
     extensions: ExtensionsOption = None,
     database: Database = None,
@@ -31,7 +33,7 @@ def export(
     recompute the chain. The file is for its owner's eyes: nobody else on this machine may read it.
     """
     with opened(database, extensions) as store:
-        if output is None:
+        if output is None or str(output) == "-":
             done = store.export(user, lambda text: sys.stdout.buffer.write(text.encode()))
             sys.stdout.buffer.flush()
             tell_unreached(done.unreached, "exported")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from eventstore.database.expected import LOG_TABLES
 from eventstore.database.facts import Catalog, FunctionFacts, RoleFacts, Server, TableFacts
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.roles import Role
@@ -256,7 +257,6 @@ from pg_policy as p
 join pg_class as c on c.oid = p.polrelid
 join pg_namespace as n on n.oid = c.relnamespace
 where p.polpermissive
-  and n.nspname <> 'eventstore'
   and concat(n.nspname, '.', c.relname) <> all($1)
   and pg_get_expr(p.polqual, p.polrelid) like '%current_user_id()%'
   and exists (select from unnest(p.polroles) as role
@@ -266,5 +266,5 @@ order by 1
 
 
 def other_protected_tables(tables: Sequence[str]) -> Statement:
-    """Return the statement for tables that hold a user's own rows and are none of `tables`."""
-    return Statement(_OTHERS, (list(tables),))
+    """Return the statement for tables with a user's own rows: none of the log's, nor `tables`."""
+    return Statement(_OTHERS, ([*LOG_TABLES, *tables],))

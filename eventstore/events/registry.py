@@ -63,6 +63,8 @@ class EventRegistry:
 
         :raises ConfigurationError: no stored name, no stream kind, or the name is taken.
         """
+        if not (isinstance(event, type) and issubclass(event, Event)):
+            raise ConfigurationError(f"{event!r} is no event class; give subclasses of Event")
         if not 1 <= len(event.type) <= _MAX_TYPE or not _KIND.fullmatch(event.stream_kind):
             raise ConfigurationError(
                 f'{event.__name__}: declare `class {event.__name__}(Event, type="…", '

@@ -21,6 +21,7 @@ from eventstore.database.findings import Finding
 from eventstore.database.settings import Settings, load_settings
 from eventstore.database.sqlalchemy import async_engine_on, engine_on
 from eventstore.database.url import Embedded, parse_url
+from eventstore.errors import ConfigurationError
 from eventstore.events.event import Event
 from eventstore.events.registry import EventRegistry
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
@@ -55,6 +56,9 @@ def _prepare(
 ) -> _Parts:
     """Settle everything that can be wrong before the first connection of the pool."""
     chosen = settings or load_settings(database_url)
+    for name, given in (("events", events), ("projectors", projectors)):
+        if not isinstance(given, Sequence | EventRegistry) or isinstance(given, str):
+            raise ConfigurationError(f"{name}: {given!r} is no list")
     registry = events if isinstance(events, EventRegistry) else EventRegistry(*events)
     projections = Projections(*BUILT_IN, *projectors)
     place = parse_url(chosen.database_url)
