@@ -51,6 +51,8 @@ def migrate(connection: Connection) -> None:
         if not sqlalchemy.inspect(connection).has_schema(SCHEMA):
             connection.execute(sqlalchemy.schema.CreateSchema(SCHEMA))
         connection.execute(sqlalchemy.text(f"set lock_timeout = '{DDL_LOCK_TIMEOUT}'"))
+        # What somebody left in `public` is not called with the rights of who migrates.
+        connection.execute(sqlalchemy.text("set search_path = pg_catalog, pg_temp"))
         connection.commit()
         configure(connection=connection)
         with context.begin_transaction():
@@ -59,6 +61,7 @@ def migrate(connection: Connection) -> None:
         connection.rollback()
         connection.execute(sqlalchemy.text(f"select pg_advisory_unlock({LOCK})"))
         connection.execute(sqlalchemy.text("reset lock_timeout"))
+        connection.execute(sqlalchemy.text("reset search_path"))
         connection.commit()
 
 

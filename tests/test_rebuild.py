@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
+import projections.live
+import projections.mending
 from eventstore import (
     Event,
     EventStore,
@@ -346,3 +349,28 @@ def test_a_rebuild_finds_events_that_are_many_pages(
 
     assert rebuilt == Rebuilt(users=1, events=5_500, rows=5_500, changed=5_500)
     assert store.verify().ok
+
+
+def test_a_rebuild_of_large_rows_is_many_statements_and_round_trips(
+    store: EventStore, alice: User, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projections.live, "_SIZE_PER_INSERT", 2_000)
+    monkeypatch.setattr(projections.mending, "_SIZE_TOGETHER", 5_000)
+    sizes: list[int] = []
+    delivered = projections.mending._together
+
+    def watched(steps: Iterable[Any]) -> Iterator[list[Any]]:
+        for some in delivered(steps):
+            sizes.append(sum(step.size for step in some))
+            yield some
+
+    monkeypatch.setattr(projections.mending, "_together", watched)
+    chat = alice.conversations.start()
+    for _ in range(30):
+        alice.messages.post(chat.id, sender="tool", content="x" * 1_000)
+    admin.execute("delete from eventstore.message")
+
+    assert store.rebuild("alice").changed == 30
+    assert store.verify().ok
+    assert len(sizes) > 5
+    assert max(sizes) < 5_000 + 2_000 + 2_500  # one statement more, which ends with one row more

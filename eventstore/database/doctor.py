@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from eventstore.database.catalog import read_catalog
 from eventstore.database.expected import (
     CALLED,
+    FORMS,
     FUNCTIONS,
     LOG_TABLES,
     SCOPE_BODIES,
@@ -162,6 +163,11 @@ def _roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:
             continue
         for detail in _too_powerful(facts):
             yield Finding("error", "role", name, detail, "take that away from it")
+        others = [one for one in facts.creates if one != "eventstore"]
+        for schema in others if role is Role.APPLICATION else ():
+            detail = f"may create in {schema}: what it makes there could be taken for yours"
+            remedy = f"revoke create on schema {schema} from {name} and public"
+            yield Finding("warning", "role", name, detail, remedy)
         if not facts.uses:
             remedy = f"grant usage on schema eventstore to {name}"
             yield Finding(severity, "role", name, "may not use the schema eventstore", remedy)
@@ -186,7 +192,7 @@ def _too_powerful(role: RoleFacts) -> Iterator[str]:
         yield "has REPLICATION: it can copy every user's rows"
     if role.owns:
         yield "owns tables or functions of the store: it can take their protection away"
-    if role.creates:
+    if "eventstore" in role.creates:
         yield "may create in the schema eventstore: its objects could be taken for the store's"
     if role.powerful and not role.superuser:
         yield f"is a member of {', '.join(role.powerful)}, which may do more than it may"
@@ -205,22 +211,26 @@ def _functions(catalog: Catalog) -> Iterator[Finding]:
     for one in catalog.functions:
         restore = "restore it, see docs/isolation.md"
         if not one.ours:
-            detail = "names the schema eventstore and runs with its owner's rights"
+            detail = "is about users' tables, it seems, and runs with its owner's rights"
             remedy = "alter function … security invoker, or drop it"
             yield Finding("warning", "function", one.name, detail, remedy)
             continue
         if one.definer:
             detail = "runs with its owner's rights (SECURITY DEFINER)"
             yield Finding("error", "function", one.name, detail, "drop it, none of ours does")
+        name = one.name.removeprefix("eventstore.").partition("(")[0]
+        form = (one.volatility, one.strict, one.settings)
         if one.name == SCOPE_FUNCTION:
-            if one.body not in SCOPE_BODIES or one.configured:
+            if one.body not in SCOPE_BODIES or form != FORMS[name]:
                 detail = "is not what the migrations made it: it says whose rows are shown"
                 yield Finding("error", "function", one.name, detail, restore)
+        elif name in FORMS and form != FORMS[name]:
+            detail = "is not declared as the migrations did: volatility, strictness or settings"
+            yield Finding("error", "function", one.name, detail, restore)
         elif not one.fixed:
             detail = "has no fixed search_path: other objects can stand in for what it names"
             remedy = "alter function … set search_path"
             yield Finding("warning", "function", one.name, detail, remedy)
-        name = one.name.removeprefix("eventstore.").partition("(")[0]
         if name in CALLED and not one.callable:
             detail = "may not be called by the application role, which all work needs"
             remedy = "grant execute on it to that role"

@@ -11,8 +11,10 @@ from eventstore.database.roles import Role
 
 __all__ = [
     "CALLED",
+    "COLUMNS",
     "COMMANDS",
     "CONSTRAINTS",
+    "FORMS",
     "FUNCTIONS",
     "LISTED_COLUMNS",
     "LOG_TABLES",
@@ -47,6 +49,15 @@ SCOPE_BODIES = {
     "RETURN NULLIF(current_setting('eventstore.user_id'::text, true), ''::text)",
     "select nullif(current_setting('eventstore.user_id', true), '')",  # before revision 0002
 }
+
+_FIXED = ["search_path=pg_catalog, pg_temp"]
+FORMS = {
+    "current_user_id": ("s", False, list[str]()),
+    "append_events": ("v", False, _FIXED),
+    "refuse_change": ("v", False, _FIXED),
+    "refuse_other_than_erasure": ("v", False, _FIXED),
+}
+"""Volatility, strictness and settings: declared otherwise, one is planned or called otherwise."""
 
 FUNCTIONS = {
     "append_events": "058ceab501602a2c884ec7360ea65ba7",
@@ -143,6 +154,42 @@ CONSTRAINTS = {
     },
 }
 """Without them a double, a gap or a row of nobody could be written; verify would find it later."""
+
+COLUMNS = {
+    _LOG: {
+        "user_id": "text",
+        "position": "bigint",
+        "hash": "bytea",
+        "recorded_at": "timestamp with time zone",
+    },
+    _STREAM: {
+        "user_id": "text",
+        "stream_id": "uuid",
+        "kind": "text",
+        "version": "bigint",
+        "closed": "boolean",
+    },
+    _EVENT: {
+        "user_id": "text",
+        "position": "bigint",
+        "stream_id": "uuid",
+        "version": "bigint",
+        "event_id": "uuid",
+        "type": "text",
+        "schema_version": "integer",
+        "payload": "json",
+        "metadata": "json",
+        "correlation_id": "uuid",
+        "causation_id": "uuid",
+        "idempotency_key": "text",
+        "request_digest": "bytea",
+        "recorded_at": "timestamp with time zone",
+        "salt": "bytea",
+        "payload_digest": "bytea",
+        "hash": "bytea",
+    },
+}
+"""In another type a payload or an instant would come back otherwise, and no hash would fit."""
 
 MOVED_COLUMNS = {
     _LOG: {"position", "hash", "recorded_at"},

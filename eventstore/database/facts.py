@@ -48,7 +48,7 @@ class RoleFacts:
 
     :ivar enterable: the login may switch to it.
     :ivar owns: a table or function of the schema, or the schema.
-    :ivar creates: in the schema; `uses` it.
+    :ivar creates: in these schemas: the store's, and those of the search path; `uses` the store's.
     :ivar powerful: roles it is a member of that see or change more than it may.
     """
 
@@ -60,7 +60,7 @@ class RoleFacts:
     enterable: bool
     powerful: list[str]
     owns: bool
-    creates: bool
+    creates: list[str]
     uses: bool
 
 
@@ -73,7 +73,14 @@ class TableFacts:
         roles they hold for (`to`).
     :ivar strange_uniques: unique indexes that do not begin with `user_id`; `strange_indexes` are
         the other ones, `strange_keys` foreign keys.
-    :ivar partition: of another table of these; `inherits`: it hands its rows to one of them.
+    :ivar partition: of another table of these; `inherits`: it hands its rows to one of them;
+        `parent`: one of a projector's tables is a part of it.
+    :ivar logged: it survives a crash of the server.
+    :ivar user_id: that column's `type`, and whether its collation is `exact`; `columns` has the
+        types of all.
+    :ivar numbered: columns with numbers from a sequence, which all users share.
+    :ivar immediate_keys: foreign keys that are not deferrable; `acting_keys` delete or update.
+    :ivar disabled: triggers of foreign keys that are.
     :ivar rights: what each of the store's roles may do, by grant to it or to PUBLIC.
     :ivar triggers: by name, `definition` and how they are `enabled`: `A` always, `D` disabled.
     :ivar constraints: valid ones, indexes that are none, and columns that are NOT NULL, with their
@@ -86,6 +93,14 @@ class TableFacts:
     exists: bool
     partition: bool
     inherits: bool
+    parent: bool
+    logged: bool
+    user_id: dict[str, Any] | None
+    columns: dict[str, str] | None
+    numbered: list[str]
+    immediate_keys: list[str]
+    acting_keys: list[str]
+    disabled: int
     secured: bool
     forced: bool
     policies: list[dict[str, Any]]
@@ -110,7 +125,7 @@ class FunctionFacts:
     :ivar name: with its parameters' types.
     :ivar definer: it runs with its owner's rights.
     :ivar fixed: its search path is.
-    :ivar configured: it has settings of its own.
+    :ivar settings: of its own; `volatility` as in the catalog: `s` is stable, `v` volatile.
     :ivar digest: MD5 of its source.
     :ivar ours: it is in the schema; `callable`: by the application role.
     """
@@ -119,7 +134,9 @@ class FunctionFacts:
     definer: bool
     fixed: bool
     body: str
-    configured: bool
+    settings: list[str]
+    volatility: str
+    strict: bool
     digest: str
     ours: bool
     callable: bool

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventstore.database.expected import (
+    COLUMNS,
     COMMANDS,
     CONSTRAINTS,
     LISTED_COLUMNS,
@@ -54,13 +55,22 @@ class TableCheck:
             detail = "inherits from a table of these: what is in it is read as if it were there"
             remedy = "drop it, or alter it with NO INHERIT"
             yield Finding("error", "reading", table.name, detail, remedy)
-        if (table.partition or table.inherits) and not any(self._held(role) for role in Role):
-            return  # reached through its parent alone, whose protection holds then
+        if (table.partition or table.inherits or table.parent) and not any(
+            self._held(role) for role in Role
+        ):  # reached through its parent alone, whose protection holds then, or not at all
+            for detail, remedy in self._uniques():
+                yield self._table("error", detail, remedy)
+            return
         if not table.exists:
             remedy = "create it in a migration of yours, see docs/isolation.md"
             yield self._table("error", "does not exist", remedy)
             return
-        for detail, remedy in (*self._row_security(), *self._shape(), *self._constraints()):
+        for detail, remedy in (
+            *self._row_security(),
+            *self._columns(),
+            *self._shape(),
+            *self._constraints(),
+        ):
             yield self._table("error", detail, remedy)
         yield from self._policies()
         for detail, remedy in (*self._rights(), *self._rights_on_columns()):
@@ -69,9 +79,10 @@ class TableCheck:
         for index in table.strange_indexes:
             detail = f"index {index} does not begin with user_id: it is shared by all users"
             yield self._table("warning", detail, "let user_id lead it if it can")
-        if table.name.startswith("eventstore."):
-            for detail, remedy in self._triggers():
-                yield Finding("warning", "trigger", table.name, detail, remedy)
+        for detail, remedy in self._weak():
+            yield self._table("warning", detail, remedy)
+        for detail, remedy in self._triggers():
+            yield Finding("warning", "trigger", table.name, detail, remedy)
 
     def _table(self, severity: Severity, detail: str, remedy: str) -> Finding:
         return Finding(severity, "table", self.table.name, detail, remedy)
@@ -119,11 +130,24 @@ class TableCheck:
                 else:
                     yield self._table("warning", detail, "drop it, or mean it")
 
-    def _shape(self) -> Iterator[tuple[str, str]]:
-        table = self.table
-        for index in table.strange_uniques:
+    def _uniques(self) -> Iterator[tuple[str, str]]:
+        for index in self.table.strange_uniques:
             detail = f"unique index {index} does not begin with user_id: it tells of other users"
             yield detail, "make it begin with user_id"
+
+    def _columns(self) -> Iterator[tuple[str, str]]:
+        table = self.table
+        column = table.user_id or {"type": "missing", "exact": False}
+        if column["type"] not in {"text", "character varying"} or not column["exact"]:
+            detail = f"user_id is {column['type']}, or of a collation in which ids look alike"
+            yield detail, "make it text, with a deterministic collation"
+        for name, kind in COLUMNS.get(table.name, {}).items():
+            if (found := (table.columns or {}).get(name)) not in {kind, None}:
+                yield f"{name} is {found}, and not {kind} as the migrations made it", "restore it"
+
+    def _shape(self) -> Iterator[tuple[str, str]]:
+        table = self.table
+        yield from self._uniques()
         for key in table.strange_keys:
             detail = f"foreign key {key} does not begin with user_id on both sides"
             yield detail, "make it composite: (user_id, …) references … (user_id, …)"
@@ -169,6 +193,27 @@ class TableCheck:
             if excess := ", ".join(sorted({*held} - allowed)):
                 name = self.names[role]
                 yield f"{name} has no need of rights on {excess}", f"revoke them from {name}"
+
+    def _weak(self) -> Iterator[tuple[str, str]]:
+        """What keeps no users apart, and is not as it should be."""
+        table = self.table
+        if not table.logged:
+            remedy = f"alter table {table.name} set logged"
+            yield "is not logged: a crash of the server empties it", remedy
+        for column in table.numbered:
+            detail = f"{column} is numbered for all users: who gets a number learns of the others"
+            yield detail, "take uuids, or numbers of the user's own"
+        for key in table.acting_keys:
+            detail = f"foreign key {key} deletes or updates rows by itself, which no replay knows"
+            yield detail, "make it no action, and let the projector do it"
+        for key in table.immediate_keys:
+            detail = f"foreign key {key} is not deferrable: a rebuild that replaces rows may fail"
+            yield detail, f"alter table {table.name} alter constraint {key} deferrable"
+        if table.disabled:
+            yield (
+                "its foreign keys are switched off",
+                f"alter table {table.name} enable trigger all",
+            )
 
     def _moved(self) -> Iterator[Finding]:
         """An append moves some columns of the log; with all of them come locks of a whole table."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ERRORS", "ROLES", "SAFE", "TASK", "WARNINGS", "Break"]
+__all__ = ["ERRORS", "PROTECT", "ROLES", "SAFE", "TASK", "WARNINGS", "Break"]
 
 PROTECT = (
     "alter table {0} enable row level security; alter table {0} force row level security;"
@@ -95,7 +95,7 @@ ERRORS = {
         "create table eventstore.other (id int primary key);"
         + EXTRA
         + "alter table eventstore.extra add constraint single foreign key (id)"
-        " references eventstore.other (id); alter table eventstore.extra add column ok int",
+        " references eventstore.other (id) deferrable",
         "table",
         "eventstore.extra",
         "foreign key single",
@@ -162,6 +162,41 @@ ERRORS = {
         "function",
         "eventstore.current_user_id()",
         "whose rows",
+    ),
+    "a scope's function that is planned once for all": Break(
+        "alter function eventstore.current_user_id() immutable",
+        "function",
+        "eventstore.current_user_id()",
+        "whose rows",
+    ),
+    "an append with another search path": Break(
+        f"alter function {APPEND} set search_path = public",
+        "function",
+        APPEND,
+        "not declared as the migrations did",
+    ),
+    "an append that answers null with nothing": Break(
+        f"alter function {APPEND} strict", "function", APPEND, "not declared as the migrations did"
+    ),
+    "a payload of another type": Break(
+        f"alter table {EVENT} alter column payload type jsonb using payload::text::jsonb",
+        "table",
+        EVENT,
+        "payload is jsonb, and not json",
+    ),
+    "a view of a view": Break(
+        f"create view eventstore.own with (security_invoker = on) as select * from {TASK};"
+        "create materialized view eventstore.leak as select * from eventstore.own",
+        "view",
+        "eventstore.leak",
+        "materialised",
+    ),
+    "a cast that lies": Break(
+        "create function public.lie(json) returns text language sql immutable return '{}'::text;"
+        "create cast (json as text) with function public.lie(json)",
+        "reading",
+        "(json as text)",
+        "may be read as something else",
     ),
     "an operator that writes": Break(
         f"grant update (payload), delete on {EVENT} to eventstore_operator",
@@ -269,6 +304,8 @@ ROLES = {
         "member of owning",
     ),
     "one that replicates": ("alter role eventstore_app replication", "has REPLICATION"),
+    "one that watches others": ("grant pg_monitor to eventstore_app", "pg_monitor"),
+    "one that ends others": ("grant pg_signal_backend to eventstore_app", "pg_signal_backend"),
     "a reader of the server's files": (
         "grant pg_read_server_files to eventstore_app",
         "pg_read_server_files",
@@ -296,6 +333,47 @@ WARNINGS = {
         "rights",
         "eventstore.stream",
         "eventstore_app has no need to update kind",
+    ),
+    "a table that a crash empties": Break(
+        "alter table eventstore.task set unlogged", "table", TASK, "is not logged"
+    ),
+    "numbers that all users share": Break(
+        f"alter table {TASK} add column number int generated always as identity",
+        "table",
+        TASK,
+        "number is numbered for all users",
+    ),
+    "foreign keys that are off": Break(
+        "alter table eventstore.message disable trigger all",
+        "table",
+        "eventstore.message",
+        "foreign keys are switched off",
+    ),
+    "a foreign key that is not deferrable": Break(
+        "alter table service.box add column chat uuid, add constraint of_chat foreign key"
+        " (user_id, chat) references eventstore.conversation (user_id, id)",
+        "table",
+        "service.box",
+        "foreign key of_chat is not deferrable",
+    ),
+    "a foreign key that deletes": Break(
+        "alter table service.box add column chat uuid, add constraint of_chat foreign key"
+        " (user_id, chat) references eventstore.conversation (user_id, id)"
+        " on delete cascade deferrable",
+        "table",
+        "service.box",
+        "foreign key of_chat deletes or updates rows by itself",
+    ),
+    "a trigger on a table of a service's own": Break(
+        "create function public.spy() returns trigger language plpgsql as 'begin return new; end';"
+        "create trigger spy before insert on service.box for each row execute function"
+        " public.spy()",
+        "trigger",
+        "service.box",
+        "trigger spy is none",
+    ),
+    "a schema of the search path in which the role creates": Break(
+        "grant create on schema public to public", "role", "eventstore_app", "may create in public"
     ),
     "an index that all users share": Break(
         "create index words on eventstore.message using gin (to_tsvector('simple', content))",
@@ -338,6 +416,27 @@ WARNINGS = {
         "public.peek()",
         "runs with its owner's rights",
     ),
+    "one that finds the schema by itself": Break(
+        "create function public.found() returns bigint language plpgsql security definer"
+        " set search_path = eventstore as 'begin return (select count(*) from task); end'",
+        "function",
+        "public.found()",
+        "runs with its owner's rights",
+    ),
+    "one that quotes the schema": Break(
+        "create function public.quoted() returns bigint language sql security definer"
+        """ as 'select count(*) from "eventstore".task'""",
+        "function",
+        "public.quoted()",
+        "runs with its owner's rights",
+    ),
+    "one about a table of the service's own": Break(
+        "create function public.boxes() returns bigint language sql security definer"
+        " as 'select count(*) from service.box'",
+        "function",
+        "public.boxes()",
+        "runs with its owner's rights",
+    ),
     "one whose body was parsed": Break(
         "create function public.count_all() returns bigint language sql"
         " security definer begin atomic select count(*) from eventstore.event; end",
@@ -355,6 +454,10 @@ WARNINGS = {
 
 SAFE = {
     "a partition without rights": PARTS,
+    "a function with its owner's rights about something else": (
+        "create function public.clock() returns timestamptz language sql security definer"
+        " as 'select now()'"
+    ),
 } | {
     f"a view with its reader's rights, spelled {spelling}": (
         f"create view eventstore.own with (security_invoker = {spelling}) as select * from {TASK}"
