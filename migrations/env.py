@@ -16,14 +16,21 @@ from alembic import context
 from sqlalchemy import Connection
 
 import projections.tables  # noqa: F401 - puts the read models into the metadata
+from eventstore.database.expected import POLICY_OF
 from eventstore.database.settings import load_settings
 from eventstore.database.sqlalchemy import own_engine
 from eventstore.errors import ConfigurationError, Unavailable
 from eventstore.log.tables import SCHEMA, metadata
-from eventstore.store.migrate import DDL_LOCK_TIMEOUT
+from eventstore.store.migrate import DDL_LOCK_TIMEOUT, DROP_LEFTOVER, LEFTOVER
 
 LOCK = 0x6576656E7473746F  # "eventsto"
 LOCK_SECONDS = 300
+ROLES = """
+select p.polname, r.rolname
+from pg_catalog.pg_policy as p
+join pg_catalog.pg_roles as r on array[r.oid] = p.polroles
+where p.polrelid = to_regclass('eventstore.event')
+"""
 
 
 def configure(**how: object) -> None:
@@ -53,6 +60,9 @@ def migrate(connection: Connection) -> None:
         connection.execute(sqlalchemy.text(f"set lock_timeout = '{DDL_LOCK_TIMEOUT}'"))
         # What somebody left in `public` is not called with the rights of who migrates.
         connection.execute(sqlalchemy.text("set search_path = pg_catalog, pg_temp"))
+        require_roles_as_they_were(connection)
+        if connection.execute(sqlalchemy.text(LEFTOVER)).first() is not None:
+            connection.execute(sqlalchemy.text(DROP_LEFTOVER))
         connection.commit()
         configure(connection=connection)
         with context.begin_transaction():
@@ -86,6 +96,19 @@ def require_direct(connection: Connection) -> None:
             "the URL leads to a pooler, which cannot keep the lock that lets one process migrate; "
             "migrate with the direct URL (on Neon, the host without -pooler)"
         )
+
+
+def require_roles_as_they_were(connection: Connection) -> None:
+    """Refuse other names than those in the policies: half of the rights would be another role's."""
+    settings = context.config.attributes["settings"]
+    found = dict(connection.execute(sqlalchemy.text(ROLES)).all())
+    for role, policy in POLICY_OF.items():
+        name = settings.role_names[role]
+        if (known := found.get(policy, name)) != name:
+            raise ConfigurationError(
+                f"the database was migrated for the role {known}, and not for {name}; "
+                f"set EVENTSTORE_{role.name}_ROLE={known}"
+            )
 
 
 def wait_for_turn(connection: Connection) -> None:

@@ -7,6 +7,8 @@ Nothing has side effects, unless the caller hands over functions to run recorded
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -188,8 +190,8 @@ def rerun(
     """
     Run recorded calls again against `functions` and compare what they return.
 
-    :param functions: by tool name; called with the recorded arguments as keywords. They should
-        have no side effects: the store does not know what they do.
+    :param functions: by tool name, `async` ones too; called with the recorded arguments as
+        keywords. They should have no side effects: the store does not know what they do.
 
     Only calls that succeeded are run. Nothing is recorded.
     """
@@ -208,8 +210,11 @@ def _run_again(entry: AuditEntry, function: Callable[..., object] | None) -> Rer
     if not isinstance(arguments, dict):
         return Rerun(entry, "bad_arguments", error="the arguments are not a JSON object")
     try:
-        output = check_json(function(**arguments), "output")
-    except Exception as error:  # noqa: BLE001 - whatever the caller's function raises is the answer
+        returned = function(**arguments)
+        if inspect.iscoroutine(returned):
+            returned = asyncio.run(returned)
+        output = check_json(returned, "output")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the function raises is the answer
         return Rerun(entry, "raised", error=f"{type(error).__name__}: {error}")
     same = output == entry.output or _parsed(entry.output) == output
     return Rerun(entry, "same" if same else "different", output)

@@ -138,3 +138,26 @@ def test_calls_are_run_again_and_compared(alice: User, chat: UUID) -> None:
     assert ran == [{"n": 2}, {"n": 3}, {"n": 4}, {}, {"n": {}}]
     assert [run.entry for run in runs] == alice.audit()
     assert alice.events() == before
+
+
+async def _look(q: str) -> dict[str, str]:
+    return {"q": q}
+
+
+def _leave(q: str) -> None:
+    raise SystemExit(q)
+
+
+@pytest.mark.parametrize(
+    ("function", "result"), [(_look, "same"), (_leave, "raised"), (print, "raised")]
+)
+def test_functions_of_any_colour_are_run_again_and_none_ends_the_audit(
+    alice: User, function: Any, result: str
+) -> None:
+    chat = alice.conversations.start()
+    call = alice.tool_calls.request(chat.id, name="look", arguments='{"q": "x"}')
+    alice.tool_calls.succeed(call, output={"q": "x"})
+
+    (again,) = rerun(alice.audit(), {"look": function})
+
+    assert again.result == result

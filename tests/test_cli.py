@@ -93,6 +93,8 @@ def test_import_reads_compressed_files(
     [
         ("{", "chat.jsonl:2: is not JSON"),
         ("[]", "chat.jsonl:2: has no list `messages`"),
+        ('{"id": ["a"], "messages": []}', "chat.jsonl:2: id: a list; give text or a whole"),
+        ('{"id": true, "messages": []}', "chat.jsonl:2: id: a bool; give text or a whole"),
         ('{"id": "x", "messages": [{"content": "a"}]}', "messages[0]: is not an object with a"),
         (
             '{"id": "x", "messages": [{"role": "user", "content": NaN}]}',
@@ -111,6 +113,18 @@ def test_a_bad_line_is_named_and_nothing_is_imported(
     assert done.returncode == 2
     assert told in done.stderr
     assert json.loads(eventstore("status", "--json").stdout)["events"] == 0
+
+
+def test_an_erased_conversation_in_a_file_is_named_by_its_line(
+    eventstore: Command, chat_file: Path
+) -> None:
+    eventstore("import", "--user", "alice", chat_file)
+    eventstore("erase", "--user", "alice", "--ordered-by", "x", "--yes")
+
+    done = eventstore("import", "--user", "alice", chat_file)
+
+    assert done.returncode == 1
+    assert "chat.jsonl:1: conversation 'c1' was erased; leave it out" in done.stderr
 
 
 def test_other_content_under_an_imported_id_is_a_conflict_that_names_the_remedy(
@@ -157,7 +171,16 @@ def test_verify_and_rebuild_answer_with_their_exit_status(
 
     report = json.loads(verified.stdout)
     assert verified.returncode == checked.returncode == 1
-    assert list(report) == ["users", "events", "erased", "anchors", "ok", "problems"]
+    assert list(report) == [
+        "users",
+        "events",
+        "erased",
+        "anchors",
+        "anchored",
+        "anchored_at",
+        "ok",
+        "problems",
+    ]
     assert list(report["problems"][0]) == ["kind", "user_id", "table", "key", "detail"]
     assert list(json.loads(rebuilt.stdout)) == ["users", "events", "rows", "changed", "seconds"]
     assert rebuilt.returncode == after.returncode == 0
@@ -235,11 +258,21 @@ def test_status_has_the_fields_that_scripts_rely_on(eventstore: Command, databas
         (("import", "--user", "", __file__), 2, "user_id: is empty"),
         (("import", "--user", "a", "/dev/null"), 2, "is not a file"),
         (("nonsense",), 2, "No such command"),
+        (("migrate", "nonsense"), 2, "there are 0001, 0002, head and base"),
+        (("migrate", ""), 2, "REVISION: is missing"),
+        (("migrate", "--down"), 2, "REVISION: is missing"),
+        (("status", "--database", "postgresql+asyncpg://a/b"), 2, "for the driver asyncpg"),
+        (("status", "--database", "postgresql://a/b?pgbouncer=true"), 2, '"pgbouncer"; leave it'),
+        (("verify", "--extensions", "wrong:extensions"), 2, "is no projector; decorate"),
     ],
 )
 def test_an_error_has_its_exit_status_and_says_what_to_do(
-    eventstore: Command, arguments: tuple[str, ...], status: int, told: str
-) -> None:
+    eventstore: Command, direct_url: str, monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], status: int, told: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("EVENTSTORE_DATABASE_URL", direct_url)
+    Path("wrong.py").write_text("extensions = {'projectors': [print]}", encoding="utf-8")
+
     done = eventstore(*arguments)
 
     assert done.returncode == status

@@ -17,6 +17,7 @@ from eventstore import (
     EventStore,
     Settings,
     TimedOut,
+    Unavailable,
 )
 from eventstore.store import migrate
 from eventstore.store.migrate import current_revision, downgrade, upgrade
@@ -241,3 +242,59 @@ def test_users_who_come_while_the_schema_is_upgraded_lose_nothing(
         assert failed == []
         assert {*acknowledged} <= {*store.users()}
         assert store.verify().ok
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_a_downgrade_that_is_interrupted_is_undone(
+    settings: Settings,
+    admin: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    end: type[BaseException],
+) -> None:
+    def interrupted(_: str) -> None:
+        assert admin.execute(CHECKED).fetchone() == (1,)
+        raise end
+
+    monkeypatch.setattr(migrate, "run_script", interrupted)
+
+    with pytest.raises(end):
+        downgrade(settings, "0001")
+
+    assert admin.execute(CHECKED).fetchone() == (0,)
+    assert current_revision(settings) == "0002"
+
+
+def test_what_a_killed_downgrade_left_is_told_and_taken_away_by_the_next_migration(
+    database_url: str, settings: Settings, admin: psycopg.Connection
+) -> None:
+    admin.execute(
+        "alter table eventstore.event add constraint event_not_erased"
+        " check (payload is not null) not valid"
+    )
+    with EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("Buy milk")
+        (told,) = [one for one in store.doctor() if "event_not_erased" in one.detail]
+
+        upgrade(settings)
+
+        assert told.severity == "warning"
+        assert admin.execute(CHECKED).fetchone() == (0,)
+        assert store.erase("alice", ordered_by="privacy desk").events == 1
+
+
+def test_a_downgrade_of_a_server_that_is_not_there_says_that(settings: Settings) -> None:
+    nowhere = settings.model_copy(update={"database_url": "postgresql://x@127.0.0.1:1/x"})
+
+    with pytest.raises(Unavailable):
+        downgrade(nowhere, "0001")
+
+
+def test_a_constraint_of_that_name_on_another_table_is_left_alone(
+    settings: Settings, admin: psycopg.Connection
+) -> None:
+    admin.execute("create table public.mine (n int constraint event_not_erased check (n > 0))")
+
+    downgrade(settings, "0001")
+    upgrade(settings)
+
+    assert admin.execute(CHECKED).fetchone() == (1,)

@@ -7,6 +7,7 @@ cannot be reached; 130 interrupted; 141 nobody read the output to its end.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -91,6 +92,9 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is shown as `?`
+            stream.reconfigure(errors="replace")
     try:
         with checked_output():
             app()

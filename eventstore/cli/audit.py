@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +20,7 @@ from eventstore.cli.options import (
     opened,
     parse_as_of,
 )
-from eventstore.cli.output import console, print_json, print_table, when
+from eventstore.cli.output import console, counted, print_json, print_table, when
 from eventstore.errors import ConfigurationError, InvalidInput
 from projections.audit import AuditEntry, Rerun, rerun
 
@@ -114,14 +116,15 @@ def _print(entries: list[AuditEntry]) -> None:
     )
     counts = Counter[str](entry.status for entry in entries)
     told = ", ".join(f"{counts[status]:,} {status}" for status in _STATUSES)
-    console.print(f"{len(entries):,} tool calls: {told}")
+    console.print(f"{counted(len(entries), 'tool call')}: {told}")
 
 
 def _run(entries: list[AuditEntry], place: str, *, json: bool) -> None:
     functions = load_object(place)
     if not isinstance(functions, Mapping):
         raise ConfigurationError(f"--run {place}: is not a dict of functions by tool name")
-    results = rerun(entries, functions)
+    with redirect_stdout(sys.stderr):  # what they print is no part of the answer
+        results = rerun(entries, functions)
     if json:
         print_json([_rerun_json(one) for one in results])
     else:

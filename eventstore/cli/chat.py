@@ -17,11 +17,8 @@ import typer
 from eventstore.cli.options import Database, Json, opened
 from eventstore.cli.output import Ticker, print_facts, print_json, ticker
 from eventstore.errors import (
-    Conflict,
     EventStoreError,
-    IdempotencyConflict,
     InvalidInput,
-    WrongVersion,
 )
 from eventstore.events.jsontext import loads
 from eventstore.events.limits import check_user_id
@@ -86,7 +83,7 @@ def import_files(
                 for one in _conversations(path, key_prefix)
             )
             for some in batched(owned, _AHEAD, strict=False):
-                imported += _write(store, some, jobs, bar, path)
+                imported += _write(store, some, jobs, bar)
     facts = asdict(imported) | {"seconds": round(time.monotonic() - started, 3)}
     if json:
         print_json(facts)
@@ -95,19 +92,9 @@ def import_files(
 
 
 def _write(
-    store: EventStore,
-    some: Sequence[tuple[str, ChatConversation]],
-    jobs: int,
-    bar: Ticker,
-    path: Path,
+    store: EventStore, some: Sequence[tuple[str, ChatConversation]], jobs: int, bar: Ticker
 ) -> Imported:
-    try:
-        done = store.import_conversations(some, jobs=jobs)
-    except (IdempotencyConflict, WrongVersion) as error:
-        raise Conflict(
-            f"{path}: a conversation with this id is there with other content ({error}); "
-            "import under another user or with --key-prefix"
-        ) from error
+    done = store.import_conversations(some, jobs=jobs)
     bar.advance(len(some))
     return done
 
@@ -123,7 +110,8 @@ def _conversations(path: Path, prefix: str) -> Iterator[ChatConversation]:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield _conversation(loads(line.decode()), path, number, prefix)
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    yield _conversation(loads(text), path, number, prefix)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise InvalidInput(str(path), f"cannot be read after line {number}: {error}") from error
         except EventStoreError:
@@ -153,4 +141,6 @@ def _conversation(line: Any, path: Path, number: int, prefix: str) -> ChatConver
     key = line.get("id")
     if key is None:  # not a digest of what was said: it would outlive an erasure
         key = f"{path.name}:{number}"
+    if type(key) not in {str, int}:
+        raise InvalidInput(f"{place}: id", f"a {type(key).__name__}; give text or a whole number")
     return ChatConversation(f"{prefix}{key}", messages, place)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, User, opened
-from eventstore.cli.output import print_facts, print_json, tell_unreached
+from eventstore.cli.output import asked, print_facts, print_json, tell_unreached
 from eventstore.errors import InvalidInput
 
 __all__ = ["erase"]
@@ -59,7 +59,8 @@ def erase(
     with opened(database, extensions) as store:
         if not yes:
             question = f"Erase {what} in {store.database} for good? It cannot be undone."
-            typer.confirm(question, abort=True, err=True)
+            if not asked(question):
+                raise typer.Exit(1)
         done = store.erase(
             user,
             ordered_by=ordered_by,

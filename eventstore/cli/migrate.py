@@ -9,12 +9,15 @@ import typer
 from eventstore.cli.options import Database, Json
 from eventstore.cli.output import console, print_json
 from eventstore.database.settings import load_settings
+from eventstore.errors import InvalidInput
 
 __all__ = ["migrate"]
 
 
 def migrate(
-    revision: Annotated[str, typer.Argument(help="The revision to go to.")] = "head",
+    revision: Annotated[
+        str | None, typer.Argument(help="The revision to go to; default head.")
+    ] = None,
     *,
     down: Annotated[
         bool, typer.Option("--down", help="Downgrade to REVISION (or `base`) instead.")
@@ -34,12 +37,14 @@ def migrate(
         upgrade,
     )
 
+    if revision == "" or (down and revision is None):
+        raise InvalidInput("REVISION", "is missing; name one, or `base` for nothing")
     settings = load_settings(database)
     before = current_revision(settings)
-    if down:
+    if down and revision is not None:
         downgrade(settings, revision)
     else:
-        upgrade(settings, revision)
+        upgrade(settings, revision or "head")
     after = current_revision(settings)
     if json:
         print_json({"before": before, "after": after})

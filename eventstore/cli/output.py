@@ -31,6 +31,7 @@ from eventstore.events.jsontext import check_json, dumps
 
 __all__ = [
     "Ticker",
+    "asked",
     "console",
     "counted",
     "print_facts",
@@ -81,6 +82,13 @@ def print_facts(facts: dict[str, object]) -> None:
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         console.print(f"{name:<{width}}{printable(value)}", markup=False)
+
+
+def asked(question: str) -> bool:
+    """Ask on the terminal; the end of its input is a no, and Ctrl-C is Ctrl-C."""
+    sys.stderr.write(f"{question} [y/N]: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def counted(number: int, thing: str) -> str:

@@ -62,6 +62,8 @@ select w.name,
              where k.conrelid = c.oid and k.contype = 'f'
                and (k.confdeltype not in ('a', 'r') or k.confupdtype not in ('a', 'r')))
            as acting_keys,
+       array(select k.conname from pg_constraint as k
+             where k.conrelid = c.oid and k.contype = 'c') as checks,
        (select count(*) from pg_trigger as t
         where t.tgrelid = c.oid and t.tgisinternal and t.tgenabled = 'D') as disabled,
        coalesce(c.relrowsecurity, false) as secured,

@@ -16,6 +16,7 @@ from eventstore.database.expected import (
     FORMS,
     FUNCTIONS,
     LOG_TABLES,
+    POLICY_OF,
     SCOPE_BODIES,
     SCOPE_FUNCTION,
 )
@@ -33,12 +34,6 @@ __all__ = ["Finding", "examine", "refusal"]
 # (statistics show what policies hide), CVE-2024-10976 (a plan outlives a change of role), earlier.
 _SAFE_MINORS = {15: 14, 16: 10, 17: 6}
 _OLDEST = 15
-
-_POLICY_OF = {
-    Role.APPLICATION: "own_rows",
-    Role.OPERATOR: "operator_lists",
-    Role.ERASER: "eraser_erases",
-}
 
 
 def examine(read_models: Sequence[str], settings: Settings) -> Plan[list[Finding]]:
@@ -133,7 +128,7 @@ def _login(server: Server) -> Iterator[Finding]:
 
 
 def _misnamed(server: Server, settings: Settings) -> Iterator[Finding]:
-    for role, policy in _POLICY_OF.items():
+    for role, policy in POLICY_OF.items():
         name, found = settings.role_names[role], server.policies.get(policy)
         if found not in (None, name):
             detail = f"is not the role that this database was migrated for: that is {found}"

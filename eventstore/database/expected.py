@@ -21,6 +21,7 @@ __all__ = [
     "MOVED_COLUMNS",
     "OWN_ROWS",
     "POLICIES",
+    "POLICY_OF",
     "RIGHTS_OF_ERASER",
     "SCOPE_BODIES",
     "SCOPE_FUNCTION",
@@ -40,6 +41,13 @@ POLICIES = {
         "((user_id = eventstore.current_user_id()) AND (CURRENT_USER = 'eventstore_eraser'::name))"
     ),
 }
+
+POLICY_OF = {
+    Role.APPLICATION: "own_rows",
+    Role.OPERATOR: "operator_lists",
+    Role.ERASER: "eraser_erases",
+}
+"""The policy on events that names each role: by it one knows for whom a database was migrated."""
 
 COMMANDS = {Role.APPLICATION: {"*"}, Role.OPERATOR: {"r", "*"}, Role.ERASER: {"*"}}
 """Which commands their policies are for: `*` is all, `r` is SELECT."""

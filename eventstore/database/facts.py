@@ -80,6 +80,7 @@ class TableFacts:
         types of all.
     :ivar numbered: columns with numbers from a sequence, which all users share.
     :ivar immediate_keys: foreign keys that are not deferrable; `acting_keys` delete or update.
+    :ivar checks: CHECK constraints, validated or not.
     :ivar disabled: triggers of foreign keys that are.
     :ivar rights: what each of the store's roles may do, by grant to it or to PUBLIC.
     :ivar triggers: by name, `definition` and how they are `enabled`: `A` always, `D` disabled.
@@ -100,6 +101,7 @@ class TableFacts:
     numbered: list[str]
     immediate_keys: list[str]
     acting_keys: list[str]
+    checks: list[str]
     disabled: int
     secured: bool
     forced: bool

@@ -68,7 +68,11 @@ def own_engine(settings: Settings) -> Engine:
     return create_engine(
         _DIALECT,
         poolclass=pool.NullPool,
-        creator=lambda: psycopg.connect(conninfo, client_encoding="UTF8"),
+        creator=lambda: psycopg.connect(
+            conninfo,
+            client_encoding="UTF8",
+            connect_timeout=settings.connect_timeout_seconds,
+        ),
     )
 
 

@@ -209,6 +209,10 @@ class TableCheck:
         for key in table.immediate_keys:
             detail = f"foreign key {key} is not deferrable: a rebuild that replaces rows may fail"
             yield detail, f"alter table {table.name} alter constraint {key} deferrable"
+        for check in table.checks if table.name in LOG_TABLES else ():
+            if check not in CONSTRAINTS[table.name]:
+                detail = f"check {check} is none of the store's: it may refuse what comes or goes"
+                yield detail, f"alter table {table.name} drop constraint {check}"
         if table.disabled:
             yield (
                 "its foreign keys are switched off",

@@ -66,9 +66,19 @@ def parse_url(url: str | None) -> Server | Embedded:
     for alias in ("postgresql+psycopg://", "postgres+psycopg://", "postgres://"):
         if url.startswith(alias):
             url = "postgresql://" + url.removeprefix(alias)
+    scheme = url.partition("://")[0]
+    if scheme.startswith("postgresql+"):
+        raise ConfigurationError(
+            f"the database URL is for the driver {scheme.partition('+')[2]}; "
+            "give it as postgresql://…"
+        )
     try:
         return Server(make_conninfo(url))
-    except psycopg.ProgrammingError:
+    except psycopg.ProgrammingError as error:
+        if "invalid URI query parameter" in str(error):  # names the parameter and nothing else
+            raise ConfigurationError(
+                f"the database URL has an {str(error).strip()}; leave it out"
+            ) from None
         raise ConfigurationError(
             "not a PostgreSQL URL; give postgresql://USER:PASSWORD@HOST/DATABASE or embedded:PATH, "
             "with %40 for @, %3A for : and %2F for / in a password"

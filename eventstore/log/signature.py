@@ -62,7 +62,7 @@ def _private(pem: bytes) -> Ed25519PrivateKey:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            "the private key is not an unencrypted PEM file of one; "
+            "the private key is no Ed25519 key in PEM without a passphrase; "
             "make one with `openssl genpkey -algorithm ed25519`"
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -89,7 +89,7 @@ def _public(pem: bytes) -> Ed25519PublicKey:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            "the public key is not a PEM file of one; `openssl pkey -pubout` writes it"
+            "the public key is no Ed25519 public key in PEM; `openssl pkey -pubout` writes it"
         ) from None
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigurationError("the public key is not Ed25519")

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Plan
-from eventstore.errors import InvalidInput
+from eventstore.database.plan import Plan, Statement
+from eventstore.errors import Erased, IdempotencyConflict, InvalidInput, WrongVersion
 from eventstore.events.chat import requested_calls
 from eventstore.events.conversations import ConversationStarted
 from eventstore.events.event import Event, checked
@@ -25,7 +26,7 @@ from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
 from eventstore.log.append import append_together
 from eventstore.log.envelope import Expected, NewEvent
 from eventstore.log.identity import NewId, derived_ids
-from eventstore.log.prepare import prepare_append
+from eventstore.log.prepare import Append, prepare_append
 from eventstore.store.context import UserContext
 from projections.live import live_statements
 
@@ -73,24 +74,41 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
 
     :raises IdempotencyConflict: the key's conversation has other content.
     :raises WrongVersion: the key's conversation was started otherwise than by an import.
+    :raises Erased: the key's conversation was erased.
     :raises InvalidInput: a message cannot be stored; the place is named.
     """
+    place = f"{conversation.place}: " if conversation.place else ""
     try:
         check_label(conversation.key, "id", MAX_KEY)
         key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
         events = _events(context, conversation, derived_ids(context.user_id, key))
+        requests = _requests(context, key, events)
+        written = yield from context.retrying(lambda: append_together(requests))
     except InvalidInput as error:
-        raise error.within(f"{conversation.place}: " if conversation.place else "") from None
-    requests = []
-    for number, start in enumerate(range(0, len(events), MAX_BATCH)):
-        chunk = events[start : start + MAX_BATCH]
-        request = prepare_append(context.user_id, chunk, key if number == 0 else f"{key}#{number}")
-        requests.append((request, live_statements(context.projections, request.facts)))
-    written = yield from context.retrying(lambda: append_together(requests))
+        raise error.within(place) from None
+    except (Erased, IdempotencyConflict, WrongVersion) as error:
+        what = (
+            "was erased; leave it out of the import"
+            if isinstance(error, Erased)
+            else "is there with other content; import it for another user or under another id "
+            "(--key-prefix)"
+        )
+        error.args = (f"{place}conversation {conversation.key!r} {what}",)
+        raise
     if not written:
         return Imported(skipped=1)
     calls = sum(isinstance(event.data, ToolCallRequested) for event in events)
     return Imported(1, len(conversation.messages), calls, len(events))
+
+
+def _requests(
+    context: UserContext, key: str, events: Sequence[NewEvent]
+) -> list[tuple[Append, list[Statement]]]:
+    requests = []
+    for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
+        request = prepare_append(context.user_id, chunk, f"{key}#{number}" if number else key)
+        requests.append((request, live_statements(context.projections, request.facts)))
+    return requests
 
 
 def _events(context: UserContext, conversation: ChatConversation, new_id: NewId) -> list[NewEvent]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alembic import command, context, op
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from alembic.util.exc import CommandError
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, text
@@ -32,6 +32,8 @@ from eventstore.log.tables import SCHEMA
 
 __all__ = [
     "DDL_LOCK_TIMEOUT",
+    "DROP_LEFTOVER",
+    "LEFTOVER",
     "current_revision",
     "downgrade",
     "latest_revision",
@@ -41,6 +43,12 @@ __all__ = [
 
 
 DDL_LOCK_TIMEOUT = "3s"
+LEFTOVER = """
+select 1 from pg_catalog.pg_constraint
+where conname = 'event_not_erased' and conrelid = to_regclass('eventstore.event')
+"""
+DROP_LEFTOVER = "alter table eventstore.event drop constraint event_not_erased"
+"""What a downgrade of revision 0002 that was killed leaves behind."""
 _TRIES = 5
 _PAUSE_SECONDS = 1.0
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps its context in globals
@@ -59,13 +67,15 @@ def downgrade(settings: Settings, revision: str) -> None:
     """
     Migrate down to `revision` (or `base`). Refuses to destroy recorded events.
 
+    Interrupted, it is undone; killed, the next migration of any kind undoes it.
+
     :raises EventStoreError: it failed or refused; nothing of that revision was undone.
     """
     if revision == "base":
         _require_no_events(settings)  # before the first of several steps, and not at the last
     try:
         _run(settings, command.downgrade, revision)
-    except EventStoreError:
+    except BaseException:  # Ctrl-C too
         _undo_preparation(settings)
         raise
 
@@ -83,6 +93,10 @@ def current_revision(settings: Settings) -> str | None:
 def latest_revision() -> str:
     """Return the newest revision this release knows."""
     return ScriptDirectory.from_config(_config()).get_current_head() or "base"
+
+
+def _revisions() -> Iterable[Script]:
+    return reversed([*ScriptDirectory.from_config(_config()).walk_revisions()])
 
 
 def run_script(name: str) -> None:
@@ -135,7 +149,8 @@ def _run_once(settings: Settings, what: object, revision: str) -> None:
     except DBAPIError as error:
         raise _known(error) from error
     except CommandError as error:
-        raise ConfigurationError(f"migration: {error}") from error
+        known = ", ".join(one.revision for one in _revisions())
+        raise ConfigurationError(f"migration: {error}; there are {known}, head and base") from error
 
 
 def _connected(settings: Settings) -> Connection:
@@ -156,27 +171,34 @@ def _require_no_events(settings: Settings) -> None:
 
 
 def _undo_preparation(settings: Settings) -> None:
-    """Take away what revision 0002 commits before its downgrade: with it nothing is erased."""
-    there = "select 1 from pg_constraint where conname = 'event_not_erased'"
-    undo = "alter table eventstore.event drop constraint event_not_erased"
+    """
+    Take away what revision 0002 commits before its downgrade, if it is there.
+
+    With that constraint nothing can be erased. Where it cannot be asked for, nothing is said: the
+    failure that led here is to be told, and the next migration of any kind takes it away.
+    """
+    seen = False
 
     def attempt() -> None:
+        nonlocal seen
         try:
             with _connected(settings) as connection, connection.begin():
-                if connection.execute(text(there)).first() is None:
+                if connection.execute(text(LEFTOVER)).first() is None:
                     return
+                seen = True
                 connection.execute(text(f"set local lock_timeout = '{DDL_LOCK_TIMEOUT}'"))
-                connection.execute(text(undo))
+                connection.execute(text(DROP_LEFTOVER))
         except DBAPIError as error:
             raise _known(error) from error
 
     try:
         _patiently(attempt)
     except EventStoreError as error:
-        raise DatabaseFault(
-            f"the downgrade left a constraint with which erasing fails: {error}; "
-            f"downgrade again, or run `{undo}`"
-        ) from error
+        if seen:
+            raise DatabaseFault(
+                f"the downgrade left a constraint with which erasing fails: {error}; "
+                f"migrate again, or run `{DROP_LEFTOVER}`"
+            ) from error
 
 
 def _known(error: DBAPIError) -> EventStoreError:

@@ -120,7 +120,8 @@ class OperationPlans(EvidencePlans):
         :param conversations: each with the id of the user it belongs to.
         :param jobs: appends at once.
         :return: what was written; a conversation that is there already is skipped.
-        :raises IdempotencyConflict: a key's conversation has other content; others may be written.
+        :raises Conflict: a key's conversation has other content, or was erased; others may be
+            written.
         """
         plans = [
             partial(import_conversation, self.context(user_id), conversation)

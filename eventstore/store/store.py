@@ -65,6 +65,7 @@ def _prepare(
     if isinstance(place, Embedded):
         from eventstore.store.migrate import upgrade  # noqa: PLC0415 - Alembic is slow to import and seldom needed
 
+        _log.info("using the server of the store's own in %s", place.path)
         conninfo = start_embedded(place.path)
         upgrade(chosen)  # our own server: nobody else looks after its schema
     else:

@@ -7,8 +7,9 @@
 -- The one change there is: the role eventstore_eraser may take the payload, metadata and salt out of
 -- an event, and the fingerprint out of the append it belongs to. Nothing can be put in their place.
 
--- All locks at once and in the order of an append, so that the two never wait for each other.
-lock table eventstore.user_log, eventstore.stream, eventstore.event in access exclusive mode;
+-- The log's head first, as an append does: whoever has it is waited for before anything is held, so
+-- that the two never wait for each other.
+lock table eventstore.user_log, eventstore.event, eventstore.stream in access exclusive mode;
 
 alter table eventstore.event
     alter column payload drop not null,

@@ -1,7 +1,8 @@
 -- Back to 0001. `event_not_erased` is valid here: the columns become NOT NULL without a scan.
 
--- All locks at once and in the order of an append, so that the two never wait for each other.
-lock table eventstore.user_log, eventstore.stream, eventstore.event in access exclusive mode;
+-- The log's head first, as an append does: whoever has it is waited for before anything is held, so
+-- that the two never wait for each other.
+lock table eventstore.user_log, eventstore.event, eventstore.stream in access exclusive mode;
 
 alter table eventstore.event
     alter column payload set not null,

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlmodel import select
 
-from eventstore import AccessDenied, EventStore, Settings, UnsafeDatabase
+from eventstore import AccessDenied, ConfigurationError, EventStore, Settings, UnsafeDatabase
 from eventstore.store.migrate import upgrade
 from projections.protection import protection_sql
 from tests.attacks.support import make_login
@@ -118,6 +118,13 @@ def own_login(server: Server, url: str) -> Iterator[str]:
     server.execute("alter role todo_app login")
     yield url.replace("postgres@", "todo_app@")
     server.execute("alter role todo_app nologin")
+
+
+def test_a_migration_for_other_roles_than_the_first_is_refused_by_the_setting(
+    server: Server, url: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"set EVENTSTORE_APPLICATION_ROLE="):
+        upgrade(Settings(database_url=server.direct(url)))
 
 
 def test_the_application_role_may_be_the_login_itself(own_login: str) -> None:

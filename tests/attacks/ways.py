@@ -343,6 +343,12 @@ WARNINGS = {
         TASK,
         "number is numbered for all users",
     ),
+    "a constraint that a killed downgrade left": Break(
+        f"alter table {EVENT} add constraint event_not_erased check (salt is not null) not valid",
+        "table",
+        EVENT,
+        "check event_not_erased is none of the store's",
+    ),
     "foreign keys that are off": Break(
         "alter table eventstore.message disable trigger all",
         "table",
