@@ -79,9 +79,7 @@ class TableShape:
         self.table = table
         self.name = f"{table.schema or 'public'}.{table.name}"
         self.key = tuple(primary[1:])
-        self._known: set[
-            tuple[type[Insert | Update | Delete], tuple[str, ...], tuple[str, ...]]
-        ] = set()
+        self._known: set[_Form] = set()
         """Forms of changes that were found right: the same few come again with every event."""
         self.columns = {
             column.name: _sql_type(column) for column in table.columns if column.name != "user_id"

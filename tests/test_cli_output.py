@@ -24,6 +24,7 @@ from eventstore.errors import InvalidInput
 from projections.verify import Verified
 from tests.support.command import Command, eventstore
 from tests.support.server import Server
+from tests.support.waiting import until
 
 __all__ = ["eventstore"]  # a fixture
 
@@ -329,8 +330,8 @@ def _hear_interrupts() -> None:
 
 def _wait_for_children(pid: int) -> None:
     """Wait until the processes that share the work have been begun."""
-    while len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) < 3:
-        time.sleep(0.01)
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    until(lambda: len(children.read_text().split()) >= 3)
 
 
 @pytest.mark.parametrize("url", ["", "  ", "embedded:"])

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from textwrap import indent
 from typing import Any, NamedTuple, cast
@@ -30,6 +32,7 @@ from eventstore.store.conversations import Conversations
 from eventstore.store.messages import Messages
 from eventstore.store.tasks import Tasks
 from eventstore.store.tool_calls import ToolCalls
+from projections.views import ToolCallView
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
@@ -330,3 +333,21 @@ def test_the_python_page_draws_the_error_tree_as_it_is() -> None:
     (tree,) = (block.code for block in blocks(PYTHON) if block.language == "text")
 
     assert indent(tree, "    ") in str(eventstore.errors.__doc__)
+
+
+ELSEWHERE = {
+    "AuditEntry": {one.name for one in fields(ToolCallView)} | {"conversation_id"},
+    "ChatConversation": {"place"},  # for error messages
+}
+VALUES = re.findall(
+    r"^\| `(\w+)` \| `([\w.]+)` \| (.*) \|$", PYTHON.read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("name", "module", "holds"), VALUES, ids=[name for name, *_ in VALUES])
+def test_the_python_page_names_every_field_of_a_value(name: str, module: str, holds: str) -> None:
+    kind = getattr(import_module(module), name)
+
+    missing = {field.name for field in fields(kind)} - {*re.findall(r"`(\w+)`", holds)}
+
+    assert missing - ELSEWHERE.get(name, set()) == set()

@@ -28,6 +28,7 @@ from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from tests.support.proxy import proxied
 from tests.support.server import Server
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -267,8 +268,7 @@ def test_a_cancelled_task_gives_its_connection_back(database_url: str, direct_ur
         settings = Settings(database_url=database_url, pool_max_size=1)
         async with AsyncEventStore.connect(settings=settings) as store:
             running = asyncio.create_task(store._driver.run(slow()))
-            while not await _is_sleeping(direct_url):  # noqa: ASYNC110 - a server's state
-                await asyncio.sleep(0)
+            await asyncio.to_thread(until, lambda: _is_sleeping(direct_url))
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
@@ -278,14 +278,15 @@ def test_a_cancelled_task_gives_its_connection_back(database_url: str, direct_ur
     assert asyncio.run(story()) == 1
 
 
-async def _is_sleeping(url: str) -> bool:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        cursor = await connection.execute(
-            "select count(*) from pg_stat_activity where query like 'select pg_sleep%'"
-            " and state = 'active'"
+def _is_sleeping(url: str) -> bool:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return (
+            connection.execute(
+                "select 1 from pg_stat_activity where query like 'select pg_sleep%'"
+                " and state = 'active' and datname = current_database()"
+            ).fetchone()
+            is not None
         )
-        row = await cursor.fetchone()
-    return row is not None and row[0] > 0
 
 
 def test_a_plan_that_fails_between_batches_is_rolled_back(

@@ -74,21 +74,25 @@ def test_a_value_without_an_sql_form_leaves_nothing(store: EventStore, alice: Us
 
 
 def test_cancelled_appends_are_whole_or_not_there(database_url: str) -> None:
-    async def story() -> bool:
+    async def story() -> tuple[int, int]:
         async with AsyncEventStore.connect(database_url) as store:
-            alice = store.user("alice")
+            alice, acknowledged, cancelled = store.user("alice"), 0, 0
             await alice.conversations.start(key="c")
-            for delay in range(60):
+            while not (acknowledged and cancelled) or acknowledged + cancelled < 60:
                 post = asyncio.create_task(
                     alice.messages.post("c", sender="user", content="x" * 100_000)
                 )
                 try:
-                    await asyncio.wait_for(post, delay / 10_000)
+                    await asyncio.wait_for(post, (acknowledged + cancelled) / 10_000)
                 except TimeoutError:
-                    continue
-            return (await store.verify()).ok
+                    cancelled += 1
+                else:
+                    acknowledged += 1
+            assert (await store.verify()).ok
+            return acknowledged, len(await alice.history("c", limit=10_000))
 
-    assert asyncio.run(story())
+    acknowledged, written = asyncio.run(story())
+    assert written >= acknowledged  # one whose cancellation came after its COMMIT is there too
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")

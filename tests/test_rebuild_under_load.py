@@ -12,6 +12,7 @@ import pytest
 
 from eventstore import ConnectionLost, EventStore, User
 from projections.rebuild import Rebuilt
+from tests.support.waiting import until as until_it_is
 
 USERS = ("alice", "bob", "carol", "dave")
 
@@ -210,14 +211,15 @@ def test_writers_wait_for_the_rebuild_of_their_own_log_only(
     assert store.verify("alice").ok
 
 
-_WAITING = "select pid from pg_stat_activity where wait_event_type = 'Lock'"
+_WAITING = """
+select pid from pg_stat_activity
+where wait_event_type = 'Lock' and datname = current_database()
+"""
 
 
 def wait_for_waiting(admin: psycopg.Connection, count: int) -> list[int]:
-    while True:
-        waiting = [pid for (pid,) in admin.execute(_WAITING)]
-        if len(waiting) >= count:
-            return waiting
+    until_it_is(lambda: len(admin.execute(_WAITING).fetchall()) >= count)
+    return [pid for (pid,) in admin.execute(_WAITING)]
 
 
 def terminate_whoever_waits(admin: psycopg.Connection) -> None:

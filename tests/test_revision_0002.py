@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +21,7 @@ from eventstore import (
 from eventstore.store import migrate
 from eventstore.store.migrate import current_revision, downgrade, upgrade
 from tests.support.server import Server
+from tests.support.waiting import until
 from tests.test_migrations import catalog
 
 CHECKED = "select count(*) from pg_constraint where conname = 'event_not_erased'"
@@ -129,12 +129,10 @@ def test_a_migration_that_met_a_deadlock_is_run_again(
         reader.execute("set local deadlock_timeout = '1min'")  # so it is the migration that fails
         reader.execute("select count(*) from eventstore.event")
         migrating.start()
-        while admin.execute(WAITS_WITH_LOCKS).fetchone() is None:
-            assert migrating.is_alive()
-            time.sleep(0.01)
+        until(lambda: admin.execute(WAITS_WITH_LOCKS).fetchone() is not None)
         reader.execute("select count(*) from eventstore.user_log")
 
-    migrating.join()
+    migrating.join(60)
     assert current_revision(settings) == "0002"
 
 
@@ -157,9 +155,7 @@ def test_an_append_in_the_middle_and_a_migration_do_not_wait_for_each_other(
         append.execute("set local deadlock_timeout = '1min'")
         append.execute("select from eventstore.user_log for update")
         migrating = threads.submit(upgrade if start < goal else downgrade, settings, goal)
-        while admin.execute(WAITING).fetchone() == (0,):
-            assert not migrating.done()
-            time.sleep(0.01)
+        until(lambda: admin.execute(WAITING).fetchone() != (0,))
         for table in ("stream", "event"):
             append.execute(f"select from eventstore.{table}")
         append.rollback()
@@ -192,9 +188,7 @@ def test_a_downgrade_that_cannot_be_undone_says_what_it_left(
     ):
         first.execute("select count(*) from eventstore.user_log")
         migrating = threads.submit(downgrade, settings, "0001")
-        while admin.execute(f"{CHECKED} and convalidated").fetchone() != (1,):
-            assert not migrating.done()
-            time.sleep(0.01)
+        until(lambda: admin.execute(f"{CHECKED} and convalidated").fetchone() == (1,))
         second.execute("select count(*) from eventstore.event")
 
         with pytest.raises(DatabaseFault, match="drop constraint event_not_erased"):
@@ -240,6 +234,7 @@ def test_users_who_come_while_the_schema_is_upgraded_lose_nothing(
                 thread.join()
 
         assert failed == []
+        assert acknowledged
         assert {*acknowledged} <= {*store.users()}
         assert store.verify().ok
 

@@ -58,7 +58,10 @@ def classify(error: psycopg.Error) -> EventStoreError:
         return AlreadyExists(error.diag.table_name or "?")
     for prefix, make in _BY_STATE:
         if state.startswith(prefix):
-            return make(_message(error))
+            known = make(_message(error))
+            if isinstance(known, DatabaseFault):
+                known.sqlstate = state
+            return known
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ConnectionLost(f"the database connection was lost: {_message(error)}")
     fault = DatabaseFault(f"the database failed: {_message(error)} (SQLSTATE {state or 'none'})")
@@ -120,8 +123,8 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("55P03", lambda text: TimedOut(f"{text}: another append of this user holds the lock")),
     ("57014", lambda text: TimedOut(f"{text}; raise EVENTSTORE_STATEMENT_TIMEOUT_SECONDS")),
     ("53100", lambda text: StorageFull(f"{text}; free or buy space, reading still works")),
-    ("53200", lambda text: DatabaseFault(f"the server is out of memory: {text}")),
-    ("53", lambda text: ConnectionLost(f"the server takes no more connections: {text}")),
+    ("53300", lambda text: ConnectionLost(f"the server takes no more connections: {text}")),
+    ("53", lambda text: DatabaseFault(f"the server is out of a resource: {text}")),
     ("57P", lambda text: ConnectionLost(f"the server closed the connection: {text}")),
     ("08", lambda text: ConnectionLost(f"the database connection failed: {text}")),
     ("25006", lambda text: ConnectionLost(f"the server is read-only, perhaps a standby: {text}")),

@@ -42,9 +42,7 @@ order by e.position
 """
 
 
-def append(
-    request: Append, row_changes: Sequence[Statement] = (), *, alongside: Sequence[Statement] = ()
-) -> Plan[list[RecordedEvent]]:
+def append(request: Append, row_changes: Sequence[Statement] = ()) -> Plan[list[RecordedEvent]]:
     """
     Write a prepared append and its row changes, or find that it was written before.
 
@@ -58,7 +56,7 @@ def append(
     """
     scope = user_scope(request.user_id)
     try:
-        rows = yield Batch(scope, (request.statement, *row_changes, *alongside))
+        rows = yield Batch(scope, (request.statement, *row_changes))
     except AlreadyAppended:
         return (yield from first_result(request))
     first_position, recorded_at, versions = rows[0][0]

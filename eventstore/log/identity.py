@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 
 import uuid_utils.compat
 
-__all__ = ["conversation_id", "derived_ids", "erasure_stream", "new_ids", "uuid7"]
+__all__ = ["conversation_id", "derived_ids", "erasure_stream", "uuid7"]
 
 _KEYED = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f01")
 _CONVERSATION = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f02")
@@ -27,11 +27,6 @@ type NewId = Callable[[], UUID]
 def uuid7() -> UUID:
     """Return a new UUIDv7. Its time is the client's: order comes from positions, never from ids."""
     return uuid_utils.compat.uuid7()
-
-
-def new_ids() -> NewId:
-    """Return a source of fresh ids."""
-    return uuid7
 
 
 def derived_ids(user_id: str, key: str) -> NewId:

@@ -112,8 +112,8 @@ class EvidencePlans(AcrossUsers):
         Return where logs end, to be kept outside the database with `write_anchor`.
 
         :param users: these, each read as that user; None for all, in the order of their ids.
-        :param after: the last id of the page before.
-        :param limit: users on a page.
+        :param after: of all: the last id of the page before.
+        :param limit: of all: users on a page.
         :raises NotFound: one of the users has no log.
         """
         if users is not None:
