@@ -7,7 +7,7 @@ Used by verify, which reports the differences, and by rebuild, which mends exact
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -18,9 +18,9 @@ from eventstore.database.scope import Scope
 from eventstore.events.jsontext import check_json, dumps, loads, repeats_keys
 from projections.projector import Projections, TableShape
 from projections.replay import Replay, Row
-from projections.stored import StoredRow, as_utc, read_page, select_page
+from projections.stored import StoredRow, as_utc, read_page, select_page, select_places
 
-__all__ = ["Difference", "compare"]
+__all__ = ["Difference", "compare", "compare_again"]
 
 type DifferenceKind = Literal["missing_row", "extra_row", "changed_row"]
 type Keep = Callable[[tuple[Any, ...]], bool]
@@ -68,6 +68,41 @@ def compare(
             (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
             rows, after = read_page(shape, page)
             found.extend(comparison.see(rows))
+        found.extend(comparison.end())
+    return found
+
+
+def compare_again(
+    scope: Scope,
+    projections: Projections,
+    replay: Replay,
+    suspects: Sequence[Difference],
+    touched: Iterable[tuple[TableShape, tuple[Any, ...]]],
+) -> Plan[list[Difference]]:
+    """
+    Compare some rows once more, under a lock that was not held before.
+
+    :param suspects: what differed then.
+    :param touched: what events since were about; nothing else can have changed.
+    """
+    by_text: dict[TableShape, list[list[str]]] = {}
+    by_value: dict[TableShape, set[tuple[Any, ...]]] = {}
+    for shape, key in touched:
+        by_value.setdefault(shape, set()).add(key)
+    for one in suspects:  # a key that Python cannot hold is known by its text alone
+        if one.place is not None:
+            by_text.setdefault(one.shape, []).append(one.place)
+        if one.row is not None:
+            by_value.setdefault(one.shape, set()).add(one.key)
+    found: list[Difference] = []
+    for shape in projections.shapes:
+        if shape not in by_text and shape not in by_value:
+            continue
+        keys, rows = by_value.get(shape, set()), replay.rows(shape.model)
+        statement = select_places(shape, scope.user_id, by_text.get(shape, ()), [*keys])
+        (page,) = yield Batch(scope, (statement,), hold=True)
+        comparison = _Comparison(shape, {key: rows[key] for key in keys if key in rows}, None)
+        found.extend(comparison.see(read_page(shape, page)[0]))
         found.extend(comparison.end())
     return found
 

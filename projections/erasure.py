@@ -163,7 +163,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         raise NotFound("conversation", conversation_id)
     unreached = tuple(name for (name,) in others)
     _require_reached(order, unreached)
-    replay, _ = yield from replay_held(scope, projections, registry, skip=order.concerns)
+    held = yield from replay_held(scope, projections, registry, skip=order.concerns)
     done, to_erase = yield Batch(
         scope,
         (
@@ -179,8 +179,8 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         yield Batch(scope, ())
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
     event = yield from _record(scope, order, through, count)
-    yield from replay_to_end(scope, replay, registry)
-    yield from mend_held(scope, replay, projections)
+    yield from replay_to_end(scope, held.replay, registry)
+    yield from mend_held(scope, held, projections)
     yield Batch(scope, ())
     return _erasure(event, unreached)
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import batched
 from typing import NamedTuple
 
+import psycopg
+
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope
-from eventstore.errors import DatabaseFault
+from eventstore.errors import AlreadyExists, DatabaseFault, EventStoreError, InvalidInput
 from projections.comparison import Difference
 from projections.live import insert_rows
 from projections.projector import TableShape
@@ -40,16 +42,30 @@ def mend(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
     Wrong rows go before right ones come, with foreign keys checked at the end: rows swapped by
     hand would otherwise be in each other's way. Few differences are one round trip.
 
-    :raises DatabaseFault: a row that must go did not.
+    :raises DatabaseFault: a row that must go did not, or a constraint is in the way.
     """
     for steps in _together(_steps(scope.user_id, found)):
-        answers = yield Batch(scope, tuple(step.statement for step in steps), hold=True)
+        try:
+            answers = yield Batch(scope, tuple(step.statement for step in steps), hold=True)
+        except (AlreadyExists, InvalidInput) as error:
+            raise _in_the_way(error) from error
         for step, rows in zip(steps, answers, strict=True):
             if len(rows) != step.rows:
                 raise DatabaseFault(
                     f"of {step.rows} wrong rows of {step.table} {len(rows)} could be deleted; "
                     "nothing was changed, run `eventstore doctor`"
                 )
+
+
+def _in_the_way(error: EventStoreError) -> DatabaseFault:
+    """Say which constraint cannot wait until all rows are right."""
+    cause = error.__cause__
+    diag = cause.diag if isinstance(cause, psycopg.Error) else None
+    what = f"{diag.table_name}.{diag.constraint_name}" if diag else "a constraint"
+    return DatabaseFault(
+        f"rows cannot be replaced one after another while {what} is checked at once; "
+        "make it deferrable"
+    )
 
 
 def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:

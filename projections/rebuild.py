@@ -1,9 +1,10 @@
 """
 Rebuild the read models of one user, or of all, while everybody keeps writing.
 
-One user: replay without a lock up to the head seen; then lock the user's row, replay the few
-events since, compare with the tables, replace exactly the rows that differ, commit. Only that
-user's writers wait, and readers see the state before or the state after.
+One user: replay without a lock up to the head seen, and compare with the tables; then lock the
+user's row, replay the few events since, look again at the rows that differed or that those events
+are about, replace exactly the ones that are wrong, commit. Only that user's writers wait, for as
+long as that takes, and readers see the state before or the state after.
 
 All users: their names are put into `rebuild_progress`; workers take one at a time with SKIP LOCKED
 in the transaction that rebuilds it. A killed worker therefore leaves its user undone, and the next
@@ -31,13 +32,14 @@ from eventstore.errors import (
 from eventstore.events.registry import EventRegistry
 from eventstore.log.identity import erasure_stream
 from eventstore.log.read import COLUMNS, decode, select_log_page
-from projections.comparison import compare
+from projections.comparison import Difference, compare, compare_again
 from projections.mending import mend
 from projections.projector import Projections
 from projections.replay import Replay
 from projections.users import users_union
 
 __all__ = [
+    "Held",
     "Progress",
     "Rebuilt",
     "mend_held",
@@ -78,6 +80,28 @@ type Progress = Callable[[Rebuilt], None]
 
 _OF_ONE_USER = (Conflict, CorruptLog, DatabaseFault, InvalidInput, TimedOut)
 """What may be the matter with one user's log or rows, and is no reason to leave the others."""
+
+type Skip = Callable[[tuple[Any, ...]], bool]
+"""Tells of an event, as a row of `COLUMNS`, that it is to be left out of a replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """
+    A whole log as rows, while its user's row is held.
+
+    :ivar events: how many were replayed.
+    :ivar suspects: rows that were otherwise before the user's row was held; None if that is not
+        known.
+    """
+
+    replay: Replay
+    events: int
+    suspects: list[Difference] | None
+
+
+_FEW = 2_000
+"""Rows that are compared one by one; of more, the whole tables are."""
 
 _LOCK = "select position from eventstore.user_log where user_id = $1 for update"
 
@@ -169,9 +193,10 @@ def _next_rebuilt(
 def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     """Do the work of one user and leave the transaction open, for the caller to commit."""
     scope = user_scope(user_id, patient=True)
-    replay, events = yield from replay_held(scope, projections, registry)
-    changed = yield from mend_held(scope, replay, projections)
-    return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
+    held = yield from replay_held(scope, projections, registry)
+    changed = yield from mend_held(scope, held, projections)
+    rows = _count(projections, held.replay)
+    return Rebuilt(int(bool(held.events or changed)), held.events, rows, changed)
 
 
 def replay_held(
@@ -179,19 +204,21 @@ def replay_held(
     projections: Projections,
     registry: EventRegistry,
     *,
-    skip: Callable[[tuple[Any, ...]], bool] | None = None,
-) -> Plan[tuple[Replay, int]]:
+    skip: Skip | None = None,
+) -> Plan[Held]:
     """
-    Replay the whole log, and hold the user's row so that it stays the whole; writers wait for that.
+    Replay the whole log and compare the rows with it, then hold the user's row.
 
-    What was erased while the lock was waited for may have been replayed already; then the replay
-    begins anew, or mending would bring it back.
+    From then on writers wait; what they had done meanwhile is replayed before this returns. What
+    was erased meanwhile may have been replayed already; then all begins anew, or mending would
+    bring it back.
 
     :param skip: rows to leave out, unread.
-    :return: the replay, and of how many events it is.
     """
     replay = Replay(projections)
     count = yield from replay_to_end(scope, replay, registry, skip=skip)
+    suspects: list[Difference] | None = yield from compare(scope, projections, replay)
+    replay.watch()
     user_id = scope.user_id
     _, erased = yield Batch(
         scope,
@@ -202,14 +229,18 @@ def replay_held(
         hold=True,
     )
     if erased:
-        replay, count = Replay(projections), 0
+        replay, count, suspects = Replay(projections), 0, None
     count += yield from replay_to_end(scope, replay, registry, skip=skip)
-    return replay, count
+    return Held(replay, count, suspects)
 
 
-def mend_held(scope: Scope, replay: Replay, projections: Projections) -> Plan[int]:
+def mend_held(scope: Scope, held: Held, projections: Projections) -> Plan[int]:
     """Make the rows of the scope's user those of the replay; return how many were not."""
-    found = yield from compare(scope, projections, replay)
+    suspects, touched = held.suspects, held.replay.touched
+    if suspects is None or touched is None or len(suspects) + len(touched) > _FEW:
+        found = yield from compare(scope, projections, held.replay)
+    else:
+        found = yield from compare_again(scope, projections, held.replay, suspects, touched)
     if found:
         yield from mend(scope, found)
     return len(found)
@@ -230,7 +261,7 @@ def replay_to_end(
     registry: EventRegistry,
     *,
     snapshot: bool = False,
-    skip: Callable[[tuple[Any, ...]], bool] | None = None,
+    skip: Skip | None = None,
 ) -> Plan[int]:
     """
     Replay what is in the log after the replay's position; return how many events that were.
@@ -245,10 +276,20 @@ def replay_to_end(
         for row in rows:
             if skip is None or not skip(row):
                 replay.see([decode(scope.user_id, row, registry)])
+            elif replay.touched is not None:
+                _touch(replay, scope.user_id, row, registry)
             replay.position = row[0]
         count += len(rows)
         if not more:
             return count
+
+
+def _touch(replay: Replay, user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> None:
+    """Note what an event that is left out was about: its append has changed those rows."""
+    try:
+        replay.touch(decode(user_id, row, registry))
+    except Exception:  # noqa: BLE001 - left out unread: the whole tables are compared instead
+        replay.touched = None
 
 
 def _count(projections: Projections, replay: Replay) -> int:

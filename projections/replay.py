@@ -15,8 +15,8 @@ from sqlmodel import SQLModel
 
 from eventstore.errors import EventStoreError, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
-from projections.changes import Delete, Insert, Update, changed, resolved
-from projections.projector import Projections
+from projections.changes import Delete, Insert, RowChange, Update, changed, resolved
+from projections.projector import Projections, TableShape
 
 __all__ = ["Replay"]
 
@@ -40,6 +40,18 @@ class Replay:
         }
         self.position = 0
         """Of the last event seen."""
+        self.touched: set[tuple[TableShape, tuple[Any, ...]]] | None = None
+        """The rows that events seen since `watch` were about; None if that is not known."""
+
+    def watch(self) -> None:
+        """Begin to note which rows the events that follow are about."""
+        self.touched = set()
+
+    def touch(self, event: RecordedEvent) -> None:
+        """Note the rows that `event` is about, without applying it."""
+        if self.touched is not None and not event.erased:
+            for change in self._projections.project(event):
+                self._note(change, event)
 
     def rows(self, table: type[SQLModel]) -> dict[tuple[Any, ...], Row]:
         """Return the rows of `table` by key; a row lacks `user_id`, which is the log's."""
@@ -62,11 +74,18 @@ class Replay:
         try:
             for change in self._projections.project(event):
                 self._apply(change, event)
+                self._note(change, event)
         except EventStoreError:
             raise
         except Exception as error:  # whatever a projector, or its row changes, make of the event
             told = f"a projector ends in {type(error).__name__}"
             raise UnreadableEvent(event.type, event.position, told) from error
+
+    def _note(self, change: RowChange, event: RecordedEvent) -> None:
+        if self.touched is not None:
+            shape = self._projections.shape(change.table)
+            place = resolved(change.values, event) if isinstance(change, Insert) else change.key
+            self.touched.add((shape, shape.key_of(place)))
 
     def _apply(self, change: Insert | Update | Delete, event: RecordedEvent) -> None:
         rows = self._tables[change.table]

@@ -16,7 +16,7 @@ from eventstore.database.plan import Rows, Statement
 from projections.projector import TableShape
 from projections.replay import Row
 
-__all__ = ["StoredRow", "as_utc", "read_page", "select_page"]
+__all__ = ["StoredRow", "as_utc", "read_page", "select_page", "select_places"]
 
 _SMALL = ("bigint", "boolean", "date", "double", "integer", "interval", "real", "smallint", "time",
           "uuid")  # fmt: skip
@@ -41,8 +41,6 @@ def select_page(shape: TableShape, user_id: str, after: Sequence[str] = ()) -> S
     :param after: where the page before ended, from `read_page`, which reads what comes back.
     """
     key = ", ".join(("user_id", *shape.key))
-    # As text: not every key that can be put there can be held, or sent back, as a value of Python.
-    place = f"array[{', '.join(f'{name}::text' for name in shape.key)}]::text[]"
     where = "user_id = $1"
     if after:
         places = (
@@ -50,9 +48,37 @@ def select_page(shape: TableShape, user_id: str, after: Sequence[str] = ()) -> S
             for number, name in enumerate(shape.key, start=2)
         )
         where += f" and ({key}) > ({', '.join(('$1', *places))})"
-    columns = ", ".join((*(_selected(shape, name) for name in shape.columns), place))
     large = [name for name, kind in shape.columns.items() if not kind.startswith(_SMALL)]
-    return Statement(page_query(columns, shape.name, where, key, large), (user_id, *after))
+    sql = page_query(_columns(shape), shape.name, where, key, large)
+    return Statement(sql, (user_id, *after))
+
+
+def select_places(
+    shape: TableShape,
+    user_id: str,
+    places: Sequence[Sequence[str]],
+    keys: Sequence[tuple[Any, ...]],
+) -> Statement:
+    """
+    Return the statement for some of a user's rows, to be read with `read_page`.
+
+    :param places: keys as text, as rows that were read have them.
+    :param keys: keys as values, as a replay has them.
+    """
+    parameters: list[object] = [user_id]
+    lines = []
+    for cast, some in (("text::", places), ("", keys)):
+        for key in some:
+            values = ["$1"]
+            for name, value in zip(shape.key, key, strict=True):
+                parameters.append(value)
+                values.append(f"${len(parameters)}::{cast}{shape.columns[name]}")
+            lines.append(f"({', '.join(values)})")
+    names = ", ".join(("user_id", *shape.key))
+    where = f"user_id = $1 and ({names}) in (values {', '.join(lines)})"
+    return Statement(
+        f"select {_columns(shape)}, 0 from {shape.name} where {where}", parameters, prepared=False
+    )
 
 
 def read_page(shape: TableShape, rows: Rows) -> tuple[list[StoredRow], list[str]]:
@@ -62,6 +88,12 @@ def read_page(shape: TableShape, rows: Rows) -> tuple[list[StoredRow], list[str]
         StoredRow(dict(zip(shape.columns, map(as_utc, values), strict=True)), place)
         for *values, place in page
     ], page[-1][-1] if more else []
+
+
+def _columns(shape: TableShape) -> str:
+    # As text: not every key that can be put there can be held, or sent back, as a value of Python.
+    place = f"array[{', '.join(f'{name}::text' for name in shape.key)}]::text[]"
+    return ", ".join((*(_selected(shape, name) for name in shape.columns), place))
 
 
 def _selected(shape: TableShape, column: str) -> str:

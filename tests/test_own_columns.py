@@ -127,3 +127,16 @@ def test_a_rebuild_that_cannot_delete_a_wrong_row_says_so(
         store.rebuild("alice")
 
     assert len(store.verify().problems) == 2
+
+
+def test_a_constraint_that_cannot_wait_is_named_by_a_rebuild(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    """Two rows that were exchanged by hand cannot be put back one after the other."""
+    store.user("alice").tasks.create("Buy bread")
+    admin.execute("update service.reminder set clock = '13:00' where user_id = 'alice'")
+    admin.execute("create unique index once on service.reminder (user_id, clock)"
+                  " where user_id <> 'bob' and clock < '12:30'")  # fmt: skip
+
+    with pytest.raises(DatabaseFault, match=r"while reminder\.once is checked at once"):
+        store.rebuild("alice")
