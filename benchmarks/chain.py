@@ -16,7 +16,7 @@ from unittest.mock import patch
 from benchmarks.measure import Figure, Samples, Size, in_turn, timed
 from benchmarks.server import Server
 from benchmarks.turns import text
-from eventstore import EventStore, User
+from eventstore import EventStore, UnsafeDatabase, User
 from eventstore.log import prepare
 from eventstore.log.chain import payload_digest
 
@@ -52,8 +52,15 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
             yield Figure(
                 f"{name}, chained", "without hashes", messages, "events", of_bare, of_chained
             )
-        if not chained.verify().ok or bare.verify().ok:
+        if not _is_evidence(chained) or _is_evidence(bare):
             raise RuntimeError("the two sides are not with and without the chain")
+
+
+def _is_evidence(store: EventStore) -> bool:
+    try:
+        return store.verify().ok
+    except UnsafeDatabase:  # the function that hashes is not the store's
+        return False
 
 
 def _stop_hashing(server: Server, database: str) -> None:

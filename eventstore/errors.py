@@ -36,7 +36,7 @@ The facts are attributes too, so that callers need not read the message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -73,18 +73,9 @@ __all__ = [
 class EventStoreError(Exception):
     """The root of the tree: catching it catches everything the store raises on purpose."""
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with the attributes: import and rebuild send errors between processes."""
-        return (_restore, (type(self), self.args, self.__dict__))
-
-
-def _restore(
-    kind: type[EventStoreError], args: tuple[Any, ...], facts: dict[str, Any]
-) -> EventStoreError:
-    error = kind.__new__(kind)
-    error.args = args
-    error.__dict__.update(facts)
-    return error
+        return (type(self).__new__, (type(self), *self.args), self.__dict__)
 
 
 class InvalidInput(EventStoreError, ValueError):
@@ -285,9 +276,7 @@ class Incomplete(EventStoreError):
     def __init__(self, failures: dict[str, EventStoreError]) -> None:
         user_id, error = next(iter(failures.items()))
         others = f" (and {len(failures) - 1} more users)" if len(failures) > 1 else ""
-        super().__init__(
-            f"user {user_id!r} was left as they are{others}, all others are done: {error}"
-        )
+        super().__init__(f"user {user_id!r} was left as is{others}, all others are done: {error}")
         self.failures = failures
 
 

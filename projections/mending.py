@@ -14,6 +14,7 @@ from eventstore.errors import AlreadyExists, DatabaseFault, EventStoreError, Inv
 from projections.comparison import Difference
 from projections.live import insert_rows
 from projections.projector import TableShape
+from projections.stored import among
 
 __all__ = ["mend"]
 
@@ -99,17 +100,7 @@ def _together(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
 
 def _delete(shape: TableShape, user_id: str, places: Sequence[list[str]]) -> Statement:
     parameters: list[object] = [user_id]
-    lines = []
-    for place in places:
-        values = ["$1"]
-        for name, text in zip(shape.key, place, strict=True):
-            parameters.append(text)
-            values.append(f"${len(parameters)}::text::{shape.columns[name]}")
-        lines.append(f"({', '.join(values)})")
-    key = ", ".join(f"t.{name}" for name in ("user_id", *shape.key))
+    where = among(shape, parameters, places)
     return Statement(
-        f"delete from {shape.name} as t where t.user_id = $1"
-        f" and ({key}) in (values {', '.join(lines)}) returning 1",
-        parameters,
-        prepared=False,
+        f"delete from {shape.name} where {where} returning 1", parameters, prepared=False
     )

@@ -16,7 +16,7 @@ from eventstore.database.plan import Rows, Statement
 from projections.projector import TableShape
 from projections.replay import Row
 
-__all__ = ["StoredRow", "as_utc", "read_page", "select_page", "select_places"]
+__all__ = ["StoredRow", "among", "as_utc", "read_page", "select_page", "select_places"]
 
 _SMALL = ("bigint", "boolean", "date", "double", "integer", "interval", "real", "smallint", "time",
           "uuid")  # fmt: skip
@@ -59,13 +59,27 @@ def select_places(
     places: Sequence[Sequence[str]],
     keys: Sequence[tuple[Any, ...]],
 ) -> Statement:
-    """
-    Return the statement for some of a user's rows, to be read with `read_page`.
+    """Return the statement for some of a user's rows, to be read with `read_page`."""
+    parameters: list[object] = [user_id]
+    where = among(shape, parameters, places, keys)
+    return Statement(
+        f"select {_columns(shape)}, 0 from {shape.name} where {where}", parameters, prepared=False
+    )
 
+
+def among(
+    shape: TableShape,
+    parameters: list[object],
+    places: Sequence[Sequence[str]],
+    keys: Sequence[tuple[Any, ...]] = (),
+) -> str:
+    """
+    Return the condition for some of the rows of the user who is `$1`.
+
+    :param parameters: of the statement; those of the condition are added.
     :param places: keys as text, as rows that were read have them.
     :param keys: keys as values, as a replay has them.
     """
-    parameters: list[object] = [user_id]
     lines = []
     for cast, some in (("text::", places), ("", keys)):
         for key in some:
@@ -75,10 +89,7 @@ def select_places(
                 values.append(f"${len(parameters)}::{cast}{shape.columns[name]}")
             lines.append(f"({', '.join(values)})")
     names = ", ".join(("user_id", *shape.key))
-    where = f"user_id = $1 and ({names}) in (values {', '.join(lines)})"
-    return Statement(
-        f"select {_columns(shape)}, 0 from {shape.name} where {where}", parameters, prepared=False
-    )
+    return f"user_id = $1 and ({names}) in (values {', '.join(lines)})"
 
 
 def read_page(shape: TableShape, rows: Rows) -> tuple[list[StoredRow], list[str]]:

@@ -356,6 +356,8 @@ def test_whatever_finds_its_connections_closed_takes_new_ones(
 
     ACROSS_USERS[what](store)
 
+    assert store.verify().ok
+
 
 def test_an_export_that_has_written_something_is_not_begun_again(
     store: EventStore, admin: psycopg.Connection

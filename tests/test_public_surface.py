@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable
 from importlib import import_module
 from pkgutil import walk_packages
@@ -13,7 +14,7 @@ import pytest
 
 import eventstore
 import projections
-from eventstore import AsyncEventStore, AsyncUser, EventRegistry, EventStore, User
+from eventstore import AsyncEventStore, AsyncUser, EventRegistry, EventStore, EventStoreError, User
 from eventstore.store.context import UserContext
 from eventstore.store.conversations import AsyncConversations, Conversations
 from eventstore.store.messages import AsyncMessages, Messages
@@ -174,3 +175,17 @@ def test_a_command_takes_the_same_in_a_transaction_but_for_the_key(part: str) ->
         name: parameters(getattr(outside, name)) for name in RECORDED[part]
     }
     assert {*public_names(type(inside))} == {*RECORDED[part]}
+
+
+def every_error(kind: type[EventStoreError] = EventStoreError) -> list[type[EventStoreError]]:
+    return [kind, *(one for below in kind.__subclasses__() for one in every_error(below))]
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+def test_an_error_is_the_same_in_another_process(kind: type[EventStoreError]) -> None:
+    error = kind.__new__(kind, "what happened")
+    error.position = 7  # type: ignore[attr-defined]  # whatever facts it has
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (type(again), again.args, vars(again)) == (kind, error.args, vars(error))

@@ -274,7 +274,7 @@ def test_a_rebuild_of_all_goes_on_past_a_log_nobody_can_read_and_names_its_user(
     spoilt = every_row(admin, "bob")
 
     for _ in range(2):
-        with pytest.raises(Incomplete, match="user 'bob' was left as they are, all") as left:
+        with pytest.raises(Incomplete, match="user 'bob' was left as is, all") as left:
             store.rebuild(jobs=2)
         assert isinstance(left.value.failures["bob"], UnknownEventType)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from eventstore import AsyncEventStore, EventStore
+from tests.attacks.support import given_two_users
 from tests.support.both import blocked
 from tests.support.server import Server
 
@@ -29,4 +30,13 @@ def shared(request: pytest.FixtureRequest, server: Server) -> Iterator[EventStor
         yield blocked(inner, loop)
         loop.run_until_complete(inner.close())
         loop.close()
+    server.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def two_users(server: Server) -> Iterator[str]:
+    """A database with rows of two users in every table."""
+    url = server.create_database()
+    given_two_users(server, url)
+    yield url
     server.drop_database(url)

@@ -21,18 +21,10 @@ from sqlmodel import select
 
 from eventstore import AsyncEventStore, ConfigurationError, EventStore, Settings
 from projections import Task
-from tests.attacks.support import attacker_url, given_two_users
+from tests.attacks.support import attacker_url
 from tests.own_read_model import Boxed
 from tests.support.both import blocked
 from tests.support.server import Server
-
-
-@pytest.fixture(scope="module")
-def two_users(server: Server) -> Iterator[str]:
-    url = server.create_database()
-    given_two_users(server, url)
-    yield url
-    server.drop_database(url)
 
 
 @pytest.fixture(params=["superuser", "attacker"])
