@@ -88,9 +88,17 @@ class LogCheck:
         # Going on from what is stored, so that one change is one problem and not a thousand.
         self.position, self._hash, self._recorded_at = position, stored_hash, recorded_at
 
-    def ends(self, head: Rows) -> Iterator[Problem]:
-        """Check that the head is where the last event left it, or was when anchored."""
+    def ends(self, head: Rows, events: int) -> Iterator[Problem]:
+        """
+        Check that all was seen, and that the head is where the last event left it, or was anchored.
+
+        :param head: the row of `user_log`; more than one, or none, if tampered with.
+        :param events: that there are, counted apart from the pages.
+        """
         yield from self._end_of_request()
+        if events != self.count:
+            detail = f"{events} events, and only {self.count} of them are found by their position"
+            yield self._problem("gap", self.position, detail)
         known = head[0] if head else (0, ZERO_HASH, None)
         if known != (self.position, self._hash, self._recorded_at):
             detail = f"the head is at position {known[0]}, the log ends at {self.position}"

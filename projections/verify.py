@@ -126,7 +126,8 @@ def verify_user(
     erasures = Erasures(_readable(records))
     log = LogCheck(user_id, erasures, anchored)
     problems: list[Problem] = []
-    parts = _parts(*sizes[0])
+    events, stored = sizes[0]
+    parts = _parts(events, stored)
     passes = _Passes(parts, seen)
     for part in range(parts):
         keep = _part_of(part, parts)
@@ -135,7 +136,7 @@ def verify_user(
         checks = [streams.see] if part else [log.see, streams.see]
         unreadable = yield from _replayed(scope, replay, registry, checks, problems, passes)
         if part == 0:
-            problems.extend(log.ends(head))
+            problems.extend(log.ends(head, events))
         yield from _stream_heads(scope, streams, problems)
         if unreadable is not None:
             problems.append(unreadable)

@@ -8,7 +8,7 @@ import pytest
 import projections.verify
 from eventstore import EventStore
 from tests.own_read_model import service_url
-from tests.tampering.given import MIDDLE, armed, given_a_log
+from tests.tampering.given import LENGTH, MIDDLE, armed, given_a_log
 
 __all__ = ["armed", "service_url"]
 
@@ -88,6 +88,27 @@ def test_an_event_before_the_beginning_is_found(
     )
 
     assert [one.kind for one in armed.verify().problems] != []
+
+
+@pytest.mark.parametrize("position", ["null", "-9223372036854775808"])
+def test_an_event_that_no_page_of_the_log_reaches_is_counted(
+    armed: EventStore, admin: psycopg.Connection, position: str
+) -> None:
+    given_a_log(armed, "alice")
+    admin.execute("alter table eventstore.event drop constraint event_position_check")
+    admin.execute("alter table eventstore.event drop constraint event_pkey cascade")
+    admin.execute("alter table eventstore.event alter position drop not null")
+
+    admin.execute(
+        f"insert into eventstore.event select user_id, {position}, stream_id, 99, event_id, type,"
+        " schema_version, payload, metadata, null, null, null, null, recorded_at, salt,"
+        " payload_digest, hash from eventstore.event where position = 1"
+    )
+
+    (problem,) = armed.verify().problems
+    assert problem.kind == "gap"
+    told = f"{LENGTH + 1} events, and only {LENGTH} of them are found by their position"
+    assert problem.detail == told
 
 
 @pytest.mark.parametrize("position", [2**31, 2**63 - 1])
