@@ -29,8 +29,8 @@ from eventstore.log.envelope import NewEvent, RecordedEvent
 from eventstore.log.identity import erasure_stream
 from eventstore.log.prepare import prepare_append
 from eventstore.log.read import COLUMNS, decode
+from projections.held import mend_held, replay_held, replay_to_end
 from projections.projector import Projections
-from projections.rebuild import mend_held, replay_held, replay_to_end
 
 __all__ = ["Erasure", "ErasureOrder", "erase"]
 

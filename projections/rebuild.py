@@ -1,10 +1,9 @@
 """
 Rebuild the read models of one user, or of all, while everybody keeps writing.
 
-One user: replay without a lock up to the head seen, and compare with the tables; then lock the
-user's row, replay the few events since, look again at the rows that differed or that those events
-are about, replace exactly the ones that are wrong, commit. Only that user's writers wait, for as
-long as that takes, and readers see the state before or the state after.
+One user: replay, hold the user's row (see `held`), replace exactly the rows that are wrong, commit.
+Only that user's writers wait, for as long as that takes, and readers see the state before or the
+state after.
 
 All users: their names are put into `rebuild_progress`; workers take one at a time with SKIP LOCKED
 in the transaction that rebuilds it. A killed worker therefore leaves its user undone, and the next
@@ -16,11 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from eventstore.database.pages import page_of
 from eventstore.database.plan import Batch, Plan, Statement, retrying
-from eventstore.database.scope import Scope, operator, user_scope
+from eventstore.database.scope import operator, user_scope
 from eventstore.errors import (
     Conflict,
     CorruptLog,
@@ -30,25 +27,13 @@ from eventstore.errors import (
     TimedOut,
 )
 from eventstore.events.registry import EventRegistry
-from eventstore.log.identity import erasure_stream
-from eventstore.log.read import COLUMNS, decode, select_log_page
-from projections.comparison import Difference, compare, compare_again
-from projections.mending import mend
+from projections.comparison import compare
+from projections.held import mend_held, replay_held, replay_to_end
 from projections.projector import Projections
 from projections.replay import Replay
 from projections.users import users_union
 
-__all__ = [
-    "Held",
-    "Progress",
-    "Rebuilt",
-    "mend_held",
-    "prepare_rebuild",
-    "rebuild_user",
-    "rebuild_worker",
-    "replay_held",
-    "replay_to_end",
-]
+__all__ = ["Progress", "Rebuilt", "prepare_rebuild", "rebuild_user", "rebuild_worker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +65,6 @@ type Progress = Callable[[Rebuilt], None]
 
 _OF_ONE_USER = (Conflict, CorruptLog, DatabaseFault, InvalidInput, TimedOut)
 """What may be the matter with one user's log or rows, and is no reason to leave the others."""
-
-type Skip = Callable[[tuple[Any, ...]], bool]
-"""Tells of an event, as a row of `COLUMNS`, that it is to be left out of a replay."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """
-    A whole log as rows, while its user's row is held.
-
-    :ivar events: how many were replayed.
-    :ivar suspects: rows that were otherwise before the user's row was held; None if that is not
-        known.
-    """
-
-    replay: Replay
-    events: int
-    suspects: list[Difference] | None
-
-
-_FEW = 2_000
-"""Rows that are compared one by one; of more, the whole tables are."""
-
-_LOCK = "select position from eventstore.user_log where user_id = $1 for update"
-
-_ERASED = """
-select 1 from eventstore.event where user_id = $1 and stream_id = $2 and position > $3 limit 1
-"""
 
 _OPEN = "select count(*) from eventstore.rebuild_progress where finished_at is null"
 _CLEAR = "delete from eventstore.rebuild_progress"
@@ -199,97 +156,13 @@ def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) ->
     return Rebuilt(int(bool(held.events or changed)), held.events, rows, changed)
 
 
-def replay_held(
-    scope: Scope,
-    projections: Projections,
-    registry: EventRegistry,
-    *,
-    skip: Skip | None = None,
-) -> Plan[Held]:
-    """
-    Replay the whole log and compare the rows with it, then hold the user's row.
-
-    From then on writers wait; what they had done meanwhile is replayed before this returns. What
-    was erased meanwhile may have been replayed already; then all begins anew, or mending would
-    bring it back.
-
-    :param skip: rows to leave out, unread.
-    """
-    replay = Replay(projections)
-    count = yield from replay_to_end(scope, replay, registry, skip=skip)
-    suspects: list[Difference] | None = yield from compare(scope, projections, replay)
-    replay.watch()
-    user_id = scope.user_id
-    _, erased = yield Batch(
-        scope,
-        (
-            Statement(_LOCK, (user_id,)),
-            Statement(_ERASED, (user_id, erasure_stream(user_id), replay.position)),
-        ),
-        hold=True,
-    )
-    if erased:
-        replay, count, suspects = Replay(projections), 0, None
-    count += yield from replay_to_end(scope, replay, registry, skip=skip)
-    return Held(replay, count, suspects)
-
-
-def mend_held(scope: Scope, held: Held, projections: Projections) -> Plan[int]:
-    """Make the rows of the scope's user those of the replay; return how many were not."""
-    suspects, touched = held.suspects, held.replay.touched
-    if suspects is None or touched is None or len(suspects) + len(touched) > _FEW:
-        found = yield from compare(scope, projections, held.replay)
-    else:
-        found = yield from compare_again(scope, projections, held.replay, suspects, touched)
-    if found:
-        yield from mend(scope, found)
-    return len(found)
-
-
 def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     scope = user_scope(user_id, patient=True)
     replay = Replay(projections)
-    events = yield from replay_to_end(scope, replay, registry, snapshot=True)
+    events, _ = yield from replay_to_end(scope, replay, registry, snapshot=True)
     changed = len((yield from compare(scope, projections, replay)))
     yield Batch(scope, ())
     return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
-
-
-def replay_to_end(
-    scope: Scope,
-    replay: Replay,
-    registry: EventRegistry,
-    *,
-    snapshot: bool = False,
-    skip: Skip | None = None,
-) -> Plan[int]:
-    """
-    Replay what is in the log after the replay's position; return how many events that were.
-
-    :param skip: rows to leave out, unread.
-    """
-    count = 0
-    while True:
-        statement = select_log_page(COLUMNS, scope.user_id, replay.position)
-        (page,) = yield Batch(scope, (statement,), hold=True, snapshot=snapshot)
-        rows, more = page_of(page)
-        for row in rows:
-            if skip is None or not skip(row):
-                replay.see([decode(scope.user_id, row, registry)])
-            elif replay.touched is not None:
-                _touch(replay, scope.user_id, row, registry)
-            replay.position = row[0]
-        count += len(rows)
-        if not more:
-            return count
-
-
-def _touch(replay: Replay, user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> None:
-    """Note what an event that is left out was about: its append has changed those rows."""
-    try:
-        replay.touch(decode(user_id, row, registry))
-    except Exception:  # noqa: BLE001 - left out unread: the whole tables are compared instead
-        replay.touched = None
 
 
 def _count(projections: Projections, replay: Replay) -> int:
