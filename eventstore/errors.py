@@ -37,6 +37,7 @@ The facts are attributes too, so that callers need not read the message.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 from uuid import UUID
 
@@ -92,7 +93,7 @@ class InvalidInput(EventStoreError, ValueError):
 
     def within(self, outer: str) -> InvalidInput:
         """Return the same error with the place of what the value stands in before its own."""
-        error = type(self).__new__(type(self))
+        error = copy(self)
         InvalidInput.__init__(error, f"{outer}{self.place}", self.fact)
         return error
 
@@ -255,6 +256,10 @@ class StorageFull(EventStoreError):
     """The disk or the plan's quota is full. Nothing was written; reading still works."""
 
 
+_OF_DATA = ("22", "XX001", "XX002")
+"""SQLSTATEs of values that nobody can read, and of damaged pages and indexes."""
+
+
 class DatabaseFault(EventStoreError):
     """PostgreSQL failed in a way that a retry will not mend; the cause is chained."""
 
@@ -263,7 +268,7 @@ class DatabaseFault(EventStoreError):
     @property
     def of_data(self) -> bool:
         """True if a stored value is the cause: PostgreSQL or its driver cannot read it."""
-        return self.sqlstate is None or self.sqlstate.startswith("22")
+        return self.sqlstate is None or self.sqlstate.startswith(_OF_DATA)
 
 
 class Incomplete(EventStoreError):

@@ -75,7 +75,7 @@ class ExtendItem:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A new row; an append whose row exists already is refused."""
+    """A new row; columns not named are null. An append whose row exists already is refused."""
 
     table: type[SQLModel]
     values: Mapping[str, Any]

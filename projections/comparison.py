@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Literal
 from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan
 from eventstore.database.scope import Scope
+from eventstore.errors import InvalidInput
 from eventstore.events.jsontext import check_json, dumps, loads, repeats_keys
-from projections.projector import Projections, TableShape
+from projections.projector import Projections
 from projections.replay import Replay, Row
+from projections.shape import TableShape
 from projections.stored import StoredRow, as_utc, read_page, select_page, select_places
 
 __all__ = ["Difference", "compare", "compare_again"]
@@ -53,6 +55,7 @@ def compare(
     A page at a time, so that memory is the replay's; the first pages come in one round trip.
 
     :param keep: of which keys the replay is; see `Replay`.
+    :raises InvalidInput: a row of the replay has a value that cannot be stored.
     """
     found: list[Difference] = []
     firsts = yield Batch(
@@ -145,9 +148,12 @@ class _Comparison:
 
 
 def _differing(shape: TableShape, row: Row, stored: Row) -> tuple[str, ...]:
-    return tuple(
-        name for name in shape.columns if not _same(shape, name, row.get(name), stored[name])
-    )
+    try:
+        return tuple(
+            name for name in shape.columns if not _same(shape, name, row[name], stored[name])
+        )
+    except InvalidInput as error:  # a projector that was changed, which live would have refused
+        raise error.within(f"{shape.name}.") from error
 
 
 def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
@@ -158,12 +164,34 @@ def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
     if column in shape.json:
         return _same_json(right, stored, column)
     if column in shape.json_lists:
-        return len(right) == len(stored) and all(
-            # An array of arrays has lists where texts must be.
-            isinstance(text, str) and _same_json(one, text, column)
-            for one, text in zip(right, stored, strict=True)
+        return (
+            isinstance(right, list)
+            and len(right) == len(stored)
+            and all(
+                # An array of arrays has lists where texts must be.
+                isinstance(text, str) and _same_json(one, text, column)
+                for one, text in zip(right, stored, strict=True)
+            )
         )
+    if column in shape.scales and isinstance(right, Decimal | float):
+        right = _rounded(right, shape.scales[column])
     return _alike(as_utc(right), stored)
+
+
+def _rounded(number: Decimal | float, scale: int) -> Decimal:
+    """Round as `numeric(…, scale)` does: half away from zero."""
+    exact = number if isinstance(number, Decimal) else _as_numeric(number)
+    if not exact.is_finite():
+        return exact
+    return exact.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, _WIDE)
+
+
+def _as_numeric(number: float) -> Decimal:
+    """Cast as PostgreSQL does, which keeps 15 digits."""
+    return Decimal(f"{number:.15g}")
+
+
+_WIDE = Context(prec=2_000)  # PostgreSQL declares 1,000 digits at most
 
 
 def _alike(right: Any, stored: Any) -> bool:
@@ -180,7 +208,9 @@ def _alike(right: Any, stored: Any) -> bool:
         case list(), list():
             return len(right) == len(stored) and all(map(_alike, right, stored))
         case float(), Decimal():
-            right = Decimal(repr(right))
+            right = _as_numeric(right)
+        case Decimal(), float():
+            right = float(right)
         case UUID(), str():
             right = str(right)
     return bool(right == stored or (right != right and stored != stored))  # noqa: PLR0124 - NaN

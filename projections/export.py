@@ -37,7 +37,8 @@ from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import NotFound, NotStorable
 from eventstore.events.jsontext import check_json, dumps
 from eventstore.log.read import select_log_page, select_stream_page
-from projections.projector import Projections, TableShape
+from projections.projector import Projections
+from projections.shape import TableShape
 from projections.stored import read_page, select_page
 
 __all__ = ["Exported", "export_user"]

@@ -30,7 +30,8 @@ from projections.changes import (
     Update,
     changed,
 )
-from projections.projector import Projections, TableShape
+from projections.projector import Projections
+from projections.shape import TableShape
 from projections.sql import Bound, Sql
 
 __all__ = ["insert_rows", "live_statements"]
@@ -80,20 +81,19 @@ def insert_rows(
     shape: TableShape, user_id: str, rows: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[Statement, int]]:
     """
-    Yield statements that insert whole rows of the same columns, and how large each is.
+    Yield statements that insert rows with all their columns, and how large each is.
 
     A message of PostgreSQL's protocol has a gigabyte at most, and both sides hold it in memory.
     """
-    sql, lines, columns = Sql(user_id), list[str](), list[str]()
+    sql, lines = Sql(user_id), list[str]()
     for row in rows:
-        columns = columns or list(row)
-        values = ["$1::text", *(sql.value(shape, name, row[name]) for name in columns)]
+        values = ["$1::text", *(sql.value(shape, name, row[name]) for name in shape.columns)]
         lines.append(f"({', '.join(values)})")
         if len(lines) == _ROWS_PER_INSERT or sql.size > _SIZE_PER_INSERT:
-            yield _insert(shape, columns, lines, sql), sql.size
+            yield _insert(shape, lines, sql), sql.size
             sql, lines = Sql(user_id), []
     if lines:
-        yield _insert(shape, columns, lines, sql), sql.size
+        yield _insert(shape, lines, sql), sql.size
 
 
 def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
@@ -101,7 +101,7 @@ def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
         case Insert(values=values):
             if row.insert is not None:
                 raise InvalidInput("events", f"{row.shape.name} {row.key} is created twice")
-            row.insert, row.updates = _bound(values, place), []
+            row.insert, row.updates = _bound(row.shape.whole(values), place), []
         case Update(changes=changes):
             bound = _bound(changes, place)
             if row.insert is not None:
@@ -162,20 +162,20 @@ def _bound_item(item: Mapping[str, Any], place: tuple[int, UUID, int]) -> dict[s
 
 
 def _inserts(user_id: str, rows: Iterable[_Row]) -> list[Statement]:
-    by_table: dict[tuple[TableShape, tuple[str, ...]], list[dict[str, Any]]] = {}
+    by_table: dict[TableShape, list[dict[str, Any]]] = {}
     for row in rows:
         if row.insert is not None:
-            by_table.setdefault((row.shape, tuple(row.insert)), []).append(row.insert)
+            by_table.setdefault(row.shape, []).append(row.insert)
     return [
         statement
-        for (shape, _), values in by_table.items()
+        for shape, values in by_table.items()
         for statement, _ in insert_rows(shape, user_id, values)
     ]
 
 
-def _insert(shape: TableShape, columns: list[str], lines: list[str], sql: Sql) -> Statement:
+def _insert(shape: TableShape, lines: list[str], sql: Sql) -> Statement:
     return Statement(
-        f"insert into {shape.name} ({', '.join(['user_id', *columns])})\n"
+        f"insert into {shape.name} ({', '.join(['user_id', *shape.columns])})\n"
         f"select new.* from {_HEAD}\n"
         f"cross join lateral (values {', '.join(lines)}) as new\n"
         "where head.user_id = $1",

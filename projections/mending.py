@@ -13,7 +13,7 @@ from eventstore.database.scope import Scope
 from eventstore.errors import AlreadyExists, DatabaseFault, EventStoreError, InvalidInput
 from projections.comparison import Difference
 from projections.live import insert_rows
-from projections.projector import TableShape
+from projections.shape import TableShape
 from projections.stored import among
 
 __all__ = ["mend"]
@@ -59,13 +59,13 @@ def mend(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
 
 
 def _in_the_way(error: EventStoreError) -> DatabaseFault:
-    """Say which constraint cannot wait until all rows are right."""
+    """Say which constraint it is: one that cannot wait until all rows are right, or never holds."""
     cause = error.__cause__
     diag = cause.diag if isinstance(cause, psycopg.Error) else None
     what = f"{diag.table_name}.{diag.constraint_name}" if diag else "a constraint"
     return DatabaseFault(
-        f"rows cannot be replaced one after another while {what} is checked at once; "
-        "make it deferrable"
+        f"{what} refuses the rows that the log gives; if it is checked before all of them are "
+        "there, make it deferrable, or else run verify"
     )
 
 
@@ -82,6 +82,7 @@ def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:
         rows = (one.row for one in group if one.row is not None)
         for statement, size in insert_rows(shape, user_id, rows):
             yield _Step(statement, size)
+    yield _Step(Statement("set constraints all immediate", prepared=False))  # now, not at COMMIT
 
 
 def _together(steps: Iterable[_Step]) -> Iterator[list[_Step]]:

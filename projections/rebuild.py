@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from eventstore.database.plan import Batch, Plan, Statement, retrying
+from eventstore.database.plan import Batch, Plan, Statement, Undo, retrying
 from eventstore.database.scope import operator, user_scope
 from eventstore.errors import (
     Conflict,
@@ -33,7 +33,7 @@ from projections.projector import Projections
 from projections.replay import Replay
 from projections.users import users_union
 
-__all__ = ["Progress", "Rebuilt", "prepare_rebuild", "rebuild_user", "rebuild_worker"]
+__all__ = ["Progress", "Rebuilt", "check_user", "prepare_rebuild", "rebuild_user", "rebuild_worker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +141,26 @@ def _next_rebuilt(
     user_id = claimed[0][0]
     try:
         done = yield from _rebuilt(user_id, projections, registry)
-    except _OF_ONE_USER as error:  # nothing of this user was written
+    except _OF_ONE_USER as error:
         failures[user_id], done = error, Rebuilt()
+        yield Undo()  # nothing of this user is written
     yield Batch(operator, (Statement(_FINISH, (user_id,)),))
     return done
+
+
+def check_user(
+    user_id: str,
+    projections: Projections,
+    registry: EventRegistry,
+    failures: dict[str, EventStoreError],
+) -> Plan[Rebuilt]:
+    """Compare one user among many: what is the matter with this one is put into `failures`."""
+    try:
+        return (yield from _compared(user_id, projections, registry))
+    except _OF_ONE_USER as error:
+        failures[user_id] = error
+        yield Undo()
+        return Rebuilt()
 
 
 def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:

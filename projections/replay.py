@@ -16,7 +16,8 @@ from sqlmodel import SQLModel
 from eventstore.errors import EventStoreError, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
 from projections.changes import Delete, Insert, RowChange, Update, changed, resolved
-from projections.projector import Projections, TableShape
+from projections.projector import Projections
+from projections.shape import TableShape
 
 __all__ = ["Replay"]
 
@@ -92,7 +93,7 @@ class Replay:
         shape = self._projections.shape(change.table)
         match change:
             case Insert(values=values):
-                row = resolved(values, event)
+                row = shape.whole(resolved(values, event))
                 key = shape.key_of(row)
                 if self._keep is None or self._keep(key):
                     rows[key] = row

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from eventstore.events.jsontext import check_json, dumps
 from projections.changes import AppendItem, ExtendItem, Increment, Marker
-from projections.projector import TableShape
+from projections.shape import TableShape
 
 __all__ = ["Bound", "Sql"]
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from eventstore.database.instants import readable
 from eventstore.database.pages import page_of, page_query
 from eventstore.database.plan import Rows, Statement
-from projections.projector import TableShape
 from projections.replay import Row
+from projections.shape import TableShape
 
 __all__ = ["StoredRow", "among", "as_utc", "read_page", "select_page", "select_places"]
 

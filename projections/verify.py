@@ -17,7 +17,7 @@ from eventstore.database.instants import readable_instant
 from eventstore.database.pages import page_of, size_of
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, user_scope
-from eventstore.errors import ConfigurationError, CorruptLog
+from eventstore.errors import ConfigurationError, CorruptLog, InvalidInput
 from eventstore.events.erasure import ContentErased, Erasures
 from eventstore.events.jsontext import loads
 from eventstore.events.registry import EventRegistry
@@ -141,7 +141,12 @@ def verify_user(
         if unreadable is not None:
             problems.append(unreadable)
             break
-        found = yield from compare(scope, projections, replay, keep)
+        try:
+            found = yield from compare(scope, projections, replay, keep)
+        except InvalidInput as error:
+            told = f"a projector gives what cannot be stored: {error}"
+            problems.append(Problem("unreadable", user_id, told))
+            break
         problems.extend(_row_problem(user_id, one) for one in found)
     yield Batch(scope, ())
     users = int(bool(head or problems))

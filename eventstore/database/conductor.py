@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from eventstore.database.plan import Batch, Parallel, Pause, Plan, Statement
+from eventstore.database.plan import Batch, Parallel, Pause, Plan, Statement, Undo
 from eventstore.database.scope import SET_SCOPE, Scope, scope_values
 from eventstore.database.settings import Settings
 from eventstore.errors import ConnectionLost, EventStoreError
@@ -43,7 +43,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the connection back; the pool rolls back what is open and drops what is broken."""
+    """Give the connection back, what is open rolled back; the pool drops it if it is broken."""
 
     connection: Any
 
@@ -115,9 +115,12 @@ class _Course:
         self.scope: Scope | None = None
         self.suspicious = False
 
-    def serve(self, request: Batch | Pause | Parallel) -> Generator[Action, Any, list[Any]]:
+    def serve(self, request: Batch | Undo | Pause | Parallel) -> Generator[Action, Any, list[Any]]:
         """Turn one request of the plan into actions and return the answer."""
         match request:
+            case Undo():
+                yield from self.release()
+                return []
             case Pause(seconds):
                 yield Sleep(seconds)
                 return []

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 from eventstore.database.scope import Scope
 from eventstore.errors import ConnectionLost, SerializationFailed
 
-__all__ = ["Batch", "Parallel", "Pause", "Plan", "Rows", "Statement", "retrying"]
+__all__ = ["Batch", "Parallel", "Pause", "Plan", "Rows", "Statement", "Undo", "retrying"]
 
 type Rows = list[tuple[Any, ...]]
-type Plan[T] = Generator[Batch | Pause | Parallel, list[Any], T]
+type Plan[T] = Generator[Batch | Undo | Pause | Parallel, list[Any], T]
 """Sent a batch's rows, one `Rows` for each statement, or the result of each parallel plan."""
 
 
@@ -53,6 +53,15 @@ class Batch:
     statements: tuple[Statement, ...]
     hold: bool = False
     snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """
+    Ask the driver to undo what held batches did; answered with no rows.
+
+    For a plan that goes on after an error of its own: after one of a batch it is done already.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,19 @@ from typing import Any
 
 from eventstore.database.plan import Batch, Parallel, Plan, Statement
 from eventstore.database.scope import operator
-from eventstore.errors import Incomplete
+from eventstore.errors import EventStoreError, Incomplete
 from eventstore.events.limits import check_user_id
 from eventstore.store.across_users import silent
 from eventstore.store.chat_import import ChatConversation, Imported, import_conversation
 from eventstore.store.evidence import EvidencePlans
-from projections.rebuild import Progress, Rebuilt, prepare_rebuild, rebuild_user, rebuild_worker
+from projections.rebuild import (
+    Progress,
+    Rebuilt,
+    check_user,
+    prepare_rebuild,
+    rebuild_user,
+    rebuild_worker,
+)
 
 __all__ = ["OperationPlans", "Status"]
 
@@ -70,8 +77,9 @@ class OperationPlans(EvidencePlans):
         :param jobs: users at once.
         :param check: compare only; `changed` counts the rows that would be mended.
         :param progress: called after each user.
-        :raises Incomplete: some users could not be rebuilt, because their log cannot be read or is
-            held for too long; they are named and were not changed, all others were rebuilt.
+        :raises Incomplete: some users could not be rebuilt or compared, because their log cannot be
+            read, is held for too long, or gives rows that the tables do not take; they are named
+            and were not changed, all others were rebuilt.
         :raises CorruptLog: of `user_id` alone, an event cannot be read; nothing was changed.
 
         Interrupted, the next call goes on where this one stopped.
@@ -83,10 +91,7 @@ class OperationPlans(EvidencePlans):
             )
             return (yield from self._reported(plan, report))
         if check:
-            users = yield from self.users()
-            return (
-                yield from self._over(users, self._checked, Rebuilt(), jobs=jobs, report=report)
-            )
+            return (yield from self._checked(jobs, report))
         yield from self._retrying(lambda: prepare_rebuild(self.projections))
         worker = partial(
             rebuild_worker,
@@ -96,12 +101,21 @@ class OperationPlans(EvidencePlans):
             retry_seconds=self.retry_seconds,
         )
         results = yield Parallel([worker] * max(1, jobs), jobs)
-        if failures := {user: error for _, failed in results for user, error in failed.items()}:
-            raise Incomplete(failures) from next(iter(failures.values()))
+        _require_complete({user: error for _, failed in results for user, error in failed.items()})
         return sum((done for done, _ in results), start=Rebuilt())
 
-    def _checked(self, user_id: str) -> Plan[Rebuilt]:
-        return rebuild_user(user_id, self.projections, self.registry, check=True)
+    def _checked(self, jobs: int, report: Progress) -> Plan[Rebuilt]:
+        failures: dict[str, EventStoreError] = {}
+        users = yield from self.users()
+        done = yield from self._over(
+            users,
+            lambda user_id: check_user(user_id, self.projections, self.registry, failures),
+            Rebuilt(),
+            jobs=jobs,
+            report=report,
+        )
+        _require_complete(failures)
+        return done
 
     def status(self) -> Plan[Status]:
         """Return what the database holds; one round trip."""
@@ -128,6 +142,11 @@ class OperationPlans(EvidencePlans):
             for user_id, conversation in conversations
         ]
         return sum((yield Parallel(plans, jobs)), start=Imported())
+
+
+def _require_complete(failures: dict[str, EventStoreError]) -> None:
+    if failures:
+        raise Incomplete(failures) from next(iter(failures.values()))
 
 
 def _read_status() -> Plan[tuple[Any, ...]]:

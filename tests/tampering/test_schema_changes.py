@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
+
 import psycopg
 import pytest
 
@@ -215,6 +217,30 @@ def test_rows_of_a_user_whom_the_role_is_not_shown_are_found(
     assert ("", "hidden", None) in {
         (one.user_id, one.kind, one.position) for one in armed.verify().problems
     }
+
+
+def test_a_value_whose_pages_are_damaged_is_a_problem_of_its_user_alone(
+    armed: EventStore, admin: psycopg.Connection
+) -> None:
+    for user_id in ("alice", "bob", "carol"):
+        given_a_log(armed, user_id)
+    armed.user("bob").tasks.create("x", description=token_hex(5_000))
+    admin.execute("update eventstore.task set title = 'spoilt' where user_id = 'carol'")
+    ((toast,),) = admin.execute(
+        "select reltoastrelid::regclass::text from pg_class"
+        " where oid = 'eventstore.event'::regclass"
+    ).fetchall()
+
+    admin.execute("set allow_system_table_mods = on")
+    for statement in (
+        "update pg_class set relkind = 'r' where oid = %s::regclass",
+        f"delete from {toast} where %s <> ''",
+        "update pg_class set relkind = 't' where oid = %s::regclass",
+    ):
+        admin.execute(statement, (toast,))
+
+    problems = {(one.user_id, one.kind) for one in armed.verify().problems}
+    assert problems == {("bob", "unreadable"), ("carol", "changed_row")}
 
 
 def test_text_that_is_no_text_is_a_problem_of_its_user_alone(

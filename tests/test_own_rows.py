@@ -1,0 +1,232 @@
+"""Whatever rows a projector of a service's own gives: tables equal their replay, or it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any, cast
+
+import psycopg
+import pytest
+from sqlalchemy import JSON, BigInteger, Column, Float, Numeric, Text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from eventstore import (
+    ConfigurationError,
+    DatabaseFault,
+    EventStore,
+    Fact,
+    Incomplete,
+    InvalidInput,
+    TaskCompleted,
+    TaskCreated,
+    TaskReopened,
+)
+from projections import AppendItem, ExtendItem, Increment, Insert, RowChange, Update, projector
+from projections.projector import Projections
+from projections.protection import protection_sql
+
+
+class Theirs(SQLModel, registry=registry()):
+    """The metadata of this service."""
+
+
+class Note(Theirs, table=True):
+    __tablename__ = "note"
+    __table_args__ = ({"schema": "service"},)
+
+    user_id: str = Field(sa_column=Column(Text, primary_key=True))
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    text: str | None = Field(sa_column=Column(Text))
+    n: int | None = Field(sa_column=Column(BigInteger))
+    price: Any = Field(sa_column=Column(Float(53)))
+    exact: Any = Field(sa_column=Column(Numeric))
+    cents: Any = Field(sa_column=Column(Numeric(30, 2)))
+    whole: Any = Field(sa_column=Column(Numeric(30)))
+    body: Any = Field(sa_column=Column(JSON))
+    items: Any = Field(sa_column=Column(ARRAY(JSON)))
+
+
+type Project = Callable[[Fact], Iterator[RowChange]]
+type Open = Callable[[Project], EventStore]
+
+
+@pytest.fixture
+def opened(database_url: str, direct_url: str) -> Iterator[Open]:
+    """Open a store that keeps notes by any projector; all are closed at the end."""
+    with psycopg.connect(direct_url, autocommit=True) as owner:
+        owner.execute("create schema service")
+        owner.execute(
+            "create table service.note (user_id text, id text, text text default 'by default',"
+            " n bigint default 7, price double precision, exact numeric,"
+            " cents numeric(30, 2), whole numeric(30), body json, items json[],"
+            " primary key (user_id, id))"
+        )
+        for statement in protection_sql(Note):
+            owner.execute(statement)
+    stores: list[EventStore] = []
+
+    def open_with(project: Project) -> EventStore:
+        stores.append(EventStore.connect(database_url, projectors=[projector(Note)(project)]))
+        return stores[-1]
+
+    yield open_with
+    for store in stores:
+        store.close()
+
+
+def created(values: Callable[[Fact, TaskCreated], dict[str, Any]]) -> Project:
+    """A projector that makes a note of each task that is created."""
+
+    def project(fact: Fact) -> Iterator[RowChange]:
+        if isinstance(fact.data, TaskCreated):
+            yield Insert(Note, {"id": str(fact.stream_id)} | values(fact, fact.data))
+
+    return project
+
+
+def partly(fact: Fact) -> Iterator[RowChange]:
+    """Name only those columns of which the event says something, and work on the others later."""
+    match fact.data:
+        case TaskCreated(description=description):
+            said = {} if description is None else {"text": description}
+            yield Insert(Note, {"id": str(fact.stream_id)} | said)
+        case TaskCompleted():
+            more = {"n": Increment(1), "items": AppendItem({"a": 1})}
+            yield Update(Note, {"id": str(fact.stream_id)}, more)
+        case TaskReopened():
+            yield Update(Note, {"id": str(fact.stream_id)}, {"items": ExtendItem(0, {"b": 2})})
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("said", [("words", None), (None, "words")])
+def test_columns_that_an_insert_leaves_out_are_null_live_replayed_and_rebuilt(
+    opened: Open, admin: psycopg.Connection, *, together: bool, said: tuple[str | None, str | None]
+) -> None:
+    store = opened(partly)
+    alice = store.user("alice")
+    if together:
+        with alice.transaction() as tx:
+            for one in said:
+                made = tx.tasks.create("x", description=one)
+                tx.tasks.complete(made.id)
+                tx.tasks.reopen(made.id)
+    else:
+        for one in said:
+            task = alice.tasks.create("x", description=one)
+            alice.tasks.complete(task.id)
+            alice.tasks.reopen(task.id)
+    columns = "select text, n, items[1]::text from service.note order by text"
+    live = admin.execute(columns).fetchall()
+
+    assert store.verify().ok
+    admin.execute("delete from service.note")
+    assert store.rebuild().changed == 2
+
+    item = '{"a":1,"b":2}'
+    assert live == admin.execute(columns).fetchall() == [("words", None, item), (None, None, item)]
+    assert store.verify().ok
+
+
+@pytest.mark.parametrize("given", [lambda fact: fact.stream_id, lambda _: 7, lambda _: True])
+def test_a_key_that_comes_back_as_something_else_is_refused(
+    opened: Open, admin: psycopg.Connection, given: Callable[[Fact], object]
+) -> None:
+    """SQL would cast it, and a replay would never find the row again."""
+    store = opened(created(lambda fact, _: {"id": given(fact)}))
+
+    with pytest.raises(InvalidInput, match="for a column of type text; make it str") as caught:
+        store.user("alice").tasks.create("x")
+
+    assert caught.value.place == "service.note.id"
+    assert admin.execute("select count(*) from eventstore.event").fetchone() == (0,)
+
+
+NUMBERS = [
+    3, 1.5, 2.5, -2.5, 0.1, 0.1 + 0.2, 1e22, 1 / 3, 2.675, 2.6750000000000003, 1.005, -1.005,
+    Decimal("0.1"), Decimal("1.500"), Decimal("2.675"), Decimal("-1.005"), Decimal("0.5"),
+    Decimal(10) ** 22, float("nan"), Decimal("NaN"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["price", "exact", "cents", "whole"])
+def test_a_number_is_the_same_as_the_database_has_it(opened: Open, column: str) -> None:
+    numbers = dict(zip(map(str, range(len(NUMBERS))), NUMBERS, strict=True))
+    store = opened(created(lambda _, data: {"text": data.title, column: numbers[data.title]}))
+    for title in numbers:
+        store.user("alice").tasks.create(title)
+
+    assert store.verify().problems == ()
+    assert store.rebuild().changed == 0
+
+
+@pytest.mark.parametrize("body", [{"score": float("nan")}, {"said": object()}])
+def test_a_changed_projector_that_gives_what_json_cannot_hold_stops_nobody_else(
+    opened: Open, admin: psycopg.Connection, body: dict[str, Any]
+) -> None:
+    before = opened(created(lambda *_: {"body": {}}))
+    before.user("alice").tasks.create("odd")
+    before.user("bob").tasks.create("fine")
+    admin.execute("update service.note set text = 'spoilt'")
+
+    after = opened(created(lambda _, data: {"body": body if data.title == "odd" else {}}))
+
+    problems = {(one.user_id, one.kind) for one in after.verify().problems}
+    assert problems == {("alice", "unreadable"), ("bob", "changed_row")}
+    assert any("service.note.body" in one.detail for one in after.verify().problems)
+    for check in (True, False):
+        with pytest.raises(Incomplete) as caught:
+            after.rebuild(check=check)
+        assert list(caught.value.failures) == ["alice"]
+    texts = admin.execute("select user_id, text from service.note order by user_id").fetchall()
+    assert texts == [("alice", "spoilt"), ("bob", None)]
+
+
+def test_a_constraint_that_the_replay_breaks_is_named_and_stops_nobody_else(
+    opened: Open, admin: psycopg.Connection
+) -> None:
+    store = opened(partly)
+    alice = store.user("alice")
+    chats = [alice.conversations.start(title=title) for title in ("gone", "kept")]
+    for chat in chats:
+        alice.messages.post(chat.id, sender="user", content="hello")
+    for name in ("alice", "bob", "carol"):
+        store.user(name).tasks.create("x")
+    admin.execute("alter table eventstore.event disable trigger all")
+    admin.execute("delete from eventstore.event where user_id = 'alice' and position = 1")
+    admin.execute("update eventstore.task set title = 'spoilt'")
+
+    with pytest.raises(Incomplete, match="'alice' was left as is") as caught:
+        store.rebuild()
+    with pytest.raises(DatabaseFault, match=r"eventstore\.message|message\.message_"):
+        store.erase("alice", ordered_by="alice", conversation=chats[1].id)
+
+    assert list(caught.value.failures) == ["alice"]
+    titles = admin.execute("select user_id, title from eventstore.task order by user_id").fetchall()
+    assert titles == [("alice", "spoilt"), ("bob", "x"), ("carol", "x")]
+    assert store.erase("alice", ordered_by="alice").events > 0  # all of it leaves nothing to refer
+
+
+@pytest.mark.parametrize("name", ["order", "Capital", "with space"])
+@pytest.mark.parametrize("of", ["column", "table", "schema"])
+def test_a_name_that_sql_would_have_to_quote_is_refused_before_anything_is_asked(
+    name: str, of: str
+) -> None:
+    class Nobodys(SQLModel, registry=registry()):
+        pass
+
+    fields = {
+        "__tablename__": name if of == "table" else "fine",
+        "__table_args__": {"schema": name if of == "schema" else "service"},
+        "__module__": __name__,
+        "__annotations__": {"user_id": str, "id": str, "more": str | None},
+        "user_id": Field(primary_key=True),
+        "id": Field(primary_key=True),
+        "more": Field(sa_column=Column(name if of == "column" else "more", Text)),
+    }
+    odd = cast("Any", type(Nobodys))("Odd", (Nobodys,), fields, table=True)
+
+    with pytest.raises(ConfigurationError, match=f"the name {name} would need quotes"):
+        Projections(projector(odd)(partly))
