@@ -21,9 +21,8 @@ from eventstore.database.settings import load_settings
 from eventstore.database.sqlalchemy import own_engine
 from eventstore.errors import ConfigurationError, Unavailable
 from eventstore.log.tables import SCHEMA, metadata
-from eventstore.store.migrate import DDL_LOCK_TIMEOUT, DROP_LEFTOVER, LEFTOVER
+from eventstore.store.migrate import DDL_LOCK_TIMEOUT, DROP_LEFTOVER, LEFTOVER, LOCK
 
-LOCK = 0x6576656E7473746F  # "eventsto"
 LOCK_SECONDS = 300
 ROLES = """
 select p.polname, r.rolname

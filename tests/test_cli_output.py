@@ -152,9 +152,25 @@ def test_whatever_ends_an_export_no_half_of_it_has_its_name(
     writing.communicate()
 
     assert not path.exists()
-    with new_file(path) as file:  # and the next one is not in its way
+    (left,) = tmp_path.iterdir()
+    with new_file(path) as file:  # and what is left is not in the next one's way
         file.write(b"whole")
     assert path.read_bytes() == b"whole"
+    assert left.suffix == ".unfinished"
+
+
+def test_two_processes_of_one_number_and_a_long_name_are_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process in a container is often number 1, and so was the one that was killed before it."""
+    path = tmp_path / ("x" * 250)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+
+    with new_file(path) as first, new_file(path.with_name("y")) as second:
+        first.write(b"1")
+        second.write(b"2")
+
+    assert path.read_bytes() == b"1"
 
 
 def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import eventstore.database.driver
-import projections.rebuild
+import projections.held
 from eventstore import Event, EventStore, NewEvent, User
 from eventstore.database.exchange import exchange
 from projections import comparison
@@ -45,12 +45,12 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
 
     def arrange(work: Callable[[], object]) -> None:
         def compare_and_then(*arguments: Any) -> Any:
-            monkeypatch.setattr(projections.rebuild, "compare", compare)
+            monkeypatch.setattr(projections.held, "compare", compare)
             found = yield from compare(*arguments)
             work()
             return found
 
-        monkeypatch.setattr(projections.rebuild, "compare", compare_and_then)
+        monkeypatch.setattr(projections.held, "compare", compare_and_then)
 
     return arrange
 
@@ -60,7 +60,7 @@ def test_a_rebuild_mends_what_differed_and_keeps_what_came(
     store: EventStore, other: EventStore, admin: psycopg.Connection, meanwhile: Meanwhile,
     monkeypatch: pytest.MonkeyPatch, few: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(projections.rebuild, "_FEW", few)
+    monkeypatch.setattr(projections.held, "_FEW", few)
     alice = store.user("alice")
     chat = alice.conversations.start(title="Groceries")
     spoilt, right, gone = (alice.tasks.create(title).id for title in ("a", "b", "c"))

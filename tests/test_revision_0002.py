@@ -277,6 +277,40 @@ def test_what_a_killed_downgrade_left_is_told_and_taken_away_by_the_next_migrati
         assert store.erase("alice", ordered_by="privacy desk").events == 1
 
 
+def test_a_downgrade_that_is_interrupted_in_its_turn_leaves_what_another_prepared(
+    settings: Settings, direct_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(migrate, "_run", interrupted)
+    admin.execute(
+        "alter table eventstore.event add constraint event_not_erased"
+        " check (payload is not null) not valid"
+    )
+    with psycopg.connect(direct_url) as other:
+        other.execute("select pg_advisory_lock(%s)", (migrate.LOCK,))
+        with pytest.raises(KeyboardInterrupt):
+            downgrade(settings, "0001")
+        assert admin.execute(CHECKED).fetchone() == (1,)
+
+    with pytest.raises(KeyboardInterrupt):
+        downgrade(settings, "0001")
+    assert admin.execute(CHECKED).fetchone() == (0,)
+
+
+def test_a_downgrade_by_a_login_without_rights_is_denied_in_our_words(
+    server: Server, settings: Settings, admin: psycopg.Connection
+) -> None:
+    admin.execute("drop role if exists stranger; create role stranger login")
+    url = server.direct(settings.database_url or "").replace("//postgres@", "//stranger@")
+    stranger = settings.model_copy(update={"database_url": url})
+
+    with pytest.raises(AccessDenied, match="permission denied for schema eventstore"):
+        downgrade(stranger, "base")
+
+
 def test_a_downgrade_of_a_server_that_is_not_there_says_that(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"database_url": "postgresql://x@127.0.0.1:1/x"})
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 import typer
@@ -67,15 +68,15 @@ def new_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """
     Write a file that was not there, whole and to the disk, or none.
 
-    Until it is whole it has another name, so that nothing half-written is taken for it, whatever
-    ends this process.
+    Until it is whole it has another name, which nobody else has, so that nothing half-written is
+    taken for it, whatever ends this process.
 
     :raises InvalidInput: it is there, or cannot be begun.
     :raises OSError: it cannot be written to its end; `filename` is its name.
     """
     if path.is_dir():
         raise InvalidInput(str(path), "is a folder; name a new file")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".eventstore-{token_hex(8)}.unfinished")
     if path.exists():  # told before the work, and looked at again after it
         raise _there_already(path)
     try:

@@ -56,7 +56,8 @@ def verify_in_processes(
     Verify `users` in `jobs` processes.
 
     :param advance: called with how many events more are done.
-    :raises EventStoreError: as in this process; the others end with it.
+    :raises EventStoreError: as in this process; the others end when they are done with the users
+        they have.
     """
     at_a_time = max(1, min(_USERS_AT_A_TIME, len(users) // (jobs * 4)))
     context = get_context("spawn")

@@ -5,7 +5,8 @@ SQLAlchemy hands the driver's connection to whoever asks, and people keep what t
 what is lent is not what the pool has, and it keeps three promises:
 
 - whatever opens a transaction on it (a statement, COPY, a cursor, a pipeline, two phases), BEGIN
-  and the scope leave together: there is no transaction that is nobody's;
+  and the scope leave together; one that SQL begins in its place (AND CHAIN, or BEGIN after COMMIT)
+  is rolled back before anybody asks it anything;
 - once it is given back it refuses everything, and so does every cursor that was made of it;
 - the socket goes back to the pool as it came, or is cut: adapters, handlers and options of
   transactions were this wrapper's, and what the server kept must have been `cleared`.
@@ -22,7 +23,8 @@ import psycopg
 from psycopg import AsyncConnection, BaseConnection, Connection
 from psycopg.abc import PQGen
 from psycopg.generators import execute
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGresult
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from eventstore.database.connections import (
@@ -31,12 +33,15 @@ from eventstore.database.connections import (
     check_process,
 )
 
-__all__ = ["AUTOCOMMIT_REFUSED", "LentAsyncConnection", "LentConnection"]
+__all__ = ["AUTOCOMMIT_REFUSED", "NOBODYS", "LentAsyncConnection", "LentConnection"]
 
 AUTOCOMMIT_REFUSED = (
     "a session cannot run in AUTOCOMMIT: its user is set for one transaction; "
     "leave the isolation level, and commit when you are done"
 )
+NOBODYS = "AND CHAIN, or BEGIN after COMMIT, begins a transaction that is nobody's; leave it"
+_ENDS = {b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"}
+_WHOSE = b"select pg_catalog.current_setting('eventstore.user_id', true)"
 
 
 class _Lent(BaseConnection[Any]):
@@ -50,6 +55,9 @@ class _Lent(BaseConnection[Any]):
 
     cleared = False
     """Set once nothing is left on the server, so that the socket may go back to the pool."""
+
+    ended = False
+    """Set by its cursors when a transaction ends in SQL: another one may be open since."""
 
     _pooled: Any = None
     _handlers: Any = None
@@ -86,6 +94,31 @@ class _Lent(BaseConnection[Any]):
         """Refuse: until its answers are read, nobody knows whether a transaction is open."""
         raise psycopg.NotSupportedError("a session has no pipelines; send one statement at a time")
 
+    def _watched[R](self, gen: PQGen[R]) -> PQGen[R]:
+        """Do what was asked for, and roll back what it began that is in no scope."""
+        if self.ended:  # in a pipeline, where it could not be looked at
+            yield from self._require_scope()
+        try:
+            result = yield from gen
+        except psycopg.ProgrammingError:  # the driver's, after it was done: COPY, or a stream
+            self.ended = self.ended or self.pgconn.transaction_status == TransactionStatus.INTRANS
+            yield from self._require_scope()
+            raise
+        yield from self._require_scope()
+        return result
+
+    def _require_scope(self) -> PQGen[None]:
+        if not self.ended or self.pgconn.pipeline_status:
+            return
+        self.ended = False
+        if self.pgconn.transaction_status != TransactionStatus.INTRANS:
+            return
+        self.pgconn.send_query(_WHOSE)
+        if [one.get_value(0, 0) for one in (yield from execute(self.pgconn))] == [b""]:
+            self.pgconn.send_query(b"rollback")
+            yield from execute(self.pgconn)
+            raise psycopg.ProgrammingError(NOBODYS)
+
     def _start_query(self) -> PQGen[None]:
         if self._autocommit and not self.clearing:
             raise psycopg.ProgrammingError(AUTOCOMMIT_REFUSED)  # the driver's: it goes on after it
@@ -106,19 +139,41 @@ class _Lent(BaseConnection[Any]):
         return None
 
 
+class _Cursor(psycopg.Cursor[Any]):
+    """Tells its connection of a transaction that ends in SQL."""
+
+    def _set_results(self, results: list[PGresult]) -> None:
+        super()._set_results(results)
+        _note(self._conn, results)
+
+
+class _AsyncCursor(psycopg.AsyncCursor[Any]):
+    """The same in the other colour."""
+
+    def _set_results(self, results: list[PGresult]) -> None:
+        super()._set_results(results)
+        _note(self._conn, results)
+
+
+def _note(connection: Any, results: list[PGresult]) -> None:
+    if any(one.command_status in _ENDS for one in results):
+        connection.ended = True
+
+
 class LentConnection(_Lent, LimitedConnection):
     """Around a sync connection of `pool`."""
 
     def __init__(self, pool: ConnectionPool[Any], pooled: LimitedConnection) -> None:
         self._handlers = pooled.pgconn.notice_handler, pooled.pgconn.notify_handler
         Connection.__init__(self, pooled.pgconn)
+        self.cursor_factory = _Cursor
         self._to = pool
         self._borrow(pooled)
 
     def wait[R](self, gen: PQGen[R], *how: Any, **options: Any) -> R:
         """Wait, as long as it is lent."""
         self._require()
-        return super().wait(gen, *how, **options)
+        return super().wait(self._watched(gen), *how, **options)
 
     def close(self) -> None:
         """Give it back; cut it, if it was not cleared."""
@@ -132,6 +187,7 @@ class LentAsyncConnection(_Lent, LimitedAsyncConnection):
     def __init__(self, pool: AsyncConnectionPool[Any], pooled: LimitedAsyncConnection) -> None:
         self._handlers = pooled.pgconn.notice_handler, pooled.pgconn.notify_handler
         AsyncConnection.__init__(self, pooled.pgconn)
+        self.cursor_factory = _AsyncCursor
         self._to = pool
         self._loop = asyncio.get_running_loop()
         self._borrow(pooled)
@@ -139,7 +195,7 @@ class LentAsyncConnection(_Lent, LimitedAsyncConnection):
     async def wait[R](self, gen: PQGen[R], *how: Any, **options: Any) -> R:
         """Wait, as long as it is lent."""
         self._require()
-        return await super().wait(gen, *how, **options)
+        return await super().wait(self._watched(gen), *how, **options)
 
     async def close(self) -> None:
         """Give it back; cut it, if it was not cleared."""

@@ -26,7 +26,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from eventstore.database.connections import check_process
 from eventstore.database.embedded import start_embedded
-from eventstore.database.lent import AUTOCOMMIT_REFUSED, LentAsyncConnection, LentConnection
+from eventstore.database.lent import (
+    AUTOCOMMIT_REFUSED,
+    NOBODYS,
+    LentAsyncConnection,
+    LentConnection,
+)
 from eventstore.database.scope import scope_command, user_scope
 from eventstore.database.settings import Settings
 from eventstore.database.url import Embedded, parse_url
@@ -53,12 +58,10 @@ begin
 end
 $$
 """
-_NOBODYS = "AND CHAIN, or BEGIN after COMMIT, begins a transaction that is nobody's; leave it"
 _CHAIN = re.compile(  # what was skipped is not tried in another way: comments may be many
     r"(?>\s|--[^\n]*\n|/\*.*?\*/)*+(commit|end|rollback|abort)\b.*\band\s+chain\b",
     re.IGNORECASE | re.DOTALL,
 )
-_ENDS = {b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"}
 
 
 def own_engine(settings: Settings) -> Engine:
@@ -126,7 +129,6 @@ def _scoped(engine: Engine, settings: Settings) -> Engine:
     event.listen(engine, "begin", partial(_enter_scope, settings))
     event.listen(engine, "begin_twophase", partial(_enter_scope, settings))
     event.listen(engine, "before_cursor_execute", _refuse_unscoped)
-    event.listen(engine, "after_cursor_execute", _still_scoped)
     event.listen(engine, "commit", _forget_before_commit)
     event.listen(engine, "checkin", _forget)
     return engine
@@ -157,27 +159,7 @@ def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_
     if lent.autocommit:
         raise ConfigurationError(AUTOCOMMIT_REFUSED)
     if _CHAIN.match(statement):
-        raise ConfigurationError(_NOBODYS)
-
-
-def _still_scoped(connection: Connection, cursor: Any, *_: object) -> None:
-    """After a statement: if it ended a transaction and another one is open, that is nobody's."""
-    lent: Any = connection.connection.driver_connection
-    if lent.info.transaction_status != TransactionStatus.INTRANS:
-        return
-    inner = getattr(cursor, "_cursor", cursor)  # in SQLAlchemy's async clothes
-    if not isinstance(inner, psycopg.Cursor | psycopg.AsyncCursor):
-        return  # a server-side cursor runs queries only
-    results = inner._results  # noqa: SLF001 - to be asked without waiting in either colour
-    if not any(one.command_status in _ENDS for one in results):
-        return
-    asking = connection.connection.cursor()
-    asking.execute("select pg_catalog.current_setting('eventstore.user_id', true)")
-    scoped = asking.fetchone() != ("",)  # as after ROLLBACK TO SAVEPOINT
-    asking.close()
-    if not scoped:
-        connection.connection.rollback()
-        raise ConfigurationError(_NOBODYS)
+        raise ConfigurationError(NOBODYS)
 
 
 def _forget_before_commit(connection: Connection) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "DDL_LOCK_TIMEOUT",
     "DROP_LEFTOVER",
     "LEFTOVER",
+    "LOCK",
     "current_revision",
     "downgrade",
     "latest_revision",
@@ -43,6 +44,9 @@ __all__ = [
 
 
 DDL_LOCK_TIMEOUT = "3s"
+LOCK = (
+    0x6576656E7473746F  # "eventsto": of PostgreSQL's advisory ones, by which one process migrates
+)
 LEFTOVER = """
 select 1 from pg_catalog.pg_constraint
 where conname = 'event_not_erased' and conrelid = to_regclass('eventstore.event')
@@ -162,8 +166,13 @@ def _connected(settings: Settings) -> Connection:
 
 def _require_no_events(settings: Settings) -> None:
     """An owner is blind to the rows (forced row-level security): pages never lie."""
-    with _connected(settings) as connection:
-        size = connection.scalar(text("select pg_relation_size(to_regclass('eventstore.event'))"))
+    try:
+        with _connected(settings) as connection:
+            size = connection.scalar(
+                text("select pg_relation_size(to_regclass('eventstore.event'))")
+            )
+    except DBAPIError as error:
+        raise _known(error) from error
     if size:
         raise ConfigurationError(
             "the log holds events that downgrading would destroy; export them, then drop it by hand"
@@ -174,8 +183,9 @@ def _undo_preparation(settings: Settings) -> None:
     """
     Take away what revision 0002 commits before its downgrade, if it is there.
 
-    With that constraint nothing can be erased. Where it cannot be asked for, nothing is said: the
-    failure that led here is to be told, and the next migration of any kind takes it away.
+    With that constraint nothing can be erased. Where it cannot be asked for, or another process
+    migrates, nothing is said: the failure that led here is to be told, and the next migration of
+    any kind takes it away.
     """
     seen = False
 
@@ -185,6 +195,8 @@ def _undo_preparation(settings: Settings) -> None:
             with _connected(settings) as connection, connection.begin():
                 if connection.execute(text(LEFTOVER)).first() is None:
                     return
+                if not connection.scalar(text(f"select pg_try_advisory_xact_lock({LOCK})")):
+                    raise TimedOut("another migration is under way: what is there is its own")
                 seen = True
                 connection.execute(text(f"set local lock_timeout = '{DDL_LOCK_TIMEOUT}'"))
                 connection.execute(text(DROP_LEFTOVER))

@@ -8,6 +8,7 @@ change, everybody's rows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -164,6 +165,76 @@ def test_autocommit_and_pipelines_of_the_drivers_own_are_refused(store: EventSto
         driver.autocommit = False
 
         assert owners(session) == ["bob"]
+
+
+def chained_copy(driver: Any) -> None:
+    with driver.cursor().copy("commit and chain"):
+        pass
+
+
+CHAINS: dict[str, Callable[[Any], Any]] = {
+    "execute": lambda driver: driver.execute("commit and chain"),
+    "a comment": lambda driver: driver.execute("-- done\ncommit and chain"),
+    "two statements": lambda driver: driver.execute("commit; begin"),
+    "rollback": lambda driver: driver.execute("rollback and chain"),
+    "prepared": lambda driver: driver.execute("commit and chain", prepare=True),
+    "executemany": lambda driver: driver.cursor().executemany("commit and chain", [()]),
+    "COPY": chained_copy,
+    "a stream": lambda driver: list(driver.cursor().stream("commit and chain")),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_transaction_that_the_driver_is_told_to_chain_shows_nobody(
+    store: EventStore, chain: str
+) -> None:
+    with store.user("bob").session() as session:
+        driver = lent(session)
+        assert driver.execute(WHO).fetchall() == [("bob",)]
+        with contextlib.suppress(psycopg.Error):
+            CHAINS[chain](driver)
+
+        with contextlib.suppress(psycopg.Error):
+            assert driver.execute(WHO).fetchall() == [("bob",)]
+        session.rollback()
+        assert owners(session) == ["bob"]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_transaction_that_the_async_driver_is_told_to_chain_shows_nobody(
+    settings: Settings, chain: str
+) -> None:
+    async def story() -> list[Any]:
+        async with (
+            AsyncEventStore.connect(settings=settings) as store,
+            store.user("bob").session() as session,
+        ):
+            driver: Any = (
+                await (await session.connection()).get_raw_connection()
+            ).driver_connection
+            await driver.execute(WHO)
+            with contextlib.suppress(psycopg.Error):
+                match chain:
+                    case "COPY":
+                        async with driver.cursor().copy("commit and chain"):
+                            pass
+                    case "a stream":
+                        [one async for one in driver.cursor().stream("commit and chain")]
+                    case _:
+                        await CHAINS[chain](driver)
+            with contextlib.suppress(psycopg.Error):
+                return list(await (await driver.execute(WHO)).fetchall())
+            return [("bob",)]
+
+    assert asyncio.run(story()) == [("bob",)]
+
+
+def test_savepoints_of_the_drivers_own_stay_in_the_scope(store: EventStore) -> None:
+    with store.user("bob").session() as session:
+        driver = lent(session)
+        for statement in ("savepoint a", "rollback to savepoint a", "release savepoint a"):
+            driver.execute(statement)
+            assert driver.execute(WHO).fetchall() == [("bob",)]
 
 
 def kept_driver(session: Any) -> Callable[[], object]:

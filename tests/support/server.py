@@ -3,7 +3,8 @@ PostgreSQL of the tests' own: a server per process, a template database, a copy 
 
 EVENTSTORE_TEST_POSTGRES chooses the version: 18 and 16 come from a wheel, 15 from Debian.
 EVENTSTORE_TEST_POOLER=pgbouncer puts PgBouncer between it and the application (`pooler`).
-It lives in a temporary folder and listens on a Unix socket; only what was started is stopped.
+It lives in a temporary folder, in memory where there is room (a database per test is many files),
+and listens on a Unix socket; only what was started is stopped.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ __all__ = ["Server", "running_server"]
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _SERVER_PORT = 5432
+_MEMORY = Path("/dev/shm")
+_ROOM = 2 * 1024**3
 _numbers = count(1)
 
 
@@ -101,9 +104,9 @@ def running_server(*, durable: bool = False) -> Iterator[Server]:
     """
     Start a server, migrate its template, and stop it at the end.
 
-    :param durable: with fsync, for tests of what survives; most are not about that.
+    :param durable: on disk, with fsync, for tests of what survives; most are not about that.
     """
-    folder = Path(tempfile.mkdtemp(prefix="eventstore-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="eventstore-test-", dir=None if durable else _memory()))
     version = os.environ.get("EVENTSTORE_TEST_POSTGRES", "18")
     pooled = pooler_asked_for()
     programs = _programs(version)
@@ -135,6 +138,11 @@ def running_server(*, durable: bool = False) -> Iterator[Server]:
     finally:
         _run(programs, *stop, **as_owner)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _memory() -> Path | None:
+    """Return a folder that is memory, if there is one with room for the databases of the tests."""
+    return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM else None
 
 
 def _programs(version: str) -> Path:
