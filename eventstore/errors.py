@@ -30,8 +30,7 @@ Every error the store raises, in one tree.
         ├── TimedOut               a statement or a lock took longer than its limit
         └── SerializationFailed    PostgreSQL asks for the transaction to be run again
 
-A message is the fact, the numbers and the remedy, and never holds a payload.
-The facts are attributes too, so that callers need not read the message.
+A message is the fact, the numbers and the remedy, and never a payload; facts are attributes too.
 """
 
 from __future__ import annotations
@@ -256,10 +255,6 @@ class StorageFull(EventStoreError):
     """The disk or the plan's quota is full. Nothing was written; reading still works."""
 
 
-_OF_DATA = ("22", "XX001", "XX002")
-"""SQLSTATEs of values that nobody can read, and of damaged pages and indexes."""
-
-
 class DatabaseFault(EventStoreError):
     """PostgreSQL failed in a way that a retry will not mend; the cause is chained."""
 
@@ -267,8 +262,8 @@ class DatabaseFault(EventStoreError):
 
     @property
     def of_data(self) -> bool:
-        """True if a stored value is the cause: PostgreSQL or its driver cannot read it."""
-        return self.sqlstate is None or self.sqlstate.startswith(_OF_DATA)
+        """True if a stored value is the cause, or a damaged page: it cannot be read."""
+        return self.sqlstate is None or self.sqlstate.startswith(("22", "XX001", "XX002"))
 
 
 class Incomplete(EventStoreError):

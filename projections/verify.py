@@ -138,16 +138,11 @@ def verify_user(
         if part == 0:
             problems.extend(log.ends(head, events))
         yield from _stream_heads(scope, streams, problems)
+        if unreadable is None:
+            unreadable = yield from _compared(scope, projections, replay, keep, problems)
         if unreadable is not None:
             problems.append(unreadable)
             break
-        try:
-            found = yield from compare(scope, projections, replay, keep)
-        except InvalidInput as error:
-            told = f"a projector gives what cannot be stored: {error}"
-            problems.append(Problem("unreadable", user_id, told))
-            break
-        problems.extend(_row_problem(user_id, one) for one in found)
     yield Batch(scope, ())
     users = int(bool(head or problems))
     return Verified(users, log.count, log.erased, log.anchors, log.anchored, _told(problems))
@@ -221,6 +216,23 @@ def _stream_heads(scope: Scope, streams: StreamCheck, problems: list[Problem]) -
         after = rows[-1][0] if rows else None
         more = more and after is not None  # nulls come last, and nothing follows them
     problems.extend(streams.ends())
+
+
+def _compared(
+    scope: Scope,
+    projections: Projections,
+    replay: Replay,
+    keep: Callable[[tuple[Any, ...]], bool] | None,
+    problems: list[Problem],
+) -> Plan[Problem | None]:
+    """Compare the rows with the replay; return what of it could not be stored, if any."""
+    try:
+        found = yield from compare(scope, projections, replay, keep)
+    except InvalidInput as error:
+        told = f"a projector gives what cannot be stored: {error}"
+        return Problem("unreadable", scope.user_id, told)
+    problems.extend(_row_problem(scope.user_id, one) for one in found)
+    return None
 
 
 def _readable(rows: Rows) -> Iterator[ContentErased]:
