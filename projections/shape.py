@@ -138,6 +138,12 @@ class TableShape:
                 )
 
     def _require_exact(self) -> None:
+        for column in self.table.columns:
+            if column.computed is not None or column.identity is not None:
+                raise ConfigurationError(
+                    f"read model {self.table.name}: its column {column.name} is computed by the "
+                    "database, which no replay does; leave it out of the class"
+                )
         for name, sql_type in self.columns.items():
             if (better := _exact(sql_type)) is not None:
                 raise ConfigurationError(

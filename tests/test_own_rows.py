@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
-from sqlalchemy import JSON, BigInteger, Column, Float, Numeric, Text
+from sqlalchemy import JSON, BigInteger, Column, Computed, Float, Numeric, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -207,6 +207,28 @@ def test_a_constraint_that_the_replay_breaks_is_named_and_stops_nobody_else(
     titles = admin.execute("select user_id, title from eventstore.task order by user_id").fetchall()
     assert titles == [("alice", "spoilt"), ("bob", "x"), ("carol", "x")]
     assert store.erase("alice", ordered_by="alice").events > 0  # all of it leaves nothing to refer
+
+
+def test_a_column_that_the_database_computes_stays_out_of_the_class(
+    opened: Open, admin: psycopg.Connection
+) -> None:
+    class Nobodys(SQLModel, registry=registry()):
+        pass
+
+    class Computing(Nobodys, table=True):
+        user_id: str = Field(primary_key=True)
+        id: str = Field(primary_key=True)
+        twice: int | None = Field(sa_column=Column(BigInteger, Computed("n * 2")))
+
+    with pytest.raises(ConfigurationError, match="its column twice is computed by the database"):
+        Projections(projector(Computing)(partly))
+
+    admin.execute("alter table service.note add twice bigint generated always as (n * 2) stored")
+    store = opened(created(lambda *_: {"n": 4}))
+    store.user("alice").tasks.create("x")
+
+    assert admin.execute("select n, twice from service.note").fetchall() == [(4, 8)]
+    assert store.verify().ok
 
 
 @pytest.mark.parametrize("name", ["order", "Capital", "with space"])
