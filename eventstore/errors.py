@@ -263,7 +263,7 @@ class DatabaseFault(EventStoreError):
     @property
     def of_data(self) -> bool:
         """True if a stored value is the cause, or a damaged page: it cannot be read."""
-        return self.sqlstate is None or self.sqlstate.startswith(("22", "XX001", "XX002"))
+        return self.sqlstate is None or self.sqlstate.startswith(("22", "54000", "XX001", "XX002"))
 
 
 class Incomplete(EventStoreError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Context, Decimal
 from enum import Enum
 from typing import Any, assert_never
 
@@ -25,6 +26,7 @@ __all__ = [
     "POSITION",
     "RECORDED_AT",
     "VERSION",
+    "WIDE",
     "AppendItem",
     "Delete",
     "ExtendItem",
@@ -49,6 +51,9 @@ class Marker(Enum):
 POSITION = Marker.POSITION
 VERSION = Marker.VERSION
 RECORDED_AT = Marker.RECORDED_AT
+
+WIDE = Context(prec=2_000)
+"""In which numbers keep all their digits: PostgreSQL declares 1,000 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ def changed(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
         match change:
             case Increment(by):
                 before = row[column]
-                row[column] = None if before is None else before + by  # as in SQL
+                row[column] = None if before is None else _sum(before, by)  # as in SQL
             case AppendItem(item):
                 row[column] = [*(row[column] or []), dict(item)]
             case ExtendItem(index, fields):
@@ -118,6 +123,10 @@ def changed(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
                     ]
             case _:
                 row[column] = change
+
+
+def _sum(number: Any, by: int) -> Any:
+    return WIDE.add(number, by) if isinstance(number, Decimal) else number + by
 
 
 def resolved(values: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 A user's whole log as rows, while that user's row is held: what rebuild and erase begin with.
 
 Replay without a lock up to the head seen, and compare with the tables; then lock the user's row,
-replay the few events since, and look again at the rows that differed or that those events are
-about. So writers wait for what is wrong, and not for all rows to be read.
+replay the few events since, and look again at the rows that differed, or that those events or the
+ones left out are about. So writers wait for what is wrong, and not for all rows to be read.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def replay_held(
     was erased since the first page was read may have been replayed; then all begins anew, or
     mending would bring it back.
 
-    :param skip: rows to leave out, unread.
+    :param skip: rows to leave out. The tables need not have had theirs yet: a rebuild that is
+        first to hold the row may write them, so they are noted.
     """
     replay = Replay(projections)
     count, began = yield from replay_to_end(scope, replay, registry, skip=skip)
@@ -113,7 +114,7 @@ def replay_to_end(
     """
     Replay what is in the log after the replay's position.
 
-    :param skip: rows to leave out, unread.
+    :param skip: rows to leave out.
     :return: how many events that were, and the position of the log's head before they were read.
     """
     count, began = 0, 0
@@ -128,7 +129,7 @@ def replay_to_end(
         for row in rows:
             if skip is None or not skip(row):
                 replay.see([decode(scope.user_id, row, registry)])
-            elif replay.touched is not None:
+            else:
                 _touch(replay, scope.user_id, row, registry)
             replay.position = row[0]
         count += len(rows)
@@ -137,7 +138,7 @@ def replay_to_end(
 
 
 def _touch(replay: Replay, user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> None:
-    """Note what an event that is left out was about: its append has changed those rows."""
+    """Note what an event that is left out was about: its append, or a rebuild, wrote those rows."""
     try:
         replay.touch(decode(user_id, row, registry))
     except Exception:  # noqa: BLE001 - left out unread: the whole tables are compared instead

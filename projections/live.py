@@ -63,15 +63,17 @@ def live_statements(projections: Projections, facts: Sequence[Fact]) -> list[Sta
         place = (len(facts) - 1 - index, fact.stream_id, in_stream[fact.stream_id])
         for change in projections.project(fact):
             shape = projections.shape(change.table)
-            key = shape.key_of(change.values if isinstance(change, Insert) else change.key)
+            where = _bound(change.values, place) if isinstance(change, Insert) else change.key
+            key = shape.key_of(where)
             row = rows.get((shape, key))
             if row is None:
                 row = rows[shape, key] = _Row(shape, key)
             _fold(row, change, place)
     user_id = facts[0].user_id
-    touched = list(rows.values())
+    order = {shape: number for number, shape in enumerate(projections.shapes)}
+    touched = sorted(rows.values(), key=lambda row: order[row.shape])  # parents before children
     return [
-        *(_delete(row, user_id) for row in touched if row.delete),
+        *(_delete(row, user_id) for row in reversed(touched) if row.delete),
         *_inserts(user_id, touched),
         *(_update(row, changes, user_id) for row in touched for changes in row.updates),
     ]
@@ -104,9 +106,9 @@ def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
             row.insert, row.updates = _bound(row.shape.whole(values), place), []
         case Update(changes=changes):
             bound = _bound(changes, place)
-            if row.insert is not None:
+            if row.insert is not None and not row.updates and _known(row.insert, bound):
                 changed(row.insert, bound)
-            elif row.updates and _foldable(row.updates[-1], bound):
+            elif row.updates and _foldable(row.updates[-1], bound, row.shape):
                 _fold_update(row.updates[-1], bound)
             else:
                 row.updates.append(bound)
@@ -117,13 +119,24 @@ def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
             assert_never(change)
 
 
-def _foldable(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
+def _known(row: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
+    """Tell whether an update of a new row can be worked out before the database numbers it."""
+    return not any(
+        isinstance(change, Increment) and isinstance(row[name], Bound)
+        for name, change in later.items()
+    )
+
+
+def _foldable(earlier: Mapping[str, Any], later: Mapping[str, Any], shape: TableShape) -> bool:
     """Tell whether two updates may be one: not if the later works on what the earlier set."""
     return not any(
         name in earlier
         and (
             isinstance(change, AppendItem | ExtendItem)
-            or (isinstance(change, Increment) and not isinstance(earlier[name], Increment))
+            or (
+                isinstance(change, Increment)
+                and (not isinstance(earlier[name], Increment) or name in shape.inexact)
+            )
         )
         for name, change in later.items()
     )

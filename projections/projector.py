@@ -84,11 +84,10 @@ class Projections:
         """Yield what every projector wants done for `fact`, in the order of registration."""
         for one in self.projectors:
             shape = self._shapes[one.table]
-            for change in one.project(fact):
-                if change.table is not one.table:
+            for change in one.project(fact) or ():
+                if getattr(change, "table", None) is not one.table:
                     raise ConfigurationError(
-                        f"the projector of {shape.name} changes {change.table.__name__}; "
-                        "each table has one projector, which changes no other"
+                        f"the projector of {shape.name} gives {change!r:.80}; it yields Insert, "
+                        f"Update and Delete of {one.table.__name__}, and of no other table"
                     )
-                shape.require(change)
-                yield change
+                yield shape.kept(change)

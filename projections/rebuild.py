@@ -81,6 +81,13 @@ for update skip locked
 """
 _FINISH = "update eventstore.rebuild_progress set finished_at = now() where user_id = $1"
 
+# By then another worker may have taken this user, and need not be waited for: it will fail as well.
+_GIVE_UP = """
+update eventstore.rebuild_progress set finished_at = now() where user_id in (
+    select user_id from eventstore.rebuild_progress where user_id = $1 for update skip locked
+)
+"""
+
 
 def rebuild_user(
     user_id: str, projections: Projections, registry: EventRegistry, *, check: bool = False
@@ -138,12 +145,15 @@ def _next_rebuilt(
     if not claimed:
         yield Batch(operator, ())
         return None
-    user_id = claimed[0][0]
-    try:
-        done = yield from _rebuilt(user_id, projections, registry)
-    except _OF_ONE_USER as error:
-        failures[user_id], done = error, Rebuilt()
-        yield Undo()  # nothing of this user is written
+    user_id, done = claimed[0][0], Rebuilt()
+    if user_id not in failures:
+        try:
+            done = yield from _rebuilt(user_id, projections, registry)
+        except _OF_ONE_USER as error:
+            failures[user_id] = error
+            yield Undo()  # nothing of this user is written, and the claim is given up
+            yield Batch(operator, (Statement(_GIVE_UP, (user_id,)),))
+            return done
     yield Batch(operator, (Statement(_FINISH, (user_id,)),))
     return done
 

@@ -41,15 +41,16 @@ class Replay:
         }
         self.position = 0
         """Of the last event seen."""
-        self.touched: set[tuple[TableShape, tuple[Any, ...]]] | None = None
-        """The rows that events seen since `watch` were about; None if that is not known."""
+        self.touched: set[tuple[TableShape, tuple[Any, ...]]] | None = set()
+        """The rows that others may have changed since; None if that is not known."""
+        self._watching = False
 
     def watch(self) -> None:
         """Begin to note which rows the events that follow are about."""
-        self.touched = set()
+        self._watching = True
 
     def touch(self, event: RecordedEvent) -> None:
-        """Note the rows that `event` is about, without applying it."""
+        """Note the rows that `event`, which is left out, is about."""
         if self.touched is not None and not event.erased:
             for change in self._projections.project(event):
                 self._note(change, event)
@@ -75,7 +76,8 @@ class Replay:
         try:
             for change in self._projections.project(event):
                 self._apply(change, event)
-                self._note(change, event)
+                if self._watching:
+                    self._note(change, event)
         except EventStoreError:
             raise
         except Exception as error:  # whatever a projector, or its row changes, make of the event

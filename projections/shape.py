@@ -6,26 +6,31 @@ What is refused here would part the table from its replay, or never reach it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import date, datetime
-from types import NoneType
+from datetime import datetime
 from typing import Any, assert_never
-from uuid import UUID
 
-from sqlalchemy import JSON, Column, Table
+from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import SQLModel
 
 from eventstore.errors import ConfigurationError, InvalidInput
-from projections.changes import Delete, Insert, Marker, RowChange, Update
+from eventstore.events.jsontext import check_json
+from projections.changes import (
+    AppendItem,
+    Delete,
+    ExtendItem,
+    Increment,
+    Insert,
+    Marker,
+    RowChange,
+    Update,
+)
+from projections.columns import ColumnType, column_type
 
 __all__ = ["TableShape"]
 
-type _Form = tuple[
-    type[Insert | Update | Delete], tuple[str, ...], tuple[str, ...], tuple[type, ...]
-]
+type _Form = tuple[type[Insert | Update | Delete], tuple[str, ...], tuple[str, ...]]
 
 
 class TableShape:
@@ -34,10 +39,10 @@ class TableShape:
 
     :ivar name: schema-qualified.
     :ivar key: the primary key without `user_id`.
-    :ivar columns: every column but `user_id`, with its SQL type.
+    :ivar columns: every column but `user_id`, with the type that its values are cast to.
     :ivar json: the names of `json` columns; `jsonb` those of them that keep no order of keys;
         `json_lists` of `json[]` columns.
-    :ivar scales: of `numeric` columns that round, how many digits they keep after the point.
+    :ivar inexact: columns in which sums depend on their order.
     """
 
     def __init__(self, model: type[SQLModel]) -> None:
@@ -59,24 +64,21 @@ class TableShape:
         self.key = tuple(primary[1:])
         self._known: set[_Form] = set()
         """Forms of changes that were found right: the same few come again with every event."""
-        self.columns = {
-            column.name: _sql_type(column) for column in table.columns if column.name != "user_id"
-        }
-        self.scales = {
-            name: int(found[1] or 0)
-            for name, sql_type in self.columns.items()
-            if (found := re.fullmatch(r"numeric\(\d+(?:, (-?\d+))?\)", sql_type))
-        }
-        self._nulls = dict.fromkeys(self.columns)
         self._require_plain_names()
-        self._require_exact()
-        self.json = frozenset(c.name for c in table.columns if isinstance(c.type, JSON))
-        self.jsonb = frozenset(c.name for c in table.columns if isinstance(c.type, JSONB))
-        self.json_lists = frozenset(
-            c.name
-            for c in table.columns
-            if isinstance(c.type, postgresql.ARRAY) and isinstance(c.type.item_type, JSON)
-        )
+        self._types = {
+            column.name: self._require_kept(column)
+            for column in table.columns
+            if column.name != "user_id"
+        }
+        self.columns = {name: kind.cast for name, kind in self._types.items()}
+        self._nulls = dict.fromkeys(self.columns)
+        self.json = self._of("json", "jsonb")
+        self.jsonb = self._of("jsonb")
+        self.json_lists = self._of("json[]")
+        self.inexact = frozenset(name for name, kind in self._types.items() if not kind.exact)
+
+    def _of(self, *types: str) -> frozenset[str]:
+        return frozenset(name for name, sql_type in self.columns.items() if sql_type in types)
 
     def whole(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return a new row with all columns: those that an insert does not name are null."""
@@ -86,25 +88,35 @@ class TableShape:
         """Return the row's key as a tuple."""
         return tuple([row[name] for name in self.key])  # a list is built faster than a generator
 
-    def require(self, change: RowChange) -> None:
+    def kept(self, change: RowChange) -> RowChange:
         """
-        Refuse a change that names columns the table does not have, or not its whole key.
+        Return a change with its values as the columns give them back.
 
         :raises ConfigurationError: the projector is wrong; the message says in what.
-        :raises InvalidInput: a part of the key would come back as something else than it went.
+        :raises InvalidInput: a value that its column would change, or refuse.
         """
         match change:
-            case Insert(values=place):
-                form: _Form = Insert, tuple(place), (), self._types(place)
-            case Update(key=place, changes=changes):
-                form = Update, tuple(place), tuple(changes), self._types(place)
-            case Delete(key=place):
-                form = Delete, tuple(place), (), self._types(place)
+            case Insert(values=values):
+                self._require(Insert, tuple(values), ())
+                return Insert(
+                    change.table, {name: self._new(name, values[name]) for name in values}
+                )
+            case Update(key=key, changes=changes):
+                self._require(Update, tuple(key), tuple(changes))
+                changed = {name: self._changed(name, changes[name]) for name in changes}
+                return Update(change.table, self._place(key), changed)
+            case Delete(key=key):
+                self._require(Delete, tuple(key), ())
+                return Delete(change.table, self._place(key))
             case _:
                 assert_never(change)
+
+    def _require(
+        self, kind: type[Insert | Update | Delete], first: tuple[str, ...], second: tuple[str, ...]
+    ) -> None:
+        form = kind, first, second
         if form in self._known:
             return
-        kind, first, second, types = form
         if strange := {*first, *second} - self.columns.keys():
             raise ConfigurationError(
                 f"the projector of {self.name} names {', '.join(sorted(strange))}, "
@@ -115,18 +127,63 @@ class TableShape:
                 f"the projector of {self.name} must name the key of a row: "
                 f"({', '.join(self.key)}), user_id aside"
             )
-        for name, given in zip(self.key, types, strict=True):
-            wanted = _READ_AS.get(self.columns[name].partition("(")[0], object)
-            if not _fits(given, wanted):
-                raise InvalidInput(
-                    f"{self.name}.{name}",
-                    f"the projector gives a key of type {given.__name__} for a column of type "
-                    f"{self.columns[name]}; make it {wanted.__name__}",
-                )
+        if moved := {*second} & {*self.key}:
+            raise ConfigurationError(
+                f"the projector of {self.name} updates {', '.join(sorted(moved))}, which is part "
+                "of the key; delete the row, and insert another"
+            )
         self._known.add(form)
 
-    def _types(self, place: Mapping[str, Any]) -> tuple[type, ...]:
-        return tuple([type(place.get(name)) for name in self.key])
+    def _new(self, column: str, value: Any) -> Any:
+        if value is None:
+            return None
+        kind = self._types[column]
+        if type(value) is Marker:
+            if value not in kind.markers:
+                raise self._misplaced(column, value)
+            return value
+        try:
+            return kind.take(value)
+        except InvalidInput as error:
+            raise error.within(f"{self.name}.{column}") from None
+
+    def _changed(self, column: str, change: Any) -> Any:
+        match change:
+            case Increment(by):
+                if not self._types[column].counts or not isinstance(by, int):
+                    raise self._misplaced(column, change)
+            case AppendItem(item):
+                self._require_item(column, change, item)
+            case ExtendItem(index, fields):
+                self._require_item(column, change, fields)
+                if not isinstance(index, int) or index < 0:
+                    raise self._misplaced(column, change)
+            case _:
+                return self._new(column, change)
+        return change
+
+    def _place(self, key: Mapping[str, Any]) -> dict[str, Any]:
+        for name, value in key.items():
+            if isinstance(value, Marker):
+                raise self._misplaced(name, value)
+        return {name: self._new(name, value) for name, value in key.items()}
+
+    def _require_item(self, column: str, change: object, item: Any) -> None:
+        if column not in self.json_lists or not isinstance(item, Mapping):
+            raise self._misplaced(column, change)
+        for name, value in item.items():
+            place = f"{self.name}.{column}.{name}"
+            if not isinstance(name, str):
+                raise InvalidInput(place, "the name of a field is text")
+            if isinstance(value, datetime):
+                if value.utcoffset() is None:
+                    raise InvalidInput(place, "an instant without a time zone")
+            elif not isinstance(value, Marker):
+                check_json(value, place)
+
+    def _misplaced(self, column: str, value: object) -> InvalidInput:
+        told = f"the projector gives {type(value).__name__} for a column of {self.columns[column]}"
+        return InvalidInput(f"{self.name}.{column}", told)
 
     def _require_plain_names(self) -> None:
         table = self.table
@@ -137,20 +194,24 @@ class TableShape:
                     "in lower case that is no word of SQL"
                 )
 
-    def _require_exact(self) -> None:
-        for column in self.table.columns:
-            if column.computed is not None or column.identity is not None:
-                raise ConfigurationError(
-                    f"read model {self.table.name}: its column {column.name} is computed by the "
-                    "database, which no replay does; leave it out of the class"
-                )
-        for name, sql_type in self.columns.items():
-            if (better := _exact(sql_type)) is not None:
-                raise ConfigurationError(
-                    f"read model {self.table.name}: its column {name} is {sql_type}, which changes "
-                    "what is written, so the table would never equal the replay; "
-                    f"make it {better}"
-                )
+    def _require_kept(self, column: Column[Any]) -> ColumnType:
+        """Return the type of a column, if a replay can know all that will be in it."""
+        problem = None
+        sql_type = _sql_type(column)
+        kind = column_type(sql_type)
+        if column.computed is not None or column.identity is not None:
+            problem = "is computed by the database; leave it out of the class"
+        elif kind is None:
+            better = _BETTER.get(sql_type.partition("(")[0], "text, or leave it out of the class")
+            problem = f"is {sql_type}, which changes what is written; make it {better}"
+        elif column.primary_key and not kind.key:
+            problem = f"is {sql_type}, and cannot be part of a key"
+        if kind is None or problem is not None:
+            raise ConfigurationError(
+                f"read model {self.table.name}: its column {column.name} {problem}: "
+                "the table would not equal its replay"
+            )
+        return kind
 
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects are untyped
@@ -160,34 +221,9 @@ def _sql_type(column: Column[Any]) -> str:
     return column.type.compile(_DIALECT).lower()
 
 
-def _exact(sql_type: str) -> str | None:
-    """Return the type that keeps values as they are, if this one does not."""
-    return next((better for kind, better in _LOSSY.items() if re.fullmatch(kind, sql_type)), None)
-
-
-_LOSSY = {
-    r"real|float\((1?\d|2[0-4])\)": "double precision",
-    r"char(\(\d+\))?": "text",
-    r"timestamp\([0-5]\) (with|without) time zone": "one with microseconds, without a precision",
-    r"time\([0-5]\) (with|without) time zone": "one with microseconds, without a precision",
+_BETTER = {
+    "real": "double precision",
+    "float": "double precision",
+    "timestamp": "one with microseconds, without a precision",
+    "time": "one with microseconds, without a precision",
 }
-
-_READ_AS = {
-    "bigint": int,
-    "boolean": bool,
-    "date": date,
-    "integer": int,
-    "smallint": int,
-    "text": str,
-    "timestamp with time zone": datetime,
-    "timestamp without time zone": datetime,
-    "uuid": UUID,
-    "varchar": str,
-}
-"""What a key comes back as: a replay finds a row by nothing else, where SQL would cast."""
-
-
-def _fits(given: type, wanted: type) -> bool:
-    if given in {bool, datetime} and wanted in {int, date}:
-        return False  # subclasses that PostgreSQL does not take for one
-    return issubclass(given, (wanted, Marker, NoneType))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -162,6 +163,25 @@ def test_what_is_no_anchor_is_refused_by_name(tmp_path: Path, content: bytes) ->
 )
 def test_a_head_that_no_log_has_is_refused_though_sealed(tmp_path: Path, head: Head) -> None:
     assert not accepted(tmp_path / "a", written([*SOME, head]))
+
+
+def sealed(first: str, heads: object = 0) -> bytes:
+    top = first.encode() + b"\n"
+    return top + json.dumps({"heads": heads, "sha256": sha256(top).hexdigest()}).encode() + b"\n"
+
+
+def test_instants_and_counts_in_another_form_are_refused_though_sealed(tmp_path: Path) -> None:
+    right = "2026-11-22T21:10:15.000000Z"
+    assert accepted(tmp_path / "a", sealed(f'{{"anchor":1,"taken_at":"{right}"}}'))
+
+    for instant in (
+        "2026-11-22T21:10:15", "2026-11-22T21:10:15Z", "2026-11-22T21:10:15.000000+00:00",
+        "9999-12-31T23:59:59.000000-12:00", "0001-01-01T00:00:00.000000+12:00", "2026-11-22",
+    ):  # fmt: skip
+        assert not accepted(tmp_path / "a", sealed(f'{{"anchor":1,"taken_at":"{instant}"}}'))
+    for anchor, heads in (("true", 0), ("1.0", 0), ("1", False), ("1", 0.0)):
+        first = f'{{"anchor":{anchor},"taken_at":"{right}"}}'
+        assert not accepted(tmp_path / "a", sealed(first, heads))
 
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from eventstore import (
     AccessDenied,
     EventStore,
+    InvalidInput,
     Settings,
     User,
 )
@@ -215,3 +216,12 @@ def test_the_planner_forgets_what_was_said_with_the_next_analyze(
         " and (most_common_vals::text ~ 'rhubarb' or histogram_bounds::text ~ 'rhubarb')"
     )
     assert left == (0,)
+
+
+def test_tables_to_leave_are_a_list_and_no_text_that_a_name_may_be_part_of(
+    store: EventStore, alice: User
+) -> None:
+    alice.tasks.create("x")
+
+    with pytest.raises(InvalidInput, match=r"leave: .*; give a list"):
+        store.erase("alice", ordered_by="x", leave="public.example_archive")

@@ -195,3 +195,9 @@ def test_a_row_that_was_tampered_with_is_exported_too(
     admin.execute("update eventstore.message set tool_calls = array[tool_calls]")
 
     assert "Groceries" in exported(store, "alice")
+
+
+def test_a_user_who_is_asked_for_twice_has_one_head(store: EventStore, alice: User) -> None:
+    alice.tasks.create("x")
+
+    assert [one.user_id for one in store.heads(["alice", "alice"])] == ["alice"]

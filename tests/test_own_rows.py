@@ -137,7 +137,7 @@ def test_a_key_that_comes_back_as_something_else_is_refused(
     """SQL would cast it, and a replay would never find the row again."""
     store = opened(created(lambda fact, _: {"id": given(fact)}))
 
-    with pytest.raises(InvalidInput, match="for a column of type text; make it str") as caught:
+    with pytest.raises(InvalidInput, match="the column takes str") as caught:
         store.user("alice").tasks.create("x")
 
     assert caught.value.place == "service.note.id"

@@ -331,6 +331,28 @@ def test_a_rebuild_of_all_goes_on_past_a_user_whose_log_is_held_too_long(
     assert store.rebuild().users == 2
 
 
+def test_workers_do_not_wait_for_each_other_at_a_user_who_cannot_be_rebuilt(
+    store: EventStore, direct_url: str, database_url: str
+) -> None:
+    names = [f"user-{number:02}" for number in range(30)]
+    for name in names:
+        store.user(name).tasks.create("x")
+    settings = Settings(database_url=database_url, lock_timeout_seconds=0.3)
+    with (
+        psycopg.connect(direct_url) as holder,
+        EventStore.connect(settings=settings) as impatient,
+    ):
+        holder.execute("update eventstore.task set title = 'spoilt'")
+        holder.commit()
+        holder.execute("select from eventstore.user_log where user_id = 'user-00' for update")
+
+        with pytest.raises(Incomplete) as left:
+            impatient.rebuild(jobs=6)
+
+    assert list(left.value.failures) == ["user-00"]
+    assert {one.user_id for one in store.verify().problems} == {"user-00"}
+
+
 def test_a_user_without_a_log_has_nothing_to_rebuild(store: EventStore) -> None:
     assert store.rebuild("nobody") == store.rebuild("nobody", check=True) == Rebuilt()
     assert store.verify("nobody") == Verified()

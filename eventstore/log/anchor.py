@@ -116,12 +116,12 @@ def read_anchor(path: Path, *, public_key: bytes | None = None) -> Anchor:
         first, *middle, last = lines
         top, seal = loads(first.decode()), loads(last.decode())
         digest = sha256(b"".join(lines[:-1])).hexdigest()
-        taken_at, wanted = datetime.fromisoformat(top["taken_at"]), (top["anchor"], seal["heads"])
+        taken_at, wanted = _instant(top["taken_at"]), (_count(top["anchor"]), _count(seal["heads"]))
         heads = [_head(loads(line.decode())) for line in middle]
         sealed, signature = seal["sha256"], seal.get("signature")
     except OSError as error:
         raise InvalidInput(str(path), f"cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InvalidInput(str(path), "is not an anchor, or was cut short") from error
     if (sealed, *wanted) != (digest, _FORM, len(heads)) or not last.endswith(b"\n"):
         raise InvalidInput(str(path), "was changed after it was written: its seal does not fit")
@@ -143,7 +143,20 @@ def _head(line: dict[str, Any]) -> Head:
         raise ValueError("a user id that no log has")
     if type(position) is not int or position.bit_length() > _BIGINT_BITS:
         raise ValueError("a position that no log has")
-    return Head(user_id, position, hashed, datetime.fromisoformat(line["recorded_at"]))
+    return Head(user_id, position, hashed, _instant(line["recorded_at"]))
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    if instant_text(instant) != text:
+        raise ValueError("an instant in another form")
+    return instant
+
+
+def _count(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError("no count")
+    return value
 
 
 def _line(value: dict[str, Any]) -> bytes:

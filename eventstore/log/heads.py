@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC
+from typing import Any
 
 from eventstore.database.instants import readable_instant
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import operator, user_scope
-from eventstore.errors import NotFound
+from eventstore.errors import CorruptLog, NotFound
 from eventstore.log.anchor import Head
 
 __all__ = ["heads_of", "heads_page"]
@@ -41,6 +42,8 @@ def heads_page(after: str, limit: int) -> Plan[list[Head]]:
     return [_head(row) for row in rows]
 
 
-def _head(row: tuple[object, ...]) -> Head:
+def _head(row: tuple[Any, ...]) -> Head:
     user_id, position, hash_, recorded_at = row
-    return Head(user_id, position, hash_, recorded_at.astimezone(UTC))  # type: ignore[arg-type, attr-defined]  # as the columns are
+    if position is None or hash_ is None or recorded_at is None:
+        raise CorruptLog(f"the head of user {user_id!r} has nulls; run verify")
+    return Head(user_id, position, hash_, recorded_at.astimezone(UTC))

@@ -17,7 +17,7 @@ from eventstore.database.instants import readable_instant
 from eventstore.database.pages import PAGE_ROWS, page_query
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import InvalidInput, UnreadableEvent
+from eventstore.errors import EventStoreError, InvalidInput, UnreadableEvent
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.event import Event
 from eventstore.events.jsontext import loads
@@ -159,24 +159,31 @@ def every_page(
 
 
 def decode(user_id: str, row: tuple[Any, ...], registry: EventRegistry) -> RecordedEvent:
-    """Return the event of a row of `COLUMNS`; an `ErasedEvent` where the payload is gone."""
+    """
+    Return the event of a row of `COLUMNS`; an `ErasedEvent` where the payload is gone.
+
+    :raises CorruptLog: no class reads it, or what stands there was written by nobody of ours.
+    """
     position, stream_id, version, event_id, type_name, schema_version, payload = row[:7]
-    data: Event = ErasedEvent(erased_type=type_name)
-    if payload is not None:
-        try:
-            said = loads(payload)
-        except ValueError as error:  # written by nobody of ours
-            raise UnreadableEvent(type_name, position, str(error)) from error
-        data = registry.read(type_name, schema_version, said, position)
-    return RecordedEvent(
-        user_id,
-        stream_id,
-        event_id,
-        data,
-        {} if row[7] in {"{}", None} else loads(row[7]),
-        row[8],
-        row[9],
-        position,
-        version,
-        row[10].astimezone(UTC),
-    )
+    try:
+        data: Event = ErasedEvent(erased_type=type_name)
+        if payload is not None:
+            data = registry.read(type_name, schema_version, loads(payload), position)
+        return RecordedEvent(
+            user_id,
+            stream_id,
+            event_id,
+            data,
+            {} if row[7] in {"{}", None} else loads(row[7]),
+            row[8],
+            row[9],
+            position,
+            version,
+            row[10].astimezone(UTC),
+        )
+    except EventStoreError:
+        raise
+    except ValueError as error:
+        raise UnreadableEvent(type_name, position, str(error)) from error
+    except Exception as error:
+        raise UnreadableEvent(type_name, position, type(error).__name__) from error

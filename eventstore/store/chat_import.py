@@ -15,7 +15,8 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Plan, Statement
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import user_scope
 from eventstore.errors import Erased, IdempotencyConflict, InvalidInput, WrongVersion
 from eventstore.events.chat import requested_calls
 from eventstore.events.conversations import ConversationStarted
@@ -31,6 +32,8 @@ from eventstore.store.context import UserContext
 from projections.live import live_statements
 
 __all__ = ["ChatConversation", "Imported", "import_conversation"]
+
+_RECORDED = "select position from eventstore.event where user_id = $1 and idempotency_key = $2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
         events = _events(context, conversation, derived_ids(context.user_id, key))
         requests = _requests(context, key, events)
         written = yield from context.retrying(lambda: append_together(requests))
+        if not written:
+            yield from context.retrying(lambda: _require_no_more(context, key, len(requests)))
     except InvalidInput as error:
         raise error.within(place) from None
     except (Erased, IdempotencyConflict, WrongVersion) as error:
@@ -99,6 +104,15 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
         return Imported(skipped=1)
     calls = sum(isinstance(event.data, ToolCallRequested) for event in events)
     return Imported(1, len(conversation.messages), calls, len(events))
+
+
+def _require_no_more(context: UserContext, key: str, number: int) -> Plan[None]:
+    """Refuse what is there and goes on: its first batches alone are like those of a shorter one."""
+    more = f"{key}#{number}"
+    statement = Statement(_RECORDED, (context.user_id, more))
+    (rows,) = yield Batch(user_scope(context.user_id), (statement,))
+    if rows:
+        raise IdempotencyConflict(more, rows[0][0])
 
 
 def _requests(

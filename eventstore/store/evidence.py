@@ -15,7 +15,7 @@ from uuid import UUID
 from eventstore.database.doctor import examine, refusal
 from eventstore.database.findings import Finding
 from eventstore.database.plan import Plan, retrying
-from eventstore.errors import DatabaseFault
+from eventstore.errors import DatabaseFault, InvalidInput
 from eventstore.events.limits import MAX_TITLE, check_label, check_number, check_user_id
 from eventstore.log.anchor import Anchor, Head
 from eventstore.log.heads import heads_of, heads_page
@@ -117,7 +117,7 @@ class EvidencePlans(AcrossUsers):
         :raises NotFound: one of the users has no log.
         """
         if users is not None:
-            names = [check_user_id(one) for one in users]
+            names = [*dict.fromkeys(check_user_id(one) for one in users)]
             return self._retrying(lambda: heads_of(names))
         check_number(limit, "limit", least=1)
         return self._retrying(lambda: heads_page(after, limit))
@@ -152,6 +152,8 @@ class EvidencePlans(AcrossUsers):
         check_label(ordered_by, "ordered_by", MAX_TITLE)
         if reason is not None:
             check_label(reason, "reason", MAX_TITLE)
+        if isinstance(leave, str):
+            raise InvalidInput("leave", f"{leave!r}; give a list of tables")
         chosen = None if conversation is None else context.conversation(conversation)
         order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)
         plan = self._retrying(lambda: erase(order, self.projections, self.registry))

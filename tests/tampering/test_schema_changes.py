@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import projections.verify
-from eventstore import EventStore
+from eventstore import CorruptLog, EventStore, Incomplete
 from tests.own_read_model import service_url
 from tests.tampering.given import LENGTH, MIDDLE, armed, given_a_log
 
@@ -161,6 +161,49 @@ def test_a_payload_that_a_projector_cannot_take_is_a_problem_and_not_an_error(
 
     problems = armed.verify().problems
     assert ("payload", 9) in {(one.kind, one.position) for one in problems}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        """set metadata = '{"a": 1e99999999999999999999}'""",
+        f"""set metadata = '{{"a": {"9" * 5_000}}}'""",
+        "set recorded_at = null",
+        "set schema_version = null",
+        "set type = null",
+    ],
+)
+def test_an_event_that_python_cannot_read_is_told_as_such_and_is_its_users_alone(
+    armed: EventStore, admin: psycopg.Connection, spoil: str
+) -> None:
+    for user_id in ("alice", "bob"):
+        given_a_log(armed, user_id)
+    for column in ("recorded_at", "schema_version", "type"):
+        admin.execute(f"alter table eventstore.event alter {column} drop not null")
+    admin.execute(f"update eventstore.event {spoil} where user_id = 'alice' and position = 1")
+    admin.execute("update eventstore.task set title = 'spoilt'")
+
+    with pytest.raises(CorruptLog):
+        armed.rebuild("alice")
+    with pytest.raises(CorruptLog):
+        armed.user("alice").audit() if "metadata" in spoil else armed.rebuild("alice", check=True)
+    for check in (True, False):
+        with pytest.raises(Incomplete) as left:
+            armed.rebuild(check=check)
+        assert list(left.value.failures) == ["alice"]
+    assert armed.verify("bob").ok
+
+
+@pytest.mark.parametrize("column", ["position", "hash", "recorded_at"])
+def test_a_head_of_nulls_is_named(
+    armed: EventStore, admin: psycopg.Connection, column: str
+) -> None:
+    given_a_log(armed, "alice")
+    admin.execute(f"alter table eventstore.user_log alter {column} drop not null")
+    admin.execute(f"update eventstore.user_log set {column} = null")
+
+    with pytest.raises(CorruptLog, match="the head of user 'alice' has nulls"):
+        armed.heads(["alice"])
 
 
 def test_heads_are_listed_though_one_of_them_is_at_no_time_that_python_knows(
