@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import eventstore.database.driver
 import projections.live
 import projections.mending
 from eventstore import (
@@ -22,6 +23,7 @@ from eventstore import (
     UnknownEventType,
     User,
 )
+from eventstore.database.exchange import exchange
 from eventstore.log.identity import uuid7
 from projections import RECORDED_AT, Insert, RowChange, projector
 from projections.rebuild import Rebuilt
@@ -331,26 +333,33 @@ def test_a_rebuild_of_all_goes_on_past_a_user_whose_log_is_held_too_long(
     assert store.rebuild().users == 2
 
 
-def test_workers_do_not_wait_for_each_other_at_a_user_who_cannot_be_rebuilt(
-    store: EventStore, direct_url: str, database_url: str
+def test_a_worker_who_gives_a_user_up_does_not_wait_for_one_who_has_taken_that_user_since(
+    database_url: str, direct_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [f"user-{number:02}" for number in range(30)]
-    for name in names:
-        store.user(name).tasks.create("x")
     settings = Settings(database_url=database_url, lock_timeout_seconds=0.3)
     with (
+        EventStore.connect(settings=settings) as store,
         psycopg.connect(direct_url) as holder,
-        EventStore.connect(settings=settings) as impatient,
+        psycopg.connect(direct_url) as worker,
     ):
+        for name in ("alice", "bob", "carol"):
+            store.user(name).tasks.create("x")
         holder.execute("update eventstore.task set title = 'spoilt'")
         holder.commit()
-        holder.execute("select from eventstore.user_log where user_id = 'user-00' for update")
+        holder.execute("select from eventstore.user_log where user_id = 'alice' for update")
 
+        def taken_at_once(connection: Any, statements: Any) -> Any:
+            if any("finished_at = now()" in sql and "alice" in who for sql, who, _ in statements):
+                worker.execute("select from eventstore.rebuild_progress"
+                               " where user_id = 'alice' for update")  # fmt: skip
+            return exchange(connection, statements)
+
+        monkeypatch.setattr(eventstore.database.driver, "exchange", taken_at_once)
         with pytest.raises(Incomplete) as left:
-            impatient.rebuild(jobs=6)
+            store.rebuild()
 
-    assert list(left.value.failures) == ["user-00"]
-    assert {one.user_id for one in store.verify().problems} == {"user-00"}
+        assert list(left.value.failures) == ["alice"]
+        assert {one.user_id for one in store.verify().problems} == {"alice"}
 
 
 def test_a_user_without_a_log_has_nothing_to_rebuild(store: EventStore) -> None:
