@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, cast
+from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import JSON, BigInteger, Column, Computed, Float, Numeric, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Computed,
+    Float,
+    ForeignKeyConstraint,
+    Numeric,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -22,9 +32,20 @@ from eventstore import (
     InvalidInput,
     TaskCompleted,
     TaskCreated,
+    TaskDeleted,
     TaskReopened,
 )
-from projections import AppendItem, ExtendItem, Increment, Insert, RowChange, Update, projector
+from projections import (
+    POSITION,
+    AppendItem,
+    Delete,
+    ExtendItem,
+    Increment,
+    Insert,
+    RowChange,
+    Update,
+    projector,
+)
 from projections.projector import Projections
 from projections.protection import protection_sql
 
@@ -160,6 +181,171 @@ def test_a_number_is_the_same_as_the_database_has_it(opened: Open, column: str) 
 
     assert store.verify().problems == ()
     assert store.rebuild().changed == 0
+
+
+def test_sums_are_those_of_the_database_however_many_at_once(opened: Open) -> None:
+    start = {
+        "n": 5, "price": 1e16, "exact": Decimal("123456789012345678901234567890.12"),
+        "cents": Decimal("-0.005"), "whole": Decimal("0.4"),
+    }  # fmt: skip
+
+    def project(fact: Fact) -> Iterator[RowChange]:
+        key = {"id": str(fact.stream_id)}
+        match fact.data:
+            case TaskCreated():
+                yield Insert(Note, key | start)
+            case TaskCompleted() | TaskReopened():
+                yield Update(Note, key, dict.fromkeys(start, Increment(1)))
+
+    store = opened(project)
+    alice = store.user("alice")
+    with alice.transaction() as tx:
+        tasks = [tx.tasks.create("x") for _ in range(2)]
+        tx.tasks.complete(tasks[0].id)
+    with alice.transaction() as tx:
+        for _ in range(2):
+            tx.tasks.complete(tasks[1].id)
+            tx.tasks.reopen(tasks[1].id)
+    alice.tasks.reopen(tasks[0].id)
+
+    assert store.verify().problems == ()
+    assert store.rebuild().changed == 0
+
+
+def test_a_column_is_counted_up_from_the_position_that_it_will_have(opened: Open) -> None:
+    def project(fact: Fact) -> Iterator[RowChange]:
+        if isinstance(fact.data, TaskCreated):
+            yield Insert(Note, {"id": fact.data.title, "n": POSITION})
+            yield Update(Note, {"id": fact.data.title}, {"n": Increment(10)})
+
+    store = opened(project)
+    with store.user("alice").transaction() as tx:
+        for title in ("a", "b"):
+            tx.tasks.create(title)
+
+    assert store.verify().problems == ()
+
+
+def test_a_row_may_be_named_by_the_position_of_its_event(
+    database_url: str, admin: psycopg.Connection
+) -> None:
+    """Two of them in one append are two rows, though neither has a number yet."""
+
+    class Nobodys(SQLModel, registry=registry()):
+        pass
+
+    class Line(Nobodys, table=True):
+        __tablename__ = "line"
+        user_id: str = Field(sa_column=Column(Text, primary_key=True))
+        at: int = Field(sa_column=Column(BigInteger, primary_key=True))
+        title: str = Field(sa_column=Column(Text))
+
+    @projector(Line)
+    def project_line(fact: Fact) -> Iterator[RowChange]:
+        if isinstance(fact.data, TaskCreated):
+            yield Insert(Line, {"at": POSITION, "title": fact.data.title})
+
+    admin.execute("create table line (user_id text, at bigint, title text,"
+                  " primary key (user_id, at))")  # fmt: skip
+    for statement in protection_sql(Line):
+        admin.execute(statement)
+    with EventStore.connect(database_url, projectors=[project_line]) as store:
+        with store.user("alice").transaction() as tx:
+            for title in ("a", "b"):
+                tx.tasks.create(title)
+
+        assert store.verify().problems == ()
+    assert admin.execute("select at, title from line order by at").fetchall() == [
+        (1, "a"),
+        (2, "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda key: Update(Note, key, {"id": "other"}), "part of the key; delete the row"),
+        (lambda key: Update(Note, key, {"text": Increment(1)}), "gives Increment"),
+        (lambda key: Update(Note, key, {"n": Increment(1.5)}), "gives Increment"),  # type: ignore[arg-type]  # on purpose
+        (lambda key: Update(Note, key, {"body": AppendItem({"a": 1})}), "gives AppendItem"),
+        (lambda key: Update(Note, key, {"items": AppendItem({"a": float("nan")})}), "nan"),
+        (lambda key: Update(Note, key, {"items": AppendItem({"a": object()})}), "object"),
+        (lambda key: Update(Note, key, {"items": AppendItem({1: 1})}), "name of a field"),  # type: ignore[dict-item]  # on purpose
+        (lambda key: Update(Note, key, {"items": ExtendItem(-1, {"a": 1})}), "gives ExtendItem"),
+        (lambda _: Update(Note, {"id": POSITION}, {"n": 1}), "gives Marker"),
+        (lambda _: Delete(Note, {"id": POSITION}), "gives Marker"),
+        (lambda _: None, "gives None; it yields Insert, Update and Delete"),
+        (lambda _: "x", "gives 'x'; it yields Insert, Update and Delete"),
+    ],
+)
+def test_a_change_that_cannot_be_made_alike_is_refused_and_nothing_is_written(
+    opened: Open, admin: psycopg.Connection, change: Callable[[Any], Any], told: str
+) -> None:
+    store = opened(lambda fact: iter([change({"id": str(fact.stream_id)})]))
+
+    with pytest.raises((InvalidInput, ConfigurationError), match=told):
+        store.user("alice").tasks.create("x")
+
+    assert admin.execute("select count(*) from eventstore.event").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("projectors", [["tag", "label"], ["label", "tag"]])
+def test_rows_that_refer_to_each_other_come_and_go_in_order(
+    opened: Open, admin: psycopg.Connection, database_url: str, projectors: list[str]
+) -> None:
+    """A key to the task or to another own table, in whatever order projectors are registered."""
+
+    class Nobodys(SQLModel, registry=registry()):
+        pass
+
+    class Tag(Nobodys, table=True):
+        __tablename__ = "tag"
+        user_id: str = Field(sa_column=Column(Text, primary_key=True))
+        id: UUID = Field(primary_key=True)
+
+    class Label(Nobodys, table=True):
+        __tablename__ = "label"
+        __table_args__ = (ForeignKeyConstraint(["user_id", "id"], ["tag.user_id", "tag.id"]),)
+        user_id: str = Field(sa_column=Column(Text, primary_key=True))
+        id: UUID = Field(primary_key=True)
+
+    def project(table: type[SQLModel]) -> Project:
+        def each(fact: Fact) -> Iterator[RowChange]:
+            match fact.data:
+                case TaskCreated():
+                    yield Insert(table, {"id": fact.stream_id})
+                case TaskDeleted():
+                    yield Delete(table, {"id": fact.stream_id})
+
+        return each
+
+    admin.execute(
+        "create table tag (user_id text, id uuid, primary key (user_id, id), foreign key"
+        " (user_id, id) references eventstore.task deferrable);"
+        "create table label (user_id text, id uuid, primary key (user_id, id), foreign key"
+        " (user_id, id) references tag deferrable)"
+    )
+    for model in (Tag, Label):
+        for statement in protection_sql(model):
+            admin.execute(statement)
+    by_name = {"tag": Tag, "label": Label}
+    chosen = [projector(by_name[one])(project(by_name[one])) for one in projectors]
+    with EventStore.connect(database_url, projectors=chosen) as store:
+        alice = store.user("alice")
+        task = alice.tasks.create("x")
+        alice.tasks.delete(task.id)
+        with alice.transaction() as tx:
+            tx.tasks.create("y")
+            made = tx.tasks.create("z")
+            tx.tasks.delete(made.id)
+
+        assert store.verify().problems == ()
+    labels = [one for one in chosen if one.table is Label]
+    with (
+        EventStore.connect(database_url, projectors=labels) as store,
+        pytest.raises(InvalidInput, match=r"public\.label: breaks label_user_id_id_fkey"),
+    ):
+        store.user("alice").tasks.create("without a tag")
 
 
 @pytest.mark.parametrize("body", [{"score": float("nan")}, {"said": object()}])

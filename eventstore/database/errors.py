@@ -56,6 +56,8 @@ def classify(error: psycopg.Error) -> EventStoreError:
         return ConnectionLost(f"what was prepared no longer fits: {_message(error)}")
     if state == "23505":
         return AlreadyExists(error.diag.table_name or "?")
+    if state == "23503":
+        return _dangling(error.diag)
     for prefix, make in _BY_STATE:
         if state.startswith(prefix):
             known = make(_message(error))
@@ -91,6 +93,14 @@ def unreachable(error: psycopg.Error) -> Unavailable:
         f"the database cannot be reached: {_message(error)}; "
         "check the URL, and that the server runs"
     )
+
+
+def _dangling(diag: psycopg.errors.Diagnostic) -> InvalidInput:
+    table = f"{diag.schema_name}.{diag.table_name}"
+    if table == "eventstore.message":
+        return InvalidInput("conversation_id", "no such conversation; start it first")
+    told = f"breaks {diag.constraint_name}: a row that it points to is not there, or goes before it"
+    return InvalidInput(table, told)
 
 
 def _message(error: psycopg.Error) -> str:
@@ -138,5 +148,4 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("42883", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("42703", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("3F000", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
-    ("23503", lambda _: InvalidInput("conversation_id", "no such conversation; start it first")),
 )

@@ -96,6 +96,7 @@ class _Lent(BaseConnection[Any]):
 
     def _watched[R](self, gen: PQGen[R]) -> PQGen[R]:
         """Do what was asked for, and roll back what it began that is in no scope."""
+        self.cleared = False  # of what comes after it was
         if self.ended:  # in a pipeline, where it could not be looked at
             yield from self._require_scope()
         try:

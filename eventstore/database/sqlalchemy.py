@@ -134,6 +134,12 @@ def _scoped(engine: Engine, settings: Settings) -> Engine:
     return engine
 
 
+def _lent_to(connection: Connection) -> Any:
+    """Return what a connection of SQLAlchemy's was lent, be it detached since."""
+    held = connection.connection.dbapi_connection
+    return getattr(held, "driver_connection", held)
+
+
 def _begin_as_nobody(settings: Settings, connection: Any, _record: object) -> None:
     """As a connection is lent: an engine that is used past any session sees nothing."""
     lent = getattr(connection, "driver_connection", connection)
@@ -142,7 +148,7 @@ def _begin_as_nobody(settings: Settings, connection: Any, _record: object) -> No
 
 def _enter_scope(settings: Settings, connection: Connection, _xid: object = None) -> None:
     """As SQLAlchemy begins: say as whom, and whether to write."""
-    lent: Any = connection.connection.driver_connection
+    lent = _lent_to(connection)
     options = connection.get_execution_options()
     scope = scope_command(user_scope(options.get("eventstore_user", "")), settings, lent)
     if options.get("eventstore_read_only", True):
@@ -155,7 +161,7 @@ def _enter_scope(settings: Settings, connection: Connection, _xid: object = None
 
 def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
     """Before a statement: refuse what would not be in the scope, before anything is sent."""
-    lent: Any = connection.connection.driver_connection
+    lent = _lent_to(connection)
     if lent.autocommit:
         raise ConfigurationError(AUTOCOMMIT_REFUSED)
     if _CHAIN.match(statement):
@@ -164,7 +170,7 @@ def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_
 
 def _forget_before_commit(connection: Connection) -> None:
     """SET would outlive the transaction, and behind a pooler meet anybody: undo it while in it."""
-    lent: Any = connection.connection.driver_connection
+    lent = _lent_to(connection)
     if lent.info.transaction_status != TransactionStatus.INTRANS:
         return  # after an error COMMIT rolls back, and SET with it
     # What is deferred runs first: it belongs in the user's scope, which is reset as well.
@@ -180,9 +186,12 @@ def _forget(connection: Any, _record: object) -> None:
         lent.clearing = True
         connection.autocommit = True
         connection.cursor().execute(_LEAVE_NOTHING)
+        connection.autocommit = False
         lent.cleared = True
     except psycopg.Error:  # not cleared, it is cut as SQLAlchemy closes it
         return
     except BaseException:  # a cancelled task, Ctrl-C: SQLAlchemy does no more about it
         connection.close()
         raise
+    finally:
+        lent.clearing = False

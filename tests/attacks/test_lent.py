@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from psycopg.types.string import TextLoader
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlmodel import select
 
@@ -235,6 +235,46 @@ def test_savepoints_of_the_drivers_own_stay_in_the_scope(store: EventStore) -> N
         for statement in ("savepoint a", "rollback to savepoint a", "release savepoint a"):
             driver.execute(statement)
             assert driver.execute(WHO).fetchall() == [("bob",)]
+
+
+@pytest.mark.parametrize("moment", ["checkin", "close"])
+@pytest.mark.parametrize("insert", [True, False])
+def test_what_listens_as_a_connection_goes_back_is_in_the_scope_and_leaves_nothing(
+    server: Server, settings: Settings, moment: str, *, insert: bool
+) -> None:
+    seen: list[Any] = []
+
+    def listening(connection: Any, _record: object = None) -> None:
+        with contextlib.suppress(psycopg.Error):
+            cursor = connection.cursor()
+            cursor.execute(WHO)
+            seen.extend(cursor.fetchall())
+            cursor.execute("create temp table loot as select title from eventstore.task")
+            cursor.execute("grant all on loot to public")
+            connection.commit()
+
+    store = EventStore.connect(settings=past_the_pooler(server, settings))
+    with store.user("bob").session(read_only=False) as session:
+        engine = session.get_bind()
+        event.listen(engine, moment, listening, insert=insert)
+        assert owners(session) == ["bob"]
+    event.remove(engine, moment, listening)
+
+    assert {owner for (owner,) in seen} <= {"bob"}
+    with store.user("carol").session() as session, pytest.raises(DBAPIError, match="loot"):
+        run(session, "select * from loot")
+    assert [task.title for task in store.user("bob").tasks.list()] == ["bob's task"]
+    store.close()
+
+
+def test_a_detached_connection_stays_in_the_scope(store: EventStore) -> None:
+    with store.user("bob").session() as session:
+        connection = session.connection()
+        connection.detach()
+
+        assert owners(session) == ["bob"]
+        session.commit()
+    assert [task.title for task in store.user("bob").tasks.list()] == ["bob's task"]
 
 
 def kept_driver(session: Any) -> Callable[[], object]:
