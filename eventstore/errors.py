@@ -116,7 +116,7 @@ class NotFound(EventStoreError, LookupError):
     """Nothing of that kind has that id for this user. Another user's id gives the same answer."""
 
     def __init__(self, kind: str, key: object) -> None:
-        super().__init__(f"{kind} {key} not found")
+        super().__init__(f"{kind} {str(key).encode(errors='replace').decode():.80} not found")
         self.kind = kind
         self.key = key
 

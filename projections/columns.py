@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.errors import InvalidInput, NotStorable
+from eventstore.log.identity import plain_uuid
 from projections.changes import POSITION, RECORDED_AT, VERSION, WIDE, Marker
 
 __all__ = ["ColumnType", "column_type"]
@@ -194,7 +195,7 @@ _FIRST, _LAST = datetime.fromisoformat("0001-01-04"), datetime.fromisoformat("99
 def _uuid(value: Any) -> UUID:
     if not isinstance(value, UUID):
         raise _wrong(value, "UUID")
-    return value if type(value) is UUID else UUID(int=value.int)
+    return plain_uuid(value)
 
 
 def _binary(value: Any) -> bytes:

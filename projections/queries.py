@@ -119,7 +119,9 @@ def list_tasks(
     """Return a page of tasks; `completed=None` for all."""
     check_number(limit, "limit")
     check_number(offset, "offset")
-    if order not in _TASK_ORDERS:
+    if not isinstance(completed, bool | None):
+        raise InvalidInput("completed", f"a {type(completed).__name__}; give True, False or None")
+    if not isinstance(order, str) or order not in _TASK_ORDERS:
         raise InvalidInput("order", f"{order!r}; give one of {', '.join(_TASK_ORDERS)}")
     if cut == NOW:
         direction = " desc" if newest_first else ""

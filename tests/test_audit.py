@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from eventstore import EventStore, User
+from eventstore import EventStore, RecordedEvent, User
+from eventstore.log import read
 from projections.audit import AuditEntry, rerun
 
 
@@ -161,3 +162,27 @@ def test_functions_of_any_colour_are_run_again_and_none_ends_the_audit(
     (again,) = rerun(alice.audit(), {"look": function})
 
     assert again.result == result
+
+
+def test_an_erasure_between_two_pages_shows_no_call_as_it_never_was(
+    store: EventStore, alice: User, chat: UUID, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = alice.tool_calls.request(chat, name="pay", arguments="{}")
+    for number in range(4):
+        alice.tasks.create(str(number))
+    alice.tool_calls.succeed(call, output=1)
+    decode, before = read.decode, alice.audit()
+
+    def meanwhile(*arguments: Any) -> RecordedEvent:
+        event = decode(*arguments)
+        if event.position == 3 and not event.erased:
+            monkeypatch.setattr(read, "decode", decode)
+            with EventStore.connect(database_url) as other:
+                other.erase("alice", ordered_by="x", conversation=chat)
+        return event
+
+    monkeypatch.setattr(read, "PAGE_ROWS", 3)
+    monkeypatch.setattr(read, "decode", meanwhile)
+
+    assert alice.audit() == before
+    assert [entry.status for entry in alice.audit()] == ["erased"]

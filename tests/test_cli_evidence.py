@@ -240,3 +240,21 @@ def test_erasing_asks_first_and_leaves_a_clean_log(eventstore: Command) -> None:
     assert lines[3]["data"]["reason"] == "asked"
     assert json.loads(audit.stdout) == []
     assert "alice says" not in erased.stdout + tail.stdout
+
+
+def test_an_audit_of_all_goes_on_past_a_log_that_cannot_be_read(
+    eventstore: Command, database_url: str, admin: psycopg.Connection
+) -> None:
+    with EventStore.connect(database_url) as store:
+        for name in ("alice", "bob", "carol"):
+            chat = store.user(name).conversations.start(key="k")
+            store.user(name).tool_calls.request(chat.id, name=f"{name}s", arguments="{}")
+    admin.execute("alter table eventstore.event disable trigger all")
+    admin.execute("update eventstore.event set type = 'Odd' where user_id = 'bob' and position = 2")
+
+    said = eventstore("audit", "--json")
+    alone = eventstore("audit", "--json", "--user", "bob")
+
+    assert [one["name"] for one in json.loads(said.stdout)] == ["alices", "carols"]
+    assert said.returncode == alone.returncode == 1
+    assert "user 'bob' was left as is" in said.stderr

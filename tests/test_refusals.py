@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -263,3 +264,71 @@ def test_one_name_for_two_roles_is_refused() -> None:
 def test_a_role_whose_name_would_need_quotes_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="EVENTSTORE_ERASER_ROLE"):
         load_settings(eraser_role=name)
+
+
+class OtherUUID(UUID):
+    """As drivers and libraries have them."""
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "a stream that is text": (lambda store: store.user("a").events(stream_id="x"), "stream_id"),
+    "types that are a number": (lambda store: store.user("a").events(types=5), "types"),
+    "a type that is a number": (lambda store: store.user("a").events(types=[1]), "types"),
+    "a type of half a character": (lambda store: store.user("a").events(types=["\ud800"]), "types"),
+    "heads after a number": (lambda store: store.heads(after=5), "after"),
+    "heads after NUL": (lambda store: store.heads(after="\0"), "after"),
+    "heads of text": (lambda store: store.heads("alice"), "users"),
+    "a number for true": (lambda store: store.user("a").tasks.list(completed=1), "completed"),
+    "an order that is a list": (lambda store: store.user("a").tasks.list(order=[]), "order"),
+    "a body that is a number": (lambda store: store.user("a").messages.post("k", body=5), "body"),
+    "calls that are text": (
+        lambda store: store.user("a").messages.post("k", sender="s", tool_calls="x"),
+        "tool_calls[0]",
+    ),
+    "an outcome of nothing": (
+        lambda store: store.user("a").tool_calls.succeed(None, output=1), "call",
+    ),
+    "a failure of nothing": (lambda store: store.user("a").tool_calls.fail(5, error=1), "call"),
+    "an instant beyond UTC": (
+        lambda store: store.user("a").messages.post(
+            "k", sender="s", content={"at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))}
+        ),
+        "content.at",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_value_of_the_wrong_type_is_refused_by_its_place(store: EventStore, wrong: str) -> None:
+    store.user("a").conversations.start(key="k")
+    ask, place = WRONG[wrong]
+
+    with pytest.raises(InvalidInput) as refused:
+        ask(store)
+
+    assert refused.value.place.endswith(place)
+    assert len(store.user("a").events()) == 1
+
+
+def test_ids_of_another_class_are_ids(store: EventStore) -> None:
+    one, other = (OtherUUID(int=number) for number in (1, 2))
+    alice = store.user("alice")
+    alice.append(
+        [
+            NewEvent(stream_id=one, data=TaskCreated(title="x"), event_id=other),
+            NewEvent(stream_id=other, data=ConversationStarted(), correlation_id=one),
+        ]
+    )
+    alice.messages.post(other, sender="user", content="x", caused_by=one)
+    alice.tasks.complete(one)
+
+    assert alice.tasks.get(one).completed
+    assert len(alice.events(stream_id=other)) == 2
+    assert store.verify().ok
+
+
+def test_what_is_not_found_is_told_in_words_that_can_be_sent_on(alice: User) -> None:
+    with pytest.raises(NotFound) as error:
+        alice.tasks.get("\ud800" + "x" * 1_000_000)
+
+    assert len(str(error.value).encode()) < 200

@@ -300,6 +300,21 @@ def test_a_downgrade_that_is_interrupted_in_its_turn_leaves_what_another_prepare
     assert admin.execute(CHECKED).fetchone() == (0,)
 
 
+def test_an_erasure_beside_a_downgrade_is_to_be_tried_again(
+    database_url: str, admin: psycopg.Connection
+) -> None:
+    admin.execute(
+        "alter table eventstore.event add constraint event_not_erased"
+        " check (payload is not null) not valid"
+    )
+    with EventStore.connect(database_url) as store:
+        store.user("alice").tasks.create("x")
+        with pytest.raises(Unavailable, match="the schema is being downgraded"):
+            store.erase("alice", ordered_by="x")
+
+        assert store.verify().ok
+
+
 def test_a_downgrade_by_a_login_without_rights_is_denied_in_our_words(
     server: Server, settings: Settings, admin: psycopg.Connection
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Annotated, Any
 
@@ -21,7 +21,14 @@ from eventstore.cli.options import (
     parse_as_of,
 )
 from eventstore.cli.output import console, counted, print_json, print_table, when
-from eventstore.errors import ConfigurationError, InvalidInput
+from eventstore.errors import (
+    ConfigurationError,
+    CorruptLog,
+    EventStoreError,
+    Incomplete,
+    InvalidInput,
+)
+from eventstore.store.store import EventStore
 from projections.audit import AuditEntry, Rerun, rerun
 
 __all__ = ["audit", "entry_json"]
@@ -65,18 +72,32 @@ def audit(
         raise InvalidInput("--conversation", "needs --user: conversations belong to one")
     with opened(database, extensions) as store:
         users = [user] if user is not None else store.users()
-        entries = [
-            entry
-            for one in users
-            for entry in store.user(one).audit(conversation=conversation, as_of=parse_as_of(as_of))
-            if status is None or entry.status == status
-        ]
+        entries, failures = _entries(store, users, conversation, as_of)
+    entries = [one for one in entries if status is None or one.status == status]
     if run is not None:
         _run(entries, run, json=json)
     elif json:
         print_json([entry_json(entry) for entry in entries])
     else:
         _print(entries)
+    if failures:
+        raise Incomplete(failures)
+
+
+def _entries(
+    store: EventStore, users: Sequence[str], conversation: str | None, as_of: str | None
+) -> tuple[list[AuditEntry], dict[str, EventStoreError]]:
+    """Return the calls of some users; of several, one whose log cannot be read stops nobody."""
+    entries: list[AuditEntry] = []
+    failures: dict[str, EventStoreError] = {}
+    for one in users:
+        try:
+            entries += store.user(one).audit(conversation=conversation, as_of=parse_as_of(as_of))
+        except CorruptLog as error:
+            if len(users) == 1:
+                raise
+            failures[one] = error
+    return entries, failures
 
 
 def entry_json(entry: AuditEntry) -> dict[str, Any]:

@@ -64,6 +64,15 @@ left join pg_class as event
 
 # A member of an owner, a superuser or a pg_write_all_data is what those are.
 _ROLES = """
+with ours as (
+    select c.relowner as owner
+    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'eventstore' or concat(n.nspname, '.', c.relname) = any($3)
+    union all
+    select p.proowner from pg_proc as p where p.pronamespace = to_regnamespace('eventstore')
+    union all
+    select n.nspowner from pg_namespace as n where n.nspname = any($4)
+)
 select r.rolname as name,
        r.rolsuper as superuser,
        r.rolbypassrls as bypasses,
@@ -79,15 +88,9 @@ select r.rolname as name,
                                      'pg_execute_server_program', 'pg_read_server_files',
                                      'pg_write_server_files', 'pg_monitor', 'pg_read_all_stats',
                                      'pg_stat_scan_tables', 'pg_signal_backend')
-                    or exists (select from pg_class as c where c.relowner = g.oid
-                               and c.relnamespace = to_regnamespace('eventstore')))
+                    or exists (select from ours where ours.owner = g.oid))
              order by 1) as powerful,
-       exists (select from pg_class as c where c.relowner = r.oid
-               and c.relnamespace = to_regnamespace('eventstore'))
-           or exists (select from pg_proc as p where p.proowner = r.oid
-                      and p.pronamespace = to_regnamespace('eventstore'))
-           or exists (select from pg_namespace as n where n.nspowner = r.oid
-                      and n.nspname = 'eventstore') as owns,
+       exists (select from ours where ours.owner = r.oid) as owns,
        array(select n.nspname from pg_namespace as n
              where n.nspname = any($2) and has_schema_privilege(r.oid, n.oid, 'create')
              order by n.nspname = 'eventstore' desc, 1) as creates,
@@ -125,13 +128,14 @@ def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
     """
     names = list(tables)
     schemas = ["eventstore", *re.split(", *", settings.search_path)]
+    homes = ["eventstore", *{name.partition(".")[0] for name in names}]
     roles_here = [settings.role_names[role] for role in Role]  # application, operator, eraser
     _, server, roles, found, views, functions = yield Batch(
         None,
         (
             _QUALIFIED,
             _facts(_SERVER),
-            _facts(_ROLES, roles_here, schemas),
+            _facts(_ROLES, roles_here, schemas, names, homes),
             _facts(TABLES, names, *roles_here),
             Statement(VIEWS, (names,)),
             _facts(_FUNCTIONS, settings.application_role, _mention(names)),

@@ -186,7 +186,7 @@ def _too_powerful(role: RoleFacts) -> Iterator[str]:
     if role.replicates:
         yield "has REPLICATION: it can copy every user's rows"
     if role.owns:
-        yield "owns tables or functions of the store: it can take their protection away"
+        yield "owns tables, functions or a schema of theirs: it can take their protection away"
     if "eventstore" in role.creates:
         yield "may create in the schema eventstore: its objects could be taken for the store's"
     if role.powerful and not role.superuser:

@@ -54,10 +54,8 @@ def classify(error: psycopg.Error) -> EventStoreError:
         return _OWN_STATES[state](_facts(error))
     if is_stale(error):
         return ConnectionLost(f"what was prepared no longer fits: {_message(error)}")
-    if state == "23505":
-        return AlreadyExists(error.diag.table_name or "?")
-    if state == "23503":
-        return _dangling(error.diag)
+    if (broken := _constraint(state, error.diag)) is not None:
+        return broken
     for prefix, make in _BY_STATE:
         if state.startswith(prefix):
             known = make(_message(error))
@@ -95,12 +93,21 @@ def unreachable(error: psycopg.Error) -> Unavailable:
     )
 
 
-def _dangling(diag: psycopg.errors.Diagnostic) -> InvalidInput:
-    table = f"{diag.schema_name}.{diag.table_name}"
-    if table == "eventstore.message":
-        return InvalidInput("conversation_id", "no such conversation; start it first")
-    told = f"breaks {diag.constraint_name}: a row that it points to is not there, or goes before it"
-    return InvalidInput(table, told)
+def _constraint(state: str, diag: psycopg.errors.Diagnostic) -> EventStoreError | None:
+    """Return the error of a constraint that was in the way, if it was one that is known."""
+    table, name = f"{diag.schema_name}.{diag.table_name}", diag.constraint_name
+    match state:
+        case "23505":
+            return AlreadyExists(diag.table_name or "?")
+        case "23503" if table == "eventstore.message":
+            return InvalidInput("conversation_id", "no such conversation; start it first")
+        case "23503":
+            told = f"breaks {name}: a row that it points to is not there, or goes before it"
+            return InvalidInput(table, told)
+        case "23514" if name == "event_not_erased":
+            return Unavailable("the schema is being downgraded, so nothing is erased; try again")
+        case _:
+            return None
 
 
 def _message(error: psycopg.Error) -> str:

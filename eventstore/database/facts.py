@@ -47,7 +47,7 @@ class RoleFacts:
     One of the store's roles.
 
     :ivar enterable: the login may switch to it.
-    :ivar owns: a table or function of the schema, or the schema.
+    :ivar owns: a table or function of the store, a projector's table, or the schema of one.
     :ivar creates: in these schemas: the store's, and those of the search path; `uses` the store's.
     :ivar powerful: roles it is a member of that see or change more than it may.
     """

@@ -80,7 +80,10 @@ def check_json(value: object, place: str, depth: int = 0) -> Json:  # noqa: C901
         case datetime():
             if value.tzinfo is None:
                 raise NotStorable(place, "a datetime without time zone; attach one")
-            return value.astimezone(UTC).isoformat()
+            try:
+                return value.astimezone(UTC).isoformat()
+            except OverflowError:
+                raise NotStorable(place, "an instant that UTC has no year for") from None
         case UUID() | date():
             return str(value)
         case _:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 
 import uuid_utils.compat
 
-__all__ = ["conversation_id", "derived_ids", "erasure_stream", "uuid7"]
+__all__ = ["conversation_id", "derived_ids", "erasure_stream", "plain_uuid", "uuid7"]
 
 _KEYED = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f01")
 _CONVERSATION = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f02")
@@ -27,6 +27,11 @@ type NewId = Callable[[], UUID]
 def uuid7() -> UUID:
     """Return a new UUIDv7. Its time is the client's: order comes from positions, never from ids."""
     return uuid_utils.compat.uuid7()
+
+
+def plain_uuid(value: UUID) -> UUID:
+    """Return an id of the standard class: libraries have their own, which not everybody knows."""
+    return value if type(value) is UUID else UUID(int=value.int)
 
 
 def derived_ids(user_id: str, key: str) -> NewId:
@@ -43,7 +48,7 @@ def conversation_id(user_id: str, reference: UUID | str) -> UUID:
     other key the id is derived, per user, so two users' equal keys are two conversations.
     """
     if isinstance(reference, UUID):
-        return reference
+        return plain_uuid(reference)
     try:
         parsed = UUID(reference)
     except ValueError:

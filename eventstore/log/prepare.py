@@ -152,8 +152,8 @@ def _arguments(
         for event, text, at in zip(events, texts, range(0, len(salts), _SALT_BYTES), strict=True)
     ]
     return (
-        orjson.dumps(list(streams.values())).decode(),
-        orjson.dumps(rows).decode(),
+        orjson.dumps(list(streams.values()), _id_text).decode(),
+        orjson.dumps(rows, _id_text).decode(),
         f"[{','.join(payload for payload, _ in texts)}]",
         f"[{','.join(metadata for _, metadata in texts)}]",
     )
@@ -173,6 +173,13 @@ def _event_row(
         "salt": salt.hex(),
         "digest": payload_digest(salt, payload, metadata).hex(),
     }
+
+
+def _id_text(value: object) -> str:
+    """Write ids of other classes than the standard one, which orjson writes by itself."""
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError
 
 
 def fact_of(user_id: str, event: NewEvent) -> Fact:

@@ -21,7 +21,7 @@ from eventstore.errors import EventStoreError, InvalidInput, UnreadableEvent
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.event import Event
 from eventstore.events.jsontext import loads
-from eventstore.events.limits import check_number
+from eventstore.events.limits import MAX_TITLE, check_label, check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, Cut, RecordedEvent
 
@@ -94,8 +94,12 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
     check_number(wanted.after, "after")
     if wanted.before is not None:
         check_number(wanted.before, "before")
-    if isinstance(wanted.types, str):
+    if not isinstance(wanted.stream_id, UUID | None):
+        raise InvalidInput("stream_id", f"a {type(wanted.stream_id).__name__}; give a UUID")
+    if isinstance(wanted.types, str) or not isinstance(wanted.types, Sequence | None):
         raise InvalidInput("types", f"{wanted.types!r}; give a list of stored names")
+    for name in wanted.types or ():
+        check_label(name, "types", MAX_TITLE)
     bounds = (
         user_id,
         wanted.after,
@@ -147,13 +151,21 @@ def read_events(
 def every_page(
     user_id: str, wanted: Selection, registry: EventRegistry
 ) -> Plan[list[RecordedEvent]]:
-    """Read all events of a forward selection, whatever its limit; one round trip a page."""
+    """
+    Read all events of a forward selection, whatever its limit; one round trip a page.
+
+    More than a page is read in one snapshot: an erasure between two would show what never was.
+    """
+    scope, page = user_scope(user_id), replace(wanted, limit=PAGE_ROWS)
+    (rows,) = yield Batch(scope, (select_events(user_id, page),))
+    if len(rows) < PAGE_ROWS:
+        return [decode(user_id, row, registry) for row in rows]
     events: list[RecordedEvent] = []
-    page = replace(wanted, limit=PAGE_ROWS)
     while True:
-        (rows,) = yield Batch(user_scope(user_id), (select_events(user_id, page),))
+        (rows,) = yield Batch(scope, (select_events(user_id, page),), hold=True, snapshot=True)
         events.extend(decode(user_id, row, registry) for row in rows)
         if len(rows) < PAGE_ROWS:
+            yield Batch(scope, ())
             return events
         page = replace(page, after=events[-1].position)
 

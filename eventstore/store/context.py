@@ -13,7 +13,7 @@ from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.limits import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, Cut
-from eventstore.log.identity import conversation_id
+from eventstore.log.identity import conversation_id, plain_uuid
 from projections import Projections
 
 __all__ = ["AsOf", "UserContext", "cut_at", "given_id"]
@@ -64,7 +64,7 @@ def given_id(value: UUID | str, kind: str) -> UUID:
     """
     match value:
         case UUID():
-            return value
+            return plain_uuid(value)
         case str():
             try:
                 return UUID(value)

@@ -16,7 +16,13 @@ from eventstore.database.doctor import examine, refusal
 from eventstore.database.findings import Finding
 from eventstore.database.plan import Plan, retrying
 from eventstore.errors import DatabaseFault, InvalidInput
-from eventstore.events.limits import MAX_TITLE, check_label, check_number, check_user_id
+from eventstore.events.limits import (
+    MAX_TITLE,
+    MAX_USER_ID,
+    check_label,
+    check_number,
+    check_user_id,
+)
 from eventstore.log.anchor import Anchor, Head
 from eventstore.log.heads import heads_of, heads_page
 from eventstore.log.identity import uuid7
@@ -116,10 +122,13 @@ class EvidencePlans(AcrossUsers):
         :param limit: of all: users on a page.
         :raises NotFound: one of the users has no log.
         """
+        if isinstance(users, str):
+            raise InvalidInput("users", f"{users!r}; give a list of ids")
         if users is not None:
             names = [*dict.fromkeys(check_user_id(one) for one in users)]
             return self._retrying(lambda: heads_of(names))
         check_number(limit, "limit", least=1)
+        check_label(after, "after", MAX_USER_ID, empty=True)
         return self._retrying(lambda: heads_page(after, limit))
 
     def erase(

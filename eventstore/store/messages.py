@@ -171,9 +171,15 @@ def _message(
     if body is None:
         if sender is None:
             raise InvalidInput("sender", "is missing; give a sender, or a body with a role")
+        for number, call in enumerate(tool_calls):
+            if not isinstance(call, RequestedCall):
+                told = f"a {type(call).__name__}; give a RequestedCall"
+                raise InvalidInput(f"tool_calls[{number}]", told)
         return sender, assistant_body(sender, content, tool_calls)
     if content is not None or tool_calls:
         raise InvalidInput("body", "was given beside content or tool_calls; give one or the other")
+    if not isinstance(body, Mapping):
+        raise InvalidInput("body", f"a {type(body).__name__}; give a JSON object")
     role = body.get("role")
     if sender is None and not isinstance(role, str):
         raise InvalidInput("body.role", "is missing; give it, or a sender")

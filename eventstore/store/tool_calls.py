@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import NotFound
+from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.chat import RequestedCall, tool_body
 from eventstore.events.event import checked
 from eventstore.events.jsontext import check_json, dumps, loads
@@ -103,6 +103,7 @@ class ToolCallRecorder:
 
     def succeed(self, call: ToolCallReference, *, output: object) -> Handle:
         """Record what the tool returned, and the tool's message that says so."""
+        _require_reference(call)
         value = check_json(output, "output")
         body = tool_body(call.id, value)
         stored = {} if isinstance(value, str) else {"output": value}
@@ -110,6 +111,7 @@ class ToolCallRecorder:
 
     def fail(self, call: ToolCallReference, *, error: object) -> Handle:
         """Record how the tool failed, and the tool's message that says so."""
+        _require_reference(call)
         value = check_json(error, "error")
         return self._end(call, ToolCallFailed, tool_body(call.id, value), {"error": value})
 
@@ -133,6 +135,12 @@ class ToolCallRecorder:
         recorded = self._work.record(call.conversation_id, event, caused_by=call)
         self._work.default_key = self._work.default_key or f"outcome:{call.event_id}"
         return Handle(reply_id, recorded.event_id)
+
+
+def _require_reference(call: object) -> None:
+    if not hasattr(call, "event_id") or not hasattr(call, "message_id"):
+        told = f"a {type(call).__name__}; give what request, find or pending returned"
+        raise InvalidInput("call", told)
 
 
 @dataclass(frozen=True, slots=True)

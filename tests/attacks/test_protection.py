@@ -21,11 +21,10 @@ from eventstore.database.findings import Finding
 from eventstore.database.plan import Batch
 from projections import BUILT_IN, Projections
 from projections.protection import protection_sql
-from tests.attacks.ways import ERRORS, PROTECT, ROLES, SAFE, TASK, WARNINGS
+from tests.attacks.ways import BOX, ERRORS, PROTECT, ROLES, SAFE, TASK, WARNINGS
 from tests.own_read_model import DDL, Box, project_box
 from tests.support.server import Server
 
-BOX = "service.box"
 BUILT_IN_TABLES = [shape.name for shape in Projections(*BUILT_IN).shapes]
 UNBOUND = f"drop policy own_rows on {BOX}; drop policy operator_lists on {BOX};"
 UNPROTECTED = {
@@ -130,7 +129,7 @@ def test_an_application_role_that_can_do_more_is_an_error(
 ) -> None:
     broken, detail = ROLES[what]
 
-    found = examined(owner, broken)
+    found = examined(owner, broken, [*BUILT_IN_TABLES, BOX])
 
     roles = [(one.severity, one.place) for one in found if detail in one.detail]
     assert ("error", "eventstore_app") in roles, found

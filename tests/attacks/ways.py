@@ -22,7 +22,8 @@ PARTS = (
     + "create table eventstore.part partition of eventstore.parts"
     " for values with (modulus 1, remainder 0);"
 )
-TASK, EVENT = "eventstore.task", "eventstore.event"
+TASK, EVENT, BOX = "eventstore.task", "eventstore.event", "service.box"
+APP = "eventstore_app"
 APPEND = "eventstore.append_events(text,jsonb,jsonb,json,json,text,bytea)"
 
 
@@ -310,10 +311,25 @@ ROLES = {
         "grant pg_read_server_files to eventstore_app",
         "pg_read_server_files",
     ),
-    "an owner of the schema": ("alter schema eventstore owner to eventstore_app", "or functions"),
+    "an owner of the schema": (
+        "alter schema eventstore owner to eventstore_app",
+        "functions or a schema",
+    ),
     "an owner of a function": (
         "alter function eventstore.current_user_id() owner to eventstore_app",
-        "or functions",
+        "functions or a schema",
+    ),
+    "an owner of a projector's table": (
+        "alter table service.box owner to eventstore_app",
+        "owns tables",
+    ),
+    "an owner of a projector's schema": (
+        "alter schema service owner to eventstore_app",
+        "a schema of theirs",
+    ),
+    "a member of the owner of a projector's table": (
+        f"create role building; alter table {BOX} owner to building; grant building to {APP}",
+        "member of building",
     ),
     "one that creates in the schema": (
         "grant create on schema eventstore to eventstore_app",
