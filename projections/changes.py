@@ -25,6 +25,7 @@ from eventstore.log.envelope import RecordedEvent
 __all__ = [
     "POSITION",
     "RECORDED_AT",
+    "RESOLVABLE",
     "VERSION",
     "WIDE",
     "AppendItem",
@@ -132,12 +133,13 @@ def _sum(number: Any, by: int) -> Any:
 def resolved(values: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
     """Return `values` with every marker replaced by what the database gave the event."""
     return {
-        name: _resolve(value, event) if type(value) in _RESOLVABLE else value
+        name: _resolve(value, event) if type(value) in RESOLVABLE else value
         for name, value in values.items()
     }
 
 
-_RESOLVABLE = {Marker, AppendItem, ExtendItem}
+RESOLVABLE = {Marker, AppendItem, ExtendItem}
+"""What may hold something that only the database gives."""
 
 
 def _resolve(value: Any, event: RecordedEvent) -> Any:

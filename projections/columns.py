@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from math import isinf
+from types import NoneType
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,7 @@ class ColumnType:
     :ivar cast: the SQL type that values are cast to, without what would cut or round them.
     :ivar take: returns a value, not None, as the column gives it back.
         :raises InvalidInput: with an empty place: the column would change it, or refuse it.
+    :ivar plain: Python types whose values are taken as they are, so that `take` need not be asked.
     :ivar markers: which may stand for a value.
     :ivar key: whether it may be part of a key: equal in SQL is equal in Python, and hashable.
     :ivar counts: whether an `Increment` may work on it; `exact` if in any order.
@@ -41,6 +43,7 @@ class ColumnType:
 
     cast: str
     take: Take
+    plain: frozenset[type] = frozenset({NoneType})
     markers: frozenset[Marker] = frozenset()
     key: bool = True
     counts: bool = False
@@ -55,7 +58,7 @@ def column_type(sql_type: str) -> ColumnType | None:
         return ColumnType(found[1], _text(int(found[2]) if found[2] else None))
     if found := re.fullmatch(r"(?:numeric|decimal)(?:\((\d+)(?:, (-?\d+))?\))?", sql_type):
         digits = (int(found[1]), int(found[2] or 0)) if found[1] else None
-        return ColumnType("numeric", _numeric(digits), _NUMBERS, counts=True)
+        return ColumnType("numeric", _numeric(digits), markers=_NUMBERS, counts=True)
     if re.fullmatch(r"float(\((2[5-9]|[345]\d)\))?", sql_type):
         return _PLAIN["double precision"]
     if found := re.fullmatch(r"(time(?:stamp)?)\(6\) (with(?:out)? time zone)", sql_type):
@@ -218,25 +221,29 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def _or_null(*types: type) -> frozenset[type]:
+    return frozenset({NoneType, *types})
+
+
 _PLAIN = {
     **{
-        name: ColumnType(name, _whole(bits), _NUMBERS, counts=True)
+        name: ColumnType(name, _whole(bits), markers=_NUMBERS, counts=True)
         for name, bits in (("smallint", 16), ("integer", 32), ("bigint", 64))
     },
-    "boolean": ColumnType("boolean", _truth),
-    "bytea": ColumnType("bytea", _binary),
+    "boolean": ColumnType("boolean", _truth, _or_null(bool)),
+    "bytea": ColumnType("bytea", _binary, _or_null(bytes)),
     "date": ColumnType("date", _day),
     "double precision": ColumnType(
         "double precision", _double, key=False, counts=True, exact=False
     ),
     "interval": ColumnType("interval", _span),
-    "json": ColumnType("json", _as_it_is, key=False),
+    "json": ColumnType("json", _as_it_is, _or_null(dict, list, str), key=False),
     "json[]": ColumnType("json[]", _list(_as_it_is), key=False),
-    "jsonb": ColumnType("jsonb", _as_it_is, key=False),
+    "jsonb": ColumnType("jsonb", _as_it_is, _or_null(dict, list, str), key=False),
     "time without time zone": ColumnType("time without time zone", _clock),
     "timestamp with time zone": ColumnType(
-        "timestamp with time zone", _instant, frozenset({RECORDED_AT})
+        "timestamp with time zone", _instant, markers=frozenset({RECORDED_AT})
     ),
     "timestamp without time zone": ColumnType("timestamp without time zone", _clockless),
-    "uuid": ColumnType("uuid", _uuid),
+    "uuid": ColumnType("uuid", _uuid, _or_null(UUID)),
 }

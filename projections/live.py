@@ -20,6 +20,7 @@ from eventstore.database.plan import Statement
 from eventstore.errors import InvalidInput
 from eventstore.log.envelope import Fact
 from projections.changes import (
+    RESOLVABLE,
     AppendItem,
     Delete,
     ExtendItem,
@@ -63,12 +64,12 @@ def live_statements(projections: Projections, facts: Sequence[Fact]) -> list[Sta
         place = (len(facts) - 1 - index, fact.stream_id, in_stream[fact.stream_id])
         for change in projections.project(fact):
             shape = projections.shape(change.table)
-            where = _bound(change.values, place) if isinstance(change, Insert) else change.key
-            key = shape.key_of(where)
+            bound = _bound(_given(change, shape), place)
+            key = shape.key_of(bound if isinstance(change, Insert) else change.key)
             row = rows.get((shape, key))
             if row is None:
                 row = rows[shape, key] = _Row(shape, key)
-            _fold(row, change, place)
+            _fold(row, change, bound)
     user_id = facts[0].user_id
     order = {shape: number for number, shape in enumerate(projections.shapes)}
     touched = sorted(rows.values(), key=lambda row: order[row.shape])  # parents before children
@@ -98,14 +99,25 @@ def insert_rows(
         yield _insert(shape, lines, sql), sql.size
 
 
-def _fold(row: _Row, change: RowChange, place: tuple[int, UUID, int]) -> None:
+def _given(change: RowChange, shape: TableShape) -> Mapping[str, Any]:
     match change:
         case Insert(values=values):
+            return shape.whole(values)
+        case Update(changes=changes):
+            return changes
+        case Delete():
+            return {}
+        case _:
+            assert_never(change)
+
+
+def _fold(row: _Row, change: RowChange, bound: dict[str, Any]) -> None:
+    match change:
+        case Insert():
             if row.insert is not None:
                 raise InvalidInput("events", f"{row.shape.name} {row.key} is created twice")
-            row.insert, row.updates = _bound(row.shape.whole(values), place), []
-        case Update(changes=changes):
-            bound = _bound(changes, place)
+            row.insert, row.updates = bound, []
+        case Update():
             if row.insert is not None and not row.updates and _known(row.insert, bound):
                 changed(row.insert, bound)
             elif row.updates and _foldable(row.updates[-1], bound, row.shape):
@@ -152,7 +164,10 @@ def _fold_update(earlier: dict[str, Any], later: Mapping[str, Any]) -> None:
 
 
 def _bound(values: Mapping[str, Any], place: tuple[int, UUID, int]) -> dict[str, Any]:
-    return {name: _bind(value, place) for name, value in values.items()}
+    return {
+        name: _bind(value, place) if type(value) in RESOLVABLE else value
+        for name, value in values.items()
+    }
 
 
 def _bind(value: Any, place: tuple[int, UUID, int]) -> Any:

@@ -6,7 +6,7 @@ What is refused here would part the table from its replay, or never reach it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -71,6 +71,7 @@ class TableShape:
             if column.name != "user_id"
         }
         self.columns = {name: kind.cast for name, kind in self._types.items()}
+        self._plain = {name: kind.plain for name, kind in self._types.items()}
         self._nulls = dict.fromkeys(self.columns)
         self.json = self._of("json", "jsonb")
         self.jsonb = self._of("jsonb")
@@ -98,13 +99,10 @@ class TableShape:
         match change:
             case Insert(values=values):
                 self._require(Insert, tuple(values), ())
-                return Insert(
-                    change.table, {name: self._new(name, values[name]) for name in values}
-                )
+                return Insert(change.table, self._taken(values, self._new))
             case Update(key=key, changes=changes):
                 self._require(Update, tuple(key), tuple(changes))
-                changed = {name: self._changed(name, changes[name]) for name in changes}
-                return Update(change.table, self._place(key), changed)
+                return Update(change.table, self._place(key), self._taken(changes, self._changed))
             case Delete(key=key):
                 self._require(Delete, tuple(key), ())
                 return Delete(change.table, self._place(key))
@@ -134,9 +132,14 @@ class TableShape:
             )
         self._known.add(form)
 
+    def _taken(self, values: Mapping[str, Any], take: Callable[[str, Any], Any]) -> dict[str, Any]:
+        plain = self._plain
+        return {
+            name: value if type(value) in plain[name] else take(name, value)
+            for name, value in values.items()
+        }
+
     def _new(self, column: str, value: Any) -> Any:
-        if value is None:
-            return None
         kind = self._types[column]
         if type(value) is Marker:
             if value not in kind.markers:
@@ -166,7 +169,7 @@ class TableShape:
         for name, value in key.items():
             if isinstance(value, Marker):
                 raise self._misplaced(name, value)
-        return {name: self._new(name, value) for name, value in key.items()}
+        return self._taken(key, self._new)
 
     def _require_item(self, column: str, change: object, item: Any) -> None:
         if column not in self.json_lists or not isinstance(item, Mapping):
