@@ -63,7 +63,8 @@ def column_type(sql_type: str) -> ColumnType | None:
         return _PLAIN["double precision"]
     if found := re.fullmatch(r"(time(?:stamp)?)\(6\) (with(?:out)? time zone)", sql_type):
         return _PLAIN.get(f"{found[1]} {found[2]}")
-    if sql_type.endswith("[]") and (item := column_type(sql_type[:-2])) and item.cast not in _JSON:
+    item = column_type(sql_type[:-2]) if sql_type.endswith("[]") else None
+    if item is not None and item.cast not in _JSON and not item.cast.endswith("[]"):
         return ColumnType(f"{item.cast}[]", _list(item.take), key=False)
     return None
 
@@ -133,8 +134,8 @@ def _numeric(digits: tuple[int, int] | None) -> Take:
         if isinstance(value, bool) or not isinstance(value, float | int | Decimal):
             raise _wrong(value, "Decimal")
         number = Decimal(repr(float(value))) if isinstance(value, float) else Decimal(value)
-        if number.is_snan():
-            raise InvalidInput("", "a signalling NaN")
+        if number.is_snan() or (number.is_finite() and not _can_be_stored(number)):
+            raise InvalidInput("", "a number that the column cannot hold")
         if digits is None or number.is_nan():
             return number
         precision, scale = digits
@@ -148,6 +149,15 @@ def _numeric(digits: tuple[int, int] | None) -> Take:
         return number
 
     return take
+
+
+_BEFORE_POINT, _AFTER_POINT = 131_072, 16_383
+"""Digits of PostgreSQL's numeric."""
+
+
+def _can_be_stored(number: Decimal) -> bool:
+    exponent = number.as_tuple().exponent
+    return number.adjusted() < _BEFORE_POINT and -int(exponent) <= _AFTER_POINT
 
 
 def _between[T: (date, datetime, time, timedelta)](value: T, first: T, last: T) -> T:
@@ -170,13 +180,13 @@ def _instant(value: Any) -> datetime:
 def _clockless(value: Any) -> datetime:
     if not isinstance(value, datetime) or value.tzinfo is not None:
         raise _wrong(value, "datetime without a time zone")
-    return _between(value, _FIRST, _LAST)
+    return _between(value, _EARLIEST, datetime.max)  # noqa: DTZ901 - as the column is
 
 
 def _day(value: Any) -> date:
     if not isinstance(value, date) or isinstance(value, datetime):
         raise _wrong(value, "date")
-    return _between(value, _FIRST.date(), _LAST.date())
+    return _between(value, _EARLIEST.date(), date.max)
 
 
 def _clock(value: Any) -> time:
@@ -192,6 +202,7 @@ def _span(value: Any) -> timedelta:
 
 
 _FIRST, _LAST = datetime.fromisoformat("0001-01-04"), datetime.fromisoformat("9999-12-28")
+_EARLIEST = datetime.fromisoformat("0001-01-02")
 """What `instants.readable` reads as it is."""
 
 

@@ -71,10 +71,11 @@ def live_statements(projections: Projections, facts: Sequence[Fact]) -> list[Sta
                 row = rows[shape, key] = _Row(shape, key)
             _fold(row, change, bound)
     user_id = facts[0].user_id
-    order = {shape: number for number, shape in enumerate(projections.shapes)}
-    touched = sorted(rows.values(), key=lambda row: order[row.shape])  # parents before children
+    order = projections.order  # parents before children; of one table, as they were asked for
+    touched = sorted(rows.values(), key=lambda row: order[row.shape])
+    deleted = sorted((row for row in touched if row.delete), key=lambda row: -order[row.shape])
     return [
-        *(_delete(row, user_id) for row in reversed(touched) if row.delete),
+        *(_delete(row, user_id) for row in deleted),
         *_inserts(user_id, touched),
         *(_update(row, changes, user_id) for row in touched for changes in row.updates),
     ]

@@ -64,6 +64,7 @@ class Projections:
         by_table = {shape.table: shape for shape in self._shapes.values()}
         self.shapes = [by_table[table] for table in order]
         """Parents before children: the order to insert in; delete in reverse."""
+        self.order = {shape: number for number, shape in enumerate(self.shapes)}
         self.tables = [shape.name for shape in self.shapes]
         """Their names, schema-qualified."""
         self._parts: dict[tuple[type[SQLModel], ...], Projections] = {}

@@ -28,7 +28,8 @@ def protection_sql(
     connects with no projector whose table lacks it.
 
     :param application_role: as in EVENTSTORE_APPLICATION_ROLE; the operator's likewise.
-    :raises ConfigurationError: the primary key does not begin with `user_id`.
+    :raises ConfigurationError: the primary key does not begin with `user_id`, or the table cannot
+        be kept by a projector: see docs/python.md.
     """
     shape = TableShape(table)
     name, schema = shape.name, shape.name.partition(".")[0]

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 from sqlmodel import SQLModel
 
-from eventstore.errors import EventStoreError, UnreadableEvent
+from eventstore.errors import EventStoreError, InvalidInput, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
 from projections.changes import Delete, Insert, RowChange, Update, changed, resolved
 from projections.projector import Projections
@@ -78,6 +78,10 @@ class Replay:
                 self._apply(change, event)
                 if self._watching:
                     self._note(change, event)
+        except InvalidInput as error:
+            if not event.position:  # is about to be recorded, and is refused
+                raise
+            raise UnreadableEvent(event.type, event.position, str(error)) from error
         except EventStoreError:
             raise
         except Exception as error:  # whatever a projector, or its row changes, make of the event

@@ -14,6 +14,7 @@ from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 from sqlmodel import SQLModel
 
+from eventstore.database.instants import instant_text
 from eventstore.errors import ConfigurationError, InvalidInput
 from eventstore.events.jsontext import check_json
 from projections.changes import (
@@ -27,6 +28,7 @@ from projections.changes import (
     Update,
 )
 from projections.columns import ColumnType, column_type
+from projections.names import is_plain
 
 __all__ = ["TableShape"]
 
@@ -72,6 +74,7 @@ class TableShape:
         }
         self.columns = {name: kind.cast for name, kind in self._types.items()}
         self._plain = {name: kind.plain for name, kind in self._types.items()}
+        self._numbers = [name for name in self.key if self.columns[name] == "numeric"]
         self._nulls = dict.fromkeys(self.columns)
         self.json = self._of("json", "jsonb")
         self.jsonb = self._of("jsonb")
@@ -99,7 +102,11 @@ class TableShape:
         match change:
             case Insert(values=values):
                 self._require(Insert, tuple(values), ())
-                return Insert(change.table, self._taken(values, self._new))
+                row = self._taken(values, self._new)
+                for name in self._numbers:
+                    if row[name] != row[name]:  # NaN, which no replay would find again
+                        raise self._misplaced(name, row[name])
+                return Insert(change.table, row)
             case Update(key=key, changes=changes):
                 self._require(Update, tuple(key), tuple(changes))
                 return Update(change.table, self._place(key), self._taken(changes, self._changed))
@@ -153,17 +160,17 @@ class TableShape:
     def _changed(self, column: str, change: Any) -> Any:
         match change:
             case Increment(by):
-                if not self._types[column].counts or not isinstance(by, int):
+                if not self._types[column].counts or not _is_whole(by):
                     raise self._misplaced(column, change)
+                return change
             case AppendItem(item):
-                self._require_item(column, change, item)
+                return AppendItem(self._item(column, change, item))
             case ExtendItem(index, fields):
-                self._require_item(column, change, fields)
-                if not isinstance(index, int) or index < 0:
+                if not _is_whole(index) or index < 0:
                     raise self._misplaced(column, change)
+                return ExtendItem(index, self._item(column, change, fields))
             case _:
                 return self._new(column, change)
-        return change
 
     def _place(self, key: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in key.items():
@@ -171,18 +178,21 @@ class TableShape:
                 raise self._misplaced(name, value)
         return self._taken(key, self._new)
 
-    def _require_item(self, column: str, change: object, item: Any) -> None:
+    def _item(self, column: str, change: object, item: Any) -> dict[str, Any]:
+        """Return an item as JSON, but for markers; an instant as its own instants are written."""
         if column not in self.json_lists or not isinstance(item, Mapping):
             raise self._misplaced(column, change)
+        checked: dict[str, Any] = {}
         for name, value in item.items():
             place = f"{self.name}.{column}.{name}"
             if not isinstance(name, str):
                 raise InvalidInput(place, "the name of a field is text")
-            if isinstance(value, datetime):
-                if value.utcoffset() is None:
-                    raise InvalidInput(place, "an instant without a time zone")
-            elif not isinstance(value, Marker):
-                check_json(value, place)
+            if isinstance(value, Marker):
+                checked[name] = value
+                continue
+            as_json = check_json(value, place)
+            checked[name] = instant_text(value) if isinstance(value, datetime) else as_json
+        return checked
 
     def _misplaced(self, column: str, value: object) -> InvalidInput:
         told = f"the projector gives {type(value).__name__} for a column of {self.columns[column]}"
@@ -191,7 +201,7 @@ class TableShape:
     def _require_plain_names(self) -> None:
         table = self.table
         for name in (table.schema or "public", table.name, *table.columns.keys()):
-            if _DIALECT.identifier_preparer.quote(name) != name:
+            if not is_plain(name):
                 raise ConfigurationError(
                     f"read model {table.name}: the name {name} would need quotes in SQL; take one "
                     "in lower case that is no word of SQL"
@@ -215,6 +225,10 @@ class TableShape:
                 "the table would not equal its replay"
             )
         return kind
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects are untyped

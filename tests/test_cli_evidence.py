@@ -252,9 +252,12 @@ def test_an_audit_of_all_goes_on_past_a_log_that_cannot_be_read(
     admin.execute("alter table eventstore.event disable trigger all")
     admin.execute("update eventstore.event set type = 'Odd' where user_id = 'bob' and position = 2")
 
+    Path("mine.py").write_text("tools = {'alices': lambda: 1, 'carols': lambda: 2}")
     said = eventstore("audit", "--json")
+    run = eventstore("audit", "--run", "mine:tools")
     alone = eventstore("audit", "--json", "--user", "bob")
 
     assert [one["name"] for one in json.loads(said.stdout)] == ["alices", "carols"]
-    assert said.returncode == alone.returncode == 1
+    assert said.returncode == alone.returncode == run.returncode == 1
     assert "user 'bob' was left as is" in said.stderr
+    assert "user 'bob' was left as is" in run.stderr

@@ -271,7 +271,7 @@ class OtherUUID(UUID):
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "a stream that is text": (lambda store: store.user("a").events(stream_id="x"), "stream_id"),
+    "a stream that is a number": (lambda store: store.user("a").events(stream_id=5), "stream"),
     "types that are a number": (lambda store: store.user("a").events(types=5), "types"),
     "a type that is a number": (lambda store: store.user("a").events(types=[1]), "types"),
     "a type of half a character": (lambda store: store.user("a").events(types=["\ud800"]), "types"),

@@ -74,14 +74,17 @@ def audit(
         users = [user] if user is not None else store.users()
         entries, failures = _entries(store, users, conversation, as_of)
     entries = [one for one in entries if status is None or one.status == status]
+    same = True
     if run is not None:
-        _run(entries, run, json=json)
+        same = _run(entries, run, json=json)
     elif json:
         print_json([entry_json(entry) for entry in entries])
     else:
         _print(entries)
     if failures:
         raise Incomplete(failures)
+    if not same:
+        raise typer.Exit(1)
 
 
 def _entries(
@@ -140,7 +143,8 @@ def _print(entries: list[AuditEntry]) -> None:
     console.print(f"{counted(len(entries), 'tool call')}: {told}")
 
 
-def _run(entries: list[AuditEntry], place: str, *, json: bool) -> None:
+def _run(entries: list[AuditEntry], place: str, *, json: bool) -> bool:
+    """Run calls again, show what came of it, and tell whether all gave the same."""
     functions = load_object(place)
     if not isinstance(functions, Mapping):
         raise ConfigurationError(f"--run {place}: is not a dict of functions by tool name")
@@ -156,8 +160,7 @@ def _run(entries: list[AuditEntry], place: str, *, json: bool) -> None:
                 for one in results
             ),
         )
-    if any(one.result not in {"same", "skipped"} for one in results):
-        raise typer.Exit(1)
+    return all(one.result in {"same", "skipped"} for one in results)
 
 
 def _rerun_json(one: Rerun) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def readable(column: str, sql_type: str) -> str:
 _PRECISION = re.compile(r"\(\d+\)")
 _BOUNDS = {
     "timestamp with time zone": ("0001-01-04Z", "9999-12-28Z", "0001-01-03Z"),
-    "timestamp without time zone": ("0001-01-04", "9999-12-28", "0001-01-03"),
-    "date": ("0001-01-04", "9999-12-28", "0001-01-03"),
+    "timestamp without time zone": ("0001-01-02", "9999-12-31 23:59:59.999999", "0001-01-01"),
+    "date": ("0001-01-02", "9999-12-31", "0001-01-01"),
     "time without time zone": ("00:00", "23:59:59.999998", "23:59:59.999999"),
     "interval": ("-999999998 days", "999999998 days", "-999999999 days"),
 }

@@ -7,7 +7,7 @@ type stops the reading with its name and position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
@@ -82,7 +82,7 @@ class Selection:
     stream_id: UUID | None = None
     after: int = 0
     before: int | None = None
-    types: Sequence[str] | None = None
+    types: Iterable[str] | None = None
     cut: Cut = NOW
     backward: bool = False
     limit: int = 1_000
@@ -94,19 +94,18 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
     check_number(wanted.after, "after")
     if wanted.before is not None:
         check_number(wanted.before, "before")
-    if not isinstance(wanted.stream_id, UUID | None):
-        raise InvalidInput("stream_id", f"a {type(wanted.stream_id).__name__}; give a UUID")
-    if isinstance(wanted.types, str) or not isinstance(wanted.types, Sequence | None):
+    if isinstance(wanted.types, str) or not isinstance(wanted.types, Iterable | None):
         raise InvalidInput("types", f"{wanted.types!r}; give a list of stored names")
-    for name in wanted.types or ():
-        check_label(name, "types", MAX_TITLE)
+    types = None
+    if wanted.types is not None:
+        types = [check_label(name, "types", MAX_TITLE) for name in wanted.types]
     bounds = (
         user_id,
         wanted.after,
         _END if wanted.before is None else wanted.before,
         wanted.cut.position,
         wanted.cut.instant,
-        None if wanted.types is None else list(wanted.types),
+        types,
     )
     if wanted.stream_id is None:
         sql = _BY_POSITION_BACKWARD if wanted.backward else _BY_POSITION

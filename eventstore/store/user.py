@@ -23,7 +23,7 @@ from eventstore.log.envelope import NewEvent, RecordedEvent
 from eventstore.log.prepare import prepare_append
 from eventstore.log.read import Selection, read_events
 from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
-from eventstore.store.context import AsOf, UserContext, cut_at
+from eventstore.store.context import AsOf, UserContext, cut_at, given_id
 from eventstore.store.conversations import AsyncConversations, ConversationPlans, Conversations
 from eventstore.store.messages import AsyncMessages, MessagePlans, Messages
 from eventstore.store.tasks import AsyncTasks, TaskPlans, Tasks
@@ -103,7 +103,7 @@ class UserPlans:
     def events(
         self,
         *,
-        stream_id: UUID | None = None,
+        stream_id: UUID | str | None = None,
         after: int = 0,
         before: int | None = None,
         types: Sequence[str] | None = None,
@@ -122,7 +122,7 @@ class UserPlans:
         """
         context = self.context
         wanted = Selection(
-            stream_id=stream_id,
+            stream_id=None if stream_id is None else given_id(stream_id, "stream"),
             after=after,
             before=before,
             types=types,

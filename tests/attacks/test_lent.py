@@ -340,7 +340,8 @@ LEFT = (
     "set session synchronous_commit = off",
 )
 FOUND = """
-select (select count(*) from pg_class where relname = 'loot')
+select (select count(*) from pg_class
+        where relname = 'loot' and relnamespace = pg_my_temp_schema())
      + (select count(*) from pg_cursors where name = 'loot')
      + (select count(*) from pg_prepared_statements where name = 'loot')
      + (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
