@@ -200,6 +200,9 @@ class TableCheck:
         if not table.logged:
             remedy = f"alter table {table.name} set logged"
             yield "is not logged: a crash of the server empties it", remedy
+        if not any(one.startswith("PRIMARY KEY") for one in table.constraints.values()):
+            remedy = f"alter table {table.name} add primary key (user_id, …)"
+            yield "has no primary key: a row that comes twice is there twice", remedy
         for column in table.numbered:
             detail = f"{column} is numbered for all users: who gets a number learns of the others"
             yield detail, "take uuids, or numbers of the user's own"

@@ -338,6 +338,9 @@ ROLES = {
     "a member of a superuser": ("grant postgres to eventstore_app", "member of postgres"),
 }
 WARNINGS = {
+    "a table of a service's own without a key": Break(
+        f"alter table {BOX} drop constraint box_pkey", "table", BOX, "has no primary key"
+    ),
     "UPDATE on all of a log": Break(
         "grant update on eventstore.user_log to eventstore_app",
         "rights",
