@@ -155,14 +155,15 @@ def _resolve(value: Any, event: RecordedEvent) -> Any:
 
 
 def _resolved_item(item: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
-    given = {
-        name: _given(value, event) if isinstance(value, Marker) else value
+    return {
+        name: _given_in_json(value, event) if isinstance(value, Marker) else value
         for name, value in item.items()
     }
-    return {
-        name: instant_text(value) if isinstance(value, datetime) else value
-        for name, value in given.items()
-    }
+
+
+def _given_in_json(marker: Marker, event: RecordedEvent) -> int | str:
+    given = _given(marker, event)
+    return instant_text(given) if isinstance(given, datetime) else given
 
 
 def _given(marker: Marker, event: RecordedEvent) -> int | datetime:

@@ -109,20 +109,27 @@ def _whole(bits: int) -> Take:
     return take
 
 
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(value, "bool")
-    return value
+def _only(kind: type) -> Take:
+    def take(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise _wrong(value, kind.__name__)
+        return value
+
+    return take
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int | Decimal) and not isinstance(value, bool)
 
 
 def _double(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, float | int | Decimal):
+    if not _is_number(value):
         raise _wrong(value, "float")
     try:
         number = float(value)
     except (OverflowError, ValueError):  # 10**400, a signalling NaN
         raise InvalidInput("", "a number that the column cannot hold") from None
-    if (isinf(number) and not isinstance(value, float) and Decimal(value).is_finite()) or (
+    if (isinstance(value, Decimal) and value.is_finite() and isinf(number)) or (
         isinstance(value, int) and int(number) != value
     ):
         raise InvalidInput("", "a number that the column cannot hold")
@@ -131,7 +138,7 @@ def _double(value: Any) -> float:
 
 def _numeric(digits: tuple[int, int] | None) -> Take:
     def take(value: Any) -> Decimal:
-        if isinstance(value, bool) or not isinstance(value, float | int | Decimal):
+        if not _is_number(value):
             raise _wrong(value, "Decimal")
         number = Decimal(repr(float(value))) if isinstance(value, float) else Decimal(value)
         if number.is_snan() or (number.is_finite() and not _can_be_stored(number)):
@@ -212,12 +219,6 @@ def _uuid(value: Any) -> UUID:
     return plain_uuid(value)
 
 
-def _binary(value: Any) -> bytes:
-    if not isinstance(value, bytes):
-        raise _wrong(value, "bytes")
-    return value
-
-
 def _list(take: Take) -> Take:
     def take_all(value: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -241,8 +242,8 @@ _PLAIN = {
         name: ColumnType(name, _whole(bits), markers=_NUMBERS, counts=True)
         for name, bits in (("smallint", 16), ("integer", 32), ("bigint", 64))
     },
-    "boolean": ColumnType("boolean", _truth, _or_null(bool)),
-    "bytea": ColumnType("bytea", _binary, _or_null(bytes)),
+    "boolean": ColumnType("boolean", _only(bool), _or_null(bool)),
+    "bytea": ColumnType("bytea", _only(bytes), _or_null(bytes)),
     "date": ColumnType("date", _day),
     "double precision": ColumnType(
         "double precision", _double, key=False, counts=True, exact=False

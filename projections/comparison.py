@@ -167,14 +167,10 @@ def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
     if column in shape.json:
         return _same_json(right, stored, column)
     if column in shape.json_lists:
-        return (
-            isinstance(right, list)
-            and len(right) == len(stored)
-            and all(
-                # An array of arrays has lists where texts must be.
-                isinstance(text, str) and _same_json(one, text, column)
-                for one, text in zip(right, stored, strict=True)
-            )
+        return len(right) == len(stored) and all(
+            # An array of arrays has lists where texts must be.
+            isinstance(text, str) and _same_json(one, text, column)
+            for one, text in zip(right, stored, strict=True)
         )
     return _alike(right, stored)
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, assert_never
 from uuid import UUID
 
-from eventstore.database.instants import instant_text
 from eventstore.database.plan import Statement
 from eventstore.errors import InvalidInput
 from eventstore.log.envelope import Fact
@@ -71,11 +69,13 @@ def live_statements(projections: Projections, facts: Sequence[Fact]) -> list[Sta
                 row = rows[shape, key] = _Row(shape, key)
             _fold(row, change, bound)
     user_id = facts[0].user_id
-    order = projections.order  # parents before children; of one table, as they were asked for
-    touched = sorted(rows.values(), key=lambda row: order[row.shape])
-    deleted = sorted((row for row in touched if row.delete), key=lambda row: -order[row.shape])
+
+    def order(row: _Row) -> int:
+        return projections.order[row.shape]
+
+    touched = sorted(rows.values(), key=order)  # of one table they stay as they were asked for
     return [
-        *(_delete(row, user_id) for row in deleted),
+        *(_delete(row, user_id) for row in sorted(touched, key=order, reverse=True) if row.delete),
         *_inserts(user_id, touched),
         *(_update(row, changes, user_id) for row in touched for changes in row.updates),
     ]
@@ -176,18 +176,11 @@ def _bind(value: Any, place: tuple[int, UUID, int]) -> Any:
         case Marker():
             return Bound(value, *place)
         case AppendItem(item):
-            return AppendItem(_bound_item(item, place))
+            return AppendItem(_bound(item, place))
         case ExtendItem(index, fields):
-            return ExtendItem(index, _bound_item(fields, place))
+            return ExtendItem(index, _bound(fields, place))
         case _:
             return value
-
-
-def _bound_item(item: Mapping[str, Any], place: tuple[int, UUID, int]) -> dict[str, Any]:
-    return {
-        name: instant_text(value) if isinstance(value, datetime) else _bind(value, place)
-        for name, value in item.items()
-    }
 
 
 def _inserts(user_id: str, rows: Iterable[_Row]) -> list[Statement]:

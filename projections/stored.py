@@ -18,7 +18,7 @@ from projections.shape import TableShape
 
 __all__ = ["StoredRow", "among", "as_utc", "read_page", "select_page", "select_places"]
 
-_SMALL = ("bigint", "boolean", "date", "double", "integer", "interval", "real", "smallint", "time",
+_SMALL = ("bigint", "boolean", "date", "double", "integer", "interval", "smallint", "time",
           "uuid")  # fmt: skip
 
 

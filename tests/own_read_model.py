@@ -40,6 +40,7 @@ __all__ = [
     "boxed",
     "project_box",
     "project_done",
+    "protect",
     "service_url",
     "store",
 ]
@@ -134,6 +135,13 @@ def project_done(fact: Fact) -> Iterator[RowChange]:
             yield Delete(Done, {"id": fact.stream_id})
 
 
+def protect(owner: psycopg.Connection, *tables: type[SQLModel]) -> None:
+    """Put a service's own tables under row-level security, as its migration does."""
+    for table in tables:
+        for statement in protection_sql(table):
+            owner.execute(statement)
+
+
 def boxed(box: UUID, done: str, **fields: Any) -> NewEvent:
     return NewEvent(stream_id=box, data=Boxed(done=done, **fields))
 
@@ -143,8 +151,7 @@ def service_url(database_url: str, direct_url: str) -> str:
     """A database with the service's own tables, protected."""
     with psycopg.connect(direct_url, autocommit=True) as owner:
         owner.execute(DDL)
-        for statement in [*protection_sql(Box), *protection_sql(Done)]:
-            owner.execute(statement)
+        protect(owner, Box, Done)
     return database_url
 
 

@@ -14,7 +14,7 @@ from sqlmodel import Field, SQLModel
 
 from eventstore import DatabaseFault, EventStore, Fact, Incomplete, TaskCreated
 from projections import Insert, RowChange, projector
-from projections.protection import protection_sql
+from tests.own_read_model import protect
 
 
 class Theirs(SQLModel, registry=registry()):
@@ -61,8 +61,7 @@ def store(database_url: str, direct_url: str) -> Iterator[EventStore]:
             "create table service.reminder (user_id text, id uuid, day date, clock time,"
             " local timestamp, at timestamptz, again interval, primary key (user_id, id, day))"
         )
-        for statement in protection_sql(Reminder):
-            owner.execute(statement)
+        protect(owner, Reminder)
     with EventStore.connect(database_url, projectors=[project_reminder]) as opened:
         for name in ("alice", "bob"):
             opened.user(name).tasks.create("Buy milk")

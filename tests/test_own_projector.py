@@ -38,6 +38,7 @@ from tests.own_read_model import (
     Own,
     boxed,
     project_done,
+    protect,
     service_url,
     store,
 )
@@ -236,8 +237,7 @@ def test_a_projector_whose_table_is_missing_or_unprotected_is_refused(
     with psycopg.connect(direct_url, autocommit=True) as owner:
         owner.execute(DDL)
         refused("service.done: row-level security is not enabled")
-        for statement in protection_sql(Done):
-            owner.execute(statement)
+        protect(owner, Done)
 
     EventStore.connect(database_url, projectors=[project_done]).close()
 

@@ -50,7 +50,7 @@ from projections import (
     projector,
 )
 from projections.projector import Projections
-from projections.protection import protection_sql
+from tests.own_read_model import protect
 
 
 class Theirs(SQLModel, registry=registry()):
@@ -88,8 +88,7 @@ def opened(database_url: str, direct_url: str) -> Iterator[Open]:
             " cents numeric(30, 2), whole numeric(30), body json, items json[],"
             " primary key (user_id, id))"
         )
-        for statement in protection_sql(Note):
-            owner.execute(statement)
+        protect(owner, Note)
     stores: list[EventStore] = []
 
     def open_with(project: Project) -> EventStore:
@@ -250,8 +249,7 @@ def test_a_row_may_be_named_by_the_position_of_its_event(
 
     admin.execute("create table line (user_id text, at bigint, title text,"
                   " primary key (user_id, at))")  # fmt: skip
-    for statement in protection_sql(Line):
-        admin.execute(statement)
+    protect(admin, Line)
     with EventStore.connect(database_url, projectors=[project_line]) as store:
         with store.user("alice").transaction() as tx:
             for title in ("a", "b"):
@@ -344,8 +342,7 @@ def test_rows_of_one_table_go_in_the_order_in_which_they_were_asked_for(
 
     admin.execute("create table node (user_id text, id text, old text, primary key (user_id, id),"
                   " foreign key (user_id, old) references node deferrable)")  # fmt: skip
-    for statement in protection_sql(Node):
-        admin.execute(statement)
+    protect(admin, Node)
     with EventStore.connect(database_url, projectors=[project_node]) as store:
         task = store.user("alice").tasks.create("x")
         store.user("alice").tasks.delete(task.id)
@@ -371,8 +368,7 @@ def test_a_number_that_equals_nothing_is_no_key(
 
     admin.execute("create table price (user_id text, amount numeric, primary key (user_id,"
                   " amount))")  # fmt: skip
-    for statement in protection_sql(Price):
-        admin.execute(statement)
+    protect(admin, Price)
     with EventStore.connect(database_url, projectors=[project_price]) as store:
         store.user("alice").tasks.create("1.50")
         with pytest.raises(InvalidInput, match=r"public\.price\.amount"):
@@ -432,9 +428,7 @@ def test_rows_that_refer_to_each_other_come_and_go_in_order(
         "create table label (user_id text, id uuid, primary key (user_id, id), foreign key"
         " (user_id, id) references tag deferrable)"
     )
-    for model in (Tag, Label):
-        for statement in protection_sql(model):
-            admin.execute(statement)
+    protect(admin, Tag, Label)
     by_name = {"tag": Tag, "label": Label}
     chosen = [projector(by_name[one])(project(by_name[one])) for one in projectors]
     with EventStore.connect(database_url, projectors=chosen) as store:

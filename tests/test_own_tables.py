@@ -17,7 +17,7 @@ from eventstore import ConfigurationError, Event, EventRegistry, EventStore, Fac
 from eventstore.database import pages
 from eventstore.events.jsontext import loads
 from projections import Increment, Insert, RowChange, Update, projector
-from projections.protection import protection_sql
+from tests.own_read_model import protect
 
 
 class Theirs(SQLModel, registry=registry()):
@@ -92,8 +92,7 @@ def own_url(database_url: str, direct_url: str) -> str:
                 f"create table service.copy_{number} partition of service.copy"
                 f" for values with (modulus 2, remainder {number})"
             )
-        for statement in (*protection_sql(Total), *protection_sql(Copy)):
-            owner.execute(statement)
+        protect(owner, Total, Copy)
     return database_url
 
 
@@ -168,8 +167,7 @@ def test_rows_at_instants_that_python_cannot_hold_are_read_once_each(
 ) -> None:
     admin.execute("create table service.moment (user_id text, at timestamptz, primary key"
                   " (user_id, at))")  # fmt: skip
-    for statement in protection_sql(Moment):
-        admin.execute(statement)
+    protect(admin, Moment)
     monkeypatch.setattr(pages, "PAGE_ROWS", 1)
     written: list[str] = []
     with EventStore.connect(own_url, projectors=[project_moment]) as store:
@@ -230,8 +228,7 @@ def test_a_protected_table_beside_the_stores_own_is_not_left_behind_either(
         "__tablename__": "note", "__table_args__": {"schema": "eventstore"}, "__module__": __name__,
         "__annotations__": {"user_id": str}, "user_id": Field(primary_key=True),
     }, table=True)  # fmt: skip
-    for statement in protection_sql(Note):
-        admin.execute(statement)
+    protect(admin, Note)
     written: list[str] = []
 
     with pytest.raises(ConfigurationError, match=r"^eventstore\.note may hold rows of this user"):

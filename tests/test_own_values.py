@@ -19,7 +19,7 @@ from sqlmodel import Field, SQLModel
 from eventstore import ConfigurationError, EventStore, Fact, InvalidInput, TaskCreated
 from projections import POSITION, RECORDED_AT, VERSION, Insert, RowChange, projector
 from projections.projector import Projections
-from projections.protection import protection_sql
+from tests.own_read_model import protect
 
 
 class Word(StrEnum):
@@ -128,8 +128,7 @@ def store(server: Any) -> Iterator[EventStore]:
             for one in Kept.__table__.columns  # type: ignore[attr-defined]  # SQLModel makes it
         )
         owner.execute(f"create table service.kept ({columns}, primary key (user_id, id))")
-        for statement in protection_sql(Kept):
-            owner.execute(statement)
+        protect(owner, Kept)
     with EventStore.connect(url, projectors=[project_kept]) as opened:
         yield opened
     server.drop_database(url)

@@ -24,6 +24,12 @@ from tests.support.server import Server
 from tests.support.waiting import until
 from tests.test_migrations import catalog
 
+PREPARED = (
+    "alter table eventstore.event add constraint event_not_erased"
+    " check (payload is not null) not valid"
+)
+"""What a downgrade commits before its own transaction."""
+
 CHECKED = "select count(*) from pg_constraint where conname = 'event_not_erased'"
 
 WAITING = "select count(*) from pg_locks where not granted"
@@ -262,10 +268,7 @@ def test_a_downgrade_that_is_interrupted_is_undone(
 def test_what_a_killed_downgrade_left_is_told_and_taken_away_by_the_next_migration(
     database_url: str, settings: Settings, admin: psycopg.Connection
 ) -> None:
-    admin.execute(
-        "alter table eventstore.event add constraint event_not_erased"
-        " check (payload is not null) not valid"
-    )
+    admin.execute(PREPARED)
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("Buy milk")
         (told,) = [one for one in store.doctor() if "event_not_erased" in one.detail]
@@ -285,10 +288,7 @@ def test_a_downgrade_that_is_interrupted_in_its_turn_leaves_what_another_prepare
 
     monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(migrate, "_run", interrupted)
-    admin.execute(
-        "alter table eventstore.event add constraint event_not_erased"
-        " check (payload is not null) not valid"
-    )
+    admin.execute(PREPARED)
     with psycopg.connect(direct_url) as other:
         other.execute("select pg_advisory_lock(%s)", (migrate.LOCK,))
         with pytest.raises(KeyboardInterrupt):
@@ -303,10 +303,7 @@ def test_a_downgrade_that_is_interrupted_in_its_turn_leaves_what_another_prepare
 def test_an_erasure_beside_a_downgrade_is_to_be_tried_again(
     database_url: str, admin: psycopg.Connection
 ) -> None:
-    admin.execute(
-        "alter table eventstore.event add constraint event_not_erased"
-        " check (payload is not null) not valid"
-    )
+    admin.execute(PREPARED)
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("x")
         with pytest.raises(Unavailable, match="the schema is being downgraded"):

@@ -16,10 +16,7 @@ import typer
 
 from eventstore.cli.options import Database, Json, opened
 from eventstore.cli.output import Ticker, print_facts, print_json, ticker
-from eventstore.errors import (
-    EventStoreError,
-    InvalidInput,
-)
+from eventstore.errors import EventStoreError, InvalidInput
 from eventstore.events.jsontext import loads
 from eventstore.events.limits import check_user_id
 from eventstore.store.chat_import import ChatConversation, Imported

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 __all__ = ["instant_text", "readable", "readable_instant"]
@@ -26,7 +25,7 @@ def readable(column: str, sql_type: str) -> str:
     nothing of ours writes them, but what was tampered with must be told as a difference, not as an
     error. A value of the type that nobody writes stands in for them.
     """
-    bounds = _BOUNDS.get(_PRECISION.sub("", sql_type))
+    bounds = _BOUNDS.get(sql_type)
     if bounds is None:
         return column
     first, last, instead = bounds
@@ -36,7 +35,6 @@ def readable(column: str, sql_type: str) -> str:
     )
 
 
-_PRECISION = re.compile(r"\(\d+\)")
 _BOUNDS = {
     "timestamp with time zone": ("0001-01-04Z", "9999-12-28Z", "0001-01-03Z"),
     "timestamp without time zone": ("0001-01-02", "9999-12-31 23:59:59.999999", "0001-01-01"),

@@ -136,13 +136,17 @@ def _scoped(engine: Engine, settings: Settings) -> Engine:
 
 def _lent_to(connection: Connection) -> Any:
     """Return what a connection of SQLAlchemy's was lent, be it detached since."""
-    held = connection.connection.dbapi_connection
-    return getattr(held, "driver_connection", held)
+    return _undressed(connection.connection.dbapi_connection)
+
+
+def _undressed(connection: Any) -> Any:
+    """Return the driver's connection out of SQLAlchemy's async clothes."""
+    return getattr(connection, "driver_connection", connection)
 
 
 def _begin_as_nobody(settings: Settings, connection: Any, _record: object) -> None:
     """As a connection is lent: an engine that is used past any session sees nothing."""
-    lent = getattr(connection, "driver_connection", connection)
+    lent = _undressed(connection)
     lent.entering = (_READ_ONLY, scope_command(user_scope(""), settings, lent))
 
 
@@ -181,7 +185,7 @@ def _forget(connection: Any, _record: object) -> None:
     """As a connection goes back: clear what SQL of the caller's own left on the server."""
     if connection is None:  # broken, or invalidated: it is cut
         return
-    lent = getattr(connection, "driver_connection", connection)
+    lent = _undressed(connection)
     try:
         lent.clearing = True
         connection.autocommit = True

@@ -15,8 +15,7 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Batch, Plan, Statement
-from eventstore.database.scope import user_scope
+from eventstore.database.plan import Plan, Statement
 from eventstore.errors import Erased, IdempotencyConflict, InvalidInput, WrongVersion
 from eventstore.events.chat import requested_calls
 from eventstore.events.conversations import ConversationStarted
@@ -29,11 +28,10 @@ from eventstore.log.envelope import Expected, NewEvent
 from eventstore.log.identity import NewId, derived_ids
 from eventstore.log.prepare import Append, prepare_append
 from eventstore.store.context import UserContext
+from eventstore.store.look import look
 from projections.live import live_statements
 
 __all__ = ["ChatConversation", "Imported", "import_conversation"]
-
-_RECORDED = "select position from eventstore.event where user_id = $1 and idempotency_key = $2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +107,9 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
 def _require_no_more(context: UserContext, key: str, number: int) -> Plan[None]:
     """Refuse what is there and goes on: its first batches alone are like those of a shorter one."""
     more = f"{key}#{number}"
-    statement = Statement(_RECORDED, (context.user_id, more))
-    (rows,) = yield Batch(user_scope(context.user_id), (statement,))
-    if rows:
-        raise IdempotencyConflict(more, rows[0][0])
+    seen = yield from look(context.user_id, more, ())
+    if seen.keyed is not None:
+        raise IdempotencyConflict(more, seen.keyed)
 
 
 def _requests(

@@ -81,17 +81,13 @@ class EvidencePlans(AcrossUsers):
                     [check_user_id(user_id)], progress=progress, seen=seen, anchors=anchors
                 )
             )
-        users = yield from self.users_to_verify(anchors)
+        known = yield from self.users()
+        users = sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
         return (
             yield from self.verify_users(
                 users, jobs=jobs, progress=progress, seen=seen, anchors=anchors, listed=True
             )
         )
-
-    def users_to_verify(self, anchors: Sequence[Anchor]) -> Plan[list[str]]:
-        """Return the ids of all users that have a row in any table or a head in an anchor."""
-        known = yield from self.users()
-        return sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
 
     def verify_users(
         self,

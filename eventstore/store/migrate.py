@@ -44,9 +44,8 @@ __all__ = [
 
 
 DDL_LOCK_TIMEOUT = "3s"
-LOCK = (
-    0x6576656E7473746F  # "eventsto": of PostgreSQL's advisory ones, by which one process migrates
-)
+LOCK = 0x6576656E7473746F  # "eventsto"
+"""PostgreSQL's advisory lock by which one process migrates at a time."""
 LEFTOVER = """
 select 1 from pg_catalog.pg_constraint
 where conname = 'event_not_erased' and conrelid = to_regclass('eventstore.event')

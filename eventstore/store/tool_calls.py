@@ -139,7 +139,7 @@ class ToolCallRecorder:
 
 def _require_reference(call: object) -> None:
     if not hasattr(call, "event_id") or not hasattr(call, "message_id"):
-        told = f"a {type(call).__name__}; give what request, find or pending returned"
+        told = f"a {type(call).__name__}; give what request or find returned"
         raise InvalidInput("call", told)
 
 

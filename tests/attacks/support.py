@@ -21,8 +21,17 @@ from sqlalchemy import Table
 import projections.tables  # noqa: F401 - puts the read models into the metadata
 from eventstore import EventStore
 from eventstore.log.tables import metadata
-from projections.protection import protection_sql
-from tests.own_read_model import DDL, Box, Boxed, Done, Own, boxed, project_box, project_done
+from tests.own_read_model import (
+    DDL,
+    Box,
+    Boxed,
+    Done,
+    Own,
+    boxed,
+    project_box,
+    project_done,
+    protect,
+)
 from tests.support.server import Server
 
 __all__ = [
@@ -123,8 +132,7 @@ def given_two_users(server: Server, url: str) -> None:
     """Fill every table, the service's own ones too, with rows of alice and of bob."""
     with psycopg.connect(server.direct(url), autocommit=True) as owner:
         owner.execute(DDL)
-        for statement in [*protection_sql(Box), *protection_sql(Done)]:
-            owner.execute(statement)
+        protect(owner, Box, Done)
         with EventStore.connect(
             url, projectors=[project_box, project_done], events=[Boxed]
         ) as store:
