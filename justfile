@@ -28,7 +28,7 @@ bench *arguments:
 
 # The examples and every block of the documentation, run.
 docs:
-    uv run pytest tests/test_docs.py
+    uv run pytest tests/project/test_docs.py
 
 # A database of your own to try things on; EVENTSTORE_DATABASE_URL chooses another.
 db:

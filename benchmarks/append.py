@@ -20,14 +20,14 @@ from eventstore import EventStore, Settings
 from eventstore.database.plan import Statement
 from eventstore.database.scope import SET_SCOPE, scope_values, user_scope
 from eventstore.events.registry import EventRegistry
+from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent
-from eventstore.log.identity import NewId
-from eventstore.log.prepare import prepare_append
+from eventstore.log.ids import NewId
 from eventstore.store.context import UserContext
-from eventstore.store.transaction import Recorder
-from eventstore.store.work import Work
+from eventstore.store.transaction import TransactionCommands
+from eventstore.store.unit_of_work import UnitOfWork
 from projections import BUILT_IN, Projections
-from projections.live import live_statements
+from projections.apply.live import live_statements
 
 __all__ = ["figures"]
 
@@ -42,7 +42,7 @@ _WITHIN_SECONDS = Size(full=25, quick=2)
 
 _FLOOR_USER = "floor"
 
-type _Command = Callable[[Recorder, UUID, int], object]
+type _Command = Callable[[TransactionCommands, UUID, int], object]
 
 
 def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
@@ -84,7 +84,7 @@ def _figure(
     return Figure(name, "pgbench, same SQL", events, "events", of_floor, of_ours)
 
 
-def _post(record: Recorder, conversation: UUID, number: int) -> None:
+def _post(record: TransactionCommands, conversation: UUID, number: int) -> None:
     record.messages.post(conversation, sender="user", content=text(number))
 
 
@@ -92,13 +92,13 @@ def _statements(conversation: UUID, command: _Command) -> list[Statement]:
     """Return what an append by `command` sends: the scope, the append, the row changes."""
     settings = Settings()
     projections = Projections(*BUILT_IN)
-    work = Work(UserContext(_FLOOR_USER, projections, EventRegistry(), 0))
+    work = UnitOfWork(UserContext(_FLOOR_USER, projections, EventRegistry(), 0))
     work.new_id = marked_ids()
-    command(Recorder(work), conversation, 1)
+    command(TransactionCommands(work), conversation, 1)
     events = [step for step in work.steps if isinstance(step, NewEvent)]
     request = prepare_append(_FLOOR_USER, events, work.default_key)
     scope = Statement(SET_SCOPE, scope_values(user_scope(_FLOOR_USER), settings))
-    changes = live_statements(projections, request.facts)
+    changes = live_statements(projections, request.envelopes)
     return _mark_replies([scope, request.statement, *changes], events, work.new_id)
 
 

@@ -17,8 +17,8 @@ from benchmarks.measure import Figure, Samples, Size, in_turn, timed
 from benchmarks.server import Server
 from benchmarks.turns import text
 from eventstore import EventStore, UnsafeDatabase, User
-from eventstore.log import prepare
-from eventstore.log.chain import payload_digest
+from eventstore.log import append_request
+from eventstore.log.hash_chain import payload_digest
 
 __all__ = ["figures"]
 
@@ -88,7 +88,7 @@ def _side(
     post: Callable[[], object], quick: bool, *, digest: Callable[[bytes, str, str], bytes]
 ) -> Callable[[], Samples]:
     def side() -> Samples:
-        with patch.object(prepare, "payload_digest", digest):
+        with patch.object(append_request, "payload_digest", digest):
             return timed(post, _APPENDS.of(quick=quick))
 
     return side

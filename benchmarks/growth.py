@@ -52,7 +52,7 @@ select user_id, events, decode(repeat('00', 32), 'hex'), now() from filler;
 
 insert into eventstore.event (
     user_id, position, stream_id, version, event_id, type, schema_version, payload, metadata,
-    idempotency_key, request_digest, recorded_at, salt, payload_digest, hash)
+    idempotency_key, fingerprint, recorded_at, salt, payload_digest, hash)
 select
     f.user_id, p,
     (f.prefix || '-0000-7000-8000-' || to_char((p - 1) / 100, 'FM000000000000'))::uuid,

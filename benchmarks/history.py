@@ -17,7 +17,7 @@ from benchmarks.measure import Figure, Size, in_turn, timed
 from benchmarks.server import Server
 from benchmarks.turns import MESSAGES_PER_TURN, fill
 from eventstore import EventStore
-from eventstore.log.read import COLUMNS
+from eventstore.log.stored_event import REPLAY_COLUMNS, select_list
 
 __all__ = ["figures"]
 
@@ -38,7 +38,7 @@ order by position
 """
 
 _EVENT_ROWS = f"""
-select {COLUMNS}
+select {select_list(REPLAY_COLUMNS)}
 from eventstore.event
 where user_id = $1 and stream_id = $2
 order by version

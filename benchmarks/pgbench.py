@@ -23,7 +23,7 @@ from uuid import UUID
 from benchmarks.measure import Samples
 from benchmarks.server import Server
 from eventstore.database.plan import Statement
-from eventstore.log.identity import NewId
+from eventstore.log.ids import NewId
 
 __all__ = ["Pgbench", "marked_ids"]
 

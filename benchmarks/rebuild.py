@@ -19,7 +19,7 @@ from benchmarks.turns import EVENTS_PER_TURN, fill
 from eventstore import EventStore, User
 from eventstore.database.pages import PAGE_ROWS
 from projections import BUILT_IN, Projections
-from projections.replay import Replay
+from projections.apply.replay import Replay
 
 __all__ = ["figures"]
 
@@ -68,7 +68,7 @@ def _replay(user: User) -> Replay:
     """Page through a user's events as an application can, to rows in memory."""
     replay = Replay(Projections(*BUILT_IN))
     while page := user.events(after=replay.position, limit=PAGE_ROWS):
-        replay.see(page)
+        replay.apply(page)
     return replay
 
 

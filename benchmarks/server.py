@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from eventstore import Settings
-from eventstore.store.migrate import upgrade
+from eventstore.schema.migrate import upgrade
 
 __all__ = ["Server", "running_server"]
 

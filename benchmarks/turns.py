@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from eventstore.store.transaction import Recorder
+from eventstore.store.transaction import TransactionCommands
 from eventstore.store.user import User
 
 __all__ = [
@@ -35,7 +35,7 @@ def text(number: int) -> str:
     return "".join(_SENTENCE.format(number + n, number * 7 + n, number % 31) for n in range(3))
 
 
-def agent_turn(record: Recorder, conversation: UUID, number: int) -> None:
+def agent_turn(record: TransactionCommands, conversation: UUID, number: int) -> None:
     """Record five events: a tool call, the task it makes, its outcome and what is said of it."""
     call = record.tool_calls.request(
         conversation, name="add_task", arguments=f'{{"title": "Item {number}"}}'

@@ -11,7 +11,8 @@ An event-sourced conversation and task store for AI todo chatbots, on PostgreSQL
     alice.messages.post(chat.id, sender="user", content="Buy milk, please")
     alice.history(chat.id)
 
-Names are loaded when they are first used: the floors below the facade import this package too.
+Names are imported when they are first used, because the rooms below the facade are part of this
+package too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
         UnsafeDatabase,
         WrongVersion,
     )
-    from eventstore.events.chat import RequestedCall
+    from eventstore.events.chat_formats import RequestedCall
     from eventstore.events.conversations import (
         ConversationArchived,
         ConversationDeleted,
@@ -75,15 +76,15 @@ if TYPE_CHECKING:
         ToolCallRequested,
         ToolCallSucceeded,
     )
-    from eventstore.log.anchor import Anchor, Head, read_anchor, write_anchor
-    from eventstore.log.envelope import Expected, Fact, NewEvent, RecordedEvent
+    from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
+    from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
     from eventstore.store.store import AsyncEventStore, EventStore
     from eventstore.store.user import AsyncUser, User
 
 _HOMES = {
     "eventstore.database.settings": ("Settings",),
     "eventstore.errors": tuple(errors.__all__),
-    "eventstore.events.chat": ("RequestedCall",),
+    "eventstore.events.chat_formats": ("RequestedCall",),
     "eventstore.events.conversations": (
         "ConversationArchived",
         "ConversationDeleted",
@@ -107,8 +108,8 @@ _HOMES = {
         "ToolCallRequested",
         "ToolCallSucceeded",
     ),
-    "eventstore.log.anchor": ("Anchor", "Head", "read_anchor", "write_anchor"),
-    "eventstore.log.envelope": ("Expected", "Fact", "NewEvent", "RecordedEvent"),
+    "eventstore.log.anchors": ("Anchor", "Head", "read_anchor", "write_anchor"),
+    "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
 }
@@ -135,11 +136,11 @@ __all__ = [
     "Erased",
     "ErasedEvent",
     "Event",
+    "EventEnvelope",
     "EventRegistry",
     "EventStore",
     "EventStoreError",
     "Expected",
-    "Fact",
     "Head",
     "IdempotencyConflict",
     "Incomplete",

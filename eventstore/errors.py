@@ -7,30 +7,31 @@ Every error the store raises, in one tree.
     ├── InvalidInput               what the caller sent cannot be stored; nothing was written
     │   ├── BatchTooLarge          more events than one append may hold
     │   └── NotStorable            a value JSON or PostgreSQL cannot hold (NaN, a NUL in a title, …)
-    ├── NotFound                   absent, deleted or another user's: answered alike
-    ├── Conflict                   somebody else was first; nothing was written
+    ├── NotFound                   absent, deleted or another user's: all three get this answer
+    ├── Conflict                   another append came first; nothing was written
     │   ├── WrongVersion           a stream is not at the version the append expected
     │   ├── StreamClosed           the task or conversation was deleted or erased
-    │   ├── AlreadyExists          a row with this id is there: a call that ended, an id used twice
-    │   ├── IdempotencyConflict    the key already stands for other content
-    │   └── Erased                 the key stands for content that was erased since
-    ├── CorruptLog                 stored events cannot be read as they stand
+    │   ├── AlreadyExists          a row with this id exists: a call that ended, an id used twice
+    │   ├── IdempotencyConflict    the key was used for other content
+    │   └── Erased                 the key was used for content that has been erased since
+    ├── CorruptLog                 stored events cannot be read
     │   ├── UnknownEventType       no class is registered under the stored name
     │   └── UnreadableEvent        the stored payload does not fit its class
     ├── ConfigurationError         a setting, URL, extra or projector is wrong
     │   ├── SchemaMissing          the database has not been migrated
-    │   └── UnsafeDatabase         users would not be isolated: connecting is refused
+    │   └── UnsafeDatabase         users would not be isolated, so the store does not connect
     ├── AccessDenied               PostgreSQL refused: rights or row-level security
-    ├── StorageFull                the disk or the plan's quota is full; reads still work
-    ├── DatabaseFault              PostgreSQL failed in a way that a retry will not mend
-    ├── Incomplete                 work across users was done for all but some
+    ├── StorageFull                the disk or the plan's quota is full; reading still works
+    ├── DatabaseFault              PostgreSQL failed in a way that a retry does not help
+    ├── Incomplete                 work across users was done for all but some of them
     └── Unavailable                cannot be reached, too slow, or shutting down
-        ├── ConnectionLost         the connection broke; a retry settles whether the work was done
+        ├── ConnectionLost         the connection broke; a retry finds out whether it was written
         ├── PoolExhausted          no connection became free in time
         ├── TimedOut               a statement or a lock took longer than its limit
         └── SerializationFailed    PostgreSQL asks for the transaction to be run again
 
-A message is the fact, the numbers and the remedy, and never a payload; facts are attributes too.
+A message states the fact, the numbers and the remedy, and never quotes a payload. The facts are
+attributes of the error too.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ __all__ = [
 
 
 class EventStoreError(Exception):
-    """The root of the tree: catching it catches everything the store raises on purpose."""
+    """The root of the tree: every error that the store raises on purpose is one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with the attributes: import and rebuild send errors between processes."""
+        """Pickle the attributes too: verify sends errors between processes."""
         return (type(self).__new__, (type(self), *self.args), self.__dict__)
 
 
@@ -82,23 +83,24 @@ class InvalidInput(EventStoreError, ValueError):
     """
     What the caller sent cannot be stored; nothing was written.
 
-    :ivar place: where the value stands, as a path: `title`, `output.items[3].price`.
+    :ivar path: where the value is: `title`, `output.items[3].price`.
+    :ivar fact: what is wrong with it, and the remedy.
     """
 
-    def __init__(self, place: str, fact: str) -> None:
-        super().__init__(f"{place}: {fact}")
-        self.place = place
+    def __init__(self, path: str, fact: str) -> None:
+        super().__init__(f"{path}: {fact}")
+        self.path = path
         self.fact = fact
 
     def within(self, outer: str) -> InvalidInput:
-        """Return the same error with the place of what the value stands in before its own."""
+        """Return the same error with `outer` before its path."""
         error = copy(self)
-        InvalidInput.__init__(error, f"{outer}{self.place}", self.fact)
+        InvalidInput.__init__(error, f"{outer}{self.path}", self.fact)
         return error
 
 
 class BatchTooLarge(InvalidInput):
-    """An append holds more events than its limit: the user's row stays locked meanwhile."""
+    """An append holds too many events; the limit bounds how long the user's row is locked."""
 
     def __init__(self, count: int, limit: int) -> None:
         super().__init__(
@@ -113,7 +115,7 @@ class NotStorable(InvalidInput):
 
 
 class NotFound(EventStoreError, LookupError):
-    """Nothing of that kind has that id for this user. Another user's id gives the same answer."""
+    """The user has nothing of that kind with that id; another user's id gets the same answer."""
 
     def __init__(self, kind: str, key: object) -> None:
         super().__init__(f"{kind} {str(key).encode(errors='replace').decode():.80} not found")
@@ -122,15 +124,15 @@ class NotFound(EventStoreError, LookupError):
 
 
 class Conflict(EventStoreError):
-    """Somebody else was first; nothing was written."""
+    """Another append came first; nothing was written."""
 
 
 class WrongVersion(Conflict):
     """
-    A stream is not as the append expected.
+    A stream is not at the version that the append expected.
 
     :ivar expected: a version, or one of `new`, `exists`, `any`.
-    :ivar actual: the stream's version now; 0 if it does not exist.
+    :ivar actual: the stream's version; 0 if it does not exist.
     """
 
     def __init__(self, stream_id: UUID, expected: int | str, actual: int) -> None:
@@ -157,9 +159,9 @@ class StreamClosed(Conflict):
 
 class AlreadyExists(Conflict):
     """
-    A row with this id is there already: a tool call that has ended, or an id used twice.
+    A row with this id exists: a tool call that has ended, or an id that was used twice.
 
-    :ivar table: the read model that has the row.
+    :ivar table: the read model with the row.
     """
 
     def __init__(self, table: str) -> None:
@@ -171,7 +173,7 @@ class AlreadyExists(Conflict):
 
 
 class IdempotencyConflict(Conflict):
-    """The idempotency key already stands for an append with other content."""
+    """The idempotency key was used for an append with other content."""
 
     def __init__(self, key: str, position: int) -> None:
         super().__init__(
@@ -184,9 +186,9 @@ class IdempotencyConflict(Conflict):
 
 class Erased(Conflict):
     """
-    The idempotency key stands for content that was erased since: it cannot be given again.
+    The idempotency key was used for content that has been erased since.
 
-    A retry that comes this late is refused, because what it sends cannot be compared any more.
+    So late a retry is refused, because its content can no longer be compared with the first.
     """
 
     def __init__(self, key: str, position: int) -> None:
@@ -199,11 +201,11 @@ class Erased(Conflict):
 
 
 class CorruptLog(EventStoreError):
-    """Stored events cannot be read as they stand."""
+    """Stored events cannot be read."""
 
 
 class UnknownEventType(CorruptLog):
-    """A stored event has a type (or schema version) that no registered class reads."""
+    """A stored event has a type or schema version that no registered class reads."""
 
     def __init__(self, type_name: str, schema_version: int, position: int | None) -> None:
         where = "" if position is None else f" at position {position}"
@@ -236,9 +238,9 @@ class SchemaMissing(ConfigurationError):
 
 class UnsafeDatabase(ConfigurationError):
     """
-    The database would not keep users apart, so the store does not connect to it.
+    The database would not isolate users, so the store does not connect to it.
 
-    :ivar findings: what the doctor found, errors first: each with `severity`, `check`, `place`,
+    :ivar findings: what the doctor found, errors first; each has `severity`, `check`, `location`,
         `detail` and `remedy`.
     """
 
@@ -256,21 +258,21 @@ class StorageFull(EventStoreError):
 
 
 class DatabaseFault(EventStoreError):
-    """PostgreSQL failed in a way that a retry will not mend; the cause is chained."""
+    """PostgreSQL failed in a way that a retry does not help; the cause is chained."""
 
     sqlstate: str | None = None
 
     @property
     def of_data(self) -> bool:
-        """True if a stored value is the cause, or a damaged page: it cannot be read."""
+        """True if a stored value or a damaged page is the cause."""
         return self.sqlstate is None or self.sqlstate.startswith(("22", "54000", "XX001", "XX002"))
 
 
 class Incomplete(EventStoreError):
     """
-    Work across users was done for all but some, who were left as they are.
+    Work across users was done for all but some users, whose data is unchanged.
 
-    :ivar failures: their errors, by user.
+    :ivar failures: the errors by user id.
     """
 
     def __init__(self, failures: dict[str, EventStoreError]) -> None:
@@ -285,15 +287,15 @@ class Unavailable(EventStoreError):
 
 
 class ConnectionLost(Unavailable):
-    """The connection broke under a request. The store retries before it raises this."""
+    """The connection broke during a request; the store has retried before it raises this."""
 
 
 class PoolExhausted(Unavailable):
-    """No connection of the pool became free within its limit."""
+    """No connection of the pool became free in time."""
 
 
 class TimedOut(Unavailable):
-    """A statement or lock took longer than its limit and was cancelled; nothing was written."""
+    """A statement or a lock took longer than its limit and was cancelled; nothing was written."""
 
 
 class SerializationFailed(Unavailable):

@@ -24,7 +24,7 @@ from uuid import UUID, uuid4
 
 from eventstore import AsyncEventStore, AsyncUser
 from eventstore.database.embedded import stop_embedded
-from projections.views import MessageView, ToolCallView
+from projections.models.message import MessageView, ToolCallView
 
 type Tools = Callable[[AsyncUser, ToolCallView], Awaitable[None]]
 """Runs one call and records its outcome."""
@@ -38,7 +38,7 @@ async def turn(user: AsyncUser, chat: str, text: str, *, request_id: str, run: T
     turn may be run again at any point.
     """
     await user.conversations.start(key=chat)
-    said = await user.messages.post(chat, sender="user", content=text, idempotency_key=request_id)
+    said = await user.keyed(request_id).messages.post(chat, sender="user", content=text)
     while True:
         history = await user.history(chat)
         calls = [call for message in history for call in message.tool_calls]
@@ -77,7 +77,7 @@ async def run_tool(user: AsyncUser, call: ToolCallView) -> None:
                     tx.tool_calls.fail(call, error=f"there is no tool {call.name}")
     except (LookupError, TypeError, ValueError) as error:  # NotFound and InvalidInput among them
         told = f"{type(error).__name__}: {error}"
-        await user.tool_calls.fail(call, error=told, idempotency_key=key)
+        await user.keyed(key).tool_calls.fail(call, error=told)
 
 
 async def scripted_model(messages: list[dict[str, Any]]) -> dict[str, Any]:

@@ -23,10 +23,17 @@ from uuid import UUID
 from sqlalchemy import DateTime, Engine, inspect
 from sqlmodel import Field, SQLModel, select
 
-from eventstore import EventStore, Fact, ToolCallFailed, ToolCallRequested, ToolCallSucceeded, User
+from eventstore import (
+    EventEnvelope,
+    EventStore,
+    ToolCallFailed,
+    ToolCallRequested,
+    ToolCallSucceeded,
+    User,
+)
 from eventstore.database.embedded import stop_embedded
+from eventstore.database.sessions.engines import own_engine
 from eventstore.database.settings import load_settings
-from eventstore.database.sqlalchemy import own_engine
 from projections import RECORDED_AT, Insert, RowChange, Update, projector
 from projections.protection import protection_sql
 
@@ -47,7 +54,7 @@ class ToolRun(SQLModel, table=True):
 
 
 @projector(ToolRun)
-def project_tool_run(fact: Fact) -> Iterator[RowChange]:
+def project_tool_run(fact: EventEnvelope) -> Iterator[RowChange]:
     """Keep one row per call; pure, so that live, replay and rebuild give the same rows."""
     match fact.data:
         case ToolCallRequested(message_id=message, index=index, name=name):

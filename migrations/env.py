@@ -1,10 +1,10 @@
 """
-How Alembic runs our migrations: one transaction each, one process at a time, never waiting long.
+How Alembic runs the migrations: one transaction each, one process at a time, no long waits.
 
-However many processes deploy at once, one migrates and the others find it done: an advisory lock
-is polled for (a blocking wait would hold a snapshot that index builds wait for). Statements that
-cannot get their lock within the limit fail and leave the old schema, instead of queueing every
-writer behind them.
+However many processes deploy at once, one migrates and the others find it done. The advisory lock
+that decides this is polled, because a blocking wait would hold a snapshot that index builds wait
+for. A statement that does not get its table lock within the limit fails and leaves the old schema,
+instead of making every writer queue behind it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import sqlalchemy
 from alembic import context
 from sqlalchemy import Connection
 
-import projections.tables  # noqa: F401 - puts the read models into the metadata
-from eventstore.database.expected import POLICY_OF
+import projections  # noqa: F401 - puts the read models into the metadata
+from eventstore.database.sessions.engines import own_engine
 from eventstore.database.settings import load_settings
-from eventstore.database.sqlalchemy import own_engine
 from eventstore.errors import ConfigurationError, Unavailable
 from eventstore.log.tables import SCHEMA, metadata
-from eventstore.store.migrate import DDL_LOCK_TIMEOUT, DROP_LEFTOVER, LEFTOVER, LOCK
+from eventstore.schema.expected import POLICY_OF
+from eventstore.schema.migrate import Migration, revision_of
 
+LOCK = 0x6576656E7473746F  # "eventsto"
 LOCK_SECONDS = 300
+TABLE_LOCK_TIMEOUT = "3s"
 ROLES = """
 select p.polname, r.rolname
 from pg_catalog.pg_policy as p
@@ -32,40 +34,40 @@ where p.polrelid = to_regclass('eventstore.event')
 """
 
 
-def configure(**how: object) -> None:
+def configure(connection: Connection) -> None:
     context.configure(
+        connection=connection,
         target_metadata=metadata,
         version_table_schema=SCHEMA,
         include_schemas=True,
-        include_name=only_ours,
+        include_name=is_ours,
         transaction_per_migration=True,
         compare_type=True,
-        **how,  # type: ignore[arg-type]  # Alembic's own keywords
     )
 
 
-def only_ours(name: str | None, kind: str, _parents: object) -> bool:
+def is_ours(name: str | None, kind: str, _parents: object) -> bool:
     return name == SCHEMA if kind == "schema" else name != "alembic_version"
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, migration: Migration) -> None:
     require_utf8(connection)
     require_direct(connection)
-    wait_for_turn(connection)
+    take_lock(connection, migration)
     try:
-        # Before the first revision there is no schema to keep the version in.
+        # Alembic keeps the revision in the schema, so that must exist before the first revision.
         if not sqlalchemy.inspect(connection).has_schema(SCHEMA):
             connection.execute(sqlalchemy.schema.CreateSchema(SCHEMA))
-        connection.execute(sqlalchemy.text(f"set lock_timeout = '{DDL_LOCK_TIMEOUT}'"))
-        # What somebody left in `public` is not called with the rights of who migrates.
+        migration.before = revision_of(connection)
+        connection.execute(sqlalchemy.text(f"set lock_timeout = '{TABLE_LOCK_TIMEOUT}'"))
+        # Objects that somebody put into `public` must not run with the rights of this login.
         connection.execute(sqlalchemy.text("set search_path = pg_catalog, pg_temp"))
-        require_roles_as_they_were(connection)
-        if connection.execute(sqlalchemy.text(LEFTOVER)).first() is not None:
-            connection.execute(sqlalchemy.text(DROP_LEFTOVER))
+        require_same_roles(connection, migration)
         connection.commit()
-        configure(connection=connection)
+        configure(connection)
         with context.begin_transaction():
             context.run_migrations()
+        migration.after = revision_of(connection)
     finally:
         connection.rollback()
         connection.execute(sqlalchemy.text(f"select pg_advisory_unlock({LOCK})"))
@@ -75,7 +77,7 @@ def migrate(connection: Connection) -> None:
 
 
 def require_utf8(connection: Connection) -> None:
-    """Refuse a database that cannot hold every text, or counts its bytes otherwise than a hash."""
+    """Refuse a database that cannot hold every text, and whose bytes would hash differently."""
     driver = connection.connection.driver_connection
     encoding = "UTF8" if driver is None else driver.info.parameter_status("server_encoding")
     if encoding != "UTF8":
@@ -86,7 +88,7 @@ def require_utf8(connection: Connection) -> None:
 
 
 def require_direct(connection: Connection) -> None:
-    """Refuse a pooler: behind one a session's lock is nobody's, and two deploys migrate at once."""
+    """Refuse a pooler: behind one a session lock locks nothing, and two deploys would migrate."""
     driver = connection.connection.driver_connection
     pid = connection.scalar(sqlalchemy.text("select pg_backend_pid()"))
     connection.commit()
@@ -97,12 +99,11 @@ def require_direct(connection: Connection) -> None:
         )
 
 
-def require_roles_as_they_were(connection: Connection) -> None:
-    """Refuse other names than those in the policies: half of the rights would be another role's."""
-    settings = context.config.attributes["settings"]
+def require_same_roles(connection: Connection, migration: Migration) -> None:
+    """Refuse role names that differ from the policies': the rights would be split between two."""
     found = dict(connection.execute(sqlalchemy.text(ROLES)).all())
     for role, policy in POLICY_OF.items():
-        name = settings.role_names[role]
+        name = migration.settings.role_names[role]
         if (known := found.get(policy, name)) != name:
             raise ConfigurationError(
                 f"the database was migrated for the role {known}, and not for {name}; "
@@ -110,10 +111,15 @@ def require_roles_as_they_were(connection: Connection) -> None:
             )
 
 
-def wait_for_turn(connection: Connection) -> None:
+def take_lock(connection: Connection, migration: Migration) -> None:
+    """Wait for the lock that lets one process migrate at a time."""
     deadline = time.monotonic() + LOCK_SECONDS
+    told = False
     while not connection.scalar(sqlalchemy.text(f"select pg_try_advisory_lock({LOCK})")):
         connection.commit()
+        if not told and migration.waiting is not None:
+            migration.waiting()
+        told = True
         if time.monotonic() > deadline:
             raise Unavailable(f"another migration holds the lock for over {LOCK_SECONDS} seconds")
         time.sleep(0.2)
@@ -121,15 +127,17 @@ def wait_for_turn(connection: Connection) -> None:
 
 
 def run() -> None:
-    settings = context.config.attributes.setdefault("settings", load_settings())
     if context.is_offline_mode():
-        raise ConfigurationError("migrations look at the database on their way: --sql cannot be")
-    given = context.config.attributes.get("connection")
+        raise ConfigurationError("migrations ask the database on their way, so --sql does not work")
+    attributes = context.config.attributes
+    # Alembic's own command line gives neither a connection nor a migration.
+    migration = attributes.setdefault("migration", Migration(load_settings()))
+    given = attributes.get("connection")
     if given is not None:
-        migrate(given)
+        migrate(given, migration)
         return
-    with own_engine(settings).connect() as connection:
-        migrate(connection)
+    with own_engine(migration.settings).connect() as connection:
+        migrate(connection, migration)
 
 
 run()

@@ -19,12 +19,11 @@ from projections.changes import (
     RowChange,
     Update,
 )
-from projections.conversations import project_conversation
-from projections.messages import project_message
+from projections.models.conversation import Conversation, project_conversation
+from projections.models.message import Message, project_message
+from projections.models.task import Task, project_task
 from projections.projector import Projections, Projector, projector
 from projections.protection import protection_sql
-from projections.tables import Conversation, Message, Task
-from projections.tasks import project_task
 
 __all__ = [
     "BUILT_IN",

@@ -1,11 +1,11 @@
 """
 Row changes: what a projector wants done, as values.
 
-A projector never sees a database, so the same changes can be written by SQL in the append's
-transaction (`live`) and applied to dictionaries (`replay`). What only the database knows of an
-event (position, version, time) stands in them as a marker.
+A projector never sees a database. So the same changes can be written by SQL in the append's
+transaction (`apply.live`) and applied to dictionaries in memory (`apply.replay`). Markers stand for
+what only the database knows of an event: its position, version and time.
 
-`user_id` is never named: every row belongs to the user of its event.
+A change never names `user_id`, because every row belongs to the user of its event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, assert_never
 
 from sqlmodel import SQLModel
 
-from eventstore.database.instants import instant_text
+from eventstore.database.timestamps import timestamp_text
 from eventstore.log.envelope import RecordedEvent
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "RECORDED_AT",
     "RESOLVABLE",
     "VERSION",
-    "WIDE",
+    "WIDE_CONTEXT",
     "AppendItem",
     "Delete",
     "ExtendItem",
@@ -36,13 +36,13 @@ __all__ = [
     "Marker",
     "RowChange",
     "Update",
-    "changed",
-    "resolved",
+    "apply_changes",
+    "resolve",
 ]
 
 
 class Marker(Enum):
-    """A value of the event that the database gives; usable as a column or as an item's field."""
+    """A value that the database gives an event; usable for a column or a field of an item."""
 
     POSITION = "position"
     VERSION = "version"
@@ -53,8 +53,8 @@ POSITION = Marker.POSITION
 VERSION = Marker.VERSION
 RECORDED_AT = Marker.RECORDED_AT
 
-WIDE = Context(prec=2_000)
-"""In which numbers keep all their digits: PostgreSQL declares 1,000 at most."""
+WIDE_CONTEXT = Context(prec=2_000)
+"""A decimal context in which sums keep all digits: PostgreSQL declares 1,000 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,14 @@ class Increment:
 
 @dataclass(frozen=True, slots=True)
 class AppendItem:
-    """Append a JSON object to a `json[]` column; only in an `Update`. Fields may be markers."""
+    """Append a JSON object to a `json[]` column; only in an `Update`. Its fields may be markers."""
 
     item: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ExtendItem:
-    """Add fields to the object at `index` of a `json[]` column; nothing if there is none."""
+    """Add fields to the object at `index` of a `json[]` column, if there is one."""
 
     index: int
     fields: Mapping[str, Any]
@@ -81,7 +81,7 @@ class ExtendItem:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A new row; columns not named are null. An append whose row exists already is refused."""
+    """A new row; columns that are not named are null. An append whose row exists is refused."""
 
     table: type[SQLModel]
     values: Mapping[str, Any]
@@ -89,7 +89,7 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A change of one row; nothing if the row does not exist."""
+    """Changes of one row; nothing happens if the row does not exist."""
 
     table: type[SQLModel]
     key: Mapping[str, Any]
@@ -98,7 +98,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The end of one row; nothing if it does not exist."""
+    """The deletion of one row; nothing happens if it does not exist."""
 
     table: type[SQLModel]
     key: Mapping[str, Any]
@@ -107,8 +107,8 @@ class Delete:
 type RowChange = Insert | Update | Delete
 
 
-def changed(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Apply resolved (or bound) `changes` to a row in memory: what the live SQL does to a table."""
+def apply_changes(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Apply changes without markers to a row in memory, as the live SQL does to a table."""
     for column, change in changes.items():
         match change:
             case Increment(by):
@@ -127,46 +127,46 @@ def changed(row: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _sum(number: Any, by: int) -> Any:
-    return WIDE.add(number, by) if isinstance(number, Decimal) else number + by
+    return WIDE_CONTEXT.add(number, by) if isinstance(number, Decimal) else number + by
 
 
-def resolved(values: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
+def resolve(values: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
     """Return `values` with every marker replaced by what the database gave the event."""
     return {
-        name: _resolve(value, event) if type(value) in RESOLVABLE else value
+        name: _resolve_value(value, event) if type(value) in RESOLVABLE else value
         for name, value in values.items()
     }
 
 
 RESOLVABLE = {Marker, AppendItem, ExtendItem}
-"""What may hold something that only the database gives."""
+"""Types of values that may hold a marker."""
 
 
-def _resolve(value: Any, event: RecordedEvent) -> Any:
+def _resolve_value(value: Any, event: RecordedEvent) -> Any:
     match value:
         case Marker():
-            return _given(value, event)
+            return _marked_value(value, event)
         case AppendItem(item):
-            return AppendItem(_resolved_item(item, event))
+            return AppendItem(_resolve_item(item, event))
         case ExtendItem(index, fields):
-            return ExtendItem(index, _resolved_item(fields, event))
+            return ExtendItem(index, _resolve_item(fields, event))
         case _:
             return value
 
 
-def _resolved_item(item: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
+def _resolve_item(item: Mapping[str, Any], event: RecordedEvent) -> dict[str, Any]:
     return {
-        name: _given_in_json(value, event) if isinstance(value, Marker) else value
+        name: _marked_json_value(value, event) if isinstance(value, Marker) else value
         for name, value in item.items()
     }
 
 
-def _given_in_json(marker: Marker, event: RecordedEvent) -> int | str:
-    given = _given(marker, event)
-    return instant_text(given) if isinstance(given, datetime) else given
+def _marked_json_value(marker: Marker, event: RecordedEvent) -> int | str:
+    value = _marked_value(marker, event)
+    return timestamp_text(value) if isinstance(value, datetime) else value
 
 
-def _given(marker: Marker, event: RecordedEvent) -> int | datetime:
+def _marked_value(marker: Marker, event: RecordedEvent) -> int | datetime:
     match marker:
         case Marker.POSITION:
             return event.position

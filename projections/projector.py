@@ -1,8 +1,9 @@
 """
 What a projector is, and which ones a store runs.
 
-A projector is a pure function from a fact (an event and all that was known before it was recorded)
-to row changes. One definition is run live, replayed and rebuilt, so the three cannot drift apart.
+A projector is a pure function from an event to row changes. It gets the event as it is known before
+it is recorded (`EventEnvelope`). One definition runs live, in replay and in a rebuild, so the three
+cannot drift apart.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from sqlalchemy.schema import sort_tables
 from sqlmodel import SQLModel
 
 from eventstore.errors import ConfigurationError
-from eventstore.log.envelope import Fact
+from eventstore.log.envelope import EventEnvelope
+from projections.apply.table_shape import TableShape
 from projections.changes import RowChange
-from projections.shape import TableShape
 
 __all__ = ["Projections", "Projector", "projector"]
 
-type Project = Callable[[Fact], Iterable[RowChange]]
+type Project = Callable[[EventEnvelope], Iterable[RowChange]]
 
 
 @dataclass(frozen=True, slots=True)
 class Projector:
-    """A read model's definition: the one table it owns, and what each event does to it."""
+    """The definition of a read model: the one table it owns, and what each event does to it."""
 
     table: type[SQLModel]
     project: Project
@@ -38,8 +39,8 @@ def projector(table: type[SQLModel]) -> Callable[[Project], Projector]:
     ::
 
         @projector(TasksPerDay)
-        def project_tasks_per_day(fact: Fact) -> Iterator[RowChange]:
-            match fact.data:
+        def project_tasks_per_day(event: EventEnvelope) -> Iterator[RowChange]:
+            match event.data:
                 case TaskCompleted():
                     yield …
     """
@@ -74,21 +75,21 @@ class Projections:
         return self._shapes[table]
 
     def of(self, *tables: type[SQLModel]) -> Projections:
-        """Return only the projectors of `tables`: a history needs no tasks."""
+        """Return only the projectors of `tables`; a history needs no tasks."""
         part = self._parts.get(tables)
         if part is None:
             chosen = (one for one in self.projectors if one.table in tables)
             part = self._parts[tables] = Projections(*chosen)
         return part
 
-    def project(self, fact: Fact) -> Iterator[RowChange]:
-        """Yield what every projector wants done for `fact`, in the order of registration."""
+    def project(self, event: EventEnvelope) -> Iterator[RowChange]:
+        """Yield what every projector wants done for an event, in the order of registration."""
         for one in self.projectors:
             shape = self._shapes[one.table]
-            for change in one.project(fact) or ():
+            for change in one.project(event) or ():
                 if getattr(change, "table", None) is not one.table:
                     raise ConfigurationError(
                         f"the projector of {shape.name} gives {change!r:.80}; it yields Insert, "
                         f"Update and Delete of {one.table.__name__}, and of no other table"
                     )
-                yield shape.kept(change)
+                yield shape.normalized(change)

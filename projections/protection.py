@@ -10,7 +10,7 @@ from __future__ import annotations
 from sqlmodel import SQLModel
 
 from eventstore.database.roles import Role
-from projections.shape import TableShape
+from projections.apply.table_shape import TableShape
 
 __all__ = ["protection_sql"]
 

@@ -15,14 +15,13 @@ from typing import Annotated
 
 import typer
 
-from eventstore.cli import (
+from eventstore.cli.commands import (
     anchor,
     audit,
-    chat,
-    demo,
     doctor,
     erase,
     export,
+    import_files,
     migrate,
     rebuild,
     show,
@@ -30,8 +29,9 @@ from eventstore.cli import (
     tail,
     verify,
 )
-from eventstore.cli.door import checked_output, until_closed
+from eventstore.cli.demo import command as demo
 from eventstore.cli.output import console, printable
+from eventstore.cli.output_files import checked_output, exit_on_broken_pipe
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
 
 __all__ = ["app", "main"]
@@ -57,7 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "migrate": migrate.migrate,
     "status": status.status,
     "doctor": doctor.doctor,
-    "import": chat.import_files,
+    "import": import_files.import_files,
     "history": show.history,
     "tasks": show.tasks,
     "rebuild": rebuild.rebuild,
@@ -69,7 +69,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "erase": erase.erase,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(until_closed(_command))
+    app.command(_name)(exit_on_broken_pipe(_command))
 
 
 def _show_version(wanted: bool) -> None:

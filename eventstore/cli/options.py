@@ -14,10 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.database.findings import Finding
-from eventstore.database.settings import load_settings
-from eventstore.database.url import parse_url
+from eventstore.database.settings import load_settings, parse_url
 from eventstore.errors import ConfigurationError, InvalidInput, UnsafeDatabase
+from eventstore.schema.findings import Finding
 from eventstore.store.context import AsOf
 from eventstore.store.store import EventStore
 
@@ -29,9 +28,9 @@ __all__ = [
     "Json",
     "OneUser",
     "User",
-    "examined",
+    "diagnose",
     "load_object",
-    "opened",
+    "open_store",
     "parse_as_of",
 ]
 
@@ -73,7 +72,7 @@ ExtensionsOption = Annotated[
 
 
 @contextmanager
-def opened(
+def open_store(
     database: str | None, extensions: str | None = None, *, jobs: int = 1, helper: bool = False
 ) -> Iterator[EventStore]:
     """
@@ -90,10 +89,10 @@ def opened(
         yield store
 
 
-def examined(database: str | None, extensions: str | None) -> tuple[str, Sequence[Finding]]:
+def diagnose(database: str | None, extensions: str | None) -> tuple[str, Sequence[Finding]]:
     """Return where the database is and what is wrong there, also if connecting is refused."""
     try:
-        with opened(database, extensions) as store:
+        with open_store(database, extensions) as store:
             return store.database, store.doctor()
     except UnsafeDatabase as error:
         return parse_url(load_settings(database).database_url).display, error.findings

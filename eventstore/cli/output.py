@@ -27,13 +27,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from eventstore.events.jsontext import check_json, dumps
+from eventstore.events.json_codec import check_json, dumps
 
 __all__ = [
     "Ticker",
-    "asked",
+    "confirm",
     "console",
-    "counted",
+    "pluralize",
     "print_facts",
     "print_json",
     "print_table",
@@ -84,14 +84,14 @@ def print_facts(facts: dict[str, object]) -> None:
         console.print(f"{name:<{width}}{printable(value)}", markup=False)
 
 
-def asked(question: str) -> bool:
+def confirm(question: str) -> bool:
     """Ask on the terminal; the end of its input is a no, and Ctrl-C is Ctrl-C."""
     sys.stderr.write(f"{question} [y/N]: ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def counted(number: int, thing: str) -> str:
+def pluralize(number: int, thing: str) -> str:
     """Return `1 user`, `2,000 users`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 

@@ -24,12 +24,22 @@ from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline
 from psycopg._pipeline_base import BasePipeline, PendingResult  # both colours' ends
 from psycopg.abc import PQGen
 from psycopg.generators import send
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from eventstore.database.settings import Settings
 from eventstore.errors import ConfigurationError
 
-__all__ = ["LimitedAsyncConnection", "LimitedConnection", "check_process"]
+__all__ = [
+    "IS_DIRECT",
+    "OPEN",
+    "LimitedAsyncConnection",
+    "LimitedConnection",
+    "at_once",
+    "check_process",
+    "connect_options",
+    "pool_options",
+]
 
 _POLL_SECONDS = 0.1
 
@@ -156,3 +166,40 @@ def _until_silent[R](
     except StopIteration as end:
         result: R = end.value
         return result
+
+
+OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+"""A transaction is under way, and the pool would roll it back with a warning."""
+
+IS_DIRECT = "select pg_catalog.pg_backend_pid()"
+"""
+Behind a transaction pooler a prepared statement may meet another server connection. A pooler
+shows itself: the process it names is not the one that answers.
+"""
+
+
+def at_once(jobs: int, settings: Settings) -> int:
+    """Return how many plans may run at once: those without a connection would wait for one."""
+    return max(1, min(jobs, settings.pool_max_size))
+
+
+def pool_options(settings: Settings) -> dict[str, Any]:
+    """Return the keywords of a pool."""
+    return {
+        "open": False,
+        "min_size": min(settings.pool_min_size, settings.pool_max_size),
+        "max_size": settings.pool_max_size,
+        "timeout": settings.pool_timeout_seconds,
+        "max_idle": settings.max_idle_seconds,
+        "reconnect_timeout": settings.pool_timeout_seconds,
+        "kwargs": connect_options(settings),
+    }
+
+
+def connect_options(settings: Settings) -> dict[str, Any]:
+    """Return the keywords of a connection."""
+    return {
+        "autocommit": True,
+        "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
+        "connect_timeout": settings.connect_timeout_seconds,
+    }

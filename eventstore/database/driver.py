@@ -19,7 +19,17 @@ from typing import Any, assert_never
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from eventstore.database.conductor import (
+from eventstore.database.connections import (
+    IS_DIRECT,
+    OPEN,
+    LimitedConnection,
+    at_once,
+    check_process,
+    connect_options,
+    pool_options,
+)
+from eventstore.database.errors import classify, pool_exhausted, unreachable
+from eventstore.database.interpreter import (
     Acquire,
     Action,
     Done,
@@ -27,13 +37,10 @@ from eventstore.database.conductor import (
     FanOut,
     Release,
     Sleep,
-    conduct,
+    interpret,
 )
-from eventstore.database.connections import LimitedConnection, check_process
-from eventstore.database.errors import classify, pool_exhausted, unreachable
-from eventstore.database.exchange import exchange
+from eventstore.database.pipeline import exchange
 from eventstore.database.plan import Plan
-from eventstore.database.pooling import IS_DIRECT, OPEN, at_once, connect_options, pool_options
 from eventstore.database.settings import Settings
 from eventstore.errors import Unavailable
 
@@ -68,7 +75,7 @@ class Driver:
 
         :param stop: once it is set, the plan ends at its next wait, with `CancelledError`.
         """
-        actions = conduct(plan, self.settings)
+        actions = interpret(plan, self.settings)
         action = next(actions)
         while not isinstance(action, Done):
             action = self._step(actions, action, stop)

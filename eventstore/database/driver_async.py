@@ -16,7 +16,17 @@ from typing import Any, assert_never
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from eventstore.database.conductor import (
+from eventstore.database.connections import (
+    IS_DIRECT,
+    OPEN,
+    LimitedAsyncConnection,
+    at_once,
+    check_process,
+    connect_options,
+    pool_options,
+)
+from eventstore.database.errors import classify, pool_exhausted, unreachable
+from eventstore.database.interpreter import (
     Acquire,
     Action,
     Done,
@@ -24,13 +34,10 @@ from eventstore.database.conductor import (
     FanOut,
     Release,
     Sleep,
-    conduct,
+    interpret,
 )
-from eventstore.database.connections import LimitedAsyncConnection, check_process
-from eventstore.database.errors import classify, pool_exhausted, unreachable
-from eventstore.database.exchange import exchange_async
+from eventstore.database.pipeline import exchange_async
 from eventstore.database.plan import Plan
-from eventstore.database.pooling import IS_DIRECT, OPEN, at_once, connect_options, pool_options
 from eventstore.database.settings import Settings
 from eventstore.errors import Unavailable
 
@@ -61,7 +68,7 @@ class AsyncDriver:
 
     async def run[T](self, plan: Plan[T]) -> T:
         """Run `plan` to its result."""
-        actions = conduct(plan, self.settings)
+        actions = interpret(plan, self.settings)
         action = next(actions)
         while not isinstance(action, Done):
             action = await self._step(actions, action)

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 from eventstore.database.scope import Scope
 from eventstore.errors import ConnectionLost, SerializationFailed
 
-__all__ = ["Batch", "Parallel", "Pause", "Plan", "Rows", "Statement", "Undo", "retrying"]
+__all__ = ["Batch", "Parallel", "Pause", "Plan", "Rollback", "Rows", "Statement", "retrying"]
 
 type Rows = list[tuple[Any, ...]]
-type Plan[T] = Generator[Batch | Undo | Pause | Parallel, list[Any], T]
+type Plan[T] = Generator[Batch | Rollback | Pause | Parallel, list[Any], T]
 """Sent a batch's rows, one `Rows` for each statement, or the result of each parallel plan."""
 
 
@@ -56,7 +56,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Undo:
+class Rollback:
     """
     Ask the driver to undo what held batches did; answered with no rows.
 

@@ -1,8 +1,8 @@
 """
-The roles that the store's transactions enter, and what they are called on a server.
+The roles that the store's transactions enter, and the names they have on a server.
 
-Roles belong to the whole server, so an operator may have to name them: by three settings, which
-the migrations and every store on that database must agree on.
+Roles belong to the whole server, so an operator may have to give them other names. Three settings
+do that, and the migrations and every store on that database must agree on them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-__all__ = ["ROLE_NAME", "Role", "named"]
+__all__ = ["ROLE_NAME", "Role", "with_role_names"]
 
 ROLE_NAME = r"[a-z_][a-z0-9_]{0,62}"
-"""What is an SQL identifier and a text literal without quoting."""
+"""A name that needs no quotes, neither as an SQL identifier nor inside a text literal."""
 
 
 class Role(StrEnum):
-    """As what a transaction runs; the value is the name it has unless a setting says otherwise."""
+    """The role of a transaction; the value is its name unless a setting gives another."""
 
     APPLICATION = "eventstore_app"
     """Reads and appends for one user at a time; owns nothing, bypasses nothing."""
@@ -27,9 +27,9 @@ class Role(StrEnum):
     """Removes the payloads of one user at a time; cannot read them, nor change anything else."""
 
 
-_WORDS = re.compile(rf"\b({'|'.join(Role)})\b")
+_DEFAULT_NAMES = re.compile(rf"\b({'|'.join(Role)})\b")
 
 
-def named(sql: str, names: dict[Role, str]) -> str:
-    """Return `sql`, written with the usual names of the roles, with the names they have here."""
-    return _WORDS.sub(lambda word: names[Role(word[0])], sql)
+def with_role_names(sql: str, names: dict[Role, str]) -> str:
+    """Return SQL that uses the default names of the roles with the names in `names`."""
+    return _DEFAULT_NAMES.sub(lambda found: names[Role(found[0])], sql)

@@ -1,8 +1,10 @@
 """
-What can happen to a conversation, and when it may.
+The events of a conversation, and the decisions that lead to them.
 
-The names and fields are the stored format (see `event`). Archiving hides a conversation and does
-not close it: the outcome of a tool call that comes in late must still be recorded. Deleting closes.
+Stored names and fields are the stored format (see `event`). An archived conversation is hidden but
+still takes events, because the outcome of a slow tool call must be recorded whenever it arrives.
+Only deleting closes the stream. Decisions are pure functions: they take what a conversation is now
+and return the event to append, or None if nothing would change.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from eventstore.events.event import Event, checked
-from eventstore.events.limits import Key, Title
+from eventstore.events.event import Event, make_event
+from eventstore.events.fields import Key, Title
 
 __all__ = [
     "ConversationArchived",
@@ -32,11 +34,11 @@ type ConversationStatus = Literal["active", "archived", "deleted"]
 
 
 class ConversationEvent(Event, stream_kind="conversation"):
-    """An event of one conversation's stream; messages and tool calls are such events too."""
+    """The base of all events in a conversation's stream, also of messages and tool calls."""
 
 
 class ConversationStarted(ConversationEvent, type="ConversationStarted"):
-    """A conversation began. Its `key`, if any, is the caller's own name for it."""
+    """A conversation began; its `key`, if it has one, is a name that the caller chose."""
 
     key: Key | None = None
     title: Title | None = None
@@ -49,11 +51,11 @@ class ConversationRenamed(ConversationEvent, type="ConversationRenamed"):
 
 
 class ConversationArchived(ConversationEvent, type="ConversationArchived"):
-    """The conversation was put away."""
+    """The conversation was hidden from the list of active ones."""
 
 
 class ConversationReopened(ConversationEvent, type="ConversationReopened"):
-    """The conversation was taken up again."""
+    """An archived conversation became active again."""
 
 
 class ConversationDeleted(ConversationEvent, type="ConversationDeleted", closes=True):
@@ -62,27 +64,27 @@ class ConversationDeleted(ConversationEvent, type="ConversationDeleted", closes=
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """What a decision needs to know of a conversation."""
+    """The part of a conversation that decisions depend on."""
 
     title: str | None
     status: ConversationStatus
 
 
 def rename(conversation: ConversationState, title: str | None) -> Event | None:
-    """Decide a new title; the same title changes nothing."""
-    return None if conversation.title == title else checked(ConversationRenamed, title=title)
+    """Decide to change the title; the same title again changes nothing."""
+    return None if conversation.title == title else make_event(ConversationRenamed, title=title)
 
 
 def archive(conversation: ConversationState) -> Event | None:
-    """Decide to archive; an archived conversation stays as it is."""
+    """Decide to archive; for an archived conversation nothing changes."""
     return ConversationArchived() if conversation.status == "active" else None
 
 
 def reopen(conversation: ConversationState) -> Event | None:
-    """Decide to reopen; an active conversation stays as it is."""
+    """Decide to reopen; for an active conversation nothing changes."""
     return ConversationReopened() if conversation.status == "archived" else None
 
 
 def delete(_: ConversationState) -> Event | None:
-    """Decide to delete."""
+    """Decide to delete, whatever the conversation's status."""
     return ConversationDeleted()

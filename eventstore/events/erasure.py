@@ -1,9 +1,9 @@
 """
-Erasure: what stays when a user's content is removed for good.
+Erasure: what stays in the log when a user's content is removed for good.
 
-`ContentErased` is an event like any other, chained and never changed: that content was removed,
-up to where, when (its `recorded_at`) and by whose order. `ErasedEvent` is what a reader gets in the
-place of an event whose payload is gone: its stored name is known, what it said is not.
+`ContentErased` is an event like any other, hashed into the chain and never changed. It records that
+content was removed, up to which position, when and on whose order. `ErasedEvent` is what a reader
+gets instead of an event whose payload was removed: the stored name is still known.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from uuid import UUID
 from pydantic import Field, PlainValidator
 
 from eventstore.events.event import Event
-from eventstore.events.limits import MAX_TITLE, check_label
+from eventstore.events.fields import MAX_TITLE, check_label
 
 __all__ = ["ContentErased", "ErasedEvent", "Erasures"]
 
-_Words = Annotated[str, PlainValidator(lambda value: check_label(value, "text", MAX_TITLE))]
+_Note = Annotated[str, PlainValidator(lambda value: check_label(value, "text", MAX_TITLE))]
 
 
 class ContentErased(Event, type="ContentErased", stream_kind="erasure"):
     """
-    Payloads were removed from the log, and what had been made of them from the read models.
+    Payloads were removed from the log, and the rows made from them from the read models.
 
-    The names and fields are the stored format (see `event`). Recorded by an erasure alone.
+    Stored names and fields are the stored format (see `event`). Only an erasure records this event.
 
-    :ivar conversation_id: whose events were erased; None for all streams of the user.
-    :ivar through: every event of theirs up to this position was.
-    :ivar events: how many payloads that removed.
-    :ivar ordered_by: who gave the order, as the caller named them.
+    :ivar conversation_id: the conversation whose events were erased; None for all of the user's.
+    :ivar through: the position up to which every event of those streams was erased.
+    :ivar events: how many payloads were removed.
+    :ivar ordered_by: who ordered the erasure, as the caller named them.
     """
 
     conversation_id: UUID | None = None
     through: int = Field(ge=1)
     events: int = Field(ge=1)
-    ordered_by: _Words
-    reason: _Words | None = None
+    ordered_by: _Note
+    reason: _Note | None = None
 
 
 class ErasedEvent(Event):
     """
-    In the place of an event whose payload was erased; no projector is given it.
+    Stands for an event whose payload was erased; projectors are never given one.
 
-    :ivar erased_type: the stored name of what it was; `RecordedEvent.type` says it too.
+    :ivar erased_type: the stored name of the erased event, also `RecordedEvent.type`.
     """
 
     erased_type: str
 
 
 class Erasures:
-    """What all erasures on record were about, together: asked of every event, so kept small."""
+    """All recorded erasures of a user together: up to which position each stream is erased."""
 
     def __init__(self, records: Iterable[ContentErased] = ()) -> None:
         self._through: dict[UUID | None, int] = {None: 0}
@@ -60,8 +60,8 @@ class Erasures:
             known = self._through.get(one.conversation_id, 0)
             self._through[one.conversation_id] = max(known, one.through)
 
-    def cover(self, type_name: str, stream_id: UUID, position: int) -> bool:
-        """Tell whether the payload of the event of that place must be gone."""
+    def covers(self, type_name: str, stream_id: UUID, position: int) -> bool:
+        """Tell whether the event with this type, stream and position must have no payload."""
         if type_name == ContentErased.type:
             return False
         return position <= max(self._through[None], self._through.get(stream_id, 0))

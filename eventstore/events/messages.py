@@ -1,8 +1,8 @@
 """
-What can happen to a message.
+The events of a message.
 
-The names and fields are the stored format (see `event`). `body` is the whole chat message as it
-came, whatever keys it carried; what is shown of it is derived, so nothing is stored twice.
+Stored names and fields are the stored format (see `event`). `body` is the whole chat message as it
+came, whatever keys it has. What is shown of a message is derived from it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from uuid import UUID
 
 from eventstore.events.conversations import ConversationEvent
-from eventstore.events.limits import JsonObject, Sender
+from eventstore.events.fields import JsonObject, Sender
 
 __all__ = ["MessagePosted", "MessageRetracted"]
 
 
 class MessagePosted(ConversationEvent, type="MessagePosted"):
     """
-    A message was said in a conversation.
+    A message was posted to a conversation.
 
-    :ivar sender: `user`, `assistant`, `system`, `tool` or a name of the caller's own.
+    :ivar sender: `user`, `assistant`, `system`, `tool` or another name of the caller's.
     :ivar body: the chat message, a JSON object; its `content` is text, null or a list of parts.
     """
 
@@ -29,6 +29,6 @@ class MessagePosted(ConversationEvent, type="MessagePosted"):
 
 
 class MessageRetracted(ConversationEvent, type="MessageRetracted"):
-    """A message was taken back: it leaves the history from here on."""
+    """A message was withdrawn: histories no longer show it from here on."""
 
     message_id: UUID

@@ -1,8 +1,8 @@
 """
-What can happen to a task, and when it may.
+The events of a task, and the decisions that lead to them.
 
-The names and fields are the stored format (see `event`). The decisions below them are pure: from
-what a task is now and what is asked, to the event to append; None where nothing would change.
+Stored names and fields are the stored format (see `event`). Decisions are pure functions: they take
+what a task is now and return the event to append, or None if nothing would change.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eventstore.errors import InvalidInput
-from eventstore.events.event import Event, checked
-from eventstore.events.limits import Description, Title
+from eventstore.events.event import Event, make_event
+from eventstore.events.fields import Description, Title
 
 __all__ = [
     "TaskCompleted",
@@ -29,20 +29,20 @@ __all__ = [
 
 
 class TaskEvent(Event, stream_kind="task"):
-    """An event of one task's stream."""
+    """The base of all events in a task's stream."""
 
 
 class TaskCreated(TaskEvent, type="TaskCreated"):
-    """A task was put on the list."""
+    """A task was added to the list."""
 
     title: Title
     description: Description | None = None
 
 
 class TaskUpdated(TaskEvent, type="TaskUpdated"):
-    """Title or description changed; a field that was not set did not. A title cannot be None."""
+    """Title or description changed; a field that is not set stayed as it was."""
 
-    title: Title = ""
+    title: Title = ""  # not None: a title can be changed and not removed
     description: Description | None = None
 
 
@@ -51,16 +51,16 @@ class TaskCompleted(TaskEvent, type="TaskCompleted"):
 
 
 class TaskReopened(TaskEvent, type="TaskReopened"):
-    """The task turned out not to be done."""
+    """A completed task became open again."""
 
 
 class TaskDeleted(TaskEvent, type="TaskDeleted", closes=True):
-    """The task was taken off the list for good."""
+    """The task was removed from the list for good."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """What a decision needs to know of a task."""
+    """The part of a task that decisions depend on."""
 
     title: str
     description: str | None
@@ -68,23 +68,27 @@ class TaskState:
 
 
 def update(task: TaskState, **changes: object) -> Event | None:
-    """Decide a change of `title` and `description`: only what differs is recorded."""
+    """
+    Decide to change `title` or `description`; only values that differ are recorded.
+
+    :raises InvalidInput: the title is None, or a value does not fit its field.
+    """
     if changes.get("title", "") is None:
         raise InvalidInput("title", "a title can be changed, not removed; leave it out to keep it")
     differing = {name: value for name, value in changes.items() if getattr(task, name) != value}
-    return checked(TaskUpdated, **differing) if differing else None
+    return make_event(TaskUpdated, **differing) if differing else None
 
 
 def complete(task: TaskState) -> Event | None:
-    """Decide to complete; a completed task stays as it is."""
+    """Decide to complete; for a completed task nothing changes."""
     return None if task.completed else TaskCompleted()
 
 
 def reopen(task: TaskState) -> Event | None:
-    """Decide to reopen; an open task stays as it is."""
+    """Decide to reopen; for an open task nothing changes."""
     return TaskReopened() if task.completed else None
 
 
 def delete(_: TaskState) -> Event | None:
-    """Decide to delete."""
+    """Decide to delete, completed or not."""
     return TaskDeleted()

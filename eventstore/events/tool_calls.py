@@ -1,9 +1,9 @@
 """
-What can happen to a tool call: it is requested, then it succeeds or fails.
+The events of a tool call: it is requested, and then it succeeds or fails.
 
-The names and fields are the stored format (see `event`). The request is recorded before the tool
-runs, so a call that never finished can be found. Ids come from models, which do repeat them even
-within one conversation: a call is known by its message and its index there, `call_id` is its name.
+Stored names and fields are the stored format (see `event`). The request is recorded before the tool
+runs, so that a call which never finished can be found. Models repeat call ids even within one
+conversation. Therefore a call is identified by its message and its index there.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from uuid import UUID
 from pydantic import Field
 
 from eventstore.events.conversations import ConversationEvent
-from eventstore.events.limits import JsonField, JsonObject, RawText
+from eventstore.events.fields import JsonField, JsonObject, RawText
 
 __all__ = ["ToolCallEvent", "ToolCallFailed", "ToolCallRequested", "ToolCallSucceeded"]
 
 
 class ToolCallEvent(ConversationEvent):
     """
-    An event of one tool call.
+    The base of all events of a tool call.
 
-    :ivar message_id: the message that carries the call.
-    :ivar index: the call's place among that message's calls, from 0.
+    :ivar call_id: the model's name for the call.
+    :ivar message_id: the message that asked for the call.
+    :ivar index: the call's index among that message's calls, from 0.
     """
 
     call_id: RawText
@@ -33,7 +34,7 @@ class ToolCallEvent(ConversationEvent):
 
 
 class ToolCallRequested(ToolCallEvent, type="ToolCallRequested"):
-    """The model asked for a tool; `arguments` is its text, verbatim, valid JSON or not."""
+    """The model asked for a tool; `arguments` is the model's text verbatim, valid JSON or not."""
 
     name: RawText
     arguments: RawText
@@ -41,10 +42,10 @@ class ToolCallRequested(ToolCallEvent, type="ToolCallRequested"):
 
 class ToolCallOutcome(ToolCallEvent):
     """
-    How a call ended, and the tool's message that says so.
+    The base of the two outcomes of a call; an outcome is the tool's message as well.
 
-    :ivar reply_id: the tool's message.
-    :ivar reply: that message's body; its `content` is the output unless `output` is set.
+    :ivar reply_id: the id of the tool's message.
+    :ivar reply: that message's body; its `content` is the call's output unless `output` is set.
     """
 
     reply_id: UUID
@@ -52,17 +53,17 @@ class ToolCallOutcome(ToolCallEvent):
 
 
 class ToolCallSucceeded(ToolCallOutcome, type="ToolCallSucceeded"):
-    """The tool returned. `output` is set only where it is not the reply's content itself."""
+    """The tool returned; `output` is set only where it differs from the reply's `content`."""
 
     output: JsonField = None
 
     @property
     def result(self) -> Any:
-        """The output, wherever it is stored."""
+        """The call's output: `output` if it is set, else the reply's `content`."""
         return self.output if "output" in self.model_fields_set else self.reply.get("content")
 
 
 class ToolCallFailed(ToolCallOutcome, type="ToolCallFailed"):
-    """The tool raised, timed out or was refused."""
+    """The tool raised an error, timed out or was refused."""
 
     error: JsonField

@@ -1,8 +1,9 @@
 """
-Around an event: whose it is, where it stands, what caused it.
+An event with its surroundings: whose it is, in which stream, what caused it, where it is recorded.
 
-A `NewEvent` is what a caller wants recorded. A `Fact` is what a projector may know: everything but
-what the database gives. A `RecordedEvent` is a fact with its position, version and time.
+`NewEvent` is what a caller wants to append. `EventEnvelope` is the event with everything that is
+known before it is recorded; projectors get this and nothing more. `RecordedEvent` adds what the
+database gives: position, version and time.
 """
 
 from __future__ import annotations
@@ -16,20 +17,28 @@ from uuid import UUID
 
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.event import Event
-from eventstore.log.identity import uuid7
+from eventstore.log.ids import uuid7
 
-__all__ = ["NOW", "Cut", "Expected", "ExpectedVersion", "Fact", "NewEvent", "RecordedEvent"]
+__all__ = [
+    "NOW",
+    "EventEnvelope",
+    "Expected",
+    "ExpectedVersion",
+    "NewEvent",
+    "PointInTime",
+    "RecordedEvent",
+]
 
 
 class Expected(StrEnum):
-    """What an append may ask of a stream instead of an exact version."""
+    """What an append may require of a stream instead of an exact version."""
 
     NEW = "new"
     """The stream does not exist yet."""
     EXISTS = "exists"
     """The stream exists and is not closed."""
     ANY = "any"
-    """Either; only a closed stream refuses."""
+    """The stream may or may not exist, but it is not closed."""
 
 
 type ExpectedVersion = Expected | int
@@ -40,12 +49,12 @@ class NewEvent:
     """
     An event to append to a stream.
 
-    :ivar stream_id: the task or conversation (or a stream of your own).
-    :ivar expected: checked once per stream, at its first event in the append.
+    :ivar stream_id: the task or conversation, or a stream of your own.
+    :ivar expected: checked once per stream, at the stream's first event in the append.
     :ivar event_id: made by the client; an append with an idempotency key derives it from the key.
-    :ivar correlation_id: what belongs together, as one agent turn.
+    :ivar correlation_id: the same for all events that belong together, like those of a turn.
     :ivar causation_id: the `event_id` of the event that caused this one.
-    :ivar metadata: a JSON object, kept as it is and covered by the hash chain.
+    :ivar metadata: a JSON object, stored as it is and covered by the hash chain.
     """
 
     stream_id: UUID
@@ -58,8 +67,8 @@ class NewEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """An event and all that was known of it before it was recorded."""
+class EventEnvelope:
+    """An event and everything that is known of it before it is recorded."""
 
     user_id: str
     stream_id: UUID
@@ -71,13 +80,13 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedEvent(Fact):
+class RecordedEvent(EventEnvelope):
     """
-    An event as it stands in the log.
+    An event in the log.
 
     :ivar position: its place in the user's log: 1, 2, 3 …
     :ivar version: its place in its stream: 1, 2, 3 …
-    :ivar recorded_at: UTC, given by the database, never runs backwards within a log.
+    :ivar recorded_at: UTC, given by the database; it never runs backwards within a log.
     """
 
     position: int
@@ -86,31 +95,31 @@ class RecordedEvent(Fact):
 
     @property
     def type(self) -> str:
-        """The stored name, of an erased event too."""
+        """The stored name, also of an erased event."""
         return self.data.erased_type if isinstance(self.data, ErasedEvent) else self.data.type
 
     @property
     def erased(self) -> bool:
-        """True if its payload was removed for good; `data` is an `ErasedEvent` then."""
+        """True if the payload was removed for good; `data` is an `ErasedEvent` then."""
         return isinstance(self.data, ErasedEvent)
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class PointInTime:
     """
-    A moment of one user's log: everything up to a position or an instant, both included.
+    A moment of one user's log: everything up to a position or a timestamp, both inclusive.
 
-    Neither means now.
+    With neither, the moment is now.
     """
 
     position: int | None = None
-    instant: datetime | None = None
+    timestamp: datetime | None = None
 
     def includes(self, position: int, recorded_at: datetime) -> bool:
-        """Tell whether an event with this position and time had happened."""
+        """Tell whether an event with this position and time had been recorded by then."""
         return (self.position is None or position <= self.position) and (
-            self.instant is None or recorded_at <= self.instant
+            self.timestamp is None or recorded_at <= self.timestamp
         )
 
 
-NOW = Cut()
+NOW = PointInTime()

@@ -1,4 +1,4 @@
-"""Read where logs end: of some users, or of all in pages, in the order of their ids."""
+"""Read the heads of logs: of some users, or of all in pages, in the order of their ids."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
-from eventstore.database.instants import readable_instant
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import operator, user_scope
+from eventstore.database.timestamps import readable_timestamp
 from eventstore.errors import CorruptLog, NotFound
-from eventstore.log.anchor import Head
+from eventstore.log.anchors import Head
 
 __all__ = ["heads_of", "heads_page"]
 
 _HEADS = f"""
-select user_id, position, hash, {readable_instant("recorded_at")} from eventstore.user_log
+select user_id, position, hash, {readable_timestamp("recorded_at")} from eventstore.user_log
 """
 _OF_ONE = f"{_HEADS} where user_id = $1"
-_PAGE = f"{_HEADS} where user_id > $1 and position <> 0 order by user_id limit $2"  # of no event
+# A head at position 0 stands for no event, so there is nothing to anchor.
+_PAGE = f"{_HEADS} where user_id > $1 and position <> 0 order by user_id limit $2"
 
 
 def heads_of(user_ids: Sequence[str]) -> Plan[list[Head]]:
     """
-    Return the heads of some users, each read as that user; one round trip each.
+    Return the heads of some users, each read in that user's scope; one round trip each.
 
     :raises NotFound: a user has no log.
     """

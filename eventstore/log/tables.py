@@ -25,9 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-__all__ = ["SCHEMA", "event", "metadata", "rebuild_progress", "stream", "user_log"]
+__all__ = ["LOG_TABLES", "SCHEMA", "event", "metadata", "rebuild_progress", "stream", "user_log"]
 
 SCHEMA = "eventstore"
+LOG_TABLES = (f"{SCHEMA}.user_log", f"{SCHEMA}.stream", f"{SCHEMA}.event")
 
 metadata = MetaData(schema=SCHEMA)
 
@@ -69,7 +70,7 @@ event = Table(
     Column("correlation_id", Uuid),
     Column("causation_id", Uuid),
     Column("idempotency_key", Text),
-    Column("request_digest", LargeBinary),
+    Column("fingerprint", LargeBinary),
     Column("recorded_at", _INSTANT, nullable=False),
     Column("salt", LargeBinary),
     Column("payload_digest", LargeBinary, nullable=False),

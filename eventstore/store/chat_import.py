@@ -1,57 +1,60 @@
 """
-Import whole conversations in the OpenAI chat format: each is one transaction, or not there at all.
+Import whole conversations in the OpenAI chat format.
 
-A conversation's id in the file becomes its key, and its append carries an idempotency key made of
-it. So an import that was killed is simply run again: what is there is found and skipped, and a
-conversation of the same id with other content is refused.
+A conversation is one transaction: it is imported whole or not at all. Its id in the file becomes
+its key, and its append has an idempotency key made from that. So an import that was killed is
+simply run again: what exists is found and skipped, and a conversation with the same id and other
+content is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Plan, Statement
+from eventstore.admin.plans import AdminPlans
+from eventstore.database.plan import Parallel, Plan, Statement
 from eventstore.errors import Erased, IdempotencyConflict, InvalidInput, WrongVersion
-from eventstore.events.chat import requested_calls
+from eventstore.events.chat_formats import requested_calls
 from eventstore.events.conversations import ConversationStarted
-from eventstore.events.event import Event, checked
-from eventstore.events.limits import MAX_BATCH, MAX_KEY, check_label
+from eventstore.events.event import Event, make_event
+from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
 from eventstore.log.append import append_together
+from eventstore.log.append_request import AppendRequest, prepare_append
 from eventstore.log.envelope import Expected, NewEvent
-from eventstore.log.identity import NewId, derived_ids
-from eventstore.log.prepare import Append, prepare_append
+from eventstore.log.ids import NewId, derived_ids, resolve_conversation
 from eventstore.store.context import UserContext
-from eventstore.store.look import look
-from projections.live import live_statements
+from eventstore.store.read_for_decision import read_for_decision
+from projections.apply.live import live_statements
 
-__all__ = ["ChatConversation", "Imported", "import_conversation"]
+__all__ = ["ChatConversation", "Imported", "import_conversations", "user_context"]
 
 
 @dataclass(frozen=True, slots=True)
 class ChatConversation:
     """
-    A conversation as a chat API has it.
+    A conversation in the OpenAI chat format.
 
     :ivar key: its id where it comes from.
-    :ivar place: where that is, for error messages.
     :ivar messages: `{"role": …, "content": …, "tool_calls": […]}` and `{"role": "tool", …}`.
+    :ivar location: where it comes from, for error messages.
     """
 
     key: str
     messages: Sequence[Mapping[str, Any]]
-    place: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import wrote; `skipped` conversations were there already, with this content."""
+    """What an import wrote; `skipped` conversations existed already, with the same content."""
 
     conversations: int = 0
     messages: int = 0
@@ -69,16 +72,34 @@ class Imported:
         )
 
 
-def import_conversation(context: UserContext, conversation: ChatConversation) -> Plan[Imported]:
-    """
-    Write one conversation, or find that it is there; one round trip per thousand events.
+def user_context(store: AdminPlans, user_id: str) -> UserContext:
+    """Return what the plans of one user of a store need to know."""
+    return UserContext(user_id, store.projections, store.registry, store.settings.retry_seconds)
 
-    :raises IdempotencyConflict: the key's conversation has other content.
-    :raises WrongVersion: the key's conversation was started otherwise than by an import.
-    :raises Erased: the key's conversation was erased.
-    :raises InvalidInput: a message cannot be stored; the place is named.
+
+def import_conversations(
+    store: AdminPlans, conversations: Sequence[tuple[str, ChatConversation]], *, jobs: int = 1
+) -> Plan[Imported]:
     """
-    place = f"{conversation.place}: " if conversation.place else ""
+    Import conversations in the OpenAI chat format, each whole or not at all.
+
+    :param conversations: each with the id of the user it belongs to.
+    :param jobs: how many are imported at once.
+    :return: what was written; a conversation that exists already is skipped.
+    :raises Conflict: the conversation with a key has other content, or was erased; others may
+        have been imported.
+    :raises InvalidInput: a message cannot be stored; the message has its path.
+    """
+    plans = [
+        partial(_import_conversation, user_context(store, user_id), conversation)
+        for user_id, conversation in conversations
+    ]
+    return sum((yield Parallel(plans, jobs)), start=Imported())
+
+
+def _import_conversation(context: UserContext, conversation: ChatConversation) -> Plan[Imported]:
+    """Import one conversation, or find that it exists; one round trip per thousand events."""
+    location = f"{conversation.location}: " if conversation.location else ""
     try:
         check_label(conversation.key, "id", MAX_KEY)
         key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
@@ -88,15 +109,15 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
         if not written:
             yield from context.retrying(lambda: _require_no_more(context, key, len(requests)))
     except InvalidInput as error:
-        raise error.within(place) from None
+        raise error.within(location) from None
     except (Erased, IdempotencyConflict, WrongVersion) as error:
-        what = (
+        fact = (
             "was erased; leave it out of the import"
             if isinstance(error, Erased)
-            else "is there with other content; import it for another user or under another id "
+            else "exists with other content; import it for another user or under another id "
             "(--key-prefix)"
         )
-        error.args = (f"{place}conversation {conversation.key!r} {what}",)
+        error.args = (f"{location}conversation {conversation.key!r} {fact}",)
         raise
     if not written:
         return Imported(skipped=1)
@@ -105,29 +126,29 @@ def import_conversation(context: UserContext, conversation: ChatConversation) ->
 
 
 def _require_no_more(context: UserContext, key: str, number: int) -> Plan[None]:
-    """Refuse what is there and goes on: its first batches alone are like those of a shorter one."""
-    more = f"{key}#{number}"
-    seen = yield from look(context.user_id, more, ())
-    if seen.keyed is not None:
-        raise IdempotencyConflict(more, seen.keyed)
+    """Refuse a conversation that was imported with more appends than this one has."""
+    next_key = f"{key}#{number}"
+    state = yield from read_for_decision(context.user_id, next_key, ())
+    if state.existing_position is not None:
+        raise IdempotencyConflict(next_key, state.existing_position)
 
 
 def _requests(
     context: UserContext, key: str, events: Sequence[NewEvent]
-) -> list[tuple[Append, list[Statement]]]:
+) -> list[tuple[AppendRequest, list[Statement]]]:
     requests = []
     for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
         request = prepare_append(context.user_id, chunk, f"{key}#{number}" if number else key)
-        requests.append((request, live_statements(context.projections, request.facts)))
+        requests.append((request, live_statements(context.projections, request.envelopes)))
     return requests
 
 
 def _events(context: UserContext, conversation: ChatConversation, new_id: NewId) -> list[NewEvent]:
-    stream = context.conversation(conversation.key)
+    stream = resolve_conversation(context.user_id, conversation.key)
     pending: dict[str, list[ToolCallRequested]] = {}
-    told: list[Event] = [checked(ConversationStarted, key=conversation.key)]
+    events: list[Event] = [make_event(ConversationStarted, key=conversation.key)]
     for number, body in enumerate(conversation.messages):
-        told += _told(body, f"messages[{number}]", new_id, pending)
+        events += _events_of_message(body, f"messages[{number}]", new_id, pending)
     return [
         NewEvent(
             stream_id=stream,
@@ -137,30 +158,34 @@ def _events(context: UserContext, conversation: ChatConversation, new_id: NewId)
             correlation_id=context.correlation_id,
             metadata=context.metadata,
         )
-        for number, data in enumerate(told)
+        for number, data in enumerate(events)
     ]
 
 
-def _told(
+def _events_of_message(
     body: Mapping[str, Any],
-    place: str,
+    path: str,
     new_id: NewId,
     pending: dict[str, list[ToolCallRequested]],
 ) -> list[Event]:
-    """Return the events of one message; calls that wait for their answer are kept in `pending`."""
+    """
+    Return the events of one message.
+
+    :param pending: the calls that wait for their answer, by the model's name for them; updated.
+    """
     if not isinstance(body, Mapping):
-        raise InvalidInput(place, f"expected a JSON object, got {type(body).__name__}")
+        raise InvalidInput(path, f"expected a JSON object, got {type(body).__name__}")
     role = body.get("role")
     if not isinstance(role, str):
-        raise InvalidInput(f"{place}.role", "is missing; give user, assistant, system or tool")
+        raise InvalidInput(f"{path}.role", "is missing; give user, assistant, system or tool")
     message_id = new_id()
     if role == "tool":
         waiting = pending.get(str(body.get("tool_call_id")))
         if waiting:
-            return [_answer(waiting.pop(0), message_id, body)]
-    posted = checked(MessagePosted, message_id=message_id, sender=role, body=body)
+            return [_outcome(waiting.pop(0), message_id, body)]
+    posted = make_event(MessagePosted, message_id=message_id, sender=role, body=body)
     calls = [
-        checked(
+        make_event(
             ToolCallRequested,
             call_id=call.id,
             message_id=message_id,
@@ -168,15 +193,15 @@ def _told(
             name=call.name,
             arguments=call.arguments,
         )
-        for index, call in enumerate(requested_calls(body, place))
+        for index, call in enumerate(requested_calls(body, path))
     ]
     for call in calls:
         pending.setdefault(call.call_id, []).append(call)
     return [posted, *calls]
 
 
-def _answer(call: ToolCallRequested, reply_id: UUID, body: Mapping[str, Any]) -> Event:
-    return checked(
+def _outcome(call: ToolCallRequested, reply_id: UUID, body: Mapping[str, Any]) -> Event:
+    return make_event(
         ToolCallSucceeded,
         call_id=call.call_id,
         message_id=call.message_id,

@@ -1,4 +1,4 @@
-"""What every plan of a store needs to know: which events and projectors, whose log, how patient."""
+"""What the plans of one user need to know: whose log it is, how to read it, what to add to it."""
 
 from __future__ import annotations
 
@@ -10,61 +10,65 @@ from uuid import UUID
 
 from eventstore.database.plan import Plan, retrying
 from eventstore.errors import InvalidInput, NotFound
-from eventstore.events.limits import check_number
+from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
-from eventstore.log.envelope import NOW, Cut
-from eventstore.log.identity import conversation_id, plain_uuid
+from eventstore.log.envelope import NOW, PointInTime
+from eventstore.log.ids import resolve_conversation, standard_uuid, with_given_reference
 from projections import Projections
 
-__all__ = ["AsOf", "UserContext", "cut_at", "given_id"]
+__all__ = ["AsOf", "Queries", "UserContext", "parse_id", "point_in_time"]
 
 type AsOf = int | datetime | None
-"""A position, an instant with time zone, or None for now."""
+"""A position, a timestamp with time zone, or None for now."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserContext:
-    """One user of one store."""
+    """
+    One user of one store.
+
+    :ivar retry_seconds: how long lost connections are retried.
+    :ivar idempotency_key: the key of what is appended, or None.
+    :ivar correlation_id: put on every event that is appended; `metadata` likewise.
+    """
 
     user_id: str
     projections: Projections
     registry: EventRegistry
     retry_seconds: float
+    idempotency_key: str | None = None
     correlation_id: UUID | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def retrying[T](self, attempt: Callable[[], Plan[T]]) -> Plan[T]:
-        """Run a plan again while the connection is lost, up to the store's limit."""
+        """Run a plan, again while the connection is lost, for as long as the store retries."""
         return retrying(attempt, seconds=self.retry_seconds)
 
-    def named[T](self, reference: UUID | str, plan: Plan[T]) -> Plan[T]:
-        """Run a plan about one conversation; not found, it is named as it was given."""
-        try:
-            return (yield from plan)
-        except NotFound as error:
-            if error.key == self.conversation(reference) != reference:
-                raise NotFound(error.kind, reference) from None
-            raise
-
-    def conversation(self, reference: UUID | str) -> UUID:
-        """Return the id of a conversation named by its id or its key."""
-        if not isinstance(reference, UUID | str):
-            raise InvalidInput("conversation", f"a {type(reference).__name__}; give its id or key")
-        try:
-            return conversation_id(self.user_id, reference)
-        except UnicodeEncodeError:  # a lone surrogate is in no key
-            raise NotFound("conversation", reference) from None
+    def about_conversation[T](
+        self, reference: UUID | str, plan: Callable[[UUID], Plan[T]]
+    ) -> Plan[T]:
+        """Run a plan about the conversation that the caller named by its id or its key."""
+        resolved = resolve_conversation(self.user_id, reference)
+        return with_given_reference(self.retrying(lambda: plan(resolved)), reference, resolved)
 
 
-def given_id(value: UUID | str, kind: str) -> UUID:
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The base of the query classes: plans that read for one user."""
+
+    context: UserContext
+
+
+def parse_id(value: UUID | str, kind: str) -> UUID:
     """
     Return an id that may come as text, as tool arguments do.
 
-    :raises NotFound: text that is no id cannot be the id of anything.
+    :raises NotFound: a text that is no UUID; nothing has such an id.
+    :raises InvalidInput: neither a UUID nor text.
     """
     match value:
         case UUID():
-            return plain_uuid(value)
+            return standard_uuid(value)
         case str():
             try:
                 return UUID(value)
@@ -74,18 +78,22 @@ def given_id(value: UUID | str, kind: str) -> UUID:
             raise InvalidInput(kind, f"a {type(value).__name__}; give its id")
 
 
-def cut_at(as_of: AsOf) -> Cut:
-    """Return the moment that `as_of` names."""
+def point_in_time(as_of: AsOf) -> PointInTime:
+    """
+    Return the moment that a caller's `as_of` means.
+
+    :raises InvalidInput: neither a position, nor a timestamp with time zone, nor None.
+    """
     match as_of:
         case None:
             return NOW
         case bool():
-            raise InvalidInput("as_of", "a bool; give a position or an instant")
+            raise InvalidInput("as_of", "a bool; give a position or a timestamp")
         case int():
-            return Cut(position=check_number(as_of, "as_of"))
+            return PointInTime(position=check_number(as_of, "as_of"))
         case datetime():
             if as_of.tzinfo is None:
-                raise InvalidInput("as_of", "an instant without time zone; attach one")
-            return Cut(instant=as_of)
+                raise InvalidInput("as_of", "a timestamp without time zone; attach one")
+            return PointInTime(timestamp=as_of)
         case _:
-            raise InvalidInput("as_of", f"a {type(as_of).__name__}; give a position or an instant")
+            raise InvalidInput("as_of", f"a {type(as_of).__name__}; give a position or a timestamp")

@@ -1,4 +1,4 @@
-"""The facade: `EventStore` and `AsyncEventStore`."""
+"""`EventStore` and `AsyncEventStore`: open a database, hand out users, administer whole logs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from typing import Any, Self
 
 import psycopg
 
-from eventstore.database.doctor import refusal
+from eventstore.admin.plans import AdminPlans
 from eventstore.database.driver import Driver
 from eventstore.database.driver_async import AsyncDriver
 from eventstore.database.embedded import start_embedded
 from eventstore.database.errors import unreachable
-from eventstore.database.findings import Finding
-from eventstore.database.settings import Settings, load_settings
-from eventstore.database.sqlalchemy import async_engine_on, engine_on
-from eventstore.database.url import Embedded, parse_url
+from eventstore.database.sessions.engines import async_engine_on, engine_on
+from eventstore.database.settings import Embedded, Settings, load_settings, parse_url
 from eventstore.errors import ConfigurationError
 from eventstore.events.event import Event
+from eventstore.events.fields import check_user_id
 from eventstore.events.registry import EventRegistry
-from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
-from eventstore.store.operations import OperationPlans
-from eventstore.store.user import AsyncUser, User, UserPlans
+from eventstore.schema.doctor import refusal
+from eventstore.schema.findings import Finding
+from eventstore.store.chat_import import import_conversations, user_context
+from eventstore.store.context import UserContext
+from eventstore.store.sync_async import AsyncFacade, AsyncMethod, SyncFacade, SyncMethod
+from eventstore.store.user import AsyncUser, User
 from projections import BUILT_IN, Projections, Projector
 
 __all__ = ["AsyncEventStore", "EventStore"]
@@ -37,15 +39,15 @@ _log.addHandler(logging.NullHandler())  # whoever configures logging hears it, n
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What both stores are made of."""
+    """What sync and async stores are made of; `database` names it without its password."""
 
     settings: Settings
     conninfo: str
-    plans: OperationPlans
+    plans: AdminPlans
     database: str
 
-    def user_plans(self, user_id: str) -> UserPlans:
-        return UserPlans(self.plans.context(user_id))
+    def context(self, user_id: str) -> UserContext:
+        return user_context(self.plans, check_user_id(user_id))
 
 
 def _prepare(
@@ -54,52 +56,53 @@ def _prepare(
     events: Sequence[type[Event]] | EventRegistry,
     settings: Settings | None,
 ) -> _Parts:
-    """Settle everything that can be wrong before the first connection of the pool."""
+    """Find everything that is wrong with the arguments before the pool connects."""
     chosen = settings or load_settings(database_url)
     for name, given in (("events", events), ("projectors", projectors)):
         if not isinstance(given, Sequence | EventRegistry) or isinstance(given, str):
             raise ConfigurationError(f"{name}: {given!r} is no list")
     registry = events if isinstance(events, EventRegistry) else EventRegistry(*events)
     projections = Projections(*BUILT_IN, *projectors)
-    place = parse_url(chosen.database_url)
-    if isinstance(place, Embedded):
-        from eventstore.store.migrate import upgrade  # noqa: PLC0415 - Alembic is slow to import and seldom needed
+    target = parse_url(chosen.database_url)
+    if isinstance(target, Embedded):
+        # Alembic takes long to import and a store on a server does not need it.
+        from eventstore.schema.migrate import upgrade  # noqa: PLC0415 - see the line above
 
-        _log.info("using the server of the store's own in %s", place.path)
-        conninfo = start_embedded(place.path)
-        upgrade(chosen)  # our own server: nobody else looks after its schema
+        _log.info("using the embedded server in %s", target.path)
+        conninfo = start_embedded(target.path)
+        upgrade(chosen)  # nobody else migrates an embedded server
     else:
-        conninfo = place.conninfo
-    _probe(conninfo, chosen)
-    plans = OperationPlans(projections, registry, chosen)
-    return _Parts(chosen, conninfo, plans, place.display)
+        conninfo = target.conninfo
+    _require_reachable(conninfo, chosen)
+    plans = AdminPlans(projections, registry, chosen)
+    return _Parts(chosen, conninfo, plans, target.display)
 
 
-def _probe(conninfo: str, settings: Settings) -> None:
-    """Connect once: a pool would only say that no connection came, not why."""
+def _require_reachable(conninfo: str, settings: Settings) -> None:
+    """Connect once, because the error of a pool does not say why no connection came."""
     try:
         psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
     except psycopg.Error as error:
         raise unreachable(error) from error
 
 
-def _judge(found: Sequence[Finding]) -> None:
+def _require_safe(found: Sequence[Finding]) -> None:
     """
-    Refuse a database that would not keep users apart; log what is weaker than it should be.
+    Refuse a database that would not isolate users, and log the doctor's warnings.
 
-    One that was not migrated yet is let pass: the first use says so.
+    A database that was not migrated yet passes; its first use raises `SchemaMissing`.
     """
     if any(one.check == "schema" for one in found):
         return
     if (error := refusal(found)) is not None:
         raise error
     for one in found:
-        _log.warning("%s: %s; %s", one.place, one.detail, one.remedy)
+        _log.warning("%s: %s; %s", one.location, one.detail, one.remedy)
 
 
-class EventStore(OnDriver[OperationPlans]):
+class EventStore(SyncFacade[AdminPlans]):
     """
-    The store, sync. Make it once per process with `connect`; it is safe to share between threads.
+    The sync store. Connect once per process, and share it between threads.
 
     ::
 
@@ -123,22 +126,22 @@ class EventStore(OnDriver[OperationPlans]):
         settings: Settings | None = None,
     ) -> Self:
         """
-        Open a pool on the database.
+        Connect to a database and check that it isolates users.
 
-        :param database_url: default EVENTSTORE_DATABASE_URL; none at all, or `embedded:PATH`, is a
-            server of our own, started and migrated on the way.
+        :param database_url: None takes EVENTSTORE_DATABASE_URL. Without that, or with
+            `embedded:PATH`, an embedded server is started and migrated.
         :param projectors: read models of your own, beside the built-in ones.
-        :param events: event classes of your own, or a registry with their upcasts.
-        :param settings: instead of the environment.
+        :param events: event classes of your own, or a registry of them.
+        :param settings: None reads them from the environment.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
         store = cls(_prepare(database_url, projectors, events, settings))
-        atexit.register(store.close)  # a forgotten pool would keep the process waiting at its end
+        atexit.register(store.close)  # a pool that is still open keeps the process from exiting
         store._driver.open()
         try:
-            _judge(store.doctor())
+            _require_safe(store.doctor())
         except BaseException:
             store.close()
             raise
@@ -146,26 +149,26 @@ class EventStore(OnDriver[OperationPlans]):
 
     def user(self, user_id: str) -> User:
         """
-        Return one user's view of the store; costs nothing.
+        Return one user's view of the store; nothing is sent.
 
         :param user_id: from your identity provider, never from a model: 1 to 255 characters.
         :raises InvalidInput: empty, too long, or not storable as text.
         """
-        return User(self._driver, self._engine, self._parts.user_plans(user_id))
+        return User(self._driver, self._engine, self._parts.context(user_id))
 
-    rebuild = Blocking(OperationPlans.rebuild)
-    verify = Blocking(OperationPlans.verify)
-    erase = Blocking(OperationPlans.erase)
-    export = Blocking(OperationPlans.export)
-    heads = Blocking(OperationPlans.heads)
-    doctor = Blocking(OperationPlans.doctor)
-    status = Blocking(OperationPlans.status)
-    users = Blocking(OperationPlans.users)
-    import_conversations = Blocking(OperationPlans.import_conversations)
+    rebuild = SyncMethod(AdminPlans.rebuild)
+    verify = SyncMethod(AdminPlans.verify)
+    erase = SyncMethod(AdminPlans.erase)
+    export = SyncMethod(AdminPlans.export)
+    heads = SyncMethod(AdminPlans.heads)
+    doctor = SyncMethod(AdminPlans.doctor)
+    status = SyncMethod(AdminPlans.status)
+    users = SyncMethod(AdminPlans.users)
+    import_conversations = SyncMethod(import_conversations)
 
     @property
     def database(self) -> str:
-        """Where the data is, for messages; never a password."""
+        """Host and database, for messages; never the password."""
         return self._parts.database
 
     def close(self) -> None:
@@ -186,7 +189,7 @@ class EventStore(OnDriver[OperationPlans]):
 
 
 class _Connecting:
-    """An async store about to open: await it, or use it as a context manager."""
+    """An async store that is being connected: await it, or use it as a context manager."""
 
     def __init__(self, opening: Any) -> None:
         self._opening = opening
@@ -209,9 +212,9 @@ class _Connecting:
             await self._store.close()
 
 
-class AsyncEventStore(OnAsyncDriver[OperationPlans]):
+class AsyncEventStore(AsyncFacade[AdminPlans]):
     """
-    The store, async. Make it once per event loop with `connect`; share it between tasks.
+    The async store. Connect once per event loop, and share it between tasks.
 
     ::
 
@@ -235,13 +238,13 @@ class AsyncEventStore(OnAsyncDriver[OperationPlans]):
         settings: Settings | None = None,
     ) -> _Connecting:
         """
-        Open a pool on the database.
+        Connect to a database and check that it isolates users.
 
-        :param database_url: default EVENTSTORE_DATABASE_URL; none at all, or `embedded:PATH`, is a
-            server of our own, started and migrated on the way.
+        :param database_url: None takes EVENTSTORE_DATABASE_URL. Without that, or with
+            `embedded:PATH`, an embedded server is started and migrated.
         :param projectors: read models of your own, beside the built-in ones.
-        :param events: event classes of your own, or a registry with their upcasts.
-        :param settings: instead of the environment.
+        :param events: event classes of your own, or a registry of them.
+        :param settings: None reads them from the environment.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
@@ -252,7 +255,7 @@ class AsyncEventStore(OnAsyncDriver[OperationPlans]):
             store = cls(parts)
             await store._driver.open()
             try:
-                _judge(await store.doctor())
+                _require_safe(await store.doctor())
             except BaseException:
                 await store.close()
                 raise
@@ -262,26 +265,26 @@ class AsyncEventStore(OnAsyncDriver[OperationPlans]):
 
     def user(self, user_id: str) -> AsyncUser:
         """
-        Return one user's view of the store; costs nothing.
+        Return one user's view of the store; nothing is sent.
 
         :param user_id: from your identity provider, never from a model: 1 to 255 characters.
         :raises InvalidInput: empty, too long, or not storable as text.
         """
-        return AsyncUser(self._driver, self._engine, self._parts.user_plans(user_id))
+        return AsyncUser(self._driver, self._engine, self._parts.context(user_id))
 
-    rebuild = Awaiting(OperationPlans.rebuild)
-    verify = Awaiting(OperationPlans.verify)
-    erase = Awaiting(OperationPlans.erase)
-    export = Awaiting(OperationPlans.export)
-    heads = Awaiting(OperationPlans.heads)
-    doctor = Awaiting(OperationPlans.doctor)
-    status = Awaiting(OperationPlans.status)
-    users = Awaiting(OperationPlans.users)
-    import_conversations = Awaiting(OperationPlans.import_conversations)
+    rebuild = AsyncMethod(AdminPlans.rebuild)
+    verify = AsyncMethod(AdminPlans.verify)
+    erase = AsyncMethod(AdminPlans.erase)
+    export = AsyncMethod(AdminPlans.export)
+    heads = AsyncMethod(AdminPlans.heads)
+    doctor = AsyncMethod(AdminPlans.doctor)
+    status = AsyncMethod(AdminPlans.status)
+    users = AsyncMethod(AdminPlans.users)
+    import_conversations = AsyncMethod(import_conversations)
 
     @property
     def database(self) -> str:
-        """Where the data is, for messages; never a password."""
+        """Host and database, for messages; never the password."""
         return self._parts.database
 
     async def close(self) -> None:

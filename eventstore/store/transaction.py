@@ -1,9 +1,9 @@
 """
-A transaction: several commands, one append.
+Transactions: several commands, one append.
 
-Nothing is sent until the block ends; leaving it by an exception writes nothing. Ids are known at
-once, so later commands can refer to earlier ones. If any command must look first, one more round
-trip reads what all of them look at.
+Nothing is sent until the block ends, and leaving it by an exception writes nothing. Ids are known
+at once, so later commands can refer to earlier ones. If any command is a decision, one more round
+trip reads what all of them depend on.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from eventstore.database.driver_async import AsyncDriver
 from eventstore.errors import ConfigurationError
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, ExpectedVersion, RecordedEvent
-from eventstore.store.conversations import ConversationRecorder
-from eventstore.store.messages import MessageRecorder
-from eventstore.store.steps import Cause, Handle
-from eventstore.store.tasks import TaskRecorder
-from eventstore.store.tool_calls import ToolCallRecorder
-from eventstore.store.work import Work
+from eventstore.store.conversations import ConversationCommands
+from eventstore.store.decisions import Cause
+from eventstore.store.messages import MessageCommands
+from eventstore.store.tasks import TaskCommands
+from eventstore.store.tool_calls import ToolCallCommands
+from eventstore.store.unit_of_work import Commands, Handle, UnitOfWork
 
-__all__ = ["AsyncTransaction", "Recorder", "Transaction"]
+__all__ = ["AsyncTransaction", "Transaction", "TransactionCommands"]
 
 
-class Recorder:
+class TransactionCommands(Commands):
     """
-    The commands of a transaction, the same for sync and async: they do not touch the database.
+    What a transaction offers, sync and async alike: its commands do not touch the database.
 
-    :ivar recorded: the events, once the block has ended.
+    :ivar tasks: the commands on tasks; `conversations`, `messages` and `tool_calls` likewise.
+    :ivar recorded: the recorded events, once the block has ended.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self.tasks = TaskRecorder(work)
-        self.conversations = ConversationRecorder(work)
-        self.messages = MessageRecorder(work)
-        self.tool_calls = ToolCallRecorder(work)
+    def __init__(self, work: UnitOfWork) -> None:
+        super().__init__(work)
+        self.tasks = TaskCommands(work)
+        self.conversations = ConversationCommands(work)
+        self.messages = MessageCommands(work)
+        self.tool_calls = ToolCallCommands(work)
         self.recorded: list[RecordedEvent] = []
         self._begun = False
 
@@ -47,7 +48,8 @@ class Recorder:
         """
         Take the commands of one block.
 
-        :raises ConfigurationError: of a second one, which would write the first one's again.
+        :raises ConfigurationError: a block was run before; a second one would write the first
+            one's commands again.
         """
         if self._begun:
             raise ConfigurationError(
@@ -63,23 +65,28 @@ class Recorder:
         *,
         expected: ExpectedVersion = Expected.ANY,
         caused_by: Cause = None,
-    ) -> Handle:
-        """Append an event of any registered class to a stream."""
+    ) -> Handle[None]:
+        """
+        Append an event of any registered class to a stream.
+
+        :param expected: what the stream must be like; checked at its first event in the append.
+        :raises InvalidInput: the event's class is not registered.
+        """
         self._work.context.registry.require(event, "event")
         made = self._work.record(stream_id, event, expected=expected, caused_by=caused_by)
-        return Handle(stream_id, made.event_id)
+        return Handle(stream_id, made.event_id, lambda _: None)
 
 
 class Transaction:
     """`with user.transaction() as tx:` commits when the block ends."""
 
-    def __init__(self, driver: Driver, work: Work) -> None:
+    def __init__(self, driver: Driver, work: UnitOfWork) -> None:
         self._driver = driver
         self._work = work
-        self._recorder = Recorder(work)
+        self._commands = TransactionCommands(work)
 
-    def __enter__(self) -> Recorder:
-        return self._recorder.begin()
+    def __enter__(self) -> TransactionCommands:
+        return self._commands.begin()
 
     def __exit__(
         self,
@@ -88,19 +95,19 @@ class Transaction:
         trace: TracebackType | None,
     ) -> None:
         if error is None and self._work.steps:
-            self._recorder.recorded = self._driver.run(self._work.commit()).recorded
+            self._commands.recorded = self._driver.run(self._work.commit()).recorded
 
 
 class AsyncTransaction:
     """`async with user.transaction() as tx:` commits when the block ends."""
 
-    def __init__(self, driver: AsyncDriver, work: Work) -> None:
+    def __init__(self, driver: AsyncDriver, work: UnitOfWork) -> None:
         self._driver = driver
         self._work = work
-        self._recorder = Recorder(work)
+        self._commands = TransactionCommands(work)
 
-    async def __aenter__(self) -> Recorder:
-        return self._recorder.begin()
+    async def __aenter__(self) -> TransactionCommands:
+        return self._commands.begin()
 
     async def __aexit__(
         self,
@@ -110,4 +117,4 @@ class AsyncTransaction:
     ) -> None:
         if error is None and self._work.steps:
             outcome = await self._driver.run(self._work.commit())
-            self._recorder.recorded = outcome.recorded
+            self._commands.recorded = outcome.recorded

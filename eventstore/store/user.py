@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 from uuid import UUID
 
@@ -15,34 +15,31 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from eventstore.database.driver import Driver
 from eventstore.database.driver_async import AsyncDriver
 from eventstore.database.plan import Plan
-from eventstore.database.sqlalchemy import async_session, session
-from eventstore.events.jsontext import check_json
-from eventstore.events.limits import MAX_BATCH
+from eventstore.database.sessions.engines import async_session, session
+from eventstore.events.fields import MAX_BATCH
+from eventstore.events.json_codec import check_json
 from eventstore.log.append import append
+from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent, RecordedEvent
-from eventstore.log.prepare import prepare_append
 from eventstore.log.read import Selection, read_events
-from eventstore.store.colour import Awaiting, Blocking, OnAsyncDriver, OnDriver
-from eventstore.store.context import AsOf, UserContext, cut_at, given_id
-from eventstore.store.conversations import AsyncConversations, ConversationPlans, Conversations
-from eventstore.store.messages import AsyncMessages, MessagePlans, Messages
-from eventstore.store.tasks import AsyncTasks, TaskPlans, Tasks
-from eventstore.store.tool_calls import AsyncToolCalls, ToolCallPlans, ToolCalls
+from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
+from eventstore.store.conversations import AsyncConversations, ConversationQueries, Conversations
+from eventstore.store.messages import AsyncMessages, Messages
+from eventstore.store.sync_async import AsyncFacade, AsyncMethod, SyncFacade, SyncMethod
+from eventstore.store.tasks import AsyncTasks, TaskQueries, Tasks
+from eventstore.store.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
 from eventstore.store.transaction import AsyncTransaction, Transaction
-from eventstore.store.work import Work
-from projections.audit import AuditEntry, audit
-from projections.history import Source, history
-from projections.live import live_statements
-from projections.views import MessageView
+from eventstore.store.unit_of_work import UnitOfWork, check_key
+from projections.apply.live import live_statements
+from projections.models.message import MessageView
+from projections.queries.history import Source, history
+from projections.queries.tool_call_audit import AuditEntry, audit
 
 __all__ = ["AsyncUser", "User", "UserPlans"]
 
 
-@dataclass(frozen=True, slots=True)
-class UserPlans:
-    """What can be done for one user, as plans."""
-
-    context: UserContext
+class UserPlans(Queries):
+    """What can be done for one user beside tasks, conversations, messages and tool calls."""
 
     def history(
         self,
@@ -57,28 +54,28 @@ class UserPlans:
         Return a conversation's messages, oldest first.
 
         :param conversation: its id or key.
-        :param source: `projection` reads the read model, one round trip; `events` replays the log.
-            Both give the same answer.
-        :param as_of: a position or an instant: the conversation as it was then.
-        :param limit: only the newest so many.
+        :param source: `projection` reads the read model in one round trip, `events` replays the
+            log; both give the same answer.
+        :param as_of: a position or a timestamp: the conversation as it was then.
+        :param limit: only the newest so many messages.
         :param before: only messages at smaller positions, for the page before.
         :raises NotFound: absent, deleted or another user's, as of then.
+        :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
-        context = self.context
-        conversation_id, cut = context.conversation(conversation), cut_at(as_of)
-        plan = context.retrying(
-            lambda: history(
+        context, moment = self.context, point_in_time(as_of)
+        return context.about_conversation(
+            conversation,
+            lambda resolved: history(
                 context.user_id,
-                conversation_id,
+                resolved,
                 source=source,
-                cut=cut,
+                moment=moment,
                 before=before,
                 limit=limit,
                 projections=context.projections,
                 registry=context.registry,
-            )
+            ),
         )
-        return context.named(conversation, plan)
 
     def append(
         self, events: Sequence[NewEvent], *, idempotency_key: str | None = None
@@ -88,17 +85,19 @@ class UserPlans:
 
         :param events: 1 to 1,000, all or nothing, in order; `NewEvent.expected` is checked.
         :param idempotency_key: the same key and content again returns the first result.
-        :return: the recorded events; positions follow the head without a gap.
+        :return: the recorded events; their positions follow the head without a gap.
         :raises WrongVersion: a stream is not as expected; nothing was written.
         :raises StreamClosed: a task or conversation was deleted; nothing was written.
-        :raises IdempotencyConflict: the key stands for other content; nothing was written.
-        :raises InvalidInput: something cannot be stored; the message names its place.
+        :raises IdempotencyConflict: the key was used for other content; nothing was written.
+        :raises InvalidInput: a value cannot be stored; the message has its path.
         """
-        request = prepare_append(self.context.user_id, events, idempotency_key)
+        context = self.context
+        key = context.idempotency_key if idempotency_key is None else idempotency_key
+        request = prepare_append(context.user_id, events, key)
         for number, event in enumerate(events):
-            self.context.registry.require(event.data, f"events[{number}].data")
-        changes = live_statements(self.context.projections, request.facts)
-        return self.context.retrying(lambda: append(request, changes))
+            context.registry.require(event.data, f"events[{number}].data")
+        changes = live_statements(context.projections, request.envelopes)
+        return context.retrying(lambda: append(request, changes))
 
     def events(
         self,
@@ -115,18 +114,22 @@ class UserPlans:
         Read a page of events; one round trip.
 
         :param stream_id: only those of one task or conversation.
-        :param after: positions greater than this; the last one read, for the next page.
-        :param before: positions less than this; likewise, backward.
-        :param types: stored names.
-        :raises UnknownEventType: an event no registered class reads; its position is named.
+        :param after: only positions greater than this: the last one read, for the next page.
+        :param before: only positions less than this: the last one read, for the next page backward.
+        :param types: only events with one of these stored names.
+        :param as_of: a position or a timestamp: only events recorded by then.
+        :param backward: newest first.
+        :param limit: events on a page.
+        :raises UnknownEventType: no registered class reads an event; its position is named.
+        :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
         context = self.context
         wanted = Selection(
-            stream_id=None if stream_id is None else given_id(stream_id, "stream"),
+            stream_id=None if stream_id is None else parse_id(stream_id, "stream"),
             after=after,
             before=before,
             types=types,
-            cut=cut_at(as_of),
+            moment=point_in_time(as_of),
             backward=backward,
             limit=limit,
         )
@@ -136,32 +139,38 @@ class UserPlans:
         self, *, conversation: UUID | str | None = None, as_of: AsOf = None
     ) -> Plan[list[AuditEntry]]:
         """
-        Return the tool calls in the order they were asked for, from the log alone.
+        Return the tool calls in the order they were requested, from the log alone.
 
-        Each with its outcome, or pending, and with the events it caused. Run them again with
-        `projections.audit.rerun`.
+        Each has its outcome, or is pending, and lists the events that it caused. They can be run
+        again with `projections.queries.tool_call_audit.rerun`.
 
+        :param conversation: only calls of this conversation, by its id or key.
+        :param as_of: a position or a timestamp: the calls as they were then.
         :raises NotFound: no such conversation; one that was deleted or erased is found.
         """
-        context = self.context
-        chosen = None if conversation is None else context.conversation(conversation)
-        cut = cut_at(as_of)
-        plan = context.retrying(
-            lambda: audit(context.user_id, context.registry, conversation=chosen, cut=cut)
+        context, moment = self.context, point_in_time(as_of)
+        if conversation is None:
+            return context.retrying(lambda: audit(context.user_id, context.registry, moment=moment))
+        return context.about_conversation(
+            conversation,
+            lambda resolved: audit(
+                context.user_id, context.registry, conversation=resolved, moment=moment
+            ),
         )
-        return plan if conversation is None else context.named(conversation, plan)
 
     def annotated(
         self, correlation_id: UUID | None, metadata: Mapping[str, Any] | None
-    ) -> UserPlans:
-        """Return the same user's plans with other annotations."""
-        checked = check_json(dict(metadata or {}), "metadata")
-        return UserPlans(
-            replace(self.context, correlation_id=correlation_id, metadata=checked)  # type: ignore[arg-type]  # a checked mapping is a dict
-        )
+    ) -> UserContext:
+        """Return the context with other annotations."""
+        checked: Any = check_json(dict(metadata or {}), "metadata")
+        return replace(self.context, correlation_id=correlation_id, metadata=checked)
+
+    def keyed(self, idempotency_key: str | None) -> UserContext:
+        """Return the context with another idempotency key."""
+        return replace(self.context, idempotency_key=check_key(idempotency_key))
 
 
-class User(OnDriver[UserPlans]):
+class User(SyncFacade[UserPlans]):
     """
     One user of the store.
 
@@ -171,32 +180,54 @@ class User(OnDriver[UserPlans]):
     :ivar tool_calls: request, succeed, fail, find.
     """
 
-    def __init__(self, driver: Driver, engine: Engine, plans: UserPlans) -> None:
-        super().__init__(driver, plans)
+    def __init__(self, driver: Driver, engine: Engine, context: UserContext) -> None:
+        super().__init__(driver, UserPlans(context))
         self._engine = engine
-        self.user_id = plans.context.user_id
-        self.tasks = Tasks(driver, TaskPlans(plans.context))
-        self.conversations = Conversations(driver, ConversationPlans(plans.context))
-        self.messages = Messages(driver, MessagePlans(plans.context))
-        self.tool_calls = ToolCalls(driver, ToolCallPlans(plans.context))
+        self.user_id = context.user_id
+        self.tasks = Tasks(driver, TaskQueries(context))
+        self.conversations = Conversations(driver, ConversationQueries(context))
+        self.messages = Messages(driver, Queries(context))
+        self.tool_calls = ToolCalls(driver, ToolCallQueries(context))
 
-    history = Blocking(UserPlans.history)
-    append = Blocking(UserPlans.append)
-    events = Blocking(UserPlans.events)
-    audit = Blocking(UserPlans.audit)
+    history = SyncMethod(UserPlans.history)
+    append = SyncMethod(UserPlans.append)
+    events = SyncMethod(UserPlans.events)
+    audit = SyncMethod(UserPlans.audit)
 
     def transaction(self, *, idempotency_key: str | None = None) -> Transaction:
         """
         Record several commands in a `with` block and append them together when it ends.
 
-        :param idempotency_key: the same commands under the same key again change nothing.
+        :param idempotency_key: the same commands under the same key again change nothing; None
+            keeps the key of `keyed`.
         """
-        return Transaction(self._driver, Work(self._plans.context, idempotency_key))
+        user = self if idempotency_key is None else self.keyed(idempotency_key)
+        return Transaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class
+
+    def keyed(self, idempotency_key: str) -> Self:
+        """
+        Return this user with an idempotency key for one command, transaction or append.
+
+        The same command under the same key again changes nothing and returns the first answer,
+        whichever process sends it::
+
+            alice.keyed(request_id).tasks.create("Buy milk")
+
+        :param idempotency_key: 1 to 255 characters, unique among this user's commands.
+        :raises InvalidInput: not text, blank or too long.
+        """
+        return type(self)(self._driver, self._engine, self._plans.keyed(idempotency_key))
 
     def annotated(
         self, *, correlation_id: UUID | None = None, metadata: Mapping[str, Any] | None = None
     ) -> Self:
-        """Return this user with annotations for all that is appended through it."""
+        """
+        Return this user with annotations for everything that is appended through it.
+
+        :param correlation_id: what belongs together, like an agent's turn.
+        :param metadata: a JSON object, stored with each event.
+        :raises NotStorable: the metadata has a value that JSON cannot hold.
+        """
         return type(self)(
             self._driver, self._engine, self._plans.annotated(correlation_id, metadata)
         )
@@ -205,12 +236,12 @@ class User(OnDriver[UserPlans]):
         """
         Return a SQLModel session on the store's pool in which only this user's rows exist.
 
-        :param read_only: False to write tables of your own; the read models are the projectors'.
+        :param read_only: False to write tables of your own; the read models belong to projectors.
         """
         return session(self._engine, self.user_id, read_only=read_only)
 
 
-class AsyncUser(OnAsyncDriver[UserPlans]):
+class AsyncUser(AsyncFacade[UserPlans]):
     """
     One user of the store.
 
@@ -220,32 +251,54 @@ class AsyncUser(OnAsyncDriver[UserPlans]):
     :ivar tool_calls: request, succeed, fail, find.
     """
 
-    def __init__(self, driver: AsyncDriver, engine: AsyncEngine, plans: UserPlans) -> None:
-        super().__init__(driver, plans)
+    def __init__(self, driver: AsyncDriver, engine: AsyncEngine, context: UserContext) -> None:
+        super().__init__(driver, UserPlans(context))
         self._engine = engine
-        self.user_id = plans.context.user_id
-        self.tasks = AsyncTasks(driver, TaskPlans(plans.context))
-        self.conversations = AsyncConversations(driver, ConversationPlans(plans.context))
-        self.messages = AsyncMessages(driver, MessagePlans(plans.context))
-        self.tool_calls = AsyncToolCalls(driver, ToolCallPlans(plans.context))
+        self.user_id = context.user_id
+        self.tasks = AsyncTasks(driver, TaskQueries(context))
+        self.conversations = AsyncConversations(driver, ConversationQueries(context))
+        self.messages = AsyncMessages(driver, Queries(context))
+        self.tool_calls = AsyncToolCalls(driver, ToolCallQueries(context))
 
-    history = Awaiting(UserPlans.history)
-    append = Awaiting(UserPlans.append)
-    events = Awaiting(UserPlans.events)
-    audit = Awaiting(UserPlans.audit)
+    history = AsyncMethod(UserPlans.history)
+    append = AsyncMethod(UserPlans.append)
+    events = AsyncMethod(UserPlans.events)
+    audit = AsyncMethod(UserPlans.audit)
 
     def transaction(self, *, idempotency_key: str | None = None) -> AsyncTransaction:
         """
         Record several commands in a `with` block and append them together when it ends.
 
-        :param idempotency_key: the same commands under the same key again change nothing.
+        :param idempotency_key: the same commands under the same key again change nothing; None
+            keeps the key of `keyed`.
         """
-        return AsyncTransaction(self._driver, Work(self._plans.context, idempotency_key))
+        user = self if idempotency_key is None else self.keyed(idempotency_key)
+        return AsyncTransaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class
+
+    def keyed(self, idempotency_key: str) -> Self:
+        """
+        Return this user with an idempotency key for one command, transaction or append.
+
+        The same command under the same key again changes nothing and returns the first answer,
+        whichever process sends it::
+
+            alice.keyed(request_id).tasks.create("Buy milk")
+
+        :param idempotency_key: 1 to 255 characters, unique among this user's commands.
+        :raises InvalidInput: not text, blank or too long.
+        """
+        return type(self)(self._driver, self._engine, self._plans.keyed(idempotency_key))
 
     def annotated(
         self, *, correlation_id: UUID | None = None, metadata: Mapping[str, Any] | None = None
     ) -> Self:
-        """Return this user with annotations for all that is appended through it."""
+        """
+        Return this user with annotations for everything that is appended through it.
+
+        :param correlation_id: what belongs together, like an agent's turn.
+        :param metadata: a JSON object, stored with each event.
+        :raises NotStorable: the metadata has a value that JSON cannot hold.
+        """
         return type(self)(
             self._driver, self._engine, self._plans.annotated(correlation_id, metadata)
         )
@@ -254,6 +307,6 @@ class AsyncUser(OnAsyncDriver[UserPlans]):
         """
         Return a SQLModel session on the store's pool in which only this user's rows exist.
 
-        :param read_only: False to write tables of your own; the read models are the projectors'.
+        :param read_only: False to write tables of your own; the read models belong to projectors.
         """
         return async_session(self._engine, self.user_id, read_only=read_only)

@@ -1,22 +1,24 @@
--- eventstore.append_events: append events of one user to one or more streams, or fail with nothing
--- written.
+-- eventstore.append_events: append events of one user to one or more streams, or fail and write
+-- nothing.
 --
--- binds    p_user_id          whose log
---          p_streams          [{"stream_id", "kind", "expected"}], expected: a version, new, exists, any
+-- binds    p_user_id          the user whose log it is
+--          p_streams          [{"stream_id", "kind", "expected"}], expected: a version, new, exists
+--                             or any
 --          p_events           [{"stream": index into p_streams, "event_id", "type", "schema_version",
 --                              "correlation_id", "causation_id", "closes", "salt", "digest"}]
---          p_payloads         [payload, …] as json: each element is stored as the text it is here
+--          p_payloads         [payload, …] as json: the text of each element is stored as it is
 --          p_metadata         [metadata, …] likewise
---          p_idempotency_key  stands on the first event
---          p_request_digest   of the content, to tell a retry from a reuse of the key
+--          p_idempotency_key  stored on the first event
+--          p_fingerprint      digest of the content, which tells a retry from a reuse of the key
 -- returns  first_position, recorded_at, versions (one per event, in order)
--- locks    the user's row of user_log, until the transaction ends: no gap, no fork of the chain
+-- locks    the user's row of user_log until the transaction ends, so that positions have no gap and
+--          the chain does not fork
 -- indexes  user_log_pkey, stream_pkey, event_idempotency_key, and the keys of event
 -- raises   VE001 wrong version, VE002 stream closed, VE003 key already used, VE004 wrong kind;
 --          DETAIL is a JSON object with the facts
 --
--- Runs with the caller's rights, so row-level security and the application role's grants hold.
--- The hash is the one that eventstore/log/chain.py describes and recomputes.
+-- Runs with the caller's rights, so row-level security and the grants of the application role hold.
+-- The hash is the one that eventstore/log/hash_chain.py describes and recomputes.
 
 create function eventstore.append_events(
     p_user_id text,
@@ -25,7 +27,7 @@ create function eventstore.append_events(
     p_payloads json,
     p_metadata json,
     p_idempotency_key text,
-    p_request_digest bytea
+    p_fingerprint bytea
 ) returns table (first_position bigint, recorded_at timestamptz, versions bigint[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -106,7 +108,7 @@ begin
         v_closing := v_closing || false;
     end loop;
 
-    -- The clock may step back; a log's time does not, so a cut at an instant is a cut at a position.
+    -- The clock may step back, but a log's time does not: a moment by time is a moment by position.
     v_now := greatest(clock_timestamp(), v_head.recorded_at);
     v_position := v_head.position;
     v_hash := v_head.hash;
@@ -150,14 +152,14 @@ begin
 
     insert into eventstore.event (
         user_id, position, stream_id, version, event_id, type, schema_version, payload, metadata,
-        correlation_id, causation_id, idempotency_key, request_digest, recorded_at, salt,
+        correlation_id, causation_id, idempotency_key, fingerprint, recorded_at, salt,
         payload_digest, hash)
     select
         p_user_id, v_head.position + e.number, v_stream_ids[e.number], v_versions[e.number],
         e.event_id, e.type, e.schema_version, e.payload, e.metadata,
         e.correlation_id, e.causation_id,
         case when e.number = 1 then p_idempotency_key end,
-        case when e.number = 1 then p_request_digest end,
+        case when e.number = 1 then p_fingerprint end,
         v_now, decode(e.salt, 'hex'), decode(e.digest, 'hex'), v_hashes[e.number]
     from rows from (
         jsonb_to_recordset(p_events) as (

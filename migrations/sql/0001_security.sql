@@ -1,32 +1,31 @@
--- Who may do what.
+-- The roles and their rights.
 --
--- eventstore_app       every append and query runs as this role, one user at a time. It owns nothing,
---                      bypasses nothing, and may only add to the log.
+-- eventstore_app       every append and query runs as this role, for one user at a time. It owns
+--                      nothing, bypasses nothing, and may only add to the log. Of user_log and stream
+--                      it updates the columns that an append moves: with UPDATE on a whole table it
+--                      could also LOCK TABLE, and stop every user's appends.
 -- eventstore_operator  lists users and heads for rebuild, verify and status; reads no payload.
+-- eventstore_eraser    removes payloads, one user at a time; reads none.
 --
--- Both are NOLOGIN: the login of the URL switches to them in every transaction. Row-level security is
--- forced on the owner too, and an unset or empty scope sees and writes nothing.
+-- All three are NOLOGIN: the login of the URL switches to them in every transaction. Row-level security
+-- is forced on the owner too, and an unset or empty scope sees and writes nothing.
 
 do $roles$
-begin
-    if not exists (select from pg_roles where rolname = 'eventstore_app') then
-        create role eventstore_app nologin nosuperuser nobypassrls nocreatedb nocreaterole;
-    end if;
-    if not exists (select from pg_roles where rolname = 'eventstore_operator') then
-        create role eventstore_operator nologin nosuperuser nobypassrls nocreatedb nocreaterole;
-    end if;
-exception when duplicate_object or unique_violation then
-    null;  -- roles belong to the whole server: another database's migration made them just now
-end
-$roles$;
-
--- The migrating login may switch to the roles, and gains nothing by merely being a member of them:
--- what it inherits would work outside the scope that the store sets.
-do $members$
 declare
     v_role text;
 begin
-    foreach v_role in array array['eventstore_app', 'eventstore_operator'] loop
+    foreach v_role in array array['eventstore_app', 'eventstore_operator', 'eventstore_eraser'] loop
+        begin
+            if not exists (select from pg_roles where rolname = v_role) then
+                execute format(
+                    'create role %I nologin nosuperuser nobypassrls nocreatedb nocreaterole', v_role);
+            end if;
+        exception when duplicate_object or unique_violation then
+            null;  -- roles belong to the server: a migration of another database made it just now
+        end;
+
+        -- The migrating login may switch to the role but inherits nothing from it: inherited rights
+        -- would work outside the scope that the store sets.
         if current_setting('server_version_num')::integer >= 160000 then
             if not pg_has_role(current_user, v_role, 'set') then
                 execute format('grant %I to %I with inherit false, set true', v_role, current_user);
@@ -36,17 +35,19 @@ begin
         end if;
     end loop;
 end
-$members$;
+$roles$;
 
+-- Parsed when it is created and not when it is called: no search path can replace what it names.
 create function eventstore.current_user_id() returns text
 language sql stable parallel safe
-as $$ select nullif(current_setting('eventstore.user_id', true), '') $$;
+return nullif(pg_catalog.current_setting('eventstore.user_id', true), '');
 
-grant usage on schema eventstore to eventstore_app, eventstore_operator;
+grant usage on schema eventstore to eventstore_app, eventstore_operator, eventstore_eraser;
 
--- The application role: one user's rows.
-grant select, insert, update on eventstore.user_log, eventstore.stream to eventstore_app;
-grant select, insert on eventstore.event to eventstore_app;
+-- The application role: the rows of one user.
+grant select, insert on eventstore.user_log, eventstore.stream, eventstore.event to eventstore_app;
+grant update (position, hash, recorded_at) on eventstore.user_log to eventstore_app;
+grant update (version, closed) on eventstore.stream to eventstore_app;
 grant select, insert, update, delete
     on eventstore.task, eventstore.conversation, eventstore.message to eventstore_app;
 
@@ -57,8 +58,13 @@ grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
 grant select on eventstore.alembic_version to eventstore_operator;  -- names no user
 
--- A policy "to" a role also holds for its members; the operator's looks at who is asking, so that a
--- login which inherits both roles does not read every user's rows with the rights of the other.
+-- The eraser role: it finds events by their place and removes what they said.
+grant select (user_id, position, stream_id, type, idempotency_key, salt),
+      update (payload, metadata, salt, fingerprint)
+    on eventstore.event to eventstore_eraser;
+
+-- A policy "to" a role also holds for the role's members. The policies of operator and eraser check
+-- who is asking, so that a login which inherits several roles does not combine their rights.
 do $policies$
 declare
     v_table text;
@@ -82,6 +88,9 @@ end
 $policies$;
 create policy operator_works on eventstore.rebuild_progress to eventstore_operator
     using (current_user = 'eventstore_operator') with check (current_user = 'eventstore_operator');
+create policy eraser_erases on eventstore.event to eventstore_eraser
+    using (user_id = eventstore.current_user_id() and current_user = 'eventstore_eraser')
+    with check (user_id = eventstore.current_user_id() and current_user = 'eventstore_eraser');
 
 revoke all on function eventstore.append_events(text, jsonb, jsonb, json, json, text, bytea) from public;
 grant execute on function eventstore.append_events(text, jsonb, jsonb, json, json, text, bytea)

@@ -1,7 +1,7 @@
--- The log: three tables, each keyed by the user first.
+-- The tables of the log and the read models, each keyed by the user first.
 --
--- Nothing here is shared between users: no sequence, no global unique key, no foreign key that
--- crosses users. The same schema therefore runs where tables are sharded by user_id.
+-- Nothing is shared between users: there is no sequence, no global unique key, and no foreign key
+-- that crosses users. So the same schema also runs where tables are sharded by user_id.
 
 
 -- One row per user: the head of the log and of the hash chain. Locked for the length of an append.
@@ -13,9 +13,9 @@ create table eventstore.user_log (
     constraint user_log_pkey primary key (user_id),
     constraint user_log_user_id_check check (length(user_id) between 1 and 255),
     constraint user_log_position_check check (position >= 0)
-) with (fillfactor = 80);  -- updated by every append: room for it on the same page
+) with (fillfactor = 80);  -- every append updates the row: the new version fits on the same page
 
--- One row per task or conversation. Decides version conflicts; closed ones take no more events.
+-- One row per task or conversation. It decides version conflicts; a closed one takes no more events.
 create table eventstore.stream (
     user_id    text not null,
     stream_id  uuid not null,
@@ -27,7 +27,8 @@ create table eventstore.stream (
     constraint stream_kind_check check (kind ~ '^[a-z][a-z0-9_]{0,62}$')
 ) with (fillfactor = 80);
 
--- The events. Appended, never changed: the application role has no right to.
+-- The events. They are appended and never changed, except that an erasure removes payload, metadata,
+-- salt and fingerprint.
 create table eventstore.event (
     user_id          text not null,
     position         bigint not null,
@@ -36,14 +37,14 @@ create table eventstore.event (
     event_id         uuid not null,
     type             text not null,
     schema_version   integer not null,
-    payload          json not null,   -- not jsonb: the text is kept as it was written
-    metadata         json not null,
+    payload          json,            -- not jsonb: the text is kept as it was written
+    metadata         json,
     correlation_id   uuid,
     causation_id     uuid,
     idempotency_key  text,            -- on the first event of an append
-    request_digest   bytea,           -- likewise: tells a retry from a reuse of the key
+    fingerprint      bytea,           -- likewise: tells a retry from a reuse of the key
     recorded_at      timestamptz not null,
-    salt             bytea not null,
+    salt             bytea,
     payload_digest   bytea not null,
     hash             bytea not null,
     constraint event_pkey primary key (user_id, position),
@@ -56,7 +57,8 @@ create table eventstore.event (
 create unique index event_idempotency_key on eventstore.event (user_id, idempotency_key)
     where idempotency_key is not null;
 
--- The read models: kept by projectors in the append's transaction, rebuilt from the events.
+-- The read models. Projectors keep them in the transaction of each append, and a rebuild makes them
+-- again from the events.
 
 create table eventstore.task (
     user_id       text not null,
@@ -88,7 +90,7 @@ create table eventstore.conversation (
     constraint conversation_pkey primary key (user_id, id),
     constraint conversation_user_id_check check (length(user_id) between 1 and 255),
     constraint conversation_status_check check (status in ('active', 'archived', 'deleted'))
-) with (fillfactor = 80);  -- updated by every message; no index on what changes, so updates stay HOT
+) with (fillfactor = 80);  -- every message updates the row; no index on what changes keeps it HOT
 
 create table eventstore.message (
     user_id             text not null,
@@ -96,7 +98,7 @@ create table eventstore.message (
     conversation_id     uuid not null,
     position            bigint not null,
     sender              text not null,
-    content             text,              -- to read and search; NUL and lone surrogates as U+FFFD
+    content             text,              -- for reading and searching; NUL and lone surrogates as U+FFFD
     body                json not null,     -- the chat message exactly as it came
     tool_calls          json[],
     created_at          timestamptz not null,
@@ -110,7 +112,7 @@ create table eventstore.message (
         deferrable initially immediate  -- a rebuild replaces parents and children in any order
 );
 
--- Which users a rebuild has still to do: what makes it resumable and lets workers share it.
+-- The users that a rebuild has still to do. It makes a rebuild resumable, and workers share it.
 create table eventstore.rebuild_progress (
     user_id      text not null,
     started_at   timestamptz not null,

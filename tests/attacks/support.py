@@ -18,10 +18,10 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Table
 
-import projections.tables  # noqa: F401 - puts the read models into the metadata
+import projections  # noqa: F401 - puts the read models into the metadata
 from eventstore import EventStore
 from eventstore.log.tables import metadata
-from tests.own_read_model import (
+from tests.support.own_read_model import (
     DDL,
     Box,
     Boxed,

@@ -19,7 +19,7 @@ import pytest
 
 import eventstore.database.driver
 import eventstore.database.driver_async
-import eventstore.database.exchange as exchange_module
+import eventstore.database.pipeline as exchange_module
 from eventstore import (
     EventStore,
     EventStoreError,
@@ -29,11 +29,22 @@ from eventstore import (
     TaskCompleted,
     User,
 )
-from eventstore.store.conversations import ConversationRecorder, Conversations
-from eventstore.store.messages import MessageRecorder, Messages
-from eventstore.store.tasks import TaskRecorder, Tasks
-from eventstore.store.tool_calls import ToolCallHandle, ToolCallRecorder, ToolCalls
-from eventstore.store.transaction import Recorder
+from eventstore.store.conversations import ConversationCommands, Conversations
+from eventstore.store.messages import MessageCommands, Messages
+from eventstore.store.tasks import TaskCommands, Tasks
+from eventstore.store.tool_calls import ToolCallCommands, ToolCalls
+from eventstore.store.transaction import TransactionCommands
+
+
+@dataclass(frozen=True)
+class Call:
+    """What identifies a tool call."""
+
+    conversation_id: UUID
+    message_id: UUID
+    index: int
+    id: str
+    event_id: UUID
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Ids:
     message: UUID
     key: str
     event: UUID
-    call: ToolCallHandle
+    call: Call
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ VARIANTS: dict[str, Case] = {
             )
         ]
     ),
-    "an idempotency key of hers": lambda user, ids: user.tasks.create("x", idempotency_key=ids.key),
+    "an idempotency key of hers": lambda user, ids: user.keyed(ids.key).tasks.create("x"),
     "a cause of hers": lambda user, ids: user.messages.post(
         ids.chat, sender="user", caused_by=ids.call
     ),
@@ -152,18 +163,19 @@ def public(prefix: str, kind: type) -> set[str]:
 
 def test_no_method_is_without_a_case() -> None:
     methods = (
-        public("", User) - {"transaction", "annotated", "session"}  # below, no id, own tests
+        public("", User)
+        - {"transaction", "annotated", "keyed", "session"}  # below, no id, own tests
         | public("tasks.", Tasks)
         | public("conversations.", Conversations)
         | public("messages.", Messages)
         | public("tool_calls.", ToolCalls)
     )
     recorders = (
-        public("transaction.", Recorder) - {"transaction.begin"}  # what `with` calls
-        | public("transaction.tasks.", TaskRecorder)
-        | public("transaction.conversations.", ConversationRecorder)
-        | public("transaction.messages.", MessageRecorder)
-        | public("transaction.tool_calls.", ToolCallRecorder)
+        public("transaction.", TransactionCommands) - {"transaction.begin"}  # what `with` calls
+        | public("transaction.tasks.", TaskCommands)
+        | public("transaction.conversations.", ConversationCommands)
+        | public("transaction.messages.", MessageCommands)
+        | public("transaction.tool_calls.", ToolCallCommands)
     )
 
     assert set(COMMANDS | QUESTIONS) == methods
@@ -208,17 +220,17 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def alices(alice: User) -> Ids:
-    task = alice.tasks.create("Buy milk", idempotency_key="session-7")
+    task = alice.keyed("session-7").tasks.create("Buy milk")
     chat = alice.conversations.start(key="session-7")
     message = alice.messages.post(chat.id, sender="user", content="x")
     call = alice.tool_calls.request(chat.id, name="f", arguments="{}")
-    handle = ToolCallHandle(chat.id, call.message_id, call.index, call.id, call.event_id)
+    handle = Call(chat.id, call.message_id, call.index, call.id, call.event_id)
     return Ids(task.id, chat.id, message.id, "session-7", call.event_id, handle)
 
 
 def nobodys() -> Ids:
     chat = uuid4()
-    handle = ToolCallHandle(chat, uuid4(), 0, f"call_{uuid4().hex}", uuid4())
+    handle = Call(chat, uuid4(), 0, f"call_{uuid4().hex}", uuid4())
     return Ids(uuid4(), chat, uuid4(), "session-8", uuid4(), handle)
 
 

@@ -23,8 +23,8 @@ from eventstore import AsyncEventStore, EventStore, Settings
 from projections import Conversation, Message, Task
 from tests.attacks.pooler import narrow_pooler
 from tests.attacks.support import attacker_url, given_two_users
-from tests.own_read_model import Boxed
 from tests.support.both import blocked
+from tests.support.own_read_model import Boxed
 from tests.support.server import Server
 
 TABLES: tuple[Any, ...] = (Task, Conversation, Message)

@@ -15,14 +15,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import AsyncEventStore, ConfigurationError, EventStore, Settings, UnsafeDatabase
-from eventstore.database.doctor import examine, refusal
-from eventstore.database.exchange import exchange
-from eventstore.database.findings import Finding
+from eventstore.database.pipeline import exchange
 from eventstore.database.plan import Batch
+from eventstore.schema.doctor import diagnose, refusal
+from eventstore.schema.findings import Finding
 from projections import BUILT_IN, Projections
 from projections.protection import protection_sql
 from tests.attacks.ways import BOX, ERRORS, PROTECT, ROLES, SAFE, TASK, WARNINGS
-from tests.own_read_model import DDL, Box, project_box
+from tests.support.own_read_model import DDL, Box, project_box
 from tests.support.server import Server
 
 BUILT_IN_TABLES = [shape.name for shape in Projections(*BUILT_IN).shapes]
@@ -93,7 +93,7 @@ def examined(
     """Break something, judge the database from within the transaction, and undo it."""
     try:
         owner.execute(broken)
-        plan = examine(tables, Settings())
+        plan = diagnose(tables, Settings())
         batch = next(plan)
         assert isinstance(batch, Batch)
         rows = exchange(owner, [*batch.statements])
@@ -103,7 +103,7 @@ def examined(
         owner.rollback()
     found: list[Finding] = end.value.value
     own = ("postgres", "fsync")  # what the test's own login and server are like
-    return [one for one in found if one.place not in own]
+    return [one for one in found if one.location not in own]
 
 
 def test_a_migrated_database_has_no_finding(owner: psycopg.Connection) -> None:
@@ -117,9 +117,9 @@ def test_what_would_mix_users_is_an_error(owner: psycopg.Connection, what: str) 
 
     found = examined(owner, way.sql)
 
-    named = {(one.severity, one.check, one.place) for one in found if way.detail in one.detail}
+    named = {(one.severity, one.check, one.location) for one in found if way.detail in one.detail}
     assert named == {("error", way.check, way.place)}, found
-    assert {one.place for one in found} <= {way.place, "eventstore.other"}, "and nothing else"
+    assert {one.location for one in found} <= {way.place, "eventstore.other"}, "and nothing else"
     assert isinstance(refusal(found), UnsafeDatabase)
 
 
@@ -131,7 +131,7 @@ def test_an_application_role_that_can_do_more_is_an_error(
 
     found = examined(owner, broken, [*BUILT_IN_TABLES, BOX])
 
-    roles = [(one.severity, one.place) for one in found if detail in one.detail]
+    roles = [(one.severity, one.location) for one in found if detail in one.detail]
     assert ("error", "eventstore_app") in roles, found
     assert isinstance(refusal(found), UnsafeDatabase)
 
@@ -142,7 +142,7 @@ def test_what_weakens_evidence_is_a_warning(owner: psycopg.Connection, what: str
 
     found = examined(owner, way.sql, [*BUILT_IN_TABLES, BOX])
 
-    facts = [(one.severity, one.check, one.place) for one in found]
+    facts = [(one.severity, one.check, one.location) for one in found]
     assert facts == [("warning", way.check, way.place)]
     assert way.detail in found[0].detail
     assert refusal(found) is None
@@ -173,7 +173,7 @@ def test_a_projectors_table_without_this_is_an_error(owner: psycopg.Connection, 
 
     found = examined(owner, broken, [*BUILT_IN_TABLES, BOX])
 
-    places = {(one.severity, one.place) for one in found if detail in one.detail}
+    places = {(one.severity, one.location) for one in found if detail in one.detail}
     assert places == {("error", BOX)}, found
 
 
@@ -216,7 +216,7 @@ def test_what_a_table_is_a_part_of_and_its_parts_are_looked_at(
 ) -> None:
     found = examined(owner, PARTITIONED + PROTECT.format(table) + sql, [*BUILT_IN_TABLES, table])
 
-    assert any(one.place == place and detail in one.detail for one in found), found
+    assert any(one.location == place and detail in one.detail for one in found), found
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from sqlmodel import select
 
 from eventstore import AccessDenied, ConfigurationError, EventStore, Settings, UnsafeDatabase
-from eventstore.store.migrate import upgrade
+from eventstore.schema.migrate import upgrade
 from projections.protection import protection_sql
 from tests.attacks.support import make_login
-from tests.own_read_model import DDL, Box, Boxed, boxed, project_box
+from tests.support.own_read_model import DDL, Box, Boxed, boxed, project_box
 from tests.support.server import Server
 
 NAMES = {
@@ -105,7 +105,7 @@ def test_the_usual_names_do_not_work_on_a_database_that_has_others(url: str) -> 
     with pytest.raises(UnsafeDatabase) as refused:
         EventStore.connect(url)
 
-    assert [(one.place, one.remedy) for one in refused.value.findings] == [
+    assert [(one.location, one.remedy) for one in refused.value.findings] == [
         ("eventstore_app", "set EVENTSTORE_APPLICATION_ROLE=todo_app"),
         ("eventstore_operator", "set EVENTSTORE_OPERATOR_ROLE=todo_ops"),
         ("eventstore_eraser", "set EVENTSTORE_ERASER_ROLE=todo_erase"),

@@ -22,8 +22,8 @@ from sqlmodel import select
 from eventstore import AsyncEventStore, ConfigurationError, EventStore, Settings
 from projections import Task
 from tests.attacks.support import attacker_url
-from tests.own_read_model import Boxed
 from tests.support.both import blocked
+from tests.support.own_read_model import Boxed
 from tests.support.server import Server
 
 

@@ -56,9 +56,7 @@ LABELS: dict[str, Field] = {
     "key": lambda user, value: user.conversations.start(key=value).key,
     "sender": lambda user, value: user.messages.post("chat", sender=value).sender,
     "idempotency_key": lambda user, value: (
-        user.tasks.create("x", idempotency_key=value).id
-        == user.tasks.create("x", idempotency_key=value).id
-        and value
+        user.keyed(value).tasks.create("x").id == user.keyed(value).tasks.create("x").id and value
     ),
 }
 PAYLOADS: dict[str, Field] = {
@@ -120,13 +118,13 @@ def test_what_a_label_cannot_hold_is_refused_by_its_place_and_nothing_is_written
     user: User, field: str, why: str
 ) -> None:
     chat_of(user)
-    user.tasks.create("x", idempotency_key="first")  # for what is updated
+    user.keyed("first").tasks.create("x")  # for what is updated
     before = user.events()
 
     with pytest.raises(NotStorable) as error:
         LABELS[field](user, UNSTORABLE[why])
 
-    assert error.value.place.rpartition(".")[2].partition(" ")[0] in field
+    assert error.value.path.rpartition(".")[2].partition(" ")[0] in field
     assert user.events() == before
 
 
@@ -149,4 +147,4 @@ def test_the_words_of_an_erasure_are_text_too(shared: EventStore, victim: User, 
     for value in UNSTORABLE.values():
         with pytest.raises(NotStorable) as error:
             shared.erase(user.user_id, **{"ordered_by": "me", field: value})
-        assert error.value.place == field
+        assert error.value.path == field

@@ -124,7 +124,7 @@ def test_what_is_no_user_id_is_refused_by_name_everywhere(shared: EventStore, wh
     for call in calls:
         with pytest.raises(kind) as error:
             call()
-        assert error.value.place == "user_id"
+        assert error.value.path == "user_id"
     assert shared.users() == before
 
 

@@ -25,7 +25,7 @@ from psycopg.abc import Query
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import Settings
-from eventstore.store.migrate import upgrade
+from eventstore.schema.migrate import upgrade
 from tests.support.pooler import POOLER_PORT, pooler_asked_for, running_pooler
 
 __all__ = ["Server", "running_server"]

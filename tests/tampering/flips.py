@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 from sqlalchemy import Table
 
-import projections.tables  # noqa: F401 - puts the read models into the metadata
+import projections  # noqa: F401 - puts the read models into the metadata
+from eventstore.admin.verify import Problem
 from eventstore.log.tables import metadata
-from projections.verify import Problem
-from tests.own_read_model import Own
+from tests.support.own_read_model import Own
 from tests.tampering.given import MIDDLE
 
 __all__ = ["LOG", "READ_MODELS", "Flip", "every_column", "is_located", "values_of"]

@@ -17,8 +17,8 @@ from eventstore import (
     TaskCompleted,
     TaskCreated,
 )
-from eventstore.log.anchor import Anchor
-from tests.own_read_model import Boxed, boxed, project_box, project_done
+from eventstore.log.anchors import Anchor
+from tests.support.own_read_model import Boxed, boxed, project_box, project_done
 from tests.support.tampering import disarm
 
 __all__ = ["LENGTH", "MIDDLE", "anchored", "armed", "given_a_log", "seen"]

@@ -18,13 +18,13 @@ __all__ = ["COLUMNS", "chained", "digest_of", "fingerprint", "forge", "netstring
 COLUMNS = (
     "position", "stream_id", "version", "event_id", "type", "schema_version", "payload",
     "metadata", "correlation_id", "causation_id", "idempotency_key", "microseconds", "salt",
-    "payload_digest", "hash", "request_digest",
+    "payload_digest", "hash", "fingerprint",
 )  # fmt: skip
 _EVENTS = """
 select position, stream_id, version, event_id, type, schema_version, payload::text, metadata::text,
        correlation_id, causation_id, idempotency_key,
        (extract(epoch from recorded_at) * 1000000)::bigint, salt, payload_digest, hash,
-       request_digest
+       fingerprint
 from eventstore.event where user_id = %s order by position
 """
 
@@ -70,11 +70,11 @@ def forge(admin: psycopg.Connection, user_id: str) -> None:
         appends[-1].append(event)
     for append in appends:
         erased = any(event["payload"] is None for event in append)
-        append[0]["request_digest"] = None if erased else fingerprint(append)
+        append[0]["fingerprint"] = None if erased else fingerprint(append)
     with admin.cursor() as cursor:
         cursor.executemany(
             "update eventstore.event set payload_digest = %(payload_digest)s, hash = %(hash)s,"
-            " request_digest = %(request_digest)s"
+            " fingerprint = %(fingerprint)s"
             " where user_id = %(user_id)s and position = %(position)s",
             [event | {"user_id": user_id} for event in events],
         )

@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import EventStore
-from tests.own_read_model import service_url
+from tests.support.own_read_model import service_url
 from tests.support.server import Server
 from tests.tampering.given import LENGTH, anchored, armed, given_a_log, seen
 from tests.tampering.outsider import forge

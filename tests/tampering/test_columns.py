@@ -9,8 +9,8 @@ import pytest
 from psycopg import errors
 
 from eventstore import EventStore
-from projections.verify import Problem
-from tests.own_read_model import service_url
+from eventstore.admin.verify import Problem
+from tests.support.own_read_model import service_url
 from tests.tampering.flips import LOG, READ_MODELS, Flip, every_column, is_located, values_of
 from tests.tampering.given import armed, given_a_log
 

@@ -144,7 +144,7 @@ def test_the_doctor_names_what_was_opened(
     admin.execute(statement)
 
     found = [one for one in store.doctor() if one not in before]
-    assert any(place in one.place and word in one.detail for one in found), found
+    assert any(place in one.location and word in one.detail for one in found), found
 
 
 MIRRORS = {

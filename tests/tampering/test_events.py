@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from eventstore import EventStore
-from tests.own_read_model import service_url
+from tests.support.own_read_model import service_url
 from tests.tampering.given import LENGTH, MIDDLE, anchored, armed, given_a_log, seen
 from tests.tampering.outsider import forge
 
@@ -17,7 +17,7 @@ __all__ = ["armed", "service_url"]
 _INSERT = """
 insert into eventstore.event
 select {user}, {position}, stream_id, {version}, gen_random_uuid(), type, schema_version, payload,
-       metadata, correlation_id, causation_id, gen_random_uuid()::text, request_digest, recorded_at,
+       metadata, correlation_id, causation_id, gen_random_uuid()::text, fingerprint, recorded_at,
        salt, payload_digest, hash
 from eventstore.event where user_id = %(user)s and position = {like}
 """

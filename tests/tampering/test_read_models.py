@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from eventstore import EventStore
-from projections.verify import Problem
-from tests.own_read_model import service_url
+from eventstore.admin.verify import Problem
+from tests.support.own_read_model import service_url
 from tests.tampering.flips import READ_MODELS
 from tests.tampering.given import armed, given_a_log
 

@@ -7,9 +7,9 @@ from secrets import token_hex
 import psycopg
 import pytest
 
-import projections.verify
+import eventstore.admin.verify
 from eventstore import CorruptLog, EventStore, Incomplete
-from tests.own_read_model import service_url
+from tests.support.own_read_model import service_url
 from tests.tampering.given import LENGTH, MIDDLE, armed, given_a_log
 
 __all__ = ["armed", "service_url"]
@@ -26,7 +26,7 @@ REWRITES: dict[str, tuple[str, str]] = {
     "event.hash": ("bytea", "sha256(hash)"),
     "event.payload_digest": ("bytea", "sha256(salt)"),
     "event.salt": ("bytea", "'\\x00'"),
-    "event.request_digest": ("bytea", "null"),
+    "event.fingerprint": ("bytea", "null"),
     "user_log.hash": ("bytea", "sha256(hash)"),
     "user_log.recorded_at": ("timestamptz", "now()"),
     "stream.version": ("bigint", "version + 1"),
@@ -232,8 +232,8 @@ def test_a_head_and_a_stream_without_events_are_found(
     problems = [(one.user_id, one.kind, one.detail) for one in armed.verify().problems]
 
     assert problems == [
-        ("alice", "stream", "no event is in this stream, or it is there twice"),
-        ("bob", "head", "there is a head, and no event"),
+        ("alice", "stream", "no event is in this stream, or the stream is there twice"),
+        ("bob", "head", "there is a head but no event"),
     ]
     assert [head.user_id for head in armed.heads()] == ["alice"]
 
@@ -305,7 +305,7 @@ def test_text_that_is_no_text_is_a_problem_of_its_user_alone(
 def test_more_problems_than_anybody_reads_are_counted(
     armed: EventStore, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projections.verify, "MAX_PROBLEMS", 5)
+    monkeypatch.setattr(eventstore.admin.verify, "MAX_PROBLEMS", 5)
     for user_id in ("alice", "bob"):
         given_a_log(armed, user_id)
     admin.execute("update eventstore.event set recorded_at = '-infinity', hash = ''")

@@ -1,0 +1,248 @@
+"""
+Erase a user's content, or that of one conversation, for good and keep the evidence.
+
+It is one transaction, with the user's row locked. The eraser role removes payload, metadata, salt
+and fingerprint of the events. The application role records the erasure as an event of the same log
+and closes the streams. Then the read models are replayed and repaired, so that the rows which any
+projector made from the erased events are gone too. Positions, types, times, digests and hashes
+stay, and with them the chain. A digest without its salt does not give its content away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.roles import Role
+from eventstore.database.scope import Scope, user_scope
+from eventstore.errors import AccessDenied, ConfigurationError, NotFound
+from eventstore.events.erasure import ContentErased
+from eventstore.events.event import make_event
+from eventstore.events.registry import EventRegistry
+from eventstore.log.append import recorded_events
+from eventstore.log.append_request import prepare_append
+from eventstore.log.envelope import NewEvent, RecordedEvent
+from eventstore.log.ids import erasure_stream
+from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_event, select_list
+from eventstore.schema.catalog import other_protected_tables
+from projections.projector import Projections
+from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
+
+__all__ = ["Erasure", "ErasureOrder", "erase"]
+
+_KNOWN = "select 1 from eventstore.user_log where user_id = $1"
+_IS_CONVERSATION = """
+select 1 from eventstore.stream
+where user_id = $1 and stream_id = $2 and kind = 'conversation'
+"""
+_DONE = f"""
+select {select_list(REPLAY_COLUMNS)} from eventstore.event
+where user_id = $1 and stream_id = $2 and event_id = $3
+"""
+_TO_ERASE = """
+select count(*), array_agg(position) filter (where salt is null)
+from eventstore.event
+where user_id = $1
+  and ($2::uuid is null or stream_id = $2)
+  and type <> 'ContentErased'
+  and (salt is not null or payload is not null or metadata is not null)
+"""
+
+# The eraser may not read payloads, so it recognises an event that is not erased by its salt. $3 are
+# the positions of events from which somebody removed the salt alone.
+_ERASE = """
+with erased as (
+    update eventstore.event
+    set payload = null, metadata = null, salt = null, fingerprint = null
+    where user_id = $1
+      and ($2::uuid is null or stream_id = $2)
+      and type <> 'ContentErased'
+      and (salt is not null or position = any($3))
+    returning position
+)
+select count(*), max(position) from erased
+"""
+
+# A fingerprint covers a whole append. It would allow guessing the text of an erased event in it.
+_ERASE_FINGERPRINTS = """
+with appended as (
+    select salt is null as erased,
+           max(position) filter (where idempotency_key is not null)
+               over (order by position) as first
+    from eventstore.event
+    where user_id = $1
+)
+update eventstore.event
+set fingerprint = null
+where user_id = $1
+  and salt is not null
+  and position in (select first from appended where erased)
+"""
+_CLOSE = """
+update eventstore.stream
+set closed = true
+where user_id = $1
+  and ($2::uuid is null or stream_id = $2)
+  and kind <> 'erasure'
+  and not closed
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """
+    What was erased, and where that is recorded.
+
+    :ivar conversation_id: the one conversation; None for all content of the user.
+    :ivar events: payloads removed; 0 if nothing was left to remove, and then nothing is recorded.
+    :ivar position: the position of the erasure's event; `recorded_at` is its time.
+    :ivar unreached: tables that are protected like the read models but that no projector of this
+        store keeps. The user's rows in them are still there.
+    """
+
+    user_id: str
+    conversation_id: UUID | None
+    events: int
+    position: int | None = None
+    recorded_at: datetime | None = None
+    ordered_by: str | None = None
+    unreached: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOrder:
+    """
+    What to erase, and what to record about it.
+
+    :ivar record_id: the id of the erasure's event, by which a retry of the order is found.
+    :ivar leave: tables of the service's own whose rows may stay; see `Erasure.unreached`.
+    """
+
+    user_id: str
+    conversation_id: UUID | None
+    record_id: UUID
+    ordered_by: str
+    reason: str | None = None
+    leave: Sequence[str] = ()
+
+    def covers(self, event: StoredEvent) -> bool:
+        """Tell whether an event is to be erased."""
+        return event.type != ContentErased.type and self.conversation_id in {None, event.stream_id}
+
+
+def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry) -> Plan[Erasure]:
+    """
+    Erase, or find that this order was carried out before.
+
+    The log is replayed without the events to erase before the user's row is locked. So only this
+    user's writers wait, and only for the erasing itself.
+
+    :raises NotFound: no such user, or no such conversation of theirs.
+    :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
+    :raises AccessDenied: the login may not enter the eraser role, or that role reaches no event.
+    """
+    user_id, conversation_id = order.user_id, order.conversation_id
+    scope = user_scope(user_id, patient=True)
+    known, streams, others = yield Batch(
+        scope,
+        (
+            Statement(_KNOWN, (user_id,)),
+            Statement(_IS_CONVERSATION, (user_id, conversation_id)),
+            other_protected_tables(projections.tables),
+        ),
+        hold=True,
+    )
+    if not known:
+        raise NotFound("user", user_id)
+    if conversation_id is not None and not streams:
+        raise NotFound("conversation", conversation_id)
+    unreached = tuple(name for (name,) in others)
+    _require_reached(order, unreached)
+    locked = yield from replay_then_lock(scope, projections, registry, skip=order.covers)
+    done, to_erase = yield Batch(
+        scope,
+        (
+            Statement(_DONE, (user_id, erasure_stream(user_id), order.record_id)),
+            Statement(_TO_ERASE, (user_id, conversation_id)),
+        ),
+        hold=True,
+    )
+    if done:
+        return _erasure(recorded_event(user_id, done[0], registry), unreached)
+    count, through = yield from _remove_content(order, *to_erase[0])
+    if not count:
+        yield Batch(scope, ())
+        return Erasure(user_id, conversation_id, 0, unreached=unreached)
+    event = yield from _record_erasure(scope, order, through, count)
+    yield from replay_to_end(scope, locked.replay, registry)
+    yield from repair_locked(scope, locked, projections)
+    yield Batch(scope, ())
+    return _erasure(event, unreached)
+
+
+def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
+    if remaining := [name for name in unreached if name not in order.leave]:
+        raise ConfigurationError(
+            f"{', '.join(remaining)} may hold rows of this user that no projector of this store "
+            "keeps; register their projectors (--extensions), or name what may stay in `leave` "
+            "(--leave)"
+        )
+
+
+def _remove_content(
+    order: ErasureOrder, expected: int, unsalted: list[int] | None
+) -> Plan[tuple[int, int]]:
+    """Remove the payloads as the eraser role; return how many, and the last position."""
+    erased, _ = yield Batch(
+        Scope(Role.ERASER, order.user_id, patient=True),
+        (
+            Statement(_ERASE, (order.user_id, order.conversation_id, unsalted or [])),
+            Statement(_ERASE_FINGERPRINTS, (order.user_id,)),
+        ),
+        hold=True,
+    )
+    count, through = erased[0]
+    if count != expected:
+        raise AccessDenied(
+            f"of {expected} events the eraser role reached {count}; nothing was erased, "
+            "run `eventstore doctor`"
+        )
+    return count, through
+
+
+def _record_erasure(
+    scope: Scope, order: ErasureOrder, through: int, count: int
+) -> Plan[RecordedEvent]:
+    optional = {"conversation_id": order.conversation_id, "reason": order.reason}
+    data = make_event(
+        ContentErased,
+        through=through,
+        events=count,
+        ordered_by=order.ordered_by,
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+    event = NewEvent(stream_id=erasure_stream(scope.user_id), data=data, event_id=order.record_id)
+    request = prepare_append(scope.user_id, [event])
+    rows, _ = yield Batch(
+        scope,
+        (request.statement, Statement(_CLOSE, (scope.user_id, order.conversation_id))),
+        hold=True,
+    )
+    return recorded_events(request.envelopes, *rows[0])[0]
+
+
+def _erasure(event: RecordedEvent, unreached: tuple[str, ...]) -> Erasure:
+    data = event.data
+    assert isinstance(data, ContentErased)  # noqa: S101 - the stream has no other events
+    return Erasure(
+        event.user_id,
+        data.conversation_id,
+        data.events,
+        event.position,
+        event.recorded_at,
+        data.ordered_by,
+        unreached,
+    )

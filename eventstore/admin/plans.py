@@ -1,0 +1,382 @@
+"""
+`AdminPlans`: what an administrator does to whole logs and to all users of a store.
+
+Every method is a plan (see `database.plan`), so `EventStore` and `AsyncEventStore` run the same
+code. The content of a log is always read and written in the scope of its own user. The operator
+role lists only user ids and the heads of logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import batched
+from threading import Event
+from typing import Any
+from uuid import UUID
+
+from eventstore.admin.erase import Erasure, ErasureOrder, erase
+from eventstore.admin.export import Exported, export_user
+from eventstore.admin.problems import Problem
+from eventstore.admin.verify import Verified, verify_user
+from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
+from eventstore.database.scope import operator
+from eventstore.database.settings import Settings
+from eventstore.errors import DatabaseFault, EventStoreError, Incomplete, InvalidInput
+from eventstore.events.fields import (
+    MAX_TITLE,
+    MAX_USER_ID,
+    check_label,
+    check_number,
+    check_user_id,
+)
+from eventstore.events.registry import EventRegistry
+from eventstore.log.anchors import Anchor, Head
+from eventstore.log.heads import heads_of, heads_page
+from eventstore.log.ids import resolve_conversation, uuid7, with_given_reference
+from eventstore.schema.doctor import diagnose, refusal
+from eventstore.schema.findings import Finding
+from projections import Projections
+from projections.rebuild.rebuild import (
+    Progress,
+    Rebuilt,
+    check_user,
+    prepare_rebuild,
+    rebuild_user,
+    rebuild_worker,
+)
+from projections.rebuild.users import list_users
+
+__all__ = ["AdminPlans", "Status"]
+
+_USERS_AT_A_TIME = 1_000
+"""Users whose plans exist at once: a million users must not need a million plans in memory."""
+
+_UNTRUSTWORTHY_READS = {"reading", "function"}
+"""Doctor checks that fail where verify could be shown other rows than everybody else."""
+
+_STATUS = """
+select current_setting('server_version'),
+       (select string_agg(version_num, ', ') from eventstore.alembic_version),
+       (select count(*) from eventstore.user_log),
+       (select coalesce(sum(position), 0)::bigint from eventstore.user_log),
+       (select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+        from pg_catalog.pg_class as c
+        join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname = 'eventstore' and c.relkind = 'r')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    What a database holds.
+
+    :ivar revision: the schema's revision; `head` is the newest revision this release knows.
+    :ivar bytes: size of all tables and indexes of the store.
+    """
+
+    server_version: str
+    revision: str
+    head: str
+    users: int
+    events: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPlans:
+    """Everything a store does that is not one user's own request."""
+
+    projections: Projections
+    registry: EventRegistry
+    settings: Settings
+
+    def doctor(self) -> Plan[list[Finding]]:
+        """
+        Return what weakens isolation, evidence or durability in this database; one round trip.
+
+        `connect` runs the same checks: it refuses a database that has errors and logs warnings.
+
+        :return: errors first, then warnings; an empty list means that nothing was found.
+        """
+        tables = self.projections.tables
+        return self._retrying(lambda: diagnose(tables, self.settings))
+
+    def users(self) -> Plan[list[str]]:
+        """
+        Return the ids of all users that have a row in any table of the store, sorted.
+
+        :raises AccessDenied: the login may not enter the operator role.
+        """
+        return self._retrying(lambda: list_users(self.projections))
+
+    def status(self) -> Plan[Status]:
+        """
+        Return the server's version, the schema's revision and how much is stored; one round trip.
+
+        :raises AccessDenied: the login may not enter the operator role.
+        """
+        # Alembic takes long to import and few processes ask for the status.
+        from eventstore.schema.migrate import latest_revision  # noqa: PLC0415 - see the line above
+
+        row = yield from self._retrying(_read_status)
+        server_version, revision, users, events, size = row
+        return Status(server_version, revision or "none", latest_revision(), users, events, size)
+
+    def heads(
+        self, users: Sequence[str] | None = None, *, after: str = "", limit: int = 10_000
+    ) -> Plan[list[Head]]:
+        """
+        Return where logs end, to be kept outside the database with `write_anchor`.
+
+        :param users: read these users' heads, one round trip each; None reads a page of all users
+            in the order of their ids, in one round trip.
+        :param after: for a page of all users: the last user id of the page before.
+        :param limit: for a page of all users: how many users at most.
+        :raises NotFound: one of the given users has no log.
+        """
+        if isinstance(users, str):
+            raise InvalidInput("users", f"{users!r}; give a list of ids")
+        if users is not None:
+            ids = [*dict.fromkeys(check_user_id(one) for one in users)]
+            return self._retrying(lambda: heads_of(ids))
+        check_number(limit, "limit", least=1)
+        check_label(after, "after", MAX_USER_ID, empty=True)
+        return self._retrying(lambda: heads_page(after, limit))
+
+    def verify(
+        self,
+        user_id: str | None = None,
+        *,
+        jobs: int = 1,
+        progress: Callable[[Verified], None] | None = None,
+        seen: Callable[[int], object] | None = None,
+        anchors: Sequence[Anchor] = (),
+    ) -> Plan[Verified]:
+        """
+        Check logs against their hash chain and read models against the replay; writes nothing.
+
+        :param user_id: verify only this user; None verifies every user that has a row in any table
+            or a head in an anchor.
+        :param jobs: how many users are verified at once.
+        :param progress: called after each user with that user's result.
+        :param seen: called after each page of a log with the number of further events checked.
+        :param anchors: heads that were kept outside the database, from `read_anchor`. They reveal
+            a chain that was recomputed, a log whose tail was cut, and an older backup.
+        :return: how much was checked, and each problem with its place.
+        :raises UnsafeDatabase: the rows shown to verify may differ from those shown to others; the
+            doctor says why.
+        """
+        findings = yield from self.doctor()
+        blinding = [one for one in findings if one.check in _UNTRUSTWORTHY_READS]
+        if (error := refusal(blinding)) is not None:
+            raise error
+        if user_id is not None:
+            users = [check_user_id(user_id)]
+        else:
+            known = yield from self.users()
+            users = sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
+        return (
+            yield from self.verify_users(
+                users,
+                jobs=jobs,
+                progress=progress,
+                seen=seen,
+                anchors=anchors,
+                listed=user_id is None,
+            )
+        )
+
+    def verify_users(
+        self,
+        users: Sequence[str],
+        *,
+        jobs: int = 1,
+        progress: Callable[[Verified], None] | None = None,
+        seen: Callable[[int], object] | None = None,
+        anchors: Sequence[Anchor] = (),
+        listed: bool = False,
+    ) -> Plan[Verified]:
+        """
+        Verify users whose ids come from tables or anchors, even ids that the store would refuse.
+
+        :param listed: a table or an anchor names each user, so a user without any visible row is a
+            problem of its own. The other parameters are those of `verify`.
+        """
+        by_user = partial(self._verify_one, anchors, seen or _ignore, listed)
+        return self._for_each_user(users, by_user, Verified(), jobs=jobs, progress=progress)
+
+    def rebuild(
+        self,
+        user_id: str | None = None,
+        *,
+        jobs: int = 1,
+        check: bool = False,
+        progress: Progress | None = None,
+    ) -> Plan[Rebuilt]:
+        """
+        Rebuild the read models from the log while users keep writing.
+
+        A rebuild of all users that was interrupted continues where it stopped.
+
+        :param user_id: rebuild only this user; None rebuilds all.
+        :param jobs: how many users are rebuilt at once.
+        :param check: compare only; `changed` counts the rows that a rebuild would repair.
+        :param progress: called after each user with that user's result.
+        :raises Incomplete: the named users were left as they were, because their log cannot be
+            read, is locked for too long, or yields rows that the tables refuse. All other users
+            were rebuilt.
+        :raises CorruptLog: with `user_id`: an event cannot be read; nothing was changed.
+        """
+        if user_id is not None:
+            check_user_id(user_id)
+            plan = partial(rebuild_user, user_id, self.projections, self.registry, check=check)
+            return (yield from self._report(plan, progress or _ignore))
+        if check:
+            return (yield from self._check_all(jobs, progress))
+        yield from self._retrying(lambda: prepare_rebuild(self.projections))
+        worker = partial(
+            rebuild_worker,
+            self.projections,
+            self.registry,
+            progress or _ignore,
+            retry_seconds=self.settings.retry_seconds,
+        )
+        results = yield Parallel([worker] * max(1, jobs), jobs)
+        _require_complete({user: error for _, failed in results for user, error in failed.items()})
+        return sum((done for done, _ in results), start=Rebuilt())
+
+    def erase(
+        self,
+        user_id: str,
+        *,
+        ordered_by: str,
+        conversation: UUID | str | None = None,
+        reason: str | None = None,
+        leave: Sequence[str] = (),
+    ) -> Plan[Erasure]:
+        """
+        Remove a user's content, or one conversation's, for good and keep the evidence.
+
+        Payloads and metadata are removed from the log and rows from the read models. Positions,
+        types, times and hashes stay, so `verify` stays clean, and the erasure itself is recorded
+        in the log. The erased streams take no more events. Backups, replicas and server logs are
+        out of reach, and so is what is not content: ids, idempotency keys, and ids that were
+        derived from conversation keys.
+
+        :param ordered_by: who ordered it, up to 500 characters; recorded.
+        :param conversation: its id or key; tasks that came out of it are not part of it. None
+            erases all content of the user.
+        :param reason: up to 500 characters; recorded.
+        :param leave: schema-qualified tables with users' rows that no projector of this store
+            keeps and whose rows may stay. A table that is not named here stops the erasure.
+        :return: how many payloads were removed and at which position that is recorded.
+        :raises NotFound: no such user, or no such conversation of this user.
+        :raises AccessDenied: the login may not enter the eraser role.
+        :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
+        """
+        check_user_id(user_id)
+        check_label(ordered_by, "ordered_by", MAX_TITLE)
+        if reason is not None:
+            check_label(reason, "reason", MAX_TITLE)
+        if isinstance(leave, str):
+            raise InvalidInput("leave", f"{leave!r}; give a list of tables")
+        chosen = None if conversation is None else resolve_conversation(user_id, conversation)
+        order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)
+        plan = self._retrying(lambda: erase(order, self.projections, self.registry))
+        if conversation is None or chosen is None:
+            return plan
+        return with_given_reference(plan, conversation, chosen)
+
+    def export(self, user_id: str, write: Callable[[str], object]) -> Plan[Exported]:
+        """
+        Write everything that is held about a user as one JSON document, in one snapshot.
+
+        :param write: called with successive pieces of the document, like `file.write`; memory use
+            does not grow with the log.
+        :return: how much was written; docs/cli.md describes the document.
+        :raises NotFound: nothing is held about this user.
+        """
+        check_user_id(user_id)
+        began = Event()
+
+        def writing(piece: str) -> None:
+            began.set()
+            write(piece)
+
+        return retrying(
+            lambda: export_user(user_id, self.projections, writing),
+            seconds=self.settings.retry_seconds,
+            unless=began.is_set,  # a piece that was handed over cannot be taken back
+        )
+
+    def _verify_one(
+        self, anchors: Sequence[Anchor], seen: Callable[[int], object], listed: bool, user_id: str
+    ) -> Plan[Verified]:
+        """Verify one user; a value that PostgreSQL itself cannot read is that user's problem."""
+        heads = [one.heads[user_id] for one in anchors if user_id in one.heads]
+        try:
+            done = yield from verify_user(user_id, self.projections, self.registry, heads, seen)
+        except DatabaseFault as error:
+            if not error.of_data:
+                raise
+            return Verified(users=1, problems=(Problem("unreadable", user_id, str(error)),))
+        if listed and not done.users:
+            detail = "a table has rows of this user, but the application role is shown none"
+            return Verified(users=1, problems=(Problem("hidden", user_id, detail),))
+        return done
+
+    def _check_all(self, jobs: int, progress: Progress | None) -> Plan[Rebuilt]:
+        failures: dict[str, EventStoreError] = {}
+        users = yield from self.users()
+        done = yield from self._for_each_user(
+            users,
+            lambda user_id: check_user(user_id, self.projections, self.registry, failures),
+            Rebuilt(),
+            jobs=jobs,
+            progress=progress,
+        )
+        _require_complete(failures)
+        return done
+
+    def _for_each_user[R: (Rebuilt, Verified)](
+        self,
+        users: Iterable[str],
+        plan: Callable[[str], Plan[R]],
+        start: R,
+        *,
+        jobs: int,
+        progress: Callable[[R], None] | None,
+    ) -> Plan[R]:
+        """Run a plan for each user and return the sum of the results."""
+        report = progress or _ignore
+        done = start
+        for some in batched(users, _USERS_AT_A_TIME, strict=False):
+            plans = [partial(self._report, partial(plan, one), report) for one in some]
+            done = sum((yield Parallel(plans, jobs)), start=done)
+        return done
+
+    def _report[R](self, plan: Callable[[], Plan[R]], report: Callable[[R], None]) -> Plan[R]:
+        done = yield from self._retrying(plan)
+        report(done)
+        return done
+
+    def _retrying[R](self, plan: Callable[[], Plan[R]]) -> Plan[R]:
+        return retrying(plan, seconds=self.settings.retry_seconds)
+
+
+def _require_complete(failures: dict[str, EventStoreError]) -> None:
+    if failures:
+        raise Incomplete(failures) from next(iter(failures.values()))
+
+
+def _read_status() -> Plan[tuple[Any, ...]]:
+    (rows,) = yield Batch(operator, (Statement(_STATUS),))
+    row: tuple[Any, ...] = rows[0]
+    return row
+
+
+def _ignore(_: Any) -> None:
+    """Take a progress report for a caller who asked for none."""

@@ -1,0 +1,269 @@
+"""
+Verify one user: the log against itself, and the read models against the log.
+
+Everything is read in one snapshot, so users may write meanwhile, and in pages, so memory is
+bounded. A log with more than `EVENTS_PER_PASS` events or `BYTES_PER_PASS` is replayed and compared
+in parts, with one pass over the log for each part. Every difference is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from eventstore.admin.problems import Problem
+from eventstore.admin.verify_log import LogCheck
+from eventstore.admin.verify_streams import STREAM_COLUMNS, StreamCheck
+from eventstore.database.pages import page_of, size_of
+from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.scope import Scope, user_scope
+from eventstore.database.timestamps import readable_timestamp
+from eventstore.errors import ConfigurationError, CorruptLog, InvalidInput
+from eventstore.events.erasure import ContentErased, Erasures
+from eventstore.events.json_codec import loads
+from eventstore.events.registry import EventRegistry
+from eventstore.log.anchors import Head
+from eventstore.log.ids import erasure_stream
+from eventstore.log.read import select_log_page, select_stream_page
+from eventstore.log.stored_event import (
+    ALL_COLUMNS,
+    VARIABLE_SIZE_COLUMNS,
+    StoredEvent,
+    recorded_event,
+)
+from projections.apply.replay import Replay
+from projections.projector import Projections
+from projections.rebuild.compare import Difference, compare
+
+__all__ = [
+    "BYTES_PER_PASS",
+    "EVENTS_PER_PASS",
+    "MAX_PROBLEMS",
+    "Problem",
+    "Verified",
+    "verify_user",
+]
+
+EVENTS_PER_PASS = 200_000
+BYTES_PER_PASS = 96 * 1024 * 1024
+"""Of events and their texts: what one part may hold in memory, whichever limit comes first."""
+MAX_PROBLEMS = 1_000
+"""Problems listed of one user; of further ones the number is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """
+    How much was checked and what was found.
+
+    :ivar users: users that have a log, or a problem.
+    :ivar erased: events whose payload was removed, as a recorded erasure says.
+    :ivar anchors: anchored heads that the logs still have.
+    :ivar anchored: events that an anchored head confirms; newer events no anchor confirms.
+    """
+
+    users: int = 0
+    events: int = 0
+    erased: int = 0
+    anchors: int = 0
+    anchored: int = 0
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True if there is no problem."""
+        return not self.problems
+
+    def __add__(self, other: Verified) -> Verified:
+        return Verified(
+            self.users + other.users,
+            self.events + other.events,
+            self.erased + other.erased,
+            self.anchors + other.anchors,
+            self.anchored + other.anchored,
+            self.problems + other.problems,
+        )
+
+
+_SIZE = f"""
+select count(*), coalesce(sum({size_of(VARIABLE_SIZE_COLUMNS)}), 0)
+from eventstore.event where user_id = $1
+"""
+_BEFORE_ALL = -(2**63)
+_HEAD = f"""
+select position, hash, {readable_timestamp("recorded_at")}
+from eventstore.user_log where user_id = $1
+"""
+_ERASURES = """
+select payload::text from eventstore.event
+where user_id = $1 and stream_id = $2 and type = 'ContentErased' and payload is not null
+  and pg_column_size(payload) < 100000  -- ours are far smaller
+order by version
+"""
+
+
+def verify_user(
+    user_id: str,
+    projections: Projections,
+    registry: EventRegistry,
+    anchored: Sequence[Head],
+    seen: Callable[[int], object],
+) -> Plan[Verified]:
+    """
+    Verify one user's log and read models in one snapshot; nothing is written and nobody waits.
+
+    :param anchored: heads of this user that were kept outside the database.
+    :param seen: called after each page with the number of further events checked.
+    """
+    scope = user_scope(user_id, patient=True)
+    head, sizes, erasure_rows = yield Batch(  # in the order in which an append locks the tables
+        scope,
+        (
+            Statement(_HEAD, (user_id,)),
+            Statement(_SIZE, (user_id,)),
+            Statement(_ERASURES, (user_id, erasure_stream(user_id))),
+        ),
+        hold=True,
+        snapshot=True,
+    )
+    erasures = Erasures(_readable(erasure_rows))
+    log = LogCheck(user_id, erasures, anchored)
+    problems: list[Problem] = []
+    events, size = sizes[0]
+    parts = 1 + max(events // EVENTS_PER_PASS, size // BYTES_PER_PASS)
+    progress = _Progress(parts, seen)
+    for part in range(parts):
+        keep = _keys_of_part(part, parts)
+        streams = StreamCheck(user_id, registry, erasures, keep)
+        replay = Replay(projections, keep)
+        checks = [streams.check] if part else [log.check, streams.check]
+        unreadable = yield from _replay_log(scope, replay, registry, checks, problems, progress)
+        if part == 0:
+            problems.extend(log.end(head, events))
+        yield from _check_streams(scope, streams, problems)
+        if unreadable is None:
+            unreadable = yield from _compare_rows(scope, projections, replay, keep, problems)
+        if unreadable is not None:
+            problems.append(unreadable)
+            break
+    yield Batch(scope, ())
+    users = int(bool(head or problems))
+    return Verified(users, log.count, log.erased, log.anchors, log.anchored, _first(problems))
+
+
+def _first(problems: list[Problem]) -> tuple[Problem, ...]:
+    """Return the first problems of a user, and a last one that counts the rest."""
+    first, more = problems[:MAX_PROBLEMS], len(problems) - MAX_PROBLEMS
+    if more > 0:
+        first.append(Problem("more", first[-1].user_id, f"{more:,} more problems of this user"))
+    return tuple(first)
+
+
+class _Progress:
+    """Reports progress as if the passes over a log were one."""
+
+    def __init__(self, passes: int, report: Callable[[int], object]) -> None:
+        self._passes, self._report = passes, report
+        self._read = self._reported = 0
+
+    def add_page(self, events: int) -> None:
+        """Count a page of one pass."""
+        self._read += events
+        more = self._read // self._passes - self._reported
+        self._reported += more
+        self._report(more)
+
+
+def _replay_log(
+    scope: Scope,
+    replay: Replay,
+    registry: EventRegistry,
+    checks: Sequence[Callable[[StoredEvent], Iterator[Problem]]],
+    problems: list[Problem],
+    progress: _Progress,
+) -> Plan[Problem | None]:
+    """Check and replay the log; return the problem of what cannot be read, if any."""
+    user_id, position = scope.user_id, _BEFORE_ALL  # tampering may have put events before 1
+    unreadable: Problem | None = None
+    while True:
+        statement = select_log_page(ALL_COLUMNS, user_id, position)
+        (page,) = yield Batch(scope, (statement,), hold=True)
+        rows, more = page_of(page)
+        for row in rows:
+            event = StoredEvent._make(row)
+            position = event.position
+            try:
+                for check in checks:
+                    problems.extend(check(event))
+                if unreadable is None:
+                    replay.apply([recorded_event(user_id, event, registry)])
+            except (ConfigurationError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a tampered column may hold anything
+                kind = type(error).__name__
+                detail = str(error) if isinstance(error, CorruptLog) else f"reading raises {kind}"
+                unreadable = Problem("unreadable", user_id, detail, position=position)
+        progress.add_page(len(rows))
+        if not more:
+            return unreadable
+
+
+def _check_streams(scope: Scope, streams: StreamCheck, problems: list[Problem]) -> Plan[None]:
+    """Check the rows of `stream`, once all events were seen."""
+    after: UUID | None = None
+    more = True
+    while more:
+        statement = select_stream_page(STREAM_COLUMNS, scope.user_id, after)
+        (page,) = yield Batch(scope, (statement,), hold=True)
+        rows, more = page_of(page)
+        problems.extend(streams.check_rows(rows))
+        after = rows[-1][0] if rows else None
+        more = more and after is not None  # nulls are ordered last
+    problems.extend(streams.end())
+
+
+def _compare_rows(
+    scope: Scope,
+    projections: Projections,
+    replay: Replay,
+    keep: Callable[[tuple[Any, ...]], bool] | None,
+    problems: list[Problem],
+) -> Plan[Problem | None]:
+    """Compare the rows with the replay; return the problem of what cannot be stored, if any."""
+    try:
+        differences = yield from compare(scope, projections, replay, keep)
+    except InvalidInput as error:
+        detail = f"a projector yields what cannot be stored: {error}"
+        return Problem("unreadable", scope.user_id, detail)
+    problems.extend(_row_problem(scope.user_id, one) for one in differences)
+    return None
+
+
+def _readable(rows: Rows) -> Iterator[ContentErased]:
+    """Yield the recorded erasures; one that was tampered with covers nothing."""
+    for (payload,) in rows:
+        try:
+            yield ContentErased.from_payload(loads(payload))
+        except (ValueError, TypeError):
+            continue
+
+
+def _keys_of_part(part: int, parts: int) -> Callable[[tuple[Any, ...]], bool] | None:
+    """Return a function that tells whether a key belongs to a part; None for a single part."""
+    if parts == 1:
+        return None
+    return lambda key: hash(key) % parts == part  # hashes stay the same within a process
+
+
+_DETAILS = {
+    "missing_row": "the replay has this row, the table does not",
+    "extra_row": "the table has this row, the replay does not",
+}
+
+
+def _row_problem(user_id: str, one: Difference) -> Problem:
+    detail = _DETAILS.get(one.kind) or f"differs from the replay in {', '.join(one.columns)}"
+    key = tuple(str(part) for part in one.key)
+    return Problem(one.kind, user_id, detail, table=one.shape.name, key=key)

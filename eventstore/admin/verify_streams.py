@@ -1,0 +1,99 @@
+"""
+Check the streams of one user's log: versions without gaps, and `stream` rows that match them.
+
+Of each stream only its last event is remembered. A log with very many streams is checked in parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from eventstore.admin.problems import Problem
+from eventstore.database.plan import Rows
+from eventstore.events.erasure import Erasures
+from eventstore.events.registry import EventRegistry
+from eventstore.log.stored_event import StoredEvent
+
+__all__ = ["STREAM_COLUMNS", "StreamCheck"]
+
+STREAM_COLUMNS = ("stream_id", "version", "kind", "closed")
+
+
+class _LastEvent(NamedTuple):
+    """The last event of a stream."""
+
+    version: int = 0
+    type_name: str = ""
+    position: int = 0
+
+
+class StreamCheck:
+    """
+    Follows the streams of one log.
+
+    :param keep: tells of a stream's key whether this part checks it; None checks all streams.
+    """
+
+    def __init__(
+        self,
+        user_id: str,
+        registry: EventRegistry,
+        erasures: Erasures,
+        keep: Callable[[tuple[Any, ...]], bool] | None = None,
+    ) -> None:
+        self._user_id = user_id
+        self._registry = registry
+        self._erasures = erasures
+        self._keep = keep
+        self._last: dict[UUID, _LastEvent] = {}
+
+    def check(self, event: StoredEvent) -> Iterator[Problem]:
+        """Check one event against the one before it in its stream."""
+        stream_id, version = event.stream_id, event.version
+        if None in {stream_id, version, event.type}:
+            return  # the check of the log reports nulls
+        if self._keep is not None and not self._keep((stream_id,)):
+            return
+        expected = self._last.get(stream_id, _LastEvent()).version + 1
+        if version != expected:
+            detail = f"version {version} of stream {stream_id}, expected {expected}"
+            yield Problem("version", self._user_id, detail, position=event.position)
+        self._last[stream_id] = _LastEvent(version, event.type, event.position)
+
+    def check_rows(self, rows: Rows) -> Iterator[Problem]:
+        """Check some rows of `stream`, its `STREAM_COLUMNS`, against the last events."""
+        for stream_id, version, kind, closed in rows:
+            if self._keep is not None and not self._keep((stream_id,)):
+                continue
+            last = self._last.pop(stream_id, None)
+            if last is None:
+                detail = "no event is in this stream, or the stream is there twice"
+                yield self._problem(stream_id, detail)
+            elif version != last.version:
+                detail = f"the stream is at version {version}, its events end at {last.version}"
+                yield self._problem(stream_id, detail)
+            elif not self._is_right(kind, closed, stream_id, last):
+                detail = "its kind, or whether it is closed, is not as recorded"
+                yield self._problem(stream_id, detail)
+
+    def end(self) -> Iterator[Problem]:
+        """Report the streams that have no row."""
+        for stream_id, last in self._last.items():
+            detail = f"the stream is missing, its events end at {last.version}"
+            yield self._problem(stream_id, detail)
+
+    def _is_right(self, kind: str, closed: bool, stream_id: UUID, last: _LastEvent) -> bool:
+        """Tell whether kind and closed are those of a stream with that last event."""
+        known = self._registry.stream_of(last.type_name)
+        if known is None:
+            return True
+        stream_kind, closes = known
+        # An erasure closes its streams, because nothing can be decided on what is unknown.
+        erased = self._erasures.covers(last.type_name, stream_id, last.position)
+        return (kind, closed) == (stream_kind, closes or erased)
+
+    def _problem(self, stream_id: UUID, detail: str) -> Problem:
+        key = (str(stream_id),)
+        return Problem("stream", self._user_id, detail, table="eventstore.stream", key=key)

@@ -1,0 +1,1 @@
+"""One module per command of `eventstore`; `cli.app` puts them together."""

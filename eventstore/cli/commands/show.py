@@ -1,0 +1,146 @@
+"""`eventstore history` and `eventstore tasks`: look at one user's data, now or as it was."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, cast
+
+import typer
+
+from eventstore.cli.options import (
+    AsOfOption,
+    Database,
+    ExtensionsOption,
+    Json,
+    User,
+    open_store,
+    parse_as_of,
+)
+from eventstore.cli.output import print_json, print_table, when
+from eventstore.errors import InvalidInput
+from projections.models.message import MessageView, ToolCallView
+from projections.queries.history import Source
+from projections.queries.lists import TaskOrder
+
+__all__ = ["call_json", "history", "tasks"]
+
+_WIDTH = 100
+
+
+def history(
+    user: User,
+    conversation: Annotated[
+        str, typer.Option("--conversation", metavar="ID_OR_KEY", help="Which conversation.")
+    ],
+    source: Annotated[
+        str, typer.Option("--source", help="projection (the tables) or events (the log).")
+    ] = "projection",
+    as_of: AsOfOption = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Only the newest N.")] = None,
+    before: Annotated[
+        int | None, typer.Option("--before", help="Only before this position.")
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--format", help="table, or openai: the messages exactly as they came.")
+    ] = "table",
+    extensions: ExtensionsOption = None,
+    database: Database = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Print a conversation, oldest message first; both sources give the same answer."""
+    if output not in {"table", "openai"}:
+        raise InvalidInput("--format", f"{output!r}; give table or openai")
+    with open_store(database, extensions) as store:
+        messages = store.user(user).history(
+            conversation,
+            source=cast("Source", source),
+            as_of=parse_as_of(as_of),
+            limit=limit,
+            before=before,
+        )
+    if output == "openai":
+        print_json([message.body for message in messages])
+    elif json:
+        print_json([_message_json(message) for message in messages])
+    else:
+        print_table(
+            ("position", "time (UTC)", "sender", "content"),
+            ((one.position, when(one.created_at), one.sender, _shown(one)) for one in messages),
+        )
+
+
+def tasks(
+    user: User,
+    completed: Annotated[
+        bool | None, typer.Option("--completed/--open", help="Only completed, or only open ones.")
+    ] = None,
+    order: Annotated[str, typer.Option("--order", help="created, updated or title.")] = "created",
+    newest_first: Annotated[bool, typer.Option("--newest-first", help="In reverse.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many.")] = 1000,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="After so many.")] = 0,
+    as_of: AsOfOption = None,
+    extensions: ExtensionsOption = None,
+    database: Database = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Print a user's tasks, now or as they were."""
+    with open_store(database, extensions) as store:
+        found = store.user(user).tasks.list(
+            completed=completed,
+            order=cast("TaskOrder", order),
+            newest_first=newest_first,
+            limit=limit,
+            offset=offset,
+            as_of=parse_as_of(as_of),
+        )
+    if json:
+        print_json([asdict(task) for task in found])
+    else:
+        print_table(
+            ("", "title", "created (UTC)", "completed (UTC)", "id"),
+            (
+                (
+                    "x" if task.completed else "-",
+                    task.title,
+                    when(task.created_at),
+                    when(task.completed_at),
+                    str(task.id),
+                )
+                for task in found
+            ),
+        )
+
+
+def call_json(call: ToolCallView) -> dict[str, Any]:
+    """Return a tool call as `history --json` prints it."""
+    return {
+        "id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+        "status": call.status,
+        "output": call.output,
+        "error": call.error,
+        "requested_at": call.requested_at,
+        "finished_at": call.finished_at,
+        "duration_ms": call.duration_ms,
+    }
+
+
+def _message_json(message: MessageView) -> dict[str, Any]:
+    return {
+        "id": message.id,
+        "position": message.position,
+        "sender": message.sender,
+        "content": message.content,
+        "tool_calls": [call_json(call) for call in message.tool_calls],
+        "created_at": message.created_at,
+    }
+
+
+def _shown(message: MessageView) -> str:
+    calls = ", ".join(f"{call.name}({call.arguments}) {call.status}" for call in message.tool_calls)
+    content = message.content if isinstance(message.content, str) else ""
+    text = " ".join(part for part in (content, calls) if part)
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"

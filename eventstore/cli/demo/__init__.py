@@ -1,0 +1,1 @@
+"""`eventstore demo`: the story it tells, step by step."""

@@ -1,0 +1,1 @@
+"""SQLModel sessions of the caller's own, on connections that are leased from the store's pool."""

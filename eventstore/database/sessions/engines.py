@@ -1,0 +1,200 @@
+"""
+SQLAlchemy on our terms: sessions of the caller's own on the same pool, and an engine for Alembic.
+
+A session's every transaction begins by setting role and user, like all others, and is read-only
+unless asked otherwise: read models are written by projectors alone. That is done by the connection
+that it is lent (`lent`), as whom is said when SQLAlchemy begins. What a session has SET ends with
+its transaction. Behind a pooler one exception remains: SET and then COMMIT, both in SQL of the
+caller's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from sqlalchemy import Connection, Engine, create_engine, event, pool
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio.session import async_sessionmaker
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from eventstore.database.connections import check_process
+from eventstore.database.embedded import start_embedded
+from eventstore.database.scope import scope_command, user_scope
+from eventstore.database.sessions.leased_connection import (
+    AUTOCOMMIT_REFUSED,
+    UNSCOPED_TRANSACTION,
+    LeasedAsyncConnection,
+    LeasedConnection,
+)
+from eventstore.database.settings import Embedded, Settings, parse_url
+from eventstore.errors import ConfigurationError
+
+__all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
+
+_DIALECT = "postgresql+psycopg://"
+_READ_ONLY = b"set transaction read only"
+_FORGET = "reset session authorization; reset all"
+_LEAVE_NOTHING = f"""
+{_FORGET};
+close all;
+unlisten *;
+discard temp;
+discard sequences;
+do $$
+declare v_name text;
+begin
+    perform pg_catalog.pg_advisory_unlock_all();
+    for v_name in select name from pg_catalog.pg_prepared_statements where from_sql loop
+        execute pg_catalog.format('deallocate %I', v_name);
+    end loop;
+end
+$$
+"""
+_CHAIN = re.compile(  # what was skipped is not tried in another way: comments may be many
+    r"(?>\s|--[^\n]*\n|/\*.*?\*/)*+(commit|end|rollback|abort)\b.*\band\s+chain\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def own_engine(settings: Settings) -> Engine:
+    """Return an engine with the rights of the URL's login; starts an embedded server."""
+    place = parse_url(settings.database_url)
+    conninfo = start_embedded(place.path) if isinstance(place, Embedded) else place.conninfo
+    return create_engine(
+        _DIALECT,
+        poolclass=pool.NullPool,
+        creator=lambda: psycopg.connect(
+            conninfo,
+            client_encoding="UTF8",
+            connect_timeout=settings.connect_timeout_seconds,
+        ),
+    )
+
+
+def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
+    """Return an engine whose connections are lent by `connections`."""
+    process = os.getpid()
+
+    def creator() -> LeasedConnection:
+        check_process(process)
+        lent = LeasedConnection(connections, connections.getconn())
+        lent.answer_timeout_seconds = settings.answer_timeout_seconds
+        return lent
+
+    engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
+    return _scoped(engine, settings)
+
+
+def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -> AsyncEngine:
+    """Return an async engine whose connections are lent by `connections`."""
+    process = os.getpid()
+
+    async def creator() -> LeasedAsyncConnection:
+        check_process(process)
+        lent = LeasedAsyncConnection(connections, await connections.getconn())
+        lent.answer_timeout_seconds = settings.answer_timeout_seconds
+        return lent
+
+    engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
+    _scoped(engine.sync_engine, settings)
+    return engine
+
+
+def session(engine: Engine, user_id: str, *, read_only: bool) -> Session:
+    """Return a SQLModel session in which only `user_id`'s rows exist."""
+    return Session(engine.execution_options(**_of(user_id, read_only)))
+
+
+def async_session(engine: AsyncEngine, user_id: str, *, read_only: bool) -> AsyncSession:
+    """Return an async SQLModel session in which only `user_id`'s rows exist."""
+    scoped = engine.execution_options(**_of(user_id, read_only))
+    return async_sessionmaker(scoped, class_=AsyncSession)()
+
+
+def _of(user_id: str, read_only: bool) -> dict[str, Any]:
+    """Return whose the transactions of a session are, where `_enter_scope` finds it."""
+    return {"eventstore_user": user_id, "eventstore_read_only": read_only}
+
+
+def _scoped(engine: Engine, settings: Settings) -> Engine:
+    event.listen(engine, "connect", partial(_begin_as_nobody, settings))
+    event.listen(engine, "begin", partial(_enter_scope, settings))
+    event.listen(engine, "begin_twophase", partial(_enter_scope, settings))
+    event.listen(engine, "before_cursor_execute", _refuse_unscoped)
+    event.listen(engine, "commit", _forget_before_commit)
+    event.listen(engine, "checkin", _forget)
+    return engine
+
+
+def _lent_to(connection: Connection) -> Any:
+    """Return what a connection of SQLAlchemy's was lent, be it detached since."""
+    return _undressed(connection.connection.dbapi_connection)
+
+
+def _undressed(connection: Any) -> Any:
+    """Return the driver's connection out of SQLAlchemy's async clothes."""
+    return getattr(connection, "driver_connection", connection)
+
+
+def _begin_as_nobody(settings: Settings, connection: Any, _record: object) -> None:
+    """As a connection is lent: an engine that is used past any session sees nothing."""
+    lent = _undressed(connection)
+    lent.entering = (_READ_ONLY, scope_command(user_scope(""), settings, lent))
+
+
+def _enter_scope(settings: Settings, connection: Connection, _xid: object = None) -> None:
+    """As SQLAlchemy begins: say as whom, and whether to write."""
+    lent = _lent_to(connection)
+    options = connection.get_execution_options()
+    scope = scope_command(user_scope(options.get("eventstore_user", "")), settings, lent)
+    if options.get("eventstore_read_only", True):
+        lent.entering = (_READ_ONLY, scope)
+    elif lent.read_only is None:  # what a server connection begins with may be somebody's SET
+        lent.entering = (b"set transaction read write", scope)
+    else:
+        lent.entering = (scope,)
+
+
+def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+    """Before a statement: refuse what would not be in the scope, before anything is sent."""
+    lent = _lent_to(connection)
+    if lent.autocommit:
+        raise ConfigurationError(AUTOCOMMIT_REFUSED)
+    if _CHAIN.match(statement):
+        raise ConfigurationError(UNSCOPED_TRANSACTION)
+
+
+def _forget_before_commit(connection: Connection) -> None:
+    """SET would outlive the transaction, and behind a pooler meet anybody: undo it while in it."""
+    lent = _lent_to(connection)
+    if lent.info.transaction_status != TransactionStatus.INTRANS:
+        return  # after an error COMMIT rolls back, and SET with it
+    # What is deferred runs first: it belongs in the user's scope, which is reset as well.
+    connection.exec_driver_sql(f"set constraints all immediate; {_FORGET}")
+
+
+def _forget(connection: Any, _record: object) -> None:
+    """As a connection goes back: clear what SQL of the caller's own left on the server."""
+    if connection is None:  # broken, or invalidated: it is cut
+        return
+    lent = _undressed(connection)
+    try:
+        lent.clearing = True
+        connection.autocommit = True
+        connection.cursor().execute(_LEAVE_NOTHING)
+        connection.autocommit = False
+        lent.cleared = True
+    except psycopg.Error:  # not cleared, it is cut as SQLAlchemy closes it
+        return
+    except BaseException:  # a cancelled task, Ctrl-C: SQLAlchemy does no more about it
+        connection.close()
+        raise
+    finally:
+        lent.clearing = False

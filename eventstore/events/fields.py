@@ -1,0 +1,141 @@
+"""
+Field types of events, and the limits they keep; each limit has its cause beside it.
+
+Labels (titles, keys, ids, names) are stored in text columns, so what PostgreSQL text cannot hold is
+refused there. Content, arguments and outputs are JSON payloads and are stored as they come, NUL and
+lone surrogates included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
+
+from eventstore.errors import InvalidInput, NotStorable
+from eventstore.events.json_codec import Json, as_json_text, check_json
+
+__all__ = [
+    "MAX_BATCH",
+    "MAX_CONTENT",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_TITLE",
+    "MAX_USER_ID",
+    "Description",
+    "JsonField",
+    "JsonObject",
+    "Key",
+    "RawText",
+    "Sender",
+    "Title",
+    "check_label",
+    "check_number",
+    "check_user_id",
+]
+
+MAX_BATCH = 1_000
+"""Events in one append: the user's row stays locked until all of them are written."""
+
+MAX_USER_ID = 255
+"""Characters: the user id leads every key and index, and an index row holds 2,704 bytes."""
+
+MAX_KEY = 255
+"""Characters of a conversation key, idempotency key or sender: keys are indexed too."""
+
+MAX_TITLE = 500
+"""Characters of a title: it is shown on one line."""
+
+MAX_DESCRIPTION = 20_000
+"""Characters of a task's description."""
+
+MAX_CONTENT = 4_000_000
+"""Characters of an argument string or another raw text; PostgreSQL itself stops at 1 GB."""
+
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+"""Bytes of one event's JSON: the whole append must fit into memory on both sides."""
+
+_MAX_BIGINT = 2**63 - 1
+
+
+def check_label(value: object, path: str, limit: int, *, empty: bool = False) -> str:
+    """
+    Return `value` if a text column can hold it.
+
+    :param limit: characters at most.
+    :param empty: accept an empty or blank text.
+    :raises InvalidInput: not text, blank or too long.
+    :raises NotStorable: it has a NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(path, f"expected text, got {type(value).__name__}")
+    if not empty and not value.strip():
+        raise InvalidInput(path, "is empty; give at least one visible character")
+    if len(value) > limit:
+        raise InvalidInput(path, f"{len(value)} characters, the limit is {limit}; shorten it")
+    if "\0" in value:
+        raise NotStorable(path, "has a NUL, which PostgreSQL text cannot hold; remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise NotStorable(
+            path, f"has a lone surrogate at character {error.start}; remove it"
+        ) from None
+    return value
+
+
+def check_number(value: object, path: str, *, least: int = 0) -> int:
+    """
+    Return `value` if it is a position, version or count that PostgreSQL can hold.
+
+    :raises InvalidInput: not a whole number, less than `least`, or over 63 bits.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidInput(path, f"expected a whole number, got {type(value).__name__}")
+    if not least <= value <= _MAX_BIGINT:
+        raise InvalidInput(path, f"{value}; give {least} to {_MAX_BIGINT}")
+    return value
+
+
+def check_user_id(user_id: object) -> str:
+    """
+    Return `user_id` if it is 1 to 255 characters of storable text; nothing else is read from it.
+
+    :raises InvalidInput: it is not; the message says why.
+    """
+    return check_label(user_id, "user_id", MAX_USER_ID)
+
+
+def _label(path: str, limit: int, *, empty: bool = False) -> PlainValidator:
+    return PlainValidator(lambda value: check_label(value, path, limit, empty=empty))
+
+
+def _raw_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput("text", f"expected text, got {type(value).__name__}")
+    if len(value) > MAX_CONTENT:
+        raise InvalidInput(
+            "text", f"{len(value)} characters, the limit is {MAX_CONTENT}; store a reference"
+        )
+    return as_json_text(value)
+
+
+def _json(value: object) -> Json:
+    return check_json(value, "value")
+
+
+def _json_object(value: object) -> Json:
+    if not isinstance(value, Mapping):
+        raise InvalidInput("value", f"expected a JSON object, got {type(value).__name__}")
+    return check_json(value, "value")
+
+
+# Plain validators, because pydantic's own `str` refuses lone surrogates and its JsonValue accepts
+# NaN.
+Title = Annotated[str, _label("title", MAX_TITLE)]
+Description = Annotated[str, _label("description", MAX_DESCRIPTION, empty=True)]
+Key = Annotated[str, _label("key", MAX_KEY)]
+Sender = Annotated[str, _label("sender", MAX_KEY)]
+RawText = Annotated[str, PlainValidator(_raw_text)]
+JsonField = Annotated[Any, PlainValidator(_json)]
+JsonObject = Annotated[dict[str, Any], PlainValidator(_json_object)]

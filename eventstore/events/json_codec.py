@@ -1,0 +1,220 @@
+"""
+A JSON codec that loses nothing.
+
+orjson is fast, but it silently turns NaN into null and large integers into floats, and it refuses
+lone surrogates. So both directions use orjson where its result is exact and the standard library
+elsewhere. Values that JSON itself cannot hold (NaN, infinity, keys that are not text) are refused,
+and the error names where they are.
+
+`loads(dumps(value)) == value` for every value that `check_json` returns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from eventstore.errors import NotStorable
+
+__all__ = [
+    "MAX_NESTING",
+    "Json",
+    "as_json_text",
+    "check_json",
+    "dumps",
+    "loads",
+    "repeats_keys",
+]
+
+type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | None
+
+MAX_NESTING = 100
+"""Levels of lists and objects in one value: well below the parsers' limits (orjson writes 254)."""
+
+_MAX_INTEGER_BITS = 14_283
+"""4,300 digits: Python reads no longer number back."""
+
+
+def check_json(value: object, path: str, depth: int = 0) -> Json:  # noqa: C901, PLR0912 - a case a type
+    """
+    Return `value` as plain JSON values, or raise an error that names the part JSON cannot hold.
+
+    UUIDs, dates, timestamps (in UTC) and enums become their usual text or value, tuples become
+    lists.
+
+    :param path: what the path in an error begins with, like `output` in `output.items[3]`.
+    :raises NotStorable: NaN or infinity, a key that is not text, another type, nesting over 100.
+    """
+    if type(value) is str:  # most of what there is
+        return as_json_text(value)
+    match value:
+        case Enum():
+            return check_json(value.value, path, depth)
+        case None | bool():
+            return value
+        case int():
+            if value.bit_length() > _MAX_INTEGER_BITS:
+                raise NotStorable(path, "an integer of over 4,300 digits; send it as a string")
+            return value
+        case str():
+            return as_json_text(value)
+        case float():
+            if not math.isfinite(value):
+                raise NotStorable(path, f"{value} is not a JSON number; send null or a string")
+            return value
+        case Mapping() | list() | tuple():
+            if depth >= MAX_NESTING:
+                raise NotStorable(path, f"nested deeper than {MAX_NESTING} levels; flatten it")
+            return _check_container(value, path, depth)
+        case Decimal():
+            if not value.is_finite():
+                raise NotStorable(path, f"{value} is not a JSON number; send null or a string")
+            number: Json = loads(str(value))  # a float or an integer, where that is the same
+            return number
+        case datetime():
+            if value.tzinfo is None:
+                raise NotStorable(path, "a datetime without time zone; attach one")
+            try:
+                return value.astimezone(UTC).isoformat()
+            except OverflowError:
+                raise NotStorable(
+                    path, "a timestamp whose UTC year is out of range; give another"
+                ) from None
+        case UUID() | date():
+            return str(value)
+        case _:
+            raise NotStorable(
+                path, f"{type(value).__name__} has no JSON form; convert it to plain values"
+            )
+
+
+def _check_container(
+    value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], path: str, depth: int
+) -> Json:
+    if not isinstance(value, Mapping):
+        return [check_json(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+    checked: dict[str, Json] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise NotStorable(path, f"key {key!r} is not text; JSON keys are strings")
+        checked[as_json_text(key)] = check_json(item, f"{path}.{key}", depth + 1)
+    return checked
+
+
+def as_json_text(text: str) -> str:
+    """
+    Return `text` as it comes back from JSON.
+
+    A pair of surrogates comes back as one character, a lone surrogate as itself.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text
+
+
+def dumps(value: object) -> str:
+    """
+    Write a value as compact JSON text; characters that UTF-8 cannot encode are escaped.
+
+    :param value: a result of `check_json`; the order of keys is kept.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate, an integer over 64 bits, a Decimal
+        return _write(value)
+
+
+def loads(text: str) -> Any:
+    """
+    Read JSON text exactly.
+
+    A number comes back as int or float, or as Decimal where a float would not be the number as
+    written (1.10, 1e400). Of duplicate keys in an object the last one wins, as usual in Python.
+
+    :raises ValueError: the text is not JSON.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:  # a lone surrogate, a number beyond a float, deep nesting
+        return _read(text)
+    # orjson makes a float of every number it cannot hold exactly; then the text is read again.
+    return _read(text) if _holds_float(value) else value
+
+
+def repeats_keys(text: str) -> bool:
+    """Tell whether an object in valid JSON text has a key twice, which hides the first value."""
+    repeated = False
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeated
+        members = dict(pairs)
+        repeated = repeated or len(members) < len(pairs)
+        return members
+
+    json.loads(text, object_pairs_hook=collect, parse_float=str, parse_int=str)
+    return repeated
+
+
+def _holds_float(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind is dict:
+            waiting.extend(one.values())
+        elif kind is list:
+            waiting.extend(one)
+        elif kind is float:
+            return True
+    return False
+
+
+def _read(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except InvalidOperation:
+        raise ValueError("a number whose exponent no decimal can hold") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _exact(digits: str) -> float | Decimal:
+    number = float(digits)
+    exact = Decimal(digits)
+    if math.isfinite(number) and Decimal(repr(number)).as_tuple() == exact.as_tuple():
+        return number
+    return exact
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)
+
+
+def _write(value: object) -> str:
+    """Write a value that orjson refuses; `MAX_NESTING` bounds the recursion."""
+    match value:
+        case Decimal():
+            return str(value)
+        case dict():
+            return (
+                "{" + ",".join(f"{json.dumps(k)}:{_write(item)}" for k, item in value.items()) + "}"
+            )
+        case list():
+            return "[" + ",".join(map(_write, value)) + "]"
+        case _:
+            return json.dumps(value)

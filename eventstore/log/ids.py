@@ -1,0 +1,100 @@
+"""
+Identifiers: made by the client, and made again the same on a retry.
+
+New entities get a UUIDv7. Under an idempotency key every id is derived from the user, the key and
+a running number instead, so that a retry from any process sends the identical append. The id of a
+conversation with a key is derived from user and key, so that starting it twice is one conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from uuid import UUID, uuid5
+
+import uuid_utils.compat
+
+from eventstore.database.plan import Plan
+from eventstore.errors import InvalidInput, NotFound
+
+__all__ = [
+    "NewId",
+    "conversation_id",
+    "derived_ids",
+    "erasure_stream",
+    "resolve_conversation",
+    "standard_uuid",
+    "uuid7",
+    "with_given_reference",
+]
+
+_KEYED = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f01")
+_CONVERSATION = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f02")
+_ERASURES = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f03")
+
+type NewId = Callable[[], UUID]
+"""A source of ids: each call returns the next one."""
+
+
+def uuid7() -> UUID:
+    """Return a new UUIDv7. Its time is the client's: order comes from positions, never from ids."""
+    return uuid_utils.compat.uuid7()
+
+
+def standard_uuid(value: UUID) -> UUID:
+    """Return the id as `uuid.UUID`: drivers have subclasses that other libraries do not accept."""
+    return value if type(value) is UUID else UUID(int=value.int)
+
+
+def derived_ids(user_id: str, key: str) -> NewId:
+    """Return a source that yields the same ids for the same user and idempotency key."""
+    numbers = count()
+    return lambda: uuid5(_KEYED, f"{len(user_id)}:{user_id}{key}\n{next(numbers)}")
+
+
+def conversation_id(user_id: str, reference: UUID | str) -> UUID:
+    """
+    Return the id of a conversation that is named by its id or its key.
+
+    A key that is itself a UUID in its usual form (as session ids often are) is the id. Of any
+    other key the id is derived per user, so the same key of two users is two conversations.
+    """
+    if isinstance(reference, UUID):
+        return standard_uuid(reference)
+    try:
+        parsed = UUID(reference)
+    except ValueError:
+        parsed = None
+    if parsed is not None and str(parsed) == reference:
+        return parsed
+    return uuid5(_CONVERSATION, f"{len(user_id)}:{user_id}{reference}")
+
+
+def resolve_conversation(user_id: str, reference: object) -> UUID:
+    """
+    Return the id of the conversation that a caller named.
+
+    :raises InvalidInput: the reference is neither a UUID nor text.
+    :raises NotFound: the text holds a lone surrogate, which no key does.
+    """
+    if not isinstance(reference, UUID | str):
+        raise InvalidInput("conversation", f"a {type(reference).__name__}; give its id or key")
+    try:
+        return conversation_id(user_id, reference)
+    except UnicodeEncodeError:
+        raise NotFound("conversation", reference) from None
+
+
+def with_given_reference[T](plan: Plan[T], reference: UUID | str, resolved: UUID) -> Plan[T]:
+    """Run a plan about one conversation; a NotFound names it as the caller did."""
+    try:
+        return (yield from plan)
+    except NotFound as error:
+        if error.key == resolved != reference:
+            raise NotFound(error.kind, reference) from None
+        raise
+
+
+def erasure_stream(user_id: str) -> UUID:
+    """Return the id of the stream in which a user's erasures are recorded, one per user."""
+    return uuid5(_ERASURES, user_id)

@@ -1,0 +1,94 @@
+"""
+Decisions: steps of a unit of work that must read a row before they know their event.
+
+Until it is committed, a unit of work holds events that are certain and decisions that are pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+from uuid import UUID
+
+from eventstore.errors import InvalidInput, WrongVersion
+from eventstore.events.event import Event
+from eventstore.log.envelope import Expected, NewEvent
+from projections import Conversation, Message, Task
+from projections.apply.replay import Row
+
+__all__ = [
+    "CallerVersionConflict",
+    "Cause",
+    "Decision",
+    "HasEventId",
+    "event_id_of",
+    "expect_version",
+    "state_of",
+]
+
+
+class HasEventId(Protocol):
+    """Anything that stands for one event: a handle, a tool call, a recorded event."""
+
+    @property
+    def event_id(self) -> UUID:
+        """The event's id."""
+
+
+type Cause = UUID | HasEventId | None
+"""What caused an event: the id of another event, or anything that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    A step that must read one row before it knows its event.
+
+    :ivar key: the row's id.
+    :ivar stream_id: the stream of the event; a message's row and stream have different ids.
+    :ivar decide: returns the event to append, or None if nothing would change.
+    """
+
+    table: type[Task | Conversation | Message]
+    key: UUID
+    stream_id: UUID
+    decide: Callable[[Row], Event | None]
+    event_id: UUID
+    causation_id: UUID | None
+
+
+def state_of[S](kind: type[S], row: Mapping[str, Any]) -> S:
+    """Return the part of a row that decisions depend on: a dataclass named like its columns."""
+    return kind(**{one.name: row[one.name] for one in fields(kind)})  # type: ignore[arg-type]  # a dataclass
+
+
+def event_id_of(cause: Cause) -> UUID | None:
+    """
+    Return the id of the event that caused another one.
+
+    :raises InvalidInput: the cause is neither a UUID nor has an `event_id`.
+    """
+    known = cause if cause is None or isinstance(cause, UUID) else getattr(cause, "event_id", cause)
+    if known is None or isinstance(known, UUID):
+        return known
+    raise InvalidInput(
+        "caused_by", f"a {type(cause).__name__}; give an event's id, a tool call or a handle"
+    )
+
+
+class CallerVersionConflict(WrongVersion):
+    """The caller required a version that is not there, so deciding again would not help."""
+
+
+def expect_version(event: NewEvent, version: int) -> NewEvent:
+    """
+    Return the event as expecting the version that was read, unless the caller required another.
+
+    :raises CallerVersionConflict: the caller required another version.
+    """
+    if event.expected in {Expected.ANY, Expected.EXISTS}:
+        return replace(event, expected=version)
+    if event.expected != version:
+        raise CallerVersionConflict(event.stream_id, str(event.expected), version)
+    return event

@@ -1,0 +1,79 @@
+-- The triggers that keep the log append-only, for its owner too.
+--
+-- The application role has no right to change events, but an owner has every right. These triggers
+-- stop an owner's casual statement, and ENABLE ALWAYS stops it under session_replication_role =
+-- replica as well. Whoever disables the triggers can change history; verify then finds the change, and
+-- an anchor finds a chain that was recomputed.
+--
+-- One change is allowed: the role eventstore_eraser may remove payload, metadata and salt of an event,
+-- and the fingerprint of the append it belongs to. It can put nothing in their place.
+
+create function eventstore.refuse_change() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    raise exception 'the log is append-only: % on %.% is refused',
+        lower(tg_op), tg_table_schema, tg_table_name
+        using errcode = 'restrict_violation',
+              hint = 'to remove a user''s content for good, run `eventstore erase`';
+end
+$function$;
+
+create function eventstore.refuse_other_than_erasure() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    v_erased eventstore.event%rowtype := old;
+begin
+    v_erased.fingerprint := null;
+    if new.salt is null then
+        v_erased.payload := null;
+        v_erased.metadata := null;
+        v_erased.salt := null;
+    end if;
+    if new::text is distinct from v_erased::text then  -- as text, because json has no equality
+        raise exception 'the log is append-only: position % may be erased, not changed', old.position
+            using errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$function$;
+
+revoke all on function eventstore.refuse_change(), eventstore.refuse_other_than_erasure() from public;
+
+-- Some servers speak PostgreSQL but have no triggers. Grants and the hash chain remain there.
+do $triggers$
+begin
+    create trigger append_only before delete or truncate on eventstore.event
+        for each statement execute function eventstore.refuse_change();
+    create trigger append_only_update before update on eventstore.event
+        for each statement when (current_user <> 'eventstore_eraser')
+        execute function eventstore.refuse_change();
+    create trigger erasure_only before update on eventstore.event
+        for each row execute function eventstore.refuse_other_than_erasure();
+
+    create trigger append_only before delete or truncate on eventstore.user_log
+        for each statement execute function eventstore.refuse_change();
+    create trigger forward_only before update on eventstore.user_log
+        for each row when (new.position <= old.position)
+        execute function eventstore.refuse_change();
+
+    create trigger append_only before delete or truncate on eventstore.stream
+        for each statement execute function eventstore.refuse_change();
+    create trigger forward_only before update on eventstore.stream
+        for each row when (new.version < old.version or (old.closed and not new.closed))
+        execute function eventstore.refuse_change();
+
+    alter table eventstore.event enable always trigger append_only;
+    alter table eventstore.event enable always trigger append_only_update;
+    alter table eventstore.event enable always trigger erasure_only;
+    alter table eventstore.user_log enable always trigger append_only;
+    alter table eventstore.user_log enable always trigger forward_only;
+    alter table eventstore.stream enable always trigger append_only;
+    alter table eventstore.stream enable always trigger forward_only;
+exception when feature_not_supported then
+    raise notice 'this server has no triggers; `eventstore doctor` will say so';
+end
+$triggers$;

@@ -1,0 +1,1 @@
+"""What a service reads: lists, histories, and the trail of tool calls."""

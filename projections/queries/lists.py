@@ -1,0 +1,206 @@
+"""
+Read tasks and conversations: one of them or a page of a list, now or as of an earlier moment.
+
+The present is read from the tables in one round trip. An earlier moment is replayed from the log,
+because the tables hold only what is true now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Literal
+from uuid import UUID
+
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import user_scope
+from eventstore.errors import InvalidInput, NotFound
+from eventstore.events.fields import check_number
+from eventstore.events.registry import BUILT_IN_EVENTS, EventRegistry
+from eventstore.events.tasks import TaskEvent
+from eventstore.log.envelope import NOW, PointInTime
+from eventstore.log.read import Selection, read_all_events
+from projections.apply.replay import Replay
+from projections.models.conversation import Conversation, ConversationView
+from projections.models.read_model import View
+from projections.models.task import Task, TaskView
+from projections.projector import Projections
+
+__all__ = [
+    "TaskOrder",
+    "get_conversation",
+    "get_task",
+    "list_conversations",
+    "list_tasks",
+    "select_conversation",
+    "select_task",
+]
+
+type TaskOrder = Literal["created", "updated", "title"]
+
+_TASK = f"select {', '.join(TaskView.columns())} from eventstore.task where user_id = $1"
+_CONVERSATION = (
+    f"select {', '.join(ConversationView.columns())} from eventstore.conversation"
+    " where user_id = $1"
+)
+
+# Collation "C" orders by code point as Python does, so that both sources give one order.
+_TASK_ORDERS: dict[str, tuple[str, Callable[[TaskView], Any]]] = {
+    "created": ("position", attrgetter("position")),
+    "updated": ("updated_at, position", attrgetter("updated_at", "position")),
+    "title": ('title collate "C", position', attrgetter("title", "position")),
+}
+_TASK_EVENT_TYPES = [one.type for one in BUILT_IN_EVENTS if issubclass(one, TaskEvent)]
+
+
+def select_task(user_id: str, task_id: UUID) -> Statement:
+    """Return the statement that selects one task, `TaskView.columns()`. Index: `task_pkey`."""
+    return Statement(f"{_TASK} and id = $2", (user_id, task_id))
+
+
+def select_conversation(user_id: str, conversation_id: UUID) -> Statement:
+    """
+    Return the statement that selects one conversation that is not deleted.
+
+    It selects `ConversationView.columns()`. Index: `conversation_pkey`.
+    """
+    return Statement(
+        f"{_CONVERSATION} and id = $2 and status <> 'deleted'", (user_id, conversation_id)
+    )
+
+
+def get_task(
+    user_id: str,
+    task_id: UUID,
+    moment: PointInTime,
+    projections: Projections,
+    registry: EventRegistry,
+) -> Plan[TaskView]:
+    """
+    Return one task as of `moment`.
+
+    :raises NotFound: absent, deleted or another user's.
+    """
+    if moment == NOW:
+        tasks = yield from _query(user_id, select_task(user_id, task_id), TaskView)
+    else:
+        wanted = Selection(stream_id=task_id, moment=moment)
+        replay = yield from _replay(user_id, wanted, projections.of(Task), registry)
+        tasks = [TaskView.from_row(row) for row in replay.rows(Task).values()]
+    if not tasks:
+        raise NotFound("task", task_id)
+    return tasks[0]
+
+
+def list_tasks(
+    user_id: str,
+    *,
+    completed: bool | None,
+    order: TaskOrder,
+    newest_first: bool,
+    limit: int,
+    offset: int,
+    moment: PointInTime,
+    projections: Projections,
+    registry: EventRegistry,
+) -> Plan[list[TaskView]]:
+    """Return a page of tasks as of `moment`; `completed=None` returns open and completed ones."""
+    check_number(limit, "limit")
+    check_number(offset, "offset")
+    if not isinstance(completed, bool | None):
+        raise InvalidInput("completed", f"a {type(completed).__name__}; give True, False or None")
+    if not isinstance(order, str) or order not in _TASK_ORDERS:
+        raise InvalidInput("order", f"{order!r}; give one of {', '.join(_TASK_ORDERS)}")
+    sql_order, sort_key = _TASK_ORDERS[order]
+    if moment == NOW:
+        direction = " desc" if newest_first else ""
+        by = ", ".join(part + direction for part in sql_order.split(", "))
+        sql = f"{_TASK} and completed = coalesce($2, completed) order by {by} limit $3 offset $4"
+        statement = Statement(sql, (user_id, completed, limit, offset))
+        return (yield from _query(user_id, statement, TaskView))
+    wanted = Selection(types=_TASK_EVENT_TYPES, moment=moment)
+    replay = yield from _replay(user_id, wanted, projections.of(Task), registry)
+    tasks = [TaskView.from_row(row) for row in replay.rows(Task).values()]
+    tasks = [one for one in tasks if completed is None or one.completed == completed]
+    tasks.sort(key=sort_key, reverse=newest_first)
+    return tasks[offset : offset + limit]
+
+
+def get_conversation(
+    user_id: str,
+    conversation_id: UUID,
+    moment: PointInTime,
+    projections: Projections,
+    registry: EventRegistry,
+) -> Plan[ConversationView]:
+    """
+    Return one conversation as of `moment`.
+
+    :raises NotFound: absent, deleted or another user's.
+    """
+    if moment == NOW:
+        statement = select_conversation(user_id, conversation_id)
+        found = yield from _query(user_id, statement, ConversationView)
+    else:
+        wanted = Selection(stream_id=conversation_id, moment=moment)
+        replay = yield from _replay(user_id, wanted, projections.of(Conversation), registry)
+        rows = replay.rows(Conversation).values()
+        found = [ConversationView.from_row(row) for row in rows if row["status"] != "deleted"]
+    if not found:
+        raise NotFound("conversation", conversation_id)
+    return found[0]
+
+
+def list_conversations(
+    user_id: str,
+    *,
+    archived: bool | None,
+    limit: int,
+    before: int | None,
+    moment: PointInTime,
+    projections: Projections,
+    registry: EventRegistry,
+) -> Plan[list[ConversationView]]:
+    """
+    Return a page of conversations as of `moment`, newest activity first, never deleted ones.
+
+    :param archived: False for active ones, True for archived ones, None for both.
+    :param before: the `last_position` of the last conversation on the page before.
+    """
+    check_number(limit, "limit")
+    if before is not None:
+        check_number(before, "before")
+    statuses = ["active", "archived"] if archived is None else [_STATUS_OF[bool(archived)]]
+    if moment == NOW:
+        sql = (
+            f"{_CONVERSATION} and status = any($2)"
+            " and last_position < coalesce($3, 9223372036854775807)"
+            " order by last_position desc limit $4"
+        )
+        statement = Statement(sql, (user_id, statuses, before, limit))
+        return (yield from _query(user_id, statement, ConversationView))
+    wanted = Selection(moment=moment)
+    replay = yield from _replay(user_id, wanted, projections.of(Conversation), registry)
+    found = [
+        ConversationView.from_row(row)
+        for row in replay.rows(Conversation).values()
+        if row["status"] in statuses and (before is None or row["last_position"] < before)
+    ]
+    return sorted(found, key=attrgetter("last_position"), reverse=True)[:limit]
+
+
+_STATUS_OF = {False: "active", True: "archived"}
+
+
+def _query[V: View](user_id: str, statement: Statement, view: type[V]) -> Plan[list[V]]:
+    """Run one statement that selects the columns of `view`."""
+    (rows,) = yield Batch(user_scope(user_id), (statement,))
+    return [view.from_row(dict(zip(view.columns(), row, strict=True))) for row in rows]
+
+
+def _replay(
+    user_id: str, wanted: Selection, projections: Projections, registry: EventRegistry
+) -> Plan[Replay]:
+    replay = Replay(projections)
+    replay.apply((yield from read_all_events(user_id, wanted, registry)))
+    return replay

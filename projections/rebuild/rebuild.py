@@ -1,0 +1,195 @@
+"""
+Rebuild the read models of one user, or of all, while everybody keeps writing.
+
+One user: replay, hold the user's row (see `held`), replace exactly the rows that are wrong, commit.
+Only that user's writers wait, for as long as that takes, and readers see the state before or the
+state after.
+
+All users: their names are put into `rebuild_progress`; workers take one at a time with SKIP LOCKED
+in the transaction that rebuilds it. A killed worker therefore leaves its user undone, and the next
+rebuild goes on where this one stopped. Several commands at once share the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from eventstore.database.plan import Batch, Plan, Rollback, Statement, retrying
+from eventstore.database.scope import operator, user_scope
+from eventstore.errors import (
+    Conflict,
+    CorruptLog,
+    DatabaseFault,
+    EventStoreError,
+    InvalidInput,
+    TimedOut,
+)
+from eventstore.events.registry import EventRegistry
+from projections.apply.replay import Replay
+from projections.projector import Projections
+from projections.rebuild.compare import compare
+from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
+from projections.rebuild.users import users_union
+
+__all__ = ["Progress", "Rebuilt", "check_user", "prepare_rebuild", "rebuild_user", "rebuild_worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """
+    What a rebuild did.
+
+    :ivar users: of whom there is a log, or was a row.
+    :ivar rows: read-model rows after it.
+    :ivar changed: rows that were missing, wrong or too many; with `check`, that would be mended.
+    """
+
+    users: int = 0
+    events: int = 0
+    rows: int = 0
+    changed: int = 0
+
+    def __add__(self, other: Rebuilt) -> Rebuilt:
+        return Rebuilt(
+            self.users + other.users,
+            self.events + other.events,
+            self.rows + other.rows,
+            self.changed + other.changed,
+        )
+
+
+type Progress = Callable[[Rebuilt], None]
+"""Called after each user with what was done for that user."""
+
+_OF_ONE_USER = (Conflict, CorruptLog, DatabaseFault, InvalidInput, TimedOut)
+"""What may be the matter with one user's log or rows, and is no reason to leave the others."""
+
+_OPEN = "select count(*) from eventstore.rebuild_progress where finished_at is null"
+_CLEAR = "delete from eventstore.rebuild_progress"
+_FILL = """
+insert into eventstore.rebuild_progress (user_id, started_at)
+select user_id, now() from ({users}) as list_users
+on conflict (user_id) do nothing
+"""
+_CLAIM = """
+select user_id from eventstore.rebuild_progress
+where finished_at is null
+order by user_id limit 1
+for update skip locked
+"""
+_FINISH = "update eventstore.rebuild_progress set finished_at = now() where user_id = $1"
+
+# By then another worker may have taken this user, and need not be waited for: it will fail as well.
+_GIVE_UP = """
+update eventstore.rebuild_progress set finished_at = now() where user_id in (
+    select user_id from eventstore.rebuild_progress where user_id = $1 for update skip locked
+)
+"""
+
+
+def rebuild_user(
+    user_id: str, projections: Projections, registry: EventRegistry, *, check: bool = False
+) -> Plan[Rebuilt]:
+    """
+    Rebuild one user's read models, in one transaction of its own.
+
+    :param check: compare only, in one snapshot; nothing is written and nobody waits.
+    :raises CorruptLog: the log holds an event that cannot be read; nothing was changed.
+    """
+    if check:
+        return (yield from _compared(user_id, projections, registry))
+    done = yield from _rebuilt(user_id, projections, registry)
+    yield Batch(user_scope(user_id, patient=True), ())
+    return done
+
+
+def prepare_rebuild(projections: Projections) -> Plan[int]:
+    """
+    Put every user into the progress table, unless a rebuild was interrupted: that one goes on.
+
+    :return: how many users are still to do.
+    """
+    ((left,),) = (yield Batch(operator, (Statement(_OPEN),)))[0]
+    if left:
+        return int(left)
+    fill = Statement(_FILL.format(users=users_union(projections)))
+    rows = yield Batch(operator, (Statement(_CLEAR), fill, Statement(_OPEN)))
+    return int(rows[2][0][0])
+
+
+def rebuild_worker(
+    projections: Projections, registry: EventRegistry, progress: Progress, *, retry_seconds: float
+) -> Plan[tuple[Rebuilt, dict[str, EventStoreError]]]:
+    """
+    Rebuild one user after another until none is left that no other worker has taken.
+
+    :param retry_seconds: how long one user is tried again where a connection is lost.
+    :return: what was done, and who was left as they are, and why.
+    """
+    total = Rebuilt()
+    failures: dict[str, EventStoreError] = {}
+    one = partial(_next_rebuilt, projections, registry, failures)
+    while (done := (yield from retrying(one, seconds=retry_seconds))) is not None:
+        progress(done)
+        total += done
+    return total, failures
+
+
+def _next_rebuilt(
+    projections: Projections, registry: EventRegistry, failures: dict[str, EventStoreError]
+) -> Plan[Rebuilt | None]:
+    """Rebuild the next user, in one transaction; return None if there is none."""
+    (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
+    if not claimed:
+        yield Batch(operator, ())
+        return None
+    user_id, done = claimed[0][0], Rebuilt()
+    if user_id not in failures:
+        try:
+            done = yield from _rebuilt(user_id, projections, registry)
+        except _OF_ONE_USER as error:
+            failures[user_id] = error
+            yield Rollback()  # nothing of this user is written, and the claim is given up
+            yield Batch(operator, (Statement(_GIVE_UP, (user_id,)),))
+            return done
+    yield Batch(operator, (Statement(_FINISH, (user_id,)),))
+    return done
+
+
+def check_user(
+    user_id: str,
+    projections: Projections,
+    registry: EventRegistry,
+    failures: dict[str, EventStoreError],
+) -> Plan[Rebuilt]:
+    """Compare one user among many: what is the matter with this one is put into `failures`."""
+    try:
+        return (yield from _compared(user_id, projections, registry))
+    except _OF_ONE_USER as error:
+        failures[user_id] = error
+        yield Rollback()
+        return Rebuilt()
+
+
+def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
+    """Do the work of one user and leave the transaction open, for the caller to commit."""
+    scope = user_scope(user_id, patient=True)
+    held = yield from replay_then_lock(scope, projections, registry)
+    changed = yield from repair_locked(scope, held, projections)
+    rows = _count(projections, held.replay)
+    return Rebuilt(int(bool(held.events or changed)), held.events, rows, changed)
+
+
+def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
+    scope = user_scope(user_id, patient=True)
+    replay = Replay(projections)
+    events, _ = yield from replay_to_end(scope, replay, registry, snapshot=True)
+    changed = len((yield from compare(scope, projections, replay)))
+    yield Batch(scope, ())
+    return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
+
+
+def _count(projections: Projections, replay: Replay) -> int:
+    return sum(len(replay.rows(shape.model)) for shape in projections.shapes)

@@ -1,0 +1,319 @@
+"""The command line: shapes of `--json`, exit statuses, and errors that name the place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from eventstore import EventStore, NewEvent
+from tests.support.command import Command, eventstore
+
+__all__ = ["eventstore"]  # a fixture
+
+CHAT: list[dict[str, Any]] = [
+    {"role": "user", "content": "Buy milk\u0000 🥛 \ud800", "name": "al"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "add", "arguments": '{"a": 1.10, "a": 2}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call_1", "content": "ok"},
+    {"role": "assistant", "content": "Done"},
+]
+
+
+@pytest.fixture
+def chat_file(tmp_path: Path) -> Path:
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"id": "c1", "messages": CHAT}) + "\n", encoding="utf-8")
+    return path
+
+
+def test_import_counts_what_it_wrote_and_skips_it_the_second_time(
+    eventstore: Command, chat_file: Path
+) -> None:
+    first = json.loads(eventstore("import", "--user", "alice", "--json", chat_file).stdout)
+    second = json.loads(eventstore("import", "--user", "alice", "--json", chat_file).stdout)
+
+    assert list(first) == [
+        "conversations", "messages", "tool_calls", "events", "skipped", "seconds",
+    ]  # fmt: skip
+    assert list(first.values())[:5] == [1, 4, 1, 6, 0]
+    assert list(second.values())[:5] == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("source", ["projection", "events"])
+def test_history_gives_back_what_was_imported(
+    eventstore: Command, chat_file: Path, source: str
+) -> None:
+    eventstore("import", "--user", "alice", chat_file)
+    place = ("--user", "alice", "--conversation", "c1", "--source", source)
+
+    openai = eventstore("history", *place, "--format", "openai")
+    shown = json.loads(eventstore("history", *place, "--json").stdout)
+    then = json.loads(eventstore("history", *place, "--as-of", "2", "--json").stdout)
+
+    assert json.loads(openai.stdout) == CHAT
+    assert list(shown[0]) == [
+        "id", "position", "sender", "content", "tool_calls", "created_at",
+    ]  # fmt: skip
+    assert shown[1]["tool_calls"][0]["arguments"] == '{"a": 1.10, "a": 2}'
+    assert shown[1]["tool_calls"][0]["status"] == "succeeded"
+    assert [one["position"] for one in then] == [2]
+
+
+@pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".xz", lzma.open)])
+def test_import_reads_compressed_files(
+    eventstore: Command, tmp_path: Path, suffix: str, opener: Any
+) -> None:
+    path = tmp_path / f"chat.jsonl{suffix}"
+    with opener(path, "wt", encoding="utf-8") as lines:
+        lines.write(json.dumps({"id": 7, "messages": CHAT}) + "\n")
+
+    done = json.loads(eventstore("import", "--users", "3", "--json", path).stdout)
+
+    assert done["messages"] == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "chat.jsonl:2: is not JSON"),
+        ("[]", "chat.jsonl:2: has no list `messages`"),
+        ('{"id": ["a"], "messages": []}', "chat.jsonl:2: id: a list; give text or a whole"),
+        ('{"id": true, "messages": []}', "chat.jsonl:2: id: a bool; give text or a whole"),
+        ('{"id": "x", "messages": [{"content": "a"}]}', "messages[0]: is not an object with a"),
+        (
+            '{"id": "x", "messages": [{"role": "user", "content": NaN}]}',
+            "chat.jsonl:2: is not JSON",
+        ),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_imported(
+    eventstore: Command, chat_file: Path, line: str, told: str
+) -> None:
+    with chat_file.open("a", encoding="utf-8") as lines:
+        lines.write(line + "\n")
+
+    done = eventstore("import", "--user", "alice", chat_file)
+
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert json.loads(eventstore("status", "--json").stdout)["events"] == 0
+
+
+def test_an_erased_conversation_in_a_file_is_named_by_its_line(
+    eventstore: Command, chat_file: Path
+) -> None:
+    eventstore("import", "--user", "alice", chat_file)
+    eventstore("erase", "--user", "alice", "--ordered-by", "x", "--yes")
+
+    done = eventstore("import", "--user", "alice", chat_file)
+
+    assert done.returncode == 1
+    assert "chat.jsonl:1: conversation 'c1' was erased; leave it out" in done.stderr
+
+
+def test_other_content_under_an_imported_id_is_a_conflict_that_names_the_remedy(
+    eventstore: Command, chat_file: Path
+) -> None:
+    eventstore("import", "--user", "alice", chat_file)
+    chat_file.write_text(json.dumps({"id": "c1", "messages": CHAT[:1]}) + "\n", encoding="utf-8")
+
+    refused = eventstore("import", "--user", "alice", chat_file)
+    prefixed = eventstore("import", "--user", "alice", "--key-prefix", "b-", "--json", chat_file)
+
+    assert refused.returncode == 1
+    assert "--key-prefix" in refused.stderr
+    assert json.loads(prefixed.stdout)["conversations"] == 1
+
+
+def test_a_conversation_of_over_a_thousand_events_is_imported_whole(
+    eventstore: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.jsonl"
+    messages = [{"role": "user", "content": f"message {number}"} for number in range(2500)]
+    path.write_text(json.dumps({"id": "long", "messages": messages}) + "\n", encoding="utf-8")
+
+    done = json.loads(eventstore("import", "--user", "alice", "--json", path).stdout)
+    again = json.loads(eventstore("import", "--user", "alice", "--json", path).stdout)
+    back = eventstore("history", "--user", "alice", "--conversation", "long", "--format", "openai")
+
+    assert done["events"] == 2501
+    assert again["skipped"] == 1
+    assert json.loads(back.stdout) == messages
+    assert eventstore("verify").returncode == 0
+
+
+def test_verify_and_rebuild_answer_with_their_exit_status(
+    eventstore: Command, chat_file: Path, admin: psycopg.Connection
+) -> None:
+    eventstore("import", "--user", "alice", chat_file)
+    admin.execute("update eventstore.message set sender = 'mallory' where sender = 'user'")
+
+    verified = eventstore("verify", "--json")
+    checked = eventstore("rebuild", "--check", "--json")
+    rebuilt = eventstore("rebuild", "--json")
+    after = eventstore("verify", "--json")
+
+    report = json.loads(verified.stdout)
+    assert verified.returncode == checked.returncode == 1
+    assert list(report) == [
+        "users",
+        "events",
+        "erased",
+        "anchors",
+        "anchored",
+        "anchored_at",
+        "ok",
+        "problems",
+    ]
+    assert list(report["problems"][0]) == ["kind", "user_id", "table", "key", "detail"]
+    assert list(json.loads(rebuilt.stdout)) == ["users", "events", "rows", "changed", "seconds"]
+    assert rebuilt.returncode == after.returncode == 0
+
+
+def test_audit_lists_calls_and_runs_them_again(
+    eventstore: Command, tmp_path: Path, database_url: str
+) -> None:
+    with EventStore.connect(database_url) as store:
+        alice = store.user("alice")
+        chat = alice.conversations.start(key="c1")
+        for output in (3, 4):
+            call = alice.tool_calls.request(chat.id, name="add", arguments={"a": 1, "b": 2})
+            alice.tool_calls.succeed(call, output=output)
+        alice.tool_calls.request(chat.id, name="add", arguments="{}")
+    (tmp_path / "mine.py").write_text("tools = {'add': lambda a, b: a + b}\n", encoding="utf-8")
+
+    listed = json.loads(eventstore("audit", "--json").stdout)
+    pending = json.loads(eventstore("audit", "--json", "--status", "pending").stdout)
+    again = eventstore("audit", "--user", "alice", "--run", "mine:tools", "--json")
+
+    assert [one["status"] for one in listed] == ["succeeded", "succeeded", "pending"]
+    assert len(pending) == 1
+    assert [one["result"] for one in json.loads(again.stdout)] == ["same", "different", "skipped"]
+    assert again.returncode == 1
+
+
+def test_tail_shows_the_newest_events(eventstore: Command, chat_file: Path) -> None:
+    eventstore("import", "--user", "alice", chat_file)
+
+    lines = eventstore("tail", "--user", "alice", "-n", "2", "--json").stdout.splitlines()
+    people = eventstore("tail", "--user", "alice", "--type", "ToolCallRequested").stdout
+
+    assert [json.loads(line)["position"] for line in lines] == [5, 6]
+    assert "ToolCallRequested" in people
+
+
+def test_tasks_are_printed_as_of_a_position(eventstore: Command, database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        task = store.user("alice").tasks.create("Buy [bold]milk")
+        store.user("alice").tasks.complete(task.id)
+
+    now = json.loads(eventstore("tasks", "--user", "alice", "--completed", "--json").stdout)
+    then = json.loads(
+        eventstore("tasks", "--user", "alice", "--open", "--as-of", "1", "--json").stdout
+    )
+    people = eventstore("tasks", "--user", "alice").stdout
+
+    assert now[0]["completed"] is True
+    assert then[0]["title"] == "Buy [bold]milk"
+    assert "Buy [bold]milk" in people
+
+
+def test_status_has_the_fields_that_scripts_rely_on(eventstore: Command, database_url: str) -> None:
+    status = json.loads(eventstore("status", "--json").stdout)
+
+    assert list(status) == [
+        "database", "server_version", "revision", "head", "users", "events", "bytes",
+    ]  # fmt: skip
+    assert status["revision"] == status["head"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("status", "--database", "postgresql://nobody@127.0.0.1:1/x"), 3, "connection"),
+        (("status", "--database", "mysql://x"), 2, "not a PostgreSQL URL"),
+        (("history", "--user", "a", "--conversation", "x"), 1, "not found"),
+        (("history", "--user", "", "--conversation", "x"), 2, "user_id: is empty"),
+        (("tasks", "--user", "a", "--as-of", "yesterday"), 2, "--as-of: 'yesterday'"),
+        (("tasks", "--user", "a", "--as-of", "2026-11-22T10:00:00"), 2, "without time zone"),
+        (("tasks", "--user", "a", "--order", "size"), 2, "created, updated, title"),
+        (("audit", "--run", "no_such_module:x"), 2, "give MODULE:NAME"),
+        (("import", __file__), 2, "either --user USER or --users N"),
+        (("import", "--user", "", __file__), 2, "user_id: is empty"),
+        (("import", "--user", "a", "/dev/null"), 2, "is not a file"),
+        (("nonsense",), 2, "No such command"),
+        (("migrate", "nonsense"), 2, "there are 0001, head and base"),
+        (("migrate", ""), 2, "REVISION: is missing"),
+        (("migrate", "--down"), 2, "REVISION: is missing"),
+        (("status", "--database", "postgresql+asyncpg://a/b"), 2, "for the driver asyncpg"),
+        (("status", "--database", "postgresql://a/b?pgbouncer=true"), 2, '"pgbouncer"; leave it'),
+        (("verify", "--extensions", "wrong:extensions"), 2, "is no projector; decorate"),
+    ],
+)
+def test_an_error_has_its_exit_status_and_says_what_to_do(
+    eventstore: Command, direct_url: str, monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], status: int, told: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("EVENTSTORE_DATABASE_URL", direct_url)
+    Path("wrong.py").write_text("extensions = {'projectors': [print]}", encoding="utf-8")
+
+    done = eventstore(*arguments)
+
+    assert done.returncode == status
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_was_never_migrated_is_told_apart(
+    eventstore: Command, admin: psycopg.Connection, direct_url: str
+) -> None:
+    admin.execute("drop schema eventstore cascade")
+
+    before = eventstore("status")
+    migrated = eventstore("migrate", "--json", "--database", direct_url)
+    after = eventstore("status")
+
+    assert before.returncode == 2
+    assert "eventstore migrate" in before.stderr
+    assert json.loads(migrated.stdout)["before"] is None
+    assert after.returncode == 0
+
+
+def test_own_events_are_read_with_extensions(
+    eventstore: Command, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from eventstore import Event\n"
+        "class Snoozed(Event, type='Snoozed', stream_kind='task'):\n"
+        "    days: int\n"
+        "extensions = {'events': [Snoozed]}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    snoozed = import_module("mine").Snoozed
+    with EventStore.connect(database_url, events=[snoozed]) as store:
+        task = store.user("alice").tasks.create("x")
+        store.user("alice").append([NewEvent(stream_id=task.id, data=snoozed(days=2))])
+
+    without = eventstore("verify", "--json")
+    with_them = eventstore("verify", "--extensions", "mine:extensions", "--json")
+
+    assert json.loads(without.stdout)["problems"][0]["kind"] == "unreadable"
+    assert "Snoozed" in json.loads(without.stdout)["problems"][0]["detail"]
+    assert json.loads(with_them.stdout)["ok"] is True

@@ -1,0 +1,109 @@
+"""
+An error at COMMIT is the server's, and the connection is in order after it.
+
+It comes before the answer to the Sync, as an answer more than was asked for: alone if the client
+waits for it, together with the Sync's if the client was looking away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+from psycopg.errors import UniqueViolation
+
+from eventstore.database.connections import (
+    LimitedAsyncConnection,
+    LimitedConnection,
+    _EndsWithSync,
+)
+from eventstore.database.pipeline import exchange, exchange_async
+from eventstore.database.plan import Statement
+
+END_MYSELF = """
+create function public.end_myself() returns trigger language plpgsql as $$
+begin
+    perform pg_terminate_backend(pg_backend_pid());
+    return null;
+end
+$$;
+create constraint trigger end_myself after insert on public.number
+deferrable initially deferred for each row execute function public.end_myself();
+"""
+ONCE = Statement("insert into public.number values (1)")
+ALL = Statement("select n from public.number")
+
+
+@pytest.fixture(params=[0.0, 0.3])
+def number(
+    request: pytest.FixtureRequest, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that looks for doubles at COMMIT, and a client that looks away after its Sync."""
+    admin.execute("create table public.number (n int unique deferrable initially deferred)")
+    enqueue_sync = _EndsWithSync._enqueue_sync
+
+    def enqueue_slow_sync(pipeline: _EndsWithSync) -> None:
+        enqueue_sync(pipeline)
+        sync = pipeline.command_queue.pop()
+
+        def sync_and_look_away() -> None:
+            sync()
+            time.sleep(request.param)
+
+        pipeline.command_queue.append(sync_and_look_away)
+
+    monkeypatch.setattr(_EndsWithSync, "_enqueue_sync", enqueue_slow_sync)
+
+
+@pytest.mark.usefixtures("number")
+def test_an_error_at_commit_is_told_however_soon_it_comes(database_url: str) -> None:
+    with LimitedConnection.connect(database_url, autocommit=True) as connection:
+        for _ in range(2):
+            with pytest.raises(UniqueViolation):
+                exchange(connection, [ONCE, ONCE])
+
+        assert exchange(connection, [ONCE, ALL]) == [[], [(1,)]]
+
+
+@pytest.mark.usefixtures("number")
+def test_an_error_at_commit_is_told_however_soon_it_comes_async(database_url: str) -> None:
+    async def story() -> None:
+        connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
+        async with connection:
+            for _ in range(2):
+                with pytest.raises(UniqueViolation):
+                    await exchange_async(connection, [ONCE, ONCE])
+
+            assert await exchange_async(connection, [ONCE, ALL]) == [[], [(1,)]]
+
+    asyncio.run(story())
+
+
+@pytest.mark.usefixtures("number")
+def test_a_connection_that_ends_at_commit_is_lost(
+    database_url: str, admin: psycopg.Connection
+) -> None:
+    admin.execute(END_MYSELF)
+    with LimitedConnection.connect(database_url, autocommit=True) as connection:
+        with pytest.raises(psycopg.OperationalError):
+            exchange(connection, [ONCE, ALL])
+
+        assert connection.closed
+
+
+@pytest.mark.usefixtures("number")
+def test_a_connection_that_ends_at_commit_is_lost_async(
+    database_url: str, admin: psycopg.Connection
+) -> None:
+    async def story() -> None:
+        connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
+        async with connection:
+            with pytest.raises(psycopg.OperationalError):
+                await exchange_async(connection, [ONCE, ALL])
+
+            assert connection.closed
+
+    admin.execute(END_MYSELF)
+    asyncio.run(story())

@@ -1,0 +1,263 @@
+"""Sessions of the caller's own: one user's rows and nothing else, whoever used the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel import select, update
+
+from eventstore import AsyncEventStore, EventStore, Settings, User
+from eventstore.log.ids import uuid7
+from projections import Conversation, Message, Task
+from tests.support.both import Blocked, blocked
+from tests.support.own_read_model import Done, service_url
+
+__all__ = ["service_url"]  # a fixture
+
+
+@pytest.fixture(params=["sync", "async"])
+def store(request: pytest.FixtureRequest, service_url: str) -> Iterator[EventStore]:
+    """A store with a single connection: whatever one user leaves on it the next one meets."""
+    settings = Settings(database_url=service_url, pool_min_size=1, pool_max_size=1)
+    if request.param == "sync":
+        with EventStore.connect(settings=settings) as opened:
+            yield opened
+        return
+    loop = asyncio.new_event_loop()
+
+    async def opening() -> AsyncEventStore:
+        return await AsyncEventStore.connect(settings=settings)
+
+    opened_async = loop.run_until_complete(opening())
+    yield blocked(opened_async, loop)
+    loop.run_until_complete(opened_async.close())
+    loop.close()
+
+
+@pytest.fixture
+def users(alice: User, bob: User) -> tuple[User, User]:
+    """Two users with a task, a conversation and a message each."""
+    for user in (alice, bob):
+        user.tasks.create(f"{user.user_id}'s task")
+        user.conversations.start(key="chat", title=f"{user.user_id}'s chat")
+        user.messages.post("chat", sender="user", content=f"{user.user_id}'s message")
+    return alice, bob
+
+
+def titles(session: Any) -> list[str]:
+    return [task.title for task in session.exec(select(Task)).all()]
+
+
+def scalar(session: Any, sql: str) -> Any:
+    return session.connection().execute(text(sql)).scalar()
+
+
+def test_a_session_holds_the_rows_of_its_user_only(users: tuple[User, User]) -> None:
+    for user in users:
+        name = user.user_id
+        with user.session() as session:
+            tasks = session.exec(select(Task)).all()
+            chats = session.exec(select(Conversation)).all()
+            messages = session.exec(select(Message)).all()
+            events = scalar(session, "select array_agg(distinct user_id) from eventstore.event")
+            asked_for_all = session.exec(select(Task).where(Task.user_id != name)).all()
+
+        assert [(one.user_id, one.title) for one in tasks] == [(name, f"{name}'s task")]
+        assert [(one.user_id, one.title) for one in chats] == [(name, f"{name}'s chat")]
+        assert [(one.user_id, one.content) for one in messages] == [(name, f"{name}'s message")]
+        assert messages[0].body == {"role": "user", "content": f"{name}'s message"}
+        assert events == [name]
+        assert asked_for_all == []
+
+
+def test_a_session_reads_the_columns_as_the_store_wrote_them(alice: User) -> None:
+    chat = alice.conversations.start()
+    call = alice.tool_calls.request(chat.id, name="look", arguments="{not json", content="a\0b")
+    alice.tool_calls.succeed(call, output={"z": 10**30, "a": ["\ud800", None]})
+
+    with alice.session() as session:
+        asked, reply = session.exec(select(Message).order_by("position")).all()
+
+    assert asked.content == "a\ufffdb"
+    assert asked.body["content"] == "a\0b"
+    assert asked.tool_calls is not None
+    assert asked.tool_calls[0]["arguments"] == "{not json"
+    assert asked.tool_calls[0]["output"] == {"z": 10**30, "a": ["\ud800", None]}
+    assert (asked.created_at, reply.sender) == (call.requested_at, "tool")
+
+
+def test_a_session_only_reads_unless_it_is_asked_to_write(users: tuple[User, User]) -> None:
+    alice, _ = users
+
+    for change in (
+        update(Task).values(title="spoilt"),
+        text("insert into service.done values ('alice', gen_random_uuid(), now())"),
+        text("create table mine ()"),
+        text("set transaction read write"),
+    ):
+        with alice.session() as session:
+            assert titles(session) == ["alice's task"]
+            with pytest.raises(DBAPIError, match=r"read-only|read-write"):
+                session.connection().execute(change)
+
+    assert [task.title for task in alice.tasks.list()] == ["alice's task"]
+
+
+def test_a_session_that_writes_keeps_what_it_commits_for_its_user_alone(
+    users: tuple[User, User],
+) -> None:
+    alice, bob = users
+    row = Done(user_id="alice", id=uuid7(), at=datetime(2026, 1, 1, tzinfo=UTC))
+    key = row.id
+
+    with alice.session(read_only=False) as session:
+        session.add(row)
+        session.commit()
+        session.add(Done(user_id="alice", id=uuid7(), at=datetime(2026, 1, 2, tzinfo=UTC)))
+        session.flush()
+        session.rollback()
+
+    with alice.session() as session:
+        assert [one.id for one in session.exec(select(Done)).all()] == [key]
+    with bob.session(read_only=False) as session:
+        assert session.exec(select(Done)).all() == []
+        session.connection().execute(text("delete from service.done"))
+        session.commit()
+    with alice.session() as session:
+        assert len(session.exec(select(Done)).all()) == 1
+
+
+def test_a_session_that_writes_takes_no_row_of_another_user(users: tuple[User, User]) -> None:
+    alice, bob = users
+
+    for row in (
+        Done(user_id="alice", id=uuid7(), at=datetime.now(UTC)),
+        Task(user_id="alice", id=uuid7(), title="planted", position=9, completed=False),
+    ):
+        with bob.session(read_only=False) as session:
+            session.add(row)
+            with pytest.raises(DBAPIError, match="row-level security"):
+                session.commit()
+
+    assert [task.title for task in alice.tasks.list()] == ["alice's task"]
+
+
+def test_a_session_stays_its_users_after_commit_rollback_and_failure(
+    users: tuple[User, User],
+) -> None:
+    for user in users:
+        for read_only in (True, False):
+            with user.session(read_only=read_only) as session:
+                own = [f"{user.user_id}'s task"]
+                assert titles(session) == own
+                session.commit()
+                assert titles(session) == own
+                session.rollback()
+                assert titles(session) == own
+                with pytest.raises(DBAPIError):
+                    scalar(session, "select 1 / 0")
+                session.rollback()
+                assert titles(session) == own
+                assert scalar(session, "select current_user") == "eventstore_app"
+                assert scalar(session, "show transaction_read_only") == (
+                    "on" if read_only else "off"
+                )
+
+
+def test_nothing_of_a_user_is_left_on_the_connection_for_the_next(
+    store: EventStore, users: tuple[User, User]
+) -> None:
+    alice, bob = users
+    connections = set()
+
+    def leave(user: User, how: str) -> None:
+        with user.session(read_only=False) as session:
+            assert titles(session) == [f"{user.user_id}'s task"]
+            connections.add(scalar(session, "select pg_backend_pid()"))
+            if how == "failed":
+                scalar(session, "select 1 / 0")
+            if how == "raised":
+                raise KeyError
+            if how == "committed":
+                session.commit()
+
+    for how in ("left", "committed", "failed", "raised"):
+        for user, other in ((alice, bob), (bob, alice)):
+            if how in {"failed", "raised"}:
+                with pytest.raises((DBAPIError, KeyError)):
+                    leave(user, how)
+            else:
+                leave(user, how)
+
+            with other.session() as session:
+                assert titles(session) == [f"{other.user_id}'s task"]
+            assert [task.title for task in other.tasks.list()] == [f"{other.user_id}'s task"]
+            assert nobodys(store) == ([], "", "on")
+    assert len(connections) == 1, "all of it happened on one connection"
+    assert store.verify().ok
+
+
+def engine_of(store: Any) -> Any:
+    engine = store._engine
+    return Blocked(engine, store._loop) if isinstance(engine, AsyncEngine) else engine
+
+
+def nobodys(store: EventStore) -> tuple[list[Any], str, str]:
+    """Return what a connection of the engine itself sees: no user's."""
+    with engine_of(store).connect() as connection:
+        tasks = connection.execute(text("select * from eventstore.task")).all()
+        user = connection.execute(text("select current_setting('eventstore.user_id')")).scalar()
+        read_only = connection.execute(text("show transaction_read_only")).scalar()
+    return list(tasks), user, read_only
+
+
+def test_a_connection_of_the_engine_without_a_user_sees_nothing(
+    store: EventStore, users: tuple[User, User]
+) -> None:
+    engine = engine_of(store)
+
+    assert nobodys(store) == ([], "", "on")
+    for table in ("user_log", "stream", "event", "conversation", "message"):
+        with engine.connect() as connection:
+            assert connection.execute(text(f"select * from eventstore.{table}")).all() == []
+    with engine.connect() as connection, pytest.raises(DBAPIError, match="read-only"):
+        connection.execute(text("delete from eventstore.task"))
+
+
+def test_sessions_of_two_users_at_once_do_not_mix(service_url: str) -> None:
+    with EventStore.connect(service_url) as store:
+        alice, bob = store.user("alice"), store.user("bob")
+        alice.tasks.create("alice's task")
+        bob.tasks.create("bob's task")
+
+        with alice.session() as hers, bob.session() as his:
+            seen = [titles(session) for session in (hers, his, hers, his)]
+            backends = {scalar(session, "select pg_backend_pid()") for session in (hers, his)}
+
+    assert seen == [["alice's task"], ["bob's task"]] * 2
+    assert len(backends) == 2
+
+
+def test_what_a_session_sets_ends_with_its_transaction(users: tuple[User, User]) -> None:
+    alice, bob = users
+
+    with alice.session(read_only=False) as session:
+        session.connection().execute(text("set bytea_output = escape"))
+        session.connection().execute(text("set default_transaction_read_only = on"))
+        session.commit()
+        within = scalar(session, "show bytea_output")
+
+    with bob.session(read_only=False) as session:
+        after = (
+            scalar(session, "show bytea_output"),
+            scalar(session, "show transaction_read_only"),
+        )
+    assert (within, after) == ("hex", ("hex", "off"))
+    bob.tasks.create("is written")

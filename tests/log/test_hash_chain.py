@@ -1,0 +1,231 @@
+"""The hash chain: PostgreSQL and Python compute the same, and no change of history stays unseen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from eventstore import EventStore, NewEvent, TaskCompleted, TaskCreated, TaskUpdated
+from eventstore.admin.verify import Problem
+from eventstore.log.hash_chain import ZERO_HASH, chain_hash, payload_digest
+from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, select_list
+from eventstore.log.tables import event as event_table
+from tests.support.tampering import disarm
+
+# The pool's thread may draw its jitter while Hypothesis draws an example, which takes it for ours.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
+# What is asked here does not depend on the driver.
+one_driver = pytest.mark.parametrize("store", ["sync"], indirect=True)
+
+labels = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+user_ids = labels.map(lambda text: text[:255]).filter(str.strip)
+ids = st.none() | st.uuids(version=None)
+events = st.builds(
+    NewEvent,
+    stream_id=st.uuids(),
+    data=st.builds(TaskUpdated, title=user_ids) | st.just(TaskCompleted()),
+    event_id=st.uuids(),
+    correlation_id=ids,
+    causation_id=ids,
+    metadata=st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+)
+
+STORED = f"""
+select {select_list(ALL_COLUMNS)} from eventstore.event where user_id = %s order by position
+""".encode()
+
+
+@one_driver
+@given(user_id=user_ids, appends=st.lists(st.tuples(user_ids, st.lists(events, min_size=1))))
+@example(
+    "ü日本🛒\n", [("clé:,-\U0010ffff", [NewEvent(stream_id=UUID(int=0), data=TaskCompleted())])]
+)
+@example("1:1,", [("-,", [NewEvent(stream_id=UUID(int=2**128 - 1), data=TaskCompleted())] * 11)])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_the_database_hashes_as_the_specification_says(
+    store: EventStore,
+    admin: psycopg.Connection,
+    user_id: str,
+    appends: list[tuple[str, list[NewEvent]]],
+) -> None:
+    for number, (key, batch) in enumerate(appends):
+        store.user(user_id).append(batch, idempotency_key=f"{uuid4()} {number} {key}"[:255])
+
+    stored = [StoredEvent(*row) for row in admin.execute(STORED, (user_id,))]
+
+    computed = ZERO_HASH
+    for event in stored:
+        computed = chain_hash(computed, user_id, event)
+        assert event.hash == computed
+    head = admin.execute("select hash from eventstore.user_log where user_id = %s", (user_id,))
+    assert [row[0] for row in head] == ([computed] if stored else [])
+
+
+@one_driver
+def test_a_digest_is_of_the_text_as_it_is_stored_and_hides_it_behind_a_salt(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    metadata = {"z": "\0\ud800", "a": 2**70}
+    twins = [
+        NewEvent(stream_id=uuid4(), data=TaskCreated(title="Milch für Zoë 🛒"), metadata=metadata)
+        for _ in range(2)
+    ]
+    store.user("alice").append(twins)
+
+    rows = admin.execute(
+        "select salt, payload::text, metadata::text, payload_digest from eventstore.event"
+    ).fetchall()
+
+    assert [payload_digest(*row[:3]) for row in rows] == [row[3] for row in rows]
+    assert len({salt for salt, *_ in rows}) == len({digest for *_, digest in rows}) == 2
+    assert {len(salt) for salt, *_ in rows} == {16}
+
+
+def test_the_form_that_is_hashed_never_changes() -> None:
+    full = StoredEvent(
+        payload=None,
+        metadata=None,
+        position=12,
+        stream_id=UUID(int=1),
+        version=3,
+        event_id=UUID(int=2),
+        type="TaskCreated",
+        schema_version=1,
+        payload_digest=b"\xab" * 32,
+        correlation_id=UUID(int=3),
+        causation_id=None,
+        idempotency_key="a,b:c",
+        recorded_at=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+    )
+    zeros = "00000000-0000-0000-0000-00000000000"
+
+    form = (
+        f"1:1,4:zoë,2:12,36:{zeros}1,1:3,36:{zeros}2,11:TaskCreated,1:1,64:{'ab' * 32},"
+        f"36:{zeros}3,-,5:a,b:c,16:1767323045678901,"
+    )
+
+    assert chain_hash(b"before", "zoë", full) == sha256(b"before" + form.encode()).digest()
+
+
+def given_a_log(store: EventStore, user_id: str) -> None:
+    """Write four events, the second of them with everything an event can carry."""
+    user, stream = store.user(user_id), uuid4()
+    user.append([NewEvent(stream_id=stream, data=TaskCreated(title="Buy milk"))])
+    full = NewEvent(
+        stream_id=stream,
+        data=TaskUpdated(title="Buy oat milk"),
+        correlation_id=uuid4(),
+        causation_id=uuid4(),
+        metadata={"model": "m"},
+    )
+    user.append([full], idempotency_key="change")
+    user.append([NewEvent(stream_id=stream, data=TaskCompleted())])
+    user.append([NewEvent(stream_id=uuid4(), data=TaskCreated(title="Fly"))])
+
+
+def found(problems: tuple[Problem, ...]) -> set[tuple[str, str, int | None]]:
+    return {(problem.user_id, problem.kind, problem.position) for problem in problems}
+
+
+# What the column of the event at position 2 is made, and what is said about it.
+FLIPS: dict[str, tuple[str, tuple[str, int]]] = {
+    "user_id": ("'mallory'", ("gap", 3)),
+    "position": ("20", ("gap", 3)),
+    "stream_id": ("gen_random_uuid()", ("hash", 2)),
+    "version": ("20", ("version", 2)),
+    "event_id": ("gen_random_uuid()", ("hash", 2)),
+    "type": ("'TaskCreated'", ("hash", 2)),
+    "schema_version": ("2", ("hash", 2)),
+    "payload": ("""'{"title":"Buy beer"}'""", ("payload", 2)),
+    "metadata": ("""'{"model": "m"}'""", ("payload", 2)),
+    "correlation_id": ("gen_random_uuid()", ("hash", 2)),
+    "causation_id": ("null", ("hash", 2)),
+    "idempotency_key": ("'Change'", ("hash", 2)),
+    "fingerprint": ("sha256(fingerprint)", ("fingerprint", 2)),
+    "recorded_at": ("recorded_at + interval '1 microsecond'", ("hash", 2)),
+    "salt": ("sha256(salt)", ("payload", 2)),
+    "payload_digest": ("sha256(payload_digest)", ("payload", 2)),
+    "hash": ("sha256(hash)", ("hash", 2)),
+}
+
+
+@one_driver
+def test_a_flip_of_any_column_is_found_with_its_kind_and_position(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    for user_id in (*FLIPS, "untouched"):
+        given_a_log(store, user_id)
+    before = store.verify()
+    disarm(admin)
+
+    for column, (value, _) in FLIPS.items():
+        changed = admin.execute(
+            f"update eventstore.event set {column} = {value} where user_id = %s and position = 2",
+            (column,),
+        )
+        assert changed.rowcount == 1
+
+    after = found(store.verify().problems)
+    unseen = [name for name, (_, problem) in FLIPS.items() if (name, *problem) not in after]
+    assert before.ok
+    assert list(FLIPS) == [column.name for column in event_table.columns]
+    assert unseen == []
+    assert {user_id for user_id, *_ in after} == {*FLIPS, "mallory"}
+
+
+TAMPERINGS: dict[str, tuple[str, tuple[str, int | None]]] = {
+    "an event": ("delete from eventstore.event where position = 2", ("gap", 3)),
+    "the last event": ("delete from eventstore.event where position = 4", ("head", 4)),
+    "all events": ("delete from eventstore.event where true", ("head", 4)),
+    "the head": ("delete from eventstore.user_log where true", ("head", 0)),
+    "its position": ("update eventstore.user_log set position = 5 where true", ("head", 5)),
+    "its hash": ("update eventstore.user_log set hash = sha256(hash) where true", ("head", 4)),
+    "its time": ("update eventstore.user_log set recorded_at = now() where true", ("head", 4)),
+    "time": (
+        "update eventstore.event set recorded_at = '2000-1-1' where position = 3",
+        ("time", 3),
+    ),
+    "a version": ("update eventstore.stream set version = 7 where true", ("stream", None)),
+    "an end": ("update eventstore.stream set closed = not closed where true", ("stream", None)),
+    "a kind": ("update eventstore.stream set kind = 'conversation' where true", ("stream", None)),
+    "a stream": ("delete from eventstore.stream where true", ("stream", None)),
+}
+
+
+@one_driver
+def test_a_missing_event_or_a_moved_head_is_found(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    for user_id in (*TAMPERINGS, "untouched"):
+        given_a_log(store, user_id)
+
+    disarm(admin)
+    for user_id, (tampering, _) in TAMPERINGS.items():
+        changed = admin.execute(f"{tampering} and user_id = %s", (user_id,))
+        assert changed.rowcount >= 1
+
+    after = found(store.verify().problems)
+    unseen = [name for name, (_, problem) in TAMPERINGS.items() if (name, *problem) not in after]
+    assert unseen == []
+    assert {user_id for user_id, *_ in after} == {*TAMPERINGS}
+
+
+@one_driver
+def test_one_changed_event_is_not_reported_again_for_every_event_after_it(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    given_a_log(store, "alice")
+
+    disarm(admin)
+    admin.execute("update eventstore.event set event_id = gen_random_uuid() where position = 1")
+
+    assert found(store.verify().problems) == {("alice", "hash", 1)}

@@ -1,0 +1,214 @@
+"""Reading the log: any part of it, either way, in pages, and never past an unknown event."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eventstore import (
+    Event,
+    EventStore,
+    InvalidInput,
+    NewEvent,
+    RecordedEvent,
+    TaskCompleted,
+    TaskCreated,
+    TaskDeleted,
+    TaskUpdated,
+    UnknownEventType,
+    UnreadableEvent,
+    User,
+)
+from tests.support.tampering import disarm
+
+# The pool's thread may draw its jitter while Hypothesis draws an example, which takes it for ours.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
+MILK, TRIP, UNSCOPED_TRANSACTION = UUID(int=1), UUID(int=2), UUID(int=3)
+STORY: tuple[tuple[tuple[UUID, Event], ...], ...] = (
+    ((MILK, TaskCreated(title="Buy milk")),),
+    ((TRIP, TaskCreated(title="Fly")), (MILK, TaskUpdated(title="Buy oat milk"))),
+    ((MILK, TaskCompleted()), (TRIP, TaskUpdated(title="Walk")), (TRIP, TaskCompleted())),
+    ((MILK, TaskDeleted()), (TRIP, TaskUpdated(description=None))),
+)
+
+
+@pytest.fixture
+def log(alice: User, bob: User) -> list[RecordedEvent]:
+    """Return alice's eight events from four appends; bob has some too."""
+    events: list[RecordedEvent] = []
+    for number, chapter in enumerate(STORY):
+        news = [NewEvent(stream_id=stream, data=data) for stream, data in chapter]
+        events += alice.append(news)
+        bob.tasks.create(f"Task {number}")
+    return events
+
+
+def test_the_whole_log_is_read_in_order_and_as_it_was_recorded(
+    alice: User, log: list[RecordedEvent]
+) -> None:
+    assert alice.events() == log
+    assert [event.position for event in log] == list(range(1, 9))
+    assert {event.user_id for event in log} == {"alice"}
+    assert all(event.recorded_at.tzinfo is UTC for event in log)
+
+
+types = st.sampled_from(["TaskCreated", "TaskUpdated", "TaskCompleted", "MessagePosted"])
+
+
+@given(
+    stream_id=st.sampled_from([None, MILK, TRIP, UNSCOPED_TRANSACTION]),
+    after=st.integers(0, 10),
+    before=st.none() | st.integers(0, 10),
+    wanted=st.none() | st.lists(types, max_size=2),
+    as_of=st.none() | st.integers(0, 10),
+    backward=st.booleans(),
+    limit=st.integers(0, 10),
+)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_selection_is_what_filtering_the_whole_log_gives(
+    alice: User,
+    log: list[RecordedEvent],
+    stream_id: UUID | None,
+    after: int,
+    before: int | None,
+    wanted: list[str] | None,
+    as_of: int | None,
+    backward: bool,
+    limit: int,
+) -> None:
+    found = alice.events(
+        stream_id=stream_id,
+        after=after,
+        before=before,
+        types=wanted,
+        as_of=as_of,
+        backward=backward,
+        limit=limit,
+    )
+
+    assert (
+        found
+        == [
+            event
+            for event in (reversed(log) if backward else log)
+            if (stream_id is None or event.stream_id == stream_id)
+            and event.position > after
+            and (before is None or event.position < before)
+            and (as_of is None or event.position <= as_of)
+            and (wanted is None or event.type in wanted)
+        ][:limit]
+    )
+
+
+def test_as_of_an_instant_is_what_had_been_recorded_then(
+    alice: User, log: list[RecordedEvent]
+) -> None:
+    moments = sorted({event.recorded_at for event in log})
+    just_before = timedelta(microseconds=1)
+
+    seen = [len(alice.events(as_of=moment)) for moment in moments]
+    seen_before = [len(alice.events(as_of=moment - just_before)) for moment in moments]
+
+    assert seen == [1, 3, 6, 8]  # an append is one moment: all of it or nothing
+    assert seen_before == [0, 1, 3, 6]
+
+
+@pytest.mark.parametrize("page", [1, 3, 8])
+def test_pages_put_together_are_the_log_in_either_direction(
+    alice: User, log: list[RecordedEvent], page: int
+) -> None:
+    forward: list[RecordedEvent] = []
+    while events := alice.events(after=forward[-1].position if forward else 0, limit=page):
+        forward += events
+    backward: list[RecordedEvent] = []
+    while events := alice.events(
+        before=backward[-1].position if backward else None, backward=True, limit=page
+    ):
+        backward += events
+
+    assert forward == log
+    assert backward == log[::-1]
+
+
+def test_a_page_holds_a_thousand_events_unless_asked_otherwise(alice: User) -> None:
+    stream = NewEvent(stream_id=MILK, data=TaskCreated(title="Buy milk"))
+    change = TaskUpdated(title="Buy oat milk")
+    alice.append([stream, *(NewEvent(stream_id=MILK, data=change) for _ in range(999))])
+    alice.append([NewEvent(stream_id=MILK, data=change)])
+
+    assert len(alice.events()) == 1_000
+    assert [event.position for event in alice.events(after=1_000)] == [1_001]
+    assert len(alice.events(limit=2_000)) == 1_001
+
+
+def test_a_question_that_makes_no_sense_is_refused_by_name(alice: User) -> None:
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001 - that is the point
+
+    with pytest.raises(InvalidInput) as limit:
+        alice.events(limit=-1)
+    with pytest.raises(InvalidInput, match="give 0 to") as position:
+        alice.events(as_of=-1)
+    with pytest.raises(InvalidInput, match="without time zone") as instant:
+        alice.events(as_of=naive)
+    with pytest.raises(InvalidInput, match="a bool") as flag:
+        alice.events(as_of=True)
+
+    assert limit.value.path == "limit"
+    assert {error.value.path for error in (position, instant, flag)} == {"as_of"}
+
+
+def test_another_users_events_are_nowhere_to_be_found(
+    store: EventStore, log: list[RecordedEvent]
+) -> None:
+    carol = store.user("carol")
+
+    assert carol.events() == carol.events(stream_id=MILK) == carol.events(backward=True) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("type = 'TaskPainted'", "event type TaskPainted (schema version 1) at position 5"),
+        ("schema_version = 2", "event type TaskUpdated (schema version 2) at position 5"),
+    ],
+)
+def test_an_event_nobody_can_read_stops_the_reading_and_is_named(
+    alice: User, log: list[RecordedEvent], admin: psycopg.Connection, change: str, said: str
+) -> None:
+    disarm(admin)
+    admin.execute(f"update eventstore.event set {change} where user_id = 'alice' and position = 5")
+
+    for selection in ({}, {"after": 4, "limit": 1}, {"stream_id": TRIP}, {"backward": True}):
+        with pytest.raises(UnknownEventType) as error:
+            alice.events(**selection)
+        assert error.value.position == 5
+        assert said in str(error.value)
+
+    assert alice.events(before=5) + alice.events(after=5) == log[:4] + log[5:]
+    assert alice.events(types=["TaskCompleted"]) == [log[3], log[5]]
+
+
+def test_a_payload_nobody_can_read_stops_the_reading_and_is_not_quoted(
+    alice: User, log: list[RecordedEvent], admin: psycopg.Connection
+) -> None:
+    disarm(admin)
+    admin.execute(
+        """
+        update eventstore.event set payload = '{"title": "Buy milk", "secret": "swordfish"}'
+        where user_id = 'alice' and position = 1
+        """
+    )
+
+    with pytest.raises(UnreadableEvent) as error:
+        alice.events()
+
+    assert (error.value.type, error.value.position) == ("TaskCreated", 1)
+    assert "swordfish" not in str(error.value)

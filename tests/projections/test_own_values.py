@@ -1,0 +1,200 @@
+"""Each type of column gives values back as the replay has them, and refuses what it would not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from eventstore import ConfigurationError, EventEnvelope, EventStore, InvalidInput, TaskCreated
+from projections import POSITION, RECORDED_AT, VERSION, Insert, RowChange, projector
+from projections.projector import Projections
+from tests.support.own_read_model import protect
+
+
+class Word(StrEnum):
+    """Text, and more than that."""
+
+    RED = "red"
+
+
+class Number(IntEnum):
+    """A number, and more than that."""
+
+    TWO = 2
+
+
+class Colour(Enum):
+    """Neither."""
+
+    RED = "red"
+
+
+class OtherUUID(UUID):
+    """As drivers and libraries have them."""
+
+
+NOON = datetime(2026, 11, 28, 12, 0, 0, 123_456)  # noqa: DTZ001 - for a column without a zone
+EAST = timezone(timedelta(hours=14))
+ID = UUID(int=7)
+
+# For each type: what comes back as it went, and what is refused.
+KEPT: dict[str, tuple[Any, list[Any], list[Any]]] = {
+    "text": (sa.Text, ["", "a", "ü€😀", Word.RED, "x" * 9_000],
+             [5, b"a", "a\0", "a\ud800", Colour.RED, POSITION, RECORDED_AT, ["a"], ID]),
+    "varchar": (sa.String(3), ["", "abc", "😀😀😀"], ["abcd", "    "]),
+    "collated": (sa.String(5, collation="C"), ["abcde"], ["abcdef"]),
+    "smallint": (sa.SmallInteger, [0, -32_768, Number.TWO, VERSION], [32_768, True, 1.0, "1"]),
+    "integer": (sa.Integer, [2**31 - 1, POSITION], [2**31, Decimal("1.5"), False, RECORDED_AT]),
+    "bigint": (sa.BigInteger, [-(2**63), 2**63 - 1, POSITION], [2**63, None.__class__, "5"]),
+    "boolean": (sa.Boolean, [True, False], [1, "yes", VERSION]),
+    "double": (sa.Double, [1.5, -0.0, 1e308, float("inf"), float("nan"), 3, Decimal("0.1")],
+               [2**53 + 1, 10**400, Decimal("1e400"), Decimal("sNaN"), True, "1", POSITION]),
+    "numeric": (sa.Numeric, [1, 0.1, Decimal("1.500"), Decimal("NaN"), Decimal("Infinity"), 10**60,
+                             POSITION],
+                [Decimal("sNaN"), Decimal("1E+131080"), Decimal("1E-20000"), "1.50", True]),
+    "cents": (sa.Numeric(9, 2), [Decimal("-0.005"), 1.005, 9_999_999.99, -1, Decimal("NaN")],
+              [10**7, Decimal("9999999.995"), float("inf"), Decimal("1e99")]),
+    "uuid": (sa.Uuid, [ID, OtherUUID(int=9)], [str(ID), ID.bytes, POSITION]),
+    "bytea": (sa.LargeBinary, [b"", b"\0\xff"], ["abc", bytearray(b"a")]),
+    "date": (sa.Date, [date(2026, 11, 28), date.max], [NOON, date.min, "2026-11-28", RECORDED_AT]),
+    "time": (sa.Time, [time(12), time(0)], [time(12, tzinfo=UTC), time.max, "12:00"]),
+    "timestamp": (sa.DateTime, [NOON, NOON.replace(9999, 12, 31)],
+                  [NOON.replace(tzinfo=UTC), NOON.replace(1, 1, 1), RECORDED_AT]),
+    "timestamptz": (sa.DateTime(timezone=True),
+                    [NOON.replace(tzinfo=UTC), NOON.replace(tzinfo=EAST), RECORDED_AT],
+                    [NOON, NOON.replace(1, 1, 1, tzinfo=EAST), datetime.max.replace(tzinfo=UTC),
+                     POSITION, date(2026, 11, 28)]),
+    "interval": (sa.Interval, [timedelta(0), timedelta(days=-3, microseconds=1)],
+                 [timedelta.max, timedelta.min, 5]),
+    "json": (sa.JSON, [{"b": 1, "a": [None, True, 1.0, "\0\ud800"]}, "x", 5], [float("nan"), {1}]),
+    "jsonb": (pg.JSONB, [{"zz": 1, "a": 2}, [1.0]], [float("nan")]),
+    "variant": (sa.JSON().with_variant(pg.JSONB(), "postgresql"), [{"zz": 1, "a": 2}], []),
+    "texts": (pg.ARRAY(sa.Text), [[], ["a", None, "ü"]], ["a", ["a\0"], [["a"]], [5], ("a",)]),
+    "numbers": (pg.ARRAY(sa.BigInteger), [[1, 2**40]], [[2**63], [True]]),
+    "prices": (pg.ARRAY(sa.Numeric(5, 1)), [[1.25, Decimal("2.05")]], [[10**5]]),
+    "ids": (pg.ARRAY(sa.Uuid), [[ID]], [[str(ID)]]),
+    "moments": (sa.ARRAY(sa.DateTime(timezone=True)), [[NOON.replace(tzinfo=EAST)]], [[NOON]]),
+    "items": (sa.ARRAY(sa.JSON), [[{"b": 1, "a": 2}], []], [{"a": 1}, "x"]),
+}  # fmt: skip
+
+
+class Theirs(SQLModel, registry=registry()):
+    """The metadata of this service."""
+
+
+class Kept(Theirs, table=True):
+    __tablename__ = "kept"
+    __table_args__ = (
+        *(sa.Column(f"a_{name}", kind) for name, (kind, _, _) in KEPT.items()),
+        {"schema": "service"},
+    )
+
+    user_id: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    id: UUID = Field(sa_column=sa.Column(sa.Uuid, primary_key=True))
+
+
+VALUES = [
+    *((name, value, True) for name, (_, good, _) in KEPT.items() for value in good),
+    *((name, value, False) for name, (_, _, bad) in KEPT.items() for value in bad),
+]
+
+
+@projector(Kept)
+def project_kept(fact: EventEnvelope) -> Iterator[RowChange]:
+    if isinstance(fact.data, TaskCreated):
+        name, value, _ = VALUES[int(fact.data.title)]
+        yield Insert(Kept, {"id": fact.stream_id, f"a_{name}": value})
+
+
+@pytest.fixture(scope="module")
+def store(server: Any) -> Iterator[EventStore]:
+    url = server.create_database()
+    with psycopg.connect(server.direct(url), autocommit=True) as owner:
+        owner.execute("create schema service")
+        engine = sa.create_engine("postgresql+psycopg://", creator=lambda: owner)
+        columns = ", ".join(
+            f"{one.name} {one.type.compile(engine.dialect)}"
+            for one in Kept.__table__.columns  # type: ignore[attr-defined]  # SQLModel makes it
+        )
+        owner.execute(f"create table service.kept ({columns}, primary key (user_id, id))")
+        protect(owner, Kept)
+    with EventStore.connect(url, projectors=[project_kept]) as opened:
+        yield opened
+    server.drop_database(url)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_values_that_a_column_takes_come_back_as_the_replay_has_them(
+    store: EventStore, name: str
+) -> None:
+    user = store.user(f"takes {name}")
+    for number, (column, _, good) in enumerate(VALUES):
+        if column == name and good:
+            user.tasks.create(str(number))
+
+    assert len(user.tasks.list()) == len(KEPT[name][1])
+    assert store.verify(user.user_id).problems == ()
+    assert store.rebuild(user.user_id, check=True).changed == 0
+    assert store.rebuild(user.user_id).changed == 0
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, bad) in KEPT.items() if bad])
+def test_values_that_a_column_would_change_are_refused_by_their_place(
+    store: EventStore, name: str
+) -> None:
+    user = store.user(f"refuses {name}")
+    for number, (column, value, good) in enumerate(VALUES):
+        if column == name and not good:
+            with pytest.raises(InvalidInput) as refused:
+                user.tasks.create(str(number))
+            assert f"a_{name}" in refused.value.path, value
+
+    assert user.events() == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        sa.REAL, sa.Float(24), sa.CHAR(3), sa.DateTime().with_variant(pg.TIMESTAMP(precision=3),
+        "postgresql"), sa.Time(timezone=True), sa.Enum(Colour, name="colour"), pg.INET, pg.MONEY,
+        pg.ARRAY(sa.Integer, dimensions=2), pg.TSVECTOR, pg.INT4RANGE, pg.ARRAY(pg.JSONB),
+        pg.ARRAY(sa.REAL), pg.BIT(3), pg.HSTORE,
+        pg.INTERVAL(precision=0), pg.INTERVAL(fields="DAY"), sa.Uuid(native_uuid=False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_type_that_changes_what_is_written_is_refused_before_anything_is_asked(kind: Any) -> None:
+    class Nobodys(SQLModel, registry=registry()):
+        pass
+
+    class Odd(Nobodys, table=True):
+        user_id: str = Field(primary_key=True)
+        id: str = Field(primary_key=True)
+        odd: Any = Field(sa_column=sa.Column(kind))
+
+    with pytest.raises(ConfigurationError, match=r"its column odd is .*equal its replay"):
+        Projections(projector(Odd)(project_kept.project))
+
+
+@pytest.mark.parametrize("kind", [sa.Double, sa.JSON, pg.JSONB, pg.ARRAY(sa.Text)], ids=str)
+def test_a_type_without_an_order_of_its_own_is_no_key(kind: Any) -> None:
+    class Nobodys(SQLModel, registry=registry()):
+        pass
+
+    class Odd(Nobodys, table=True):
+        user_id: str = Field(primary_key=True)
+        odd: Any = Field(sa_column=sa.Column(kind, primary_key=True))
+
+    with pytest.raises(ConfigurationError, match="cannot be part of a key"):
+        Projections(projector(Odd)(project_kept.project))

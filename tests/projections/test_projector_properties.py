@@ -1,0 +1,154 @@
+"""Live, replay and rebuild of an own read model, whatever is appended and however together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlmodel import select
+
+from eventstore import EventStore, NewEvent, RecordedEvent, User
+from eventstore.database.timestamps import timestamp_text
+from eventstore.log.ids import uuid7
+from tests.support.own_read_model import Box, Boxed, boxed, service_url, store
+
+__all__ = ["service_url", "store"]  # fixtures
+
+
+@dataclass
+class Row:
+    """What a box's row must be: the same rules once more, in the plainest Python."""
+
+    n: int = 0
+    note: str | None = None
+    body: Any = None
+    items: list[dict[str, Any]] = field(default_factory=list)
+    stamp: tuple[int, int] = (0, 0)
+
+    def apply(self, event: RecordedEvent) -> None:
+        assert isinstance(event.data, Boxed)
+        value = event.data.value
+        given = {
+            "$position": event.position,
+            "$version": event.version,
+            "$recorded_at": timestamp_text(event.recorded_at),
+        }
+        match event.data.done:
+            case "noted":
+                self.note, self.stamp = value, (event.position, event.version)
+            case "filled":
+                self.body = value
+            case "counted":
+                self.n += value
+            case "put":
+                self.items.append(_resolved(value, given))
+            case "marked" if event.data.index < len(self.items):
+                self.items[event.data.index].update(_resolved(value, given))
+
+
+def _resolved(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: given.get(value, value) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
+
+
+def expected(events: list[RecordedEvent]) -> dict[tuple[UUID, str], Row]:
+    rows: dict[tuple[UUID, str], Row] = {}
+    for event in events:
+        assert isinstance(event.data, Boxed)
+        key = event.stream_id, event.data.name
+        if event.data.done == "made":
+            rows[key] = Row(body=event.data.value, stamp=(event.position, event.version))
+        elif event.data.done == "gone":
+            rows.pop(key, None)
+        elif key in rows:
+            rows[key].apply(event)
+    return rows
+
+
+def stored(user: User) -> dict[tuple[UUID, str], Row]:
+    with user.session() as session:
+        return {
+            (one.box, one.name): Row(
+                one.n, one.note, one.body, one.items or [], (one.position, one.version)
+            )
+            for one in session.exec(select(Box))
+        }
+
+
+TEXT = st.text(st.characters(exclude_categories=[]), max_size=3)
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+ITEM = st.dictionaries(TEXT, VALUE, max_size=2)
+CHANGE = st.one_of(
+    st.tuples(st.just("made"), VALUE),  # where there is one already it goes
+    st.tuples(st.just("noted"), st.sampled_from(["", "a", "b"])),
+    st.tuples(st.just("filled"), VALUE),
+    st.tuples(st.just("counted"), st.integers(-9, 9)),
+    st.tuples(st.just("put"), ITEM),
+    st.tuples(st.just("put"), ITEM),
+    st.tuples(st.just("marked"), ITEM, st.integers(0, 4)),
+    st.tuples(st.just("marked"), ITEM, st.integers(0, 9)),
+)
+STEP = st.tuples(st.integers(0, 1), st.sampled_from("ab"), CHANGE)
+
+
+def _named(value: dict[str, Any], step: str) -> dict[str, Any]:
+    """Return an item's fields under names of their own, and what the database gives its event."""
+    given = {name: f"${name}" for name in ("position", "version", "recorded_at")}
+    return {f"{name} {step}": one for name, one in (value | given).items()}
+
+
+def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
+    """Turn drawn steps into events: what is not there is made first, a second making ends it."""
+    boxes, there = (uuid7(), uuid7()), set()
+    made: list[list[NewEvent]] = []
+    for group in groups:
+        made.append([])
+        for number, name, (done, value, *index) in group:
+            key = number, name
+            if key not in there:
+                there.add(key)
+                fields = {"done": "made", "value": value}
+            elif done == "made":
+                there.remove(key)
+                fields = {"done": "gone"}
+            elif done in {"put", "marked"}:
+                item = _named(value, f"{len(made)}.{len(made[-1])}")
+                fields = {"done": done, "value": item, "index": (*index, 0)[0]}
+            else:
+                fields = {"done": done, "value": value}
+            made[-1].append(boxed(boxes[number], name=name, **fields))
+    return made
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example has its own user
+)
+@given(groups=st.lists(st.lists(STEP, min_size=1, max_size=8), max_size=5))
+def test_live_replay_and_rebuild_give_the_same_rows_whatever_was_appended_together(
+    store: EventStore, groups: list[list[Any]]
+) -> None:
+    user = store.user(str(uuid7()))
+
+    recorded = [event for events in appends(groups) for event in user.append(events)]
+
+    assert stored(user) == expected(recorded)
+    assert store.verify(user.user_id).problems == ()
+    with user.session(read_only=False) as session:
+        for row in session.exec(select(Box)).all():
+            session.delete(row)
+        session.commit()
+    assert store.rebuild(user.user_id).changed == len(expected(recorded))
+    assert stored(user) == expected(recorded)

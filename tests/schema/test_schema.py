@@ -1,0 +1,157 @@
+"""What the migrations leave: keys that begin with the user, forced row security, exact rights."""
+
+from __future__ import annotations
+
+import psycopg
+
+from eventstore.log.tables import metadata
+
+TABLES = sorted(table.name for table in metadata.sorted_tables)
+
+
+def test_every_table_forces_row_level_security(admin: psycopg.Connection) -> None:
+    rows = admin.execute(
+        """
+        select relname, relrowsecurity and relforcerowsecurity from pg_class
+        where relnamespace = 'eventstore'::regnamespace and relkind in ('r', 'p', 'v', 'm')
+        order by relname
+        """
+    ).fetchall()
+
+    assert rows == sorted([("alembic_version", False), *((name, True) for name in TABLES)])
+
+
+def test_every_table_shows_and_accepts_only_the_rows_of_the_user_in_scope(
+    admin: psycopg.Connection,
+) -> None:
+    own = "(user_id = eventstore.current_user_id())"
+    entered = "(CURRENT_USER = 'eventstore_operator'::name)"
+    rows = admin.execute(
+        """
+        select tablename, roles::text, cmd, permissive, qual, with_check
+        from pg_policies where schemaname = 'eventstore'
+        """
+    ).fetchall()
+
+    erases = (
+        "((user_id = eventstore.current_user_id()) AND (CURRENT_USER = 'eventstore_eraser'::name))"
+    )
+    wanted: set[tuple[str | None, ...]] = {
+        ("event", "{eventstore_eraser}", "ALL", "PERMISSIVE", erases, erases),
+        ("rebuild_progress", "{eventstore_operator}", "ALL", "PERMISSIVE", entered, entered),
+    }
+    for name in {*TABLES} - {"rebuild_progress"}:
+        wanted.add((name, "{eventstore_app}", "ALL", "PERMISSIVE", own, own))
+        wanted.add((name, "{eventstore_operator}", "SELECT", "PERMISSIVE", entered, None))
+    assert set(rows) == wanted
+
+
+def test_every_key_and_index_begins_with_the_user(admin: psycopg.Connection) -> None:
+    rows = admin.execute(
+        """
+        select c.relname, i.indexrelid::regclass::text, a.attname
+        from pg_index as i
+        join pg_class as c on c.oid = i.indrelid
+        left join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+        where c.relnamespace = 'eventstore'::regnamespace and c.relname <> 'alembic_version'
+        """
+    ).fetchall()
+
+    assert {table for table, *_ in rows} == {*TABLES}
+    assert [index for _, index, first in rows if first != "user_id"] == []
+
+
+def test_every_foreign_key_stays_within_one_user(admin: psycopg.Connection) -> None:
+    rows = admin.execute(
+        """
+        select pg_get_constraintdef(oid) from pg_constraint
+        where connamespace = 'eventstore'::regnamespace and contype = 'f'
+        """
+    ).fetchall()
+
+    assert rows
+    assert all(row[0].startswith("FOREIGN KEY (user_id, ") for row in rows)
+    assert all("(user_id, " in row[0].partition("REFERENCES")[2] for row in rows)
+
+
+def test_the_roles_have_exactly_the_rights_they_need(admin: psycopg.Connection) -> None:
+    rows = admin.execute(
+        """
+        select grantee, table_name, string_agg(privilege_type, ', ' order by privilege_type)
+        from information_schema.role_table_grants
+        where table_schema = 'eventstore' and grantee <> 'postgres'
+        group by grantee, table_name
+        """
+    ).fetchall()
+
+    read_and_write = "DELETE, INSERT, SELECT, UPDATE"
+    assert set(rows) == {
+        ("eventstore_app", "event", "INSERT, SELECT"),
+        ("eventstore_app", "user_log", "INSERT, SELECT"),  # what it may update: see the columns
+        ("eventstore_app", "stream", "INSERT, SELECT"),
+        ("eventstore_app", "task", read_and_write),
+        ("eventstore_app", "conversation", read_and_write),
+        ("eventstore_app", "message", read_and_write),
+        ("eventstore_operator", "user_log", "SELECT"),
+        ("eventstore_operator", "alembic_version", "SELECT"),
+        ("eventstore_operator", "rebuild_progress", read_and_write),
+    }
+
+
+def test_the_roles_have_exactly_the_rights_on_columns_that_they_need(
+    admin: psycopg.Connection,
+) -> None:
+    rows = admin.execute(
+        """
+        select attrelid::regclass::text, attname, acl.grantee::regrole::text, acl.privilege_type
+        from pg_attribute, aclexplode(attacl) as acl
+        where attrelid in (select oid from pg_class
+                           where relnamespace = 'eventstore'::regnamespace)
+        """
+    ).fetchall()
+
+    listed = ("stream", "event", "task", "conversation", "message")
+    known_of_an_event = ("user_id", "position", "stream_id", "type", "idempotency_key", "salt")
+    erased_of_it = ("payload", "metadata", "salt", "fingerprint")
+    assert set(rows) == {
+        *((f"eventstore.{name}", "user_id", "eventstore_operator", "SELECT") for name in listed),
+        *(("eventstore.event", one, "eventstore_eraser", "SELECT") for one in known_of_an_event),
+        *(("eventstore.event", one, "eventstore_eraser", "UPDATE") for one in erased_of_it),
+        *(
+            ("eventstore.user_log", one, "eventstore_app", "UPDATE")
+            for one in ("position", "hash", "recorded_at")
+        ),
+        *(("eventstore.stream", one, "eventstore_app", "UPDATE") for one in ("version", "closed")),
+    }
+
+
+def test_the_roles_own_nothing_bypass_nothing_and_cannot_log_in(admin: psycopg.Connection) -> None:
+    roles = admin.execute(
+        """
+        select rolname, rolsuper, rolbypassrls, rolcanlogin, rolcreaterole, rolcreatedb
+        from pg_roles where rolname like 'eventstore%' order by rolname
+        """
+    ).fetchall()
+    owned = admin.execute(
+        "select relname from pg_class where relowner::regrole::text like 'eventstore%'"
+    ).fetchall()
+
+    names = ("eventstore_app", "eventstore_eraser", "eventstore_operator")
+    assert roles == [(name, *[False] * 5) for name in names]
+    assert owned == []
+
+
+def test_only_the_application_role_may_call_the_append_function(admin: psycopg.Connection) -> None:
+    allowed = admin.execute(
+        """
+        select role, has_function_privilege(role, oid, 'execute')
+        from pg_proc, unnest(array['public', 'eventstore_app', 'eventstore_operator']) as role
+        where pronamespace = 'eventstore'::regnamespace and proname = 'append_events'
+        """
+    ).fetchall()
+
+    assert dict(allowed) == {
+        "public": False,
+        "eventstore_app": True,
+        "eventstore_operator": False,
+    }

@@ -1,0 +1,188 @@
+"""Real conversations in and out, exactly: tau-bench and Schema-Guided Dialogue, where present."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from eventstore import EventStore, User
+from eventstore.events.json_codec import loads
+from tests.support.server import Server
+
+USERS = 100
+
+pytestmark = [pytest.mark.xdist_group("real conversations"), pytest.mark.slow]
+
+
+def command(url: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "eventstore.cli", *map(str, arguments), "--database", url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def conversations(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            one = loads(line)
+            yield one["id"], one["messages"]
+
+
+@pytest.fixture(scope="module")
+def imported(server: Server) -> Iterator[str]:
+    """A database with every conversation of tau-bench and the dev split under 100 users."""
+    folder = Path(__file__).parent.parent.parent / "shared" / "data"
+    files = [folder / "tau_airline.jsonl.xz", folder / "sgd_dev.jsonl.xz"]
+    if not all(path.exists() for path in files):
+        pytest.skip("the real conversations are not beside this checkout")
+    url = server.create_database()
+    done = command(url, "import", "--users", USERS, "--json", *files)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["conversations"] == 2148
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, list[dict[str, Any]]]:
+    folder = Path(__file__).parent.parent.parent / "shared" / "data"
+    return {
+        key: messages
+        for name in ("tau_airline", "sgd_dev")
+        for key, messages in conversations(folder / f"{name}.jsonl.xz")
+    }
+
+
+def test_every_message_comes_back_exactly_from_both_sources_at_the_end_and_in_the_middle(
+    imported: str, expected: dict[str, list[dict[str, Any]]]
+) -> None:
+    seen = 0
+
+    with EventStore.connect(imported) as store:
+        for user_id in store.users():
+            seen += _compare(store.user(user_id), expected)
+        verified = store.verify()
+
+    assert seen == len(expected) == 2148
+    assert verified.ok
+    assert verified.users == USERS
+
+
+def _compare(user: User, expected: dict[str, list[dict[str, Any]]]) -> int:
+    chats = user.conversations.list(limit=10_000)
+    for chat in chats:
+        messages = expected[str(chat.key)]
+        tables = user.history(chat.id)
+        assert [one.body for one in tables] == messages
+        assert [list(one.body) for one in tables] == [list(one) for one in messages]
+        assert user.history(chat.id, source="events") == tables
+        middle = tables[len(tables) // 2].position
+        then = user.history(chat.id, as_of=middle)
+        assert [one.body for one in then] == messages[: len(tables) // 2 + 1]
+        assert user.history(chat.id, source="events", as_of=middle) == then
+    return len(chats)
+
+
+def test_verify_lists_exactly_what_was_spoiled_and_rebuild_mends_exactly_that(
+    imported: str, server: Server
+) -> None:
+    with psycopg.connect(server.direct(imported), autocommit=True) as admin:
+        updated = _ids(
+            admin,
+            "update eventstore.message set content = 'tampered', sender = 'user' where id in"
+            " (select id from eventstore.message order by id limit 3) returning id",
+        )
+        deleted = _ids(
+            admin,
+            "delete from eventstore.message where id in"
+            " (select id from eventstore.message order by id desc limit 2) returning id",
+        )
+        inserted = _ids(
+            admin,
+            "insert into eventstore.task (user_id, id, title, completed, created_at, updated_at,"
+            " position) values ('user-7', gen_random_uuid(), 'x', false, now(), now(), 1),"
+            " ('nobody', gen_random_uuid(), 'x', false, now(), now(), 1) returning id",
+        )
+
+    found = json.loads(command(imported, "verify", "--json").stdout)
+    check = command(imported, "rebuild", "--check", "--json")
+    mended = json.loads(command(imported, "rebuild", "--json").stdout)
+    after = command(imported, "verify", "--json")
+
+    kinds = {"changed_row": updated, "missing_row": deleted, "extra_row": inserted}
+    for kind, ids in kinds.items():
+        assert {one["key"] for one in found["problems"] if one["kind"] == kind} == ids
+    assert len(found["problems"]) == 7
+    assert check.returncode == 1
+    assert json.loads(check.stdout)["changed"] == mended["changed"] == 7
+    assert after.returncode == 0
+    assert json.loads(after.stdout)["ok"] is True
+
+
+def _ids(admin: psycopg.Connection, statement: str) -> set[str]:
+    return {str(row[0]) for row in admin.execute(statement).fetchall()}
+
+
+def test_the_command_gives_a_conversation_back_as_it_came_in(
+    imported: str, expected: dict[str, list[dict[str, Any]]], server: Server
+) -> None:
+    with psycopg.connect(server.direct(imported)) as admin:
+        row = admin.execute(
+            "select user_id, key from eventstore.conversation where key like 'airline%' limit 1"
+        ).fetchone()
+    assert row is not None
+
+    told = [
+        command(
+            imported, "history", "--user", row[0], "--conversation", row[1],
+            "--source", source, "--format", "openai",
+        ).stdout
+        for source in ("projection", "events")
+    ]  # fmt: skip
+
+    assert [json.loads(one) for one in told] == [expected[row[1]]] * 2
+
+
+def test_an_import_killed_in_the_middle_is_completed_without_doubles(server: Server) -> None:
+    path = Path(__file__).parent.parent.parent / "shared" / "data" / "sgd_dev.jsonl.xz"
+    if not path.exists():
+        pytest.skip("the real conversations are not beside this checkout")
+    url = server.create_database()
+    arguments = ["import", "--users", "5", "--json", "--database", url, str(path)]
+    killed = subprocess.Popen([sys.executable, "-m", "eventstore.cli", *arguments])
+    with psycopg.connect(server.direct(url), autocommit=True) as admin:
+        while _count(admin, "eventstore.conversation") < 50:
+            assert killed.poll() is None
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+        sizes = {key: len(messages) for key, messages in conversations(path)}
+        stored = admin.execute("select key, message_count from eventstore.conversation").fetchall()
+
+    again = json.loads(command(url, *arguments[:4], path).stdout)
+
+    assert all(sizes[key] == count for key, count in stored)
+    assert again["skipped"] >= 50
+    assert again["conversations"] + again["skipped"] == 2098
+    with psycopg.connect(server.direct(url)) as admin:
+        assert _count(admin, "eventstore.message") == sum(sizes.values())
+    assert command(url, "verify").returncode == 0
+    server.drop_database(url)
+
+
+def _count(admin: psycopg.Connection, table: str) -> int:
+    row = admin.execute(f"select count(*) from {table}").fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,334 @@
+"""What makes no sense is refused by name before anything is written."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import Field
+
+from eventstore import (
+    ConfigurationError,
+    ConversationStarted,
+    Event,
+    EventStore,
+    InvalidInput,
+    NewEvent,
+    NotFound,
+    NotStorable,
+    Settings,
+    TaskCreated,
+    TaskUpdated,
+    ToolCallRequested,
+    User,
+    WrongVersion,
+)
+from eventstore.cli.options import parse_as_of
+from eventstore.database.settings import load_settings
+from eventstore.events.event import make_event
+from eventstore.events.json_codec import check_json, loads
+from eventstore.schema.migrate import upgrade
+from tests.support.server import Server
+
+
+def test_one_append_does_not_mix_kinds_in_one_stream(alice: User) -> None:
+    stream = uuid4()
+
+    with pytest.raises(InvalidInput, match=r"events\[1\]\.stream_id: stream .* is a task"):
+        alice.append(
+            [
+                NewEvent(stream_id=stream, data=TaskCreated(title="x")),
+                NewEvent(stream_id=stream, data=ConversationStarted()),
+            ]
+        )
+
+    assert alice.events() == []
+
+
+@pytest.mark.parametrize("expected", [True, 2**63, -1, "newest", None])
+def test_an_expectation_that_is_none_is_refused(alice: User, expected: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"events\[0\]\.expected"):
+        alice.append([NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), expected=expected)])
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{"limit": True}, {"limit": 2**63}, {"after": "1"}, {"before": -1}, {"types": "TaskCreated"}],
+)
+def test_a_page_that_cannot_be_is_refused(alice: User, question: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as error:
+        alice.events(**question)
+
+    assert error.value.path == next(iter(question))
+
+
+def test_the_version_that_was_expected_is_told_as_a_number(alice: User) -> None:
+    task = alice.tasks.create("Buy milk")
+
+    with pytest.raises(WrongVersion) as error:
+        alice.append(
+            [NewEvent(stream_id=task.id, data=TaskUpdated(title="Buy oat milk"), expected=7)]
+        )
+
+    assert (error.value.expected, error.value.actual) == (7, 1)
+
+
+@pytest.mark.parametrize("calls", [7, "all", {"id": "x"}])
+def test_tool_calls_that_are_no_list_are_refused(alice: User, calls: object) -> None:
+    chat = alice.conversations.start()
+
+    with pytest.raises(InvalidInput, match=r"body\.tool_calls: is not a list"):
+        alice.messages.post(chat.id, body={"role": "assistant", "tool_calls": calls})
+
+
+def test_an_integer_that_python_would_not_read_back_is_refused() -> None:
+    with pytest.raises(NotStorable, match="4,300 digits"):
+        check_json(10**5000, "content")
+
+
+@pytest.mark.parametrize("text", ["1e99999999999999999999", "[" * 100_000 + "1.5"])
+def test_text_that_is_beyond_any_number_or_depth_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"exponent|deep|recursion"):
+        loads(text)
+
+
+def test_a_decimal_is_what_it_will_be_read_back_as(alice: User) -> None:
+    chat = alice.conversations.start()
+
+    message = alice.messages.post(
+        chat.id, sender="user", content=[Decimal("0.33"), Decimal("1.10"), Decimal(5)]
+    )
+
+    assert alice.history(chat.id) == [message]
+    assert message.content == [0.33, Decimal("1.10"), 5]
+
+
+def test_what_an_append_returns_is_what_is_read_later(alice: User) -> None:
+    made = NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), metadata={"at": (1, uuid4())})
+
+    recorded = alice.append([made])
+
+    assert recorded == alice.events()
+
+
+def test_the_place_of_a_bad_value_is_told_with_its_indexes(alice: User) -> None:
+    chat = alice.conversations.start()
+    call = alice.tool_calls.request(chat.id, name="f", arguments="{}")
+
+    with pytest.raises(NotStorable, match=r"error\[1\]\.x: nan"):
+        alice.tool_calls.fail(call, error=[1, {"x": float("nan")}])
+
+
+def test_a_method_shows_the_signature_that_it_is_called_with(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        shown = inspect.signature(store.user("alice").tasks.create)
+
+    assert list(shown.parameters)[0] == "title"  # noqa: RUF015 - the first of several
+    assert shown.return_annotation == "TaskView"
+
+
+def test_threads_of_one_process_may_migrate_at_once(server: Server) -> None:
+    url = server.direct(server.create_database("template0"))
+    failed: list[BaseException] = []
+
+    def migrate() -> None:
+        try:
+            upgrade(Settings(database_url=url))
+        except BaseException as error:  # noqa: BLE001 - told below
+            failed.append(error)
+
+    threads = [threading.Thread(target=migrate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    server.drop_database(url)
+    assert failed == []
+
+
+class Stamped(Event, type="Stamped", stream_kind="task"):
+    """Made-up fields are stored, so that they are the same at every reading."""
+
+    mark: UUID = Field(default_factory=uuid4)
+
+
+class Aliased(Event, type="Aliased", stream_kind="task"):
+    """Stored by its name, read by its alias: it could never be read back."""
+
+    mark: int = Field(alias="Mark")
+
+
+def test_a_made_up_field_is_the_same_at_every_reading(database_url: str) -> None:
+    with EventStore.connect(database_url, events=[Stamped]) as store:
+        alice = store.user("alice")
+
+        (recorded,) = alice.append([NewEvent(stream_id=uuid4(), data=Stamped())])
+
+        assert alice.events() == [recorded]
+        assert alice.events()[0].data == recorded.data
+
+
+def test_an_event_that_could_not_be_read_back_is_refused(database_url: str) -> None:
+    with EventStore.connect(database_url, events=[Aliased]) as store:
+        alice = store.user("alice")
+
+        with pytest.raises(InvalidInput, match="would not be read back as it is"):
+            alice.append([NewEvent(stream_id=uuid4(), data=Aliased(Mark=1))])
+
+        assert alice.events() == []
+
+
+@pytest.mark.parametrize("index", [-1, 1000])
+def test_a_tool_calls_index_is_a_place_in_a_list(index: int) -> None:
+    with pytest.raises(InvalidInput, match="index"):
+        make_event(ToolCallRequested, call_id="c", message_id=uuid4(), index=index, name="f")
+
+
+def test_a_closed_store_says_so_at_once(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        alice = store.user("alice")
+
+    with pytest.raises(ConfigurationError, match="the store is closed"):
+        alice.tasks.list()
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (None, r"events\[0\]"),
+        (TaskCreated(title="x"), r"events\[0\]"),
+        (NewEvent(stream_id="x", data=TaskCreated(title="x")), r"events\[0\].stream_id"),  # type: ignore[arg-type]  # the mistake
+        (NewEvent(stream_id=uuid4(), data="x"), r"events\[0\]"),  # type: ignore[arg-type]  # the mistake
+        (
+            NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), causation_id="x"),  # type: ignore[arg-type]  # the mistake
+            r"events\[0\].causation_id",
+        ),
+        (
+            NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), metadata="x"),  # type: ignore[arg-type]  # the mistake
+            r"events\[0\].metadata",
+        ),
+    ],
+)
+def test_what_is_no_event_is_refused_by_its_place(alice: User, given: Any, place: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{place}: "):
+        alice.append([given])
+
+    assert alice.events() == []
+
+
+def test_a_cause_that_is_no_event_is_refused(alice: User) -> None:
+    with pytest.raises(InvalidInput, match="caused_by: a str; give an event's id"):
+        alice.tasks.create("x", caused_by="call_1")  # type: ignore[arg-type]  # the mistake
+
+
+def test_text_that_can_be_no_key_names_no_conversation(alice: User) -> None:
+    with pytest.raises(NotFound, match="conversation"):
+        alice.history("\ud800")
+
+
+def test_a_transaction_is_used_once(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        transaction = store.user("alice").transaction()
+        with transaction as tx:
+            tx.tasks.create("once")
+
+        with pytest.raises(ConfigurationError, match="is used once"), transaction as tx:
+            tx.tasks.create("twice")
+
+        assert [task.title for task in store.user("alice").tasks.list()] == ["once"]
+
+
+@pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
+def test_a_position_of_too_many_digits_is_refused(digits: str) -> None:
+    with pytest.raises(InvalidInput, match="--as-of"):
+        parse_as_of(digits)
+
+
+def test_a_login_that_waits_for_longer_than_there_is_time_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="EVENTSTORE_STATEMENT_TIMEOUT_SECONDS"):
+        load_settings(statement_timeout_seconds=float("inf"))
+
+
+def test_one_name_for_two_roles_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the three roles need three names"):
+        load_settings(application_role="todo", operator_role="todo")
+
+
+@pytest.mark.parametrize("name", ["", "Todo", "to do", "todo;drop", "1st", "t" * 64])
+def test_a_role_whose_name_would_need_quotes_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="EVENTSTORE_ERASER_ROLE"):
+        load_settings(eraser_role=name)
+
+
+class OtherUUID(UUID):
+    """As drivers and libraries have them."""
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "a stream that is a number": (lambda store: store.user("a").events(stream_id=5), "stream"),
+    "types that are a number": (lambda store: store.user("a").events(types=5), "types"),
+    "a type that is a number": (lambda store: store.user("a").events(types=[1]), "types"),
+    "a type of half a character": (lambda store: store.user("a").events(types=["\ud800"]), "types"),
+    "heads after a number": (lambda store: store.heads(after=5), "after"),
+    "heads after NUL": (lambda store: store.heads(after="\0"), "after"),
+    "heads of text": (lambda store: store.heads("alice"), "users"),
+    "a number for true": (lambda store: store.user("a").tasks.list(completed=1), "completed"),
+    "an order that is a list": (lambda store: store.user("a").tasks.list(order=[]), "order"),
+    "a body that is a number": (lambda store: store.user("a").messages.post("k", body=5), "body"),
+    "calls that are text": (
+        lambda store: store.user("a").messages.post("k", sender="s", tool_calls="x"),
+        "tool_calls[0]",
+    ),
+    "an outcome of nothing": (
+        lambda store: store.user("a").tool_calls.succeed(None, output=1), "call",
+    ),
+    "a failure of nothing": (lambda store: store.user("a").tool_calls.fail(5, error=1), "call"),
+    "an instant beyond UTC": (
+        lambda store: store.user("a").messages.post(
+            "k", sender="s", content={"at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))}
+        ),
+        "content.at",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_value_of_the_wrong_type_is_refused_by_its_place(store: EventStore, wrong: str) -> None:
+    store.user("a").conversations.start(key="k")
+    ask, place = WRONG[wrong]
+
+    with pytest.raises(InvalidInput) as refused:
+        ask(store)
+
+    assert refused.value.path.endswith(place)
+    assert len(store.user("a").events()) == 1
+
+
+def test_ids_of_another_class_are_ids(store: EventStore) -> None:
+    one, other = (OtherUUID(int=number) for number in (1, 2))
+    alice = store.user("alice")
+    alice.append(
+        [
+            NewEvent(stream_id=one, data=TaskCreated(title="x"), event_id=other),
+            NewEvent(stream_id=other, data=ConversationStarted(), correlation_id=one),
+        ]
+    )
+    alice.messages.post(other, sender="user", content="x", caused_by=one)
+    alice.tasks.complete(one)
+
+    assert alice.tasks.get(one).completed
+    assert len(alice.events(stream_id=other)) == 2
+    assert store.verify().ok
+
+
+def test_what_is_not_found_is_told_in_words_that_can_be_sent_on(alice: User) -> None:
+    with pytest.raises(NotFound) as error:
+        alice.tasks.get("\ud800" + "x" * 1_000_000)
+
+    assert len(str(error.value).encode()) < 200

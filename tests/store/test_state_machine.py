@@ -1,0 +1,294 @@
+"""
+Random commands by three users, against a model of what each of them has.
+
+After every step nobody but the acting user may have changed, in any table. Positions, lists and
+histories are compared with the model now and as of earlier positions; at the end, as of all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from eventstore import (
+    ConversationRenamed,
+    EventStore,
+    Expected,
+    IdempotencyConflict,
+    NewEvent,
+    NotFound,
+    RecordedEvent,
+    StreamClosed,
+    TaskUpdated,
+    User,
+    WrongVersion,
+)
+from tests.store import state_commands as drawn
+from tests.store.state_commands import Choose, Command, ending, picked
+from tests.store.state_model import State, read_digests, said_in, told
+from tests.support.server import Server
+
+USERS = st.sampled_from(["alice", "bob", "carol"])
+
+
+class Machine(RuleBasedStateMachine):
+    server: ClassVar[Server]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = self.server.create_database()
+        self.admin = psycopg.connect(self.server.direct(self.url), autocommit=True)
+        self.store = EventStore.connect(self.url)
+        self.states = {name: [State()] for name in ("alice", "bob", "carol")}
+        self.keyed: list[tuple[str, str, list[Command], list[RecordedEvent]]] = []
+        self.acting: str | None = None
+        for name in self.states:
+            self.transaction(name, drawn.BEGINNING, keyed=True)
+        self.digests = read_digests(self.admin)
+
+    def teardown(self) -> None:
+        try:
+            if sys.exception() is None:  # a failure is told as it is, not as what follows from it
+                self.everything_is_as_the_model_says()
+        finally:
+            self.store.close()
+            self.admin.close()
+            self.server.drop_database(self.url)
+
+    # What is done.
+
+    @rule(name=USERS, choose=drawn.STARTS | drawn.COMMANDS | drawn.ENDS)
+    def command(self, name: str, choose: Choose) -> None:
+        before = self.act_as(name)
+        command = choose(before)
+        try:
+            made = command.run(self.store.user(name))
+        except (NotFound, StreamClosed) as refusal:
+            with pytest.raises(type(refusal)):
+                command.after(before, None)
+        else:
+            self.states[name] += command.after(before, made)
+
+    @rule(
+        name=USERS,
+        chosen=drawn.TRANSACTIONS,
+        keyed=st.booleans(),
+    )
+    def transaction(self, name: str, chosen: list[Choose], keyed: bool) -> None:
+        self.act_as(name)
+        key = f"key {len(self.keyed)}" if keyed else None
+        commands: list[Command] = []
+        states = list(self.states[name])
+        refusal: Exception | None = None
+        try:
+            with self.store.user(name).transaction(idempotency_key=key) as tx:
+                for choose in chosen:
+                    command = choose(states[-1])
+                    made = command.run(tx)
+                    commands.append(command)
+                    try:
+                        states += command.after(states[-1], made)
+                    except (NotFound, StreamClosed) as expected:
+                        refusal = expected
+                        break
+        except (NotFound, StreamClosed):
+            assert refusal is not None
+            return
+        assert refusal is None
+        assert len(tx.recorded) == len(states) - len(self.states[name])
+        self.states[name] = states
+        if key is not None and tx.recorded:
+            self.keyed.append((name, key, commands, tx.recorded))
+
+    @precondition(lambda self: self.keyed)
+    @rule(pick=drawn.PICK)
+    def retry(self, pick: int) -> None:
+        name, key, commands, first = self.keyed[pick % len(self.keyed)]
+        self.acting = None
+
+        with self.store.user(name).transaction(idempotency_key=key) as tx:
+            for command in commands:
+                command.run(tx)
+
+        assert tx.recorded == first
+
+    @precondition(lambda self: self.keyed)
+    @rule(pick=drawn.PICK, choose=st.builds(drawn.change_task, drawn.PICK, st.just("complete")))
+    def use_a_key_for_other_content(self, pick: int, choose: Choose) -> None:
+        name, key, _, first = self.keyed[pick % len(self.keyed)]
+        self.acting = None
+
+        transaction = self.store.user(name).transaction(idempotency_key=key)
+        tx = transaction.__enter__()
+        tx.tasks.create("never said before")
+        choose(self.states[name][-1]).run(tx)
+        with pytest.raises(IdempotencyConflict) as conflict:
+            transaction.__exit__(None, None, None)
+
+        assert conflict.value.position == first[0].position
+
+    @rule(
+        name=USERS,
+        pick=drawn.PICK,
+        title=drawn.LABEL,
+        expected=st.sampled_from(Expected) | st.integers(-2, 0),
+    )
+    def append(self, name: str, pick: int, title: str, expected: Expected | int) -> None:
+        """Append one raw event; an integer is so many versions beside the right one."""
+        before = self.act_as(name)
+        standing = [key for key, todo in before.tasks.items() if todo]
+        standing += [key for key, chat in before.chats.items() if chat.status != "deleted"]
+        stream = picked(standing, pick)
+        if stream is None:
+            return
+        version = before.versions[stream]
+        wanted = expected if isinstance(expected, Expected) else max(version + expected, 0)
+        data: Any = (TaskUpdated if stream in before.tasks else ConversationRenamed)(title=title)
+        event = NewEvent(stream_id=stream, data=data, expected=wanted)
+        if wanted not in {Expected.ANY, Expected.EXISTS, version}:
+            with pytest.raises(WrongVersion) as conflict:
+                self.store.user(name).append([event])
+            assert conflict.value.actual == version
+            return
+
+        (recorded,) = self.store.user(name).append([event])
+
+        assert (recorded.position, recorded.version) == (len(self.states[name]), version + 1)
+        todo = before.tasks.get(stream)
+        self.states[name].append(
+            before.chat(stream, replace(before.chats[stream], title=title))
+            if todo is None
+            else before.task(stream, todo._replace(title=title))
+        )
+
+    @rule(name=USERS, pick=drawn.PICK, result=drawn.RESULT)
+    def end_a_call_again(self, name: str, pick: int, result: Any) -> None:
+        before = self.act_as(name)
+        place = picked(before.pending(), pick)
+        if place is None or before.chats[place[0]].status == "deleted":
+            return
+        call = before.chats[place[0]].said[place[1]].calls[place[2]].reference
+        user = self.store.user(name)
+        command = ending(before, place, "succeeded", result)
+        first = command.run(user)
+        self.states[name] += command.after(before, first)
+
+        assert command.run(user) == first
+        with pytest.raises(IdempotencyConflict):
+            user.tool_calls.fail(call, error="otherwise")
+
+    @rule(name=USERS | st.none(), spoil=st.booleans())
+    def rebuild(self, name: str | None, spoil: bool) -> None:
+        self.acting = None
+        if spoil:
+            for table in ("message", "conversation", "task"):
+                self.admin.execute(
+                    f"delete from eventstore.{table} where user_id = coalesce(%s, user_id)", [name]
+                )
+
+        rebuilt = self.store.rebuild(name)
+
+        assert spoil or rebuilt.changed == 0
+        assert rebuilt.rows == sum(
+            states[-1].rows() for one, states in self.states.items() if name in {None, one}
+        )
+
+    # What must hold.
+
+    @invariant()
+    def nobody_else_changed(self) -> None:
+        now = read_digests(self.admin)
+
+        for name in self.states.keys() - {self.acting}:
+            assert now.get(name) == self.digests.get(name)
+        self.digests = now
+
+    @invariant()
+    def the_acting_user_has_what_the_model_says(self) -> None:
+        if self.acting is not None:
+            self.compare_lists(self.acting, None)
+
+    @rule(name=USERS, pick=drawn.PICK)
+    def look_back(self, name: str, pick: int) -> None:
+        self.acting = None
+        position = pick % len(self.states[name])
+
+        self.compare_lists(name, position)
+        self.compare_histories(name, position)
+
+    def everything_is_as_the_model_says(self) -> None:
+        assert self.store.verify().problems == ()
+        for name, states in self.states.items():
+            for position in range(len(states)):
+                self.compare_lists(name, position)
+            self.compare_histories(name, len(states) - 1)
+            self.compare_histories(name, None)
+
+    def compare_lists(self, name: str, position: int | None) -> None:
+        user, state = self.looked_at(name, position)
+        tasks = user.tasks.list(as_of=position, limit=1_000)
+        chats = user.conversations.list(as_of=position, archived=None, limit=1_000)
+        head = [event.position for event in user.events(as_of=position, limit=1_000)]
+
+        assert [(one.id, (one.title, one.description, one.completed)) for one in tasks] == [
+            (key, todo) for key, todo in state.tasks.items() if todo is not None
+        ]
+        assert {one.id: (one.title, one.status, one.message_count) for one in chats} == {
+            key: (chat.title, chat.status, len(chat.standing()))
+            for key, chat in state.chats.items()
+            if chat.status != "deleted"
+        }
+        assert head == list(range(1, len(self.states[name]) if position is None else position + 1))
+
+    def compare_histories(self, name: str, position: int | None) -> None:
+        user, state = self.looked_at(name, position)
+        for key in self.states[name][-1].chats:
+            chat = state.chats.get(key)
+            if chat is None or chat.status == "deleted":
+                for source in ("projection", "events"):
+                    with pytest.raises(NotFound):
+                        user.history(key, source=source, as_of=position)
+                continue
+            history = user.history(key, as_of=position)
+            assert history == user.history(key, source="events", as_of=position)
+            assert told(history) == said_in(chat)
+
+    # How it is looked at.
+
+    def looked_at(self, name: str, position: int | None) -> tuple[User, State]:
+        return self.store.user(name), self.states[name][-1 if position is None else position]
+
+    def act_as(self, name: str) -> State:
+        self.acting = name
+        return self.states[name][-1]
+
+
+def test_whatever_three_users_do_each_has_exactly_what_their_own_commands_made(
+    server: Server,
+) -> None:
+    Machine.server = server
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=30,
+            deadline=None,  # the first step of a process waits for the server's caches
+            derandomize="CI" in os.environ,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

@@ -1,0 +1,243 @@
+"""Tool calls: recorded before they run, ended once, kept apart, audited and run again."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from eventstore import (
+    EventStore,
+    IdempotencyConflict,
+    NotFound,
+    NotStorable,
+    RequestedCall,
+    StreamClosed,
+    User,
+)
+from projections.models.message import ToolCallView
+
+ODD = [
+    "",
+    "{not json",
+    "[1, 2]",
+    '{"a": 1, "a": 2}',
+    '{"n": NaN}',
+    "a\0b",
+    "\ud800",
+    " {} ",
+    "null",
+]
+
+
+@pytest.fixture
+def chat(alice: User) -> UUID:
+    return alice.conversations.start(key="chat").id
+
+
+def call_of(user: User, message: int = -1, index: int = 0) -> ToolCallView:
+    return user.history("chat")[message].tool_calls[index]
+
+
+def test_a_call_is_known_before_it_runs_and_after(alice: User, chat: UUID) -> None:
+    call = alice.tool_calls.request(
+        chat, name="look", arguments={"for": "milk"}, call_id="call_1", content="I shall look"
+    )
+    pending = call_of(alice)
+    reply = alice.tool_calls.succeed(call, output={"found": 2})
+
+    asked, answer = alice.history(chat)
+    ended = asked.tool_calls[0]
+
+    assert pending == call
+    assert (call.id, call.name, call.arguments, call.status) == (
+        "call_1",
+        "look",
+        '{"for":"milk"}',
+        "pending",
+    )
+    assert (asked.sender, asked.content) == ("assistant", "I shall look")
+    assert answer == reply
+    assert answer.body == {"role": "tool", "tool_call_id": "call_1", "content": '{"found":2}'}
+    assert (ended.status, ended.output, ended.error) == ("succeeded", {"found": 2}, None)
+    assert (ended.event_id, ended.finished_at) == (call.event_id, reply.created_at)
+
+
+def test_a_call_that_failed_says_how(alice: User, chat: UUID) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    reply = alice.tool_calls.fail(call, error={"code": 500})
+
+    ended = call_of(alice, 0)
+    (entry,) = alice.audit()
+
+    assert (ended.status, ended.output, ended.error) == ("failed", None, {"code": 500})
+    assert reply.content == '{"code":500}'
+    assert (entry.status, entry.output, entry.error) == ("failed", None, {"code": 500})
+
+
+def test_parallel_calls_of_one_message_end_each_on_its_own(alice: User, chat: UUID) -> None:
+    asked = [RequestedCall(f"call_{n}", "look", f'{{"n": {n}}}') for n in range(4)]
+    first, second, third, fourth = alice.messages.post(
+        chat, sender="assistant", tool_calls=asked
+    ).tool_calls
+
+    alice.tool_calls.succeed(third, output="third")
+    alice.tool_calls.fail(first, error="first")
+    alice.tool_calls.succeed(second, output="second")
+
+    message, *replies = alice.history(chat)
+    assert [(c.index, c.id, c.status, c.output or c.error) for c in message.tool_calls] == [
+        (0, "call_0", "failed", "first"),
+        (1, "call_1", "succeeded", "second"),
+        (2, "call_2", "succeeded", "third"),
+        (3, "call_3", "pending", None),
+    ]
+    assert [reply.body["tool_call_id"] for reply in replies] == ["call_2", "call_0", "call_1"]
+    assert message.tool_calls[3] == fourth
+    assert [message] == alice.history(chat, source="events")[:1]
+
+
+def test_calls_with_one_id_are_kept_apart(store: EventStore, alice: User, chat: UUID) -> None:
+    twins = [RequestedCall("call_0", "look", text) for text in ("1", "2")]
+    alice.messages.post(chat, sender="assistant", tool_calls=twins)
+    alice.tool_calls.request(chat, name="look", arguments="3", call_id="call_0")
+    calls = [call_of(alice, 0, 0), call_of(alice, 0, 1), call_of(alice, 1, 0)]
+
+    for call in reversed(calls):
+        alice.tool_calls.succeed(call, output=f"of {call.arguments}")
+
+    assert [(entry.arguments, entry.output) for entry in alice.audit()] == [
+        ("1", "of 1"),
+        ("2", "of 2"),
+        ("3", "of 3"),
+    ]
+    assert [(c.arguments, c.output) for m in alice.history(chat) for c in m.tool_calls] == [
+        ("1", "of 1"),
+        ("2", "of 2"),
+        ("3", "of 3"),
+    ]
+    assert store.verify().ok
+
+
+def test_the_newest_call_of_an_id_is_found(alice: User, bob: User, chat: UUID) -> None:
+    older = alice.tool_calls.request(chat, name="look", arguments="1", call_id="call_0")
+    twins = [RequestedCall("call_0", "look", text) for text in ("2", "3")]
+    posted = alice.messages.post(chat, sender="assistant", tool_calls=twins)
+    other = alice.conversations.start().id
+    bob.conversations.start(key="chat")
+
+    newest = alice.tool_calls.find("chat", "call_0")
+    alice.tool_calls.succeed(newest, output="found by its id")
+    alice.messages.retract(chat, posted.id)
+
+    assert newest == posted.tool_calls[1]
+    assert alice.tool_calls.find(chat, "call_0") == older
+    for user, where, call_id in ((alice, chat, "call_1"), (alice, other, "call_0")):
+        with pytest.raises(NotFound):
+            user.tool_calls.find(where, call_id)
+    for name in (chat, "chat"):
+        with pytest.raises(NotFound):
+            bob.tool_calls.find(name, "call_0")
+
+
+def test_a_call_ends_once(store: EventStore, alice: User, chat: UUID) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    first = alice.tool_calls.succeed(call, output={"found": 1})
+    before = alice.events()
+
+    again = alice.tool_calls.succeed(call, output={"found": 1})
+    for another in ({"found": 2}, '{"found": 1}', None):
+        with pytest.raises(IdempotencyConflict):
+            alice.tool_calls.succeed(call, output=another)
+    with pytest.raises(IdempotencyConflict):
+        alice.tool_calls.fail(call, error={"found": 1})
+
+    assert again == first
+    assert alice.events() == before
+    assert call_of(alice, 0).output == {"found": 1}
+    assert store.verify().ok
+
+
+def test_of_many_outcomes_at_once_exactly_one_is_recorded(database_url: str) -> None:
+    with EventStore.connect(database_url) as store:
+        alice = store.user("alice")
+        alice.conversations.start(key="chat")
+        call = alice.tool_calls.request("chat", name="look", arguments="{}")
+        together = Barrier(8, timeout=30)
+
+        def end(number: int) -> str | None:
+            together.wait()
+            try:
+                return str(alice.tool_calls.succeed(call, output=str(number)).content)
+            except IdempotencyConflict:
+                return None
+
+        with ThreadPoolExecutor(8) as threads:
+            won = [content for content in threads.map(end, range(8)) if content is not None]
+
+        assert won == [call_of(alice, 0).output]
+        assert len(alice.history("chat")) == 2
+        assert store.verify().ok
+
+
+def test_a_call_needs_a_conversation_that_takes_it(alice: User, bob: User, chat: UUID) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+
+    with pytest.raises(NotFound):
+        bob.tool_calls.request(chat, name="look", arguments="{}")
+    with pytest.raises(NotFound):
+        bob.tool_calls.succeed(call, output="not his")
+    alice.conversations.delete(chat)
+    with pytest.raises(StreamClosed):
+        alice.tool_calls.request(chat, name="look", arguments="{}")
+    with pytest.raises(StreamClosed):
+        alice.tool_calls.succeed(call, output="too late")
+
+    assert [(one.call_id, one.status) for one in alice.audit()] == [(call.id, "pending")]
+
+
+def test_arguments_and_outputs_come_back_verbatim(
+    store: EventStore, alice: User, chat: UUID
+) -> None:
+    outputs: list[Any] = [*ODD, None, True, 10**30, 1.5, [], {"b": {"\0": "\ud800"}, "a": [None]}]
+
+    for number, output in enumerate(outputs):
+        call = alice.tool_calls.request(chat, name="look", arguments=ODD[number % len(ODD)])
+        alice.tool_calls.succeed(call, output=output)
+
+    calls = [call for message in alice.history(chat) for call in message.tool_calls]
+    again = [call for m in alice.history(chat, source="events") for call in m.tool_calls]
+    assert [call.arguments for call in calls] == (ODD * 2)[: len(outputs)]
+    assert [call.output for call in calls] == outputs
+    assert list(calls[-1].output) == ["b", "a"]
+    assert calls == again
+    assert [(e.arguments, e.output) for e in alice.audit()] == [
+        (call.arguments, call.output) for call in calls
+    ]
+    assert store.verify().ok
+
+
+def test_what_json_cannot_hold_is_refused_and_the_call_still_pending(
+    alice: User, chat: UUID
+) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+
+    for wrong in (float("nan"), {1: 2}, object(), [float("inf")]):
+        with pytest.raises(NotStorable, match="output"):
+            alice.tool_calls.succeed(call, output=wrong)
+
+    assert [(one.call_id, one.status) for one in alice.audit()] == [(call.id, "pending")]
+
+
+def test_a_call_of_a_deleted_conversation_is_not_found(alice: User) -> None:
+    chat = alice.conversations.start(key="c1")
+    call = alice.tool_calls.request(chat.id, name="f", arguments="{}", call_id="call_1")
+    assert alice.tool_calls.find("c1", "call_1") == call
+
+    alice.conversations.delete("c1")
+
+    with pytest.raises(NotFound, match="tool call call_1 not found"):
+        alice.tool_calls.find("c1", "call_1")

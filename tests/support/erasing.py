@@ -1,0 +1,42 @@
+"""What is said before an erasure, and where to look for it afterwards."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import psycopg
+
+from eventstore import NewEvent, TaskCreated, User
+
+__all__ = ["WORDS", "everything", "said"]
+
+WORDS = ("zebra", "yucca", "xylem", "walnut", "vervain", "umbra", "teasel", "sorrel", "rhubarb",
+         "quince")  # fmt: skip
+
+
+def said(user: User) -> UUID:
+    """Say each of the words, each in another place; return the conversation."""
+    chat = user.keyed("start").conversations.start(key="zebra", title="yucca")
+    user.keyed("post").messages.post(chat.id, sender="user", content="xylem")
+    call = user.tool_calls.request(chat.id, name="walnut", arguments='{"x":"vervain"}')
+    user.tool_calls.succeed(call, output={"y": "umbra"})
+    with user.transaction(idempotency_key="both") as tx:
+        tx.messages.post(chat.id, sender="assistant", content="teasel")
+        tx.tasks.create("sorrel")
+    user.append([NewEvent(stream_id=uuid4(), data=TaskCreated(title="quince"),
+                          metadata={"m": "rhubarb"})])  # fmt: skip
+    return chat.id
+
+
+def everything(admin: psycopg.Connection, but: str = "") -> list[str]:
+    """Return every row of every table that is not the system's, as text."""
+    tables = admin.execute(
+        "select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'm')"
+        " and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema)' order by 1"
+    ).fetchall()
+    return [
+        row
+        for (table,) in tables
+        for (row,) in admin.execute(f"select t::text from {table} as t").fetchall()
+        if not but or but in row
+    ]
