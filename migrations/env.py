@@ -114,12 +114,12 @@ def require_same_roles(connection: Connection, migration: Migration) -> None:
 def take_lock(connection: Connection, migration: Migration) -> None:
     """Wait for the lock that lets one process migrate at a time."""
     deadline = time.monotonic() + LOCK_SECONDS
-    told = False
+    waits = False
     while not connection.scalar(sqlalchemy.text(f"select pg_try_advisory_lock({LOCK})")):
         connection.commit()
-        if not told and migration.waiting is not None:
+        if not waits and migration.waiting is not None:
             migration.waiting()
-        told = True
+        waits = True
         if time.monotonic() > deadline:
             raise Unavailable(f"another migration holds the lock for over {LOCK_SECONDS} seconds")
         time.sleep(0.2)

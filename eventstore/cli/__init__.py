@@ -1,4 +1,4 @@
-"""The command line: `eventstore demo | migrate | status | import | history | tasks | …`."""
+"""The command line of the store: `eventstore migrate`, `eventstore verify` and the others."""
 
 from __future__ import annotations
 

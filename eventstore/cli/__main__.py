@@ -1,4 +1,4 @@
-"""`python -m eventstore.cli`: the command where its script is not on the path."""
+"""`python -m eventstore.cli` runs the command where its script is not on the path."""
 
 from eventstore.cli import main
 

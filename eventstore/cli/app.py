@@ -1,8 +1,9 @@
 """
-The `eventstore` command: its sub-commands, and what its exit status means.
+The `eventstore` command: its sub-commands and its exit status.
 
-0 done; 1 the answer is no (drift, tampering, conflict, not found); 2 wrong use; 3 the database
-cannot be reached; 130 interrupted; 141 nobody read the output to its end.
+The exit status is 0 if the command did its work, 1 if the answer is no (drift, tampering, a
+conflict, something not found) or the store failed, 2 for wrong use, 3 if the database cannot be
+reached, 130 if the command was interrupted, and 141 if the reader of the output closed it early.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from eventstore.cli.commands import (
 )
 from eventstore.cli.demo import command as demo
 from eventstore.cli.output import console, printable
-from eventstore.cli.output_files import checked_output, exit_on_broken_pipe
+from eventstore.cli.output_files import exit_on_broken_pipe, exit_on_failed_output
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
 
 __all__ = ["app", "main"]
@@ -40,13 +41,15 @@ app = typer.Typer(
     name="eventstore",
     help=(
         "The event-sourced store of an AI todo chatbot: conversations, tasks and tool calls.\n\n"
-        "The database is EVENTSTORE_DATABASE_URL or --database; with neither, a server of its own "
-        "in your data folder.\n\n"
-        "Exit status: 0 done, 1 the answer is no (drift, tampering, conflict, not found), "
-        "2 wrong use, 3 the database cannot be reached, 130 interrupted, 141 the reader "
-        "of the output closed it."
+        "The database is the one in --database or EVENTSTORE_DATABASE_URL. With neither, the "
+        "command uses an embedded PostgreSQL in your data folder (the extra `embedded`).\n\n"
+        "Exit status: 0 done; 1 the answer is no (drift, tampering, a conflict, something not "
+        "found), a log cannot be read, access is denied or the disk is full; 2 wrong use, a wrong "
+        "setting or an unsafe database; 3 the database cannot be reached or is too slow; "
+        "130 interrupted; 141 the reader of the output closed it early."
     ),
     no_args_is_help=True,
+    # The tracebacks of rich show local variables, which may hold what users wrote.
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -72,8 +75,8 @@ for _name, _command in _COMMANDS.items():
     app.command(_name)(exit_on_broken_pipe(_command))
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         console.print(version("todo-eventstore"))
         raise typer.Exit
 
@@ -91,12 +94,13 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line and exit with its status."""
+    """Run the command line and exit the process with its status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is shown as `?`
+        if isinstance(stream, io.TextIOWrapper):
+            # A character that the terminal's encoding lacks is printed as `?`, not raised.
             stream.reconfigure(errors="replace")
     try:
-        with checked_output():
+        with exit_on_failed_output():
             app()
     except EventStoreError as error:
         sys.stderr.write(f"error: {printable(str(error))}\n")
@@ -106,7 +110,7 @@ def main() -> None:
 
 
 def exit_status(error: EventStoreError) -> int:
-    """Return the exit status that tells scripts what kind of error it was."""
+    """Return the exit status of a command that ends with this error."""
     if isinstance(error, Unavailable):
         return 3
     return 2 if isinstance(error, InvalidInput | ConfigurationError) else 1

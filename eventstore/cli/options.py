@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -39,23 +39,26 @@ Database = Annotated[
     typer.Option(
         "--database",
         metavar="URL",
-        help="postgresql://… or embedded:PATH. Default: EVENTSTORE_DATABASE_URL, or a server of "
-        "its own in your data folder.",
+        help="The database: postgresql://… or embedded:PATH. Default: EVENTSTORE_DATABASE_URL, or "
+        "an embedded PostgreSQL in your data folder.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-User = Annotated[str, typer.Option("--user", metavar="USER", help="Whose data.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+User = Annotated[str, typer.Option("--user", metavar="USER", help="The id of the user.")]
 OneUser = Annotated[
-    str | None, typer.Option("--user", metavar="USER", help="Only this user; default all.")
+    str | None,
+    typer.Option("--user", metavar="USER", help="Only the user with this id. Default: all users."),
 ]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Users at once.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, max=64, help="How many users are processed at once.")
+]
 AsOfOption = Annotated[
     str | None,
     typer.Option(
         "--as-of",
         metavar="POSITION_OR_TIME",
-        help="As it was at a position of the user's log, or at an instant with time zone "
-        "(2026-11-22T17:00:00Z).",
+        help="Show the state after this position of the user's log, or at this timestamp with time "
+        "zone (2026-11-22T17:00:00Z). Default: now.",
     ),
 ]
 ExtensionsOption = Annotated[
@@ -64,8 +67,8 @@ ExtensionsOption = Annotated[
         "--extensions",
         metavar="MODULE:NAME",
         envvar="EVENTSTORE_EXTENSIONS",
-        help="A dict of your own {'events': […], 'projectors': […]}, as passed to "
-        "EventStore.connect: without it your own events cannot be read, and tables of your own "
+        help="A dict {'events': […], 'projectors': […]} of your own classes, as passed to "
+        "EventStore.connect. Without it, your own events cannot be read and the tables of your own "
         "projectors are left out.",
     ),
 ]
@@ -73,24 +76,34 @@ ExtensionsOption = Annotated[
 
 @contextmanager
 def open_store(
-    database: str | None, extensions: str | None = None, *, jobs: int = 1, helper: bool = False
+    database: str | None, extensions: str | None = None, *, jobs: int = 1, worker: bool = False
 ) -> Iterator[EventStore]:
     """
-    Open the store for one command, with a connection for every job.
+    Open the store for one command, with enough connections for its jobs.
 
-    :param helper: it is for a process that helps another, which has said all there is to say.
+    :param worker: True in a worker process, which leaves messages to the main process.
+    :raises ConfigurationError: a setting, the URL or `extensions` is wrong.
+    :raises UnsafeDatabase: the database would not isolate users.
+    :raises Unavailable: the database cannot be reached.
     """
-    for name in ("psycopg", "eventstore") if helper else ("psycopg",):  # our errors say it
+    # Without a handler, Python prints warnings of a logger to standard error, where the command
+    # prints the error itself.
+    for name in ("psycopg", "eventstore") if worker else ("psycopg",):
         logging.getLogger(name).addHandler(logging.NullHandler())
+    # One connection per job, and one for the command itself.
     settings = load_settings(database, pool_max_size=max(jobs + 1, 2))
-    with EventStore.connect(settings=settings, **_given(extensions)) as store:
-        if settings.database_url is None and not helper:
+    with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:
+        if settings.database_url is None and not worker:
             sys.stderr.write(f"no database URL is set: using {store.database}\n")
         yield store
 
 
 def diagnose(database: str | None, extensions: str | None) -> tuple[str, Sequence[Finding]]:
-    """Return where the database is and what is wrong there, also if connecting is refused."""
+    """
+    Return the location of the database and the doctor's findings.
+
+    A database that the store refuses to connect to has findings too: those of the refusal.
+    """
     try:
         with open_store(database, extensions) as store:
             return store.database, store.doctor()
@@ -98,42 +111,47 @@ def diagnose(database: str | None, extensions: str | None) -> tuple[str, Sequenc
         return parse_url(load_settings(database).database_url).display, error.findings
 
 
-def _given(extensions: str | None) -> dict[str, Any]:
-    """Return the events and projectors of `--extensions`, as `EventStore.connect` takes them."""
-    given = load_object(extensions) if extensions else {}
-    if not isinstance(given, dict) or given.keys() - {"events", "projectors"}:
+def _load_extensions(reference: str | None) -> dict[str, Any]:
+    """Return the events and projectors of `--extensions` as arguments of `EventStore.connect`."""
+    extensions = load_object(reference) if reference else {}
+    if not isinstance(extensions, dict) or extensions.keys() - {"events", "projectors"}:
         raise ConfigurationError(
-            f"--extensions {extensions}: is not a dict of events and projectors; see docs/cli.md"
+            f"--extensions {reference}: is not a dict of events and projectors; see docs/cli.md"
         )
-    return given
+    return extensions
 
 
-def load_object(place: str) -> Any:
+def load_object(reference: str) -> Any:
     """
-    Import `MODULE:NAME`, the current folder included.
+    Import `MODULE:NAME`; MODULE may be in the current folder.
 
     :raises ConfigurationError: the module cannot be imported or lacks the name.
     """
-    module_name, _, name = place.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    module_name, _, name = reference.partition(":")
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
     try:
         return getattr(import_module(module_name), name)
-    except Exception as error:  # whatever the module does when it is imported
+    except Exception as error:  # the module's own code may raise anything
         raise ConfigurationError(
-            f"{place}: {type(error).__name__}: {error}; give MODULE:NAME"
+            f"{reference}: cannot be imported, {type(error).__name__}: {error}; give MODULE:NAME"
         ) from error
 
 
 def parse_as_of(text: str | None) -> AsOf:
-    """Return the moment that `--as-of` names."""
+    """
+    Return the position or timestamp that `--as-of` names; None for now.
+
+    :raises InvalidInput: the text is neither.
+    """
     if text is None:
         return None
-    if re.fullmatch(r"\d{1,19}", text):  # more digits than a position has
+    # A position has at most 19 digits; longer numbers are refused as timestamps are.
+    if re.fullmatch(r"\d{1,19}", text):
         return int(text)
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(
-            "--as-of", f"{text!r}; give a position or an instant like 2026-11-22T17:00:00Z"
+            "--as-of", f"{text!r}; give a position or a timestamp like 2026-11-22T17:00:00Z"
         ) from None

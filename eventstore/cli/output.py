@@ -1,7 +1,7 @@
 """
-What commands print: JSON for programs, tables for people, progress for the patient.
+What commands print: JSON for programs, tables for people, and the progress of long work.
 
-Progress is a bar on a terminal and plain lines elsewhere, always on standard error, so that
+Progress is a bar on a terminal and plain lines elsewhere. It goes to standard error, so that
 standard output holds the answer and nothing else.
 """
 
@@ -30,123 +30,142 @@ from rich.text import Text
 from eventstore.events.json_codec import check_json, dumps
 
 __all__ = [
-    "Ticker",
+    "ProgressReport",
     "confirm",
     "console",
+    "format_timestamp",
     "pluralize",
-    "print_facts",
+    "print_fields",
     "print_json",
     "print_table",
     "printable",
-    "tell_unreached",
-    "ticker",
-    "when",
+    "report_progress",
+    "warn_unreached",
 ]
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Let the command end in peace: rich itself would exit with status 1."""
+        """Raise for `exit_on_broken_pipe`, where rich itself would exit with status 1."""
         raise BrokenPipeError
 
 
-_UNLIMITED = 10_000
+_UNLIMITED_WIDTH = 10_000
 
+# Where standard output is no terminal, lines are not cut: they go to a file, a pipe or a mail.
 console = _Console(
     highlight=False,
     soft_wrap=True,
-    width=None if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED,  # in a mail too
+    width=None if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED_WIDTH,
 )
 
 _PLAIN_SECONDS = 5.0
-"""Between two plain lines where there is no terminal."""
+"""Between two lines of progress where there is no terminal."""
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value on a line of its own; lossless, whatever the terminal's encoding."""
+    """Print one JSON value on a line of its own, in UTF-8 whatever the terminal's encoding is."""
+    # Text that is still in the buffer of the text layer must come before these bytes.
     sys.stdout.flush()
     sys.stdout.buffer.write(dumps(check_json(value, "output")).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table for people; control characters and markup in it are shown, not obeyed."""
+    """Print a table for people; control characters are replaced and markup has no effect."""
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(value)) for value in row))
     console.print(table)
 
 
-def print_facts(facts: dict[str, object]) -> None:
-    """Print names and values, one a line."""
-    width = max(map(len, facts)) + 2
-    for name, value in facts.items():
+def print_fields(fields: dict[str, object]) -> None:
+    """Print names and values, one pair per line."""
+    width = max(map(len, fields)) + 2
+    for name, value in fields.items():
         console.print(f"{name:<{width}}{printable(value)}", markup=False)
 
 
 def confirm(question: str) -> bool:
-    """Ask on the terminal; the end of its input is a no, and Ctrl-C is Ctrl-C."""
+    """Ask a question on the terminal; anything but `y` or `yes` is a no."""
+    # Not `typer.confirm`, which turns Ctrl-C and the end of the input into an exception of its own.
     sys.stderr.write(f"{question} [y/N]: ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def pluralize(number: int, thing: str) -> str:
-    """Return `1 user`, `2,000 users`."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+def pluralize(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 user`, `2,000 users`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def tell_unreached(tables: Sequence[str], done: str) -> None:
-    """Warn, on standard error, of tables that the store does not know the projectors of."""
+def warn_unreached(tables: Sequence[str], action: str) -> None:
+    """
+    Warn on standard error that tables with rows of the user belong to no known projector.
+
+    :param action: what was not done with the rows: `erased`, `exported`.
+    """
     if tables:
         sys.stderr.write(
-            f"warning: rows in {', '.join(tables)} were not {done}; "
-            "give their projectors with --extensions, or see to them yourself\n"
+            f"warning: rows in {', '.join(tables)} were not {action}; "
+            "give their projectors with --extensions, or handle these tables yourself\n"
         )
 
 
-def when(instant: datetime | None) -> str:
-    """Return an instant for people: UTC, to the second."""
-    return "" if instant is None else f"{instant:%Y-%m-%d %H:%M:%S}"
+def format_timestamp(timestamp: datetime | None) -> str:
+    """Return a timestamp for people, to the second; empty text for None."""
+    return "" if timestamp is None else f"{timestamp:%Y-%m-%d %H:%M:%S}"
 
 
 def printable(value: object) -> str:
-    """Return a value on one line, control characters replaced: no terminal obeys what users say."""
+    """
+    Return a value as text on one line.
+
+    Control characters are replaced, so that stored text cannot control the terminal.
+    """
     if value is None:
         return ""
     text = value if isinstance(value, str) else f"{value:,}" if type(value) is int else str(value)
     return "".join(char if char.isprintable() else "\ufffd" for char in text.replace("\n", " "))
 
 
-class Ticker:
-    """Counts finished pieces of a long work and shows them."""
+class ProgressReport:
+    """Counts finished units of long work and reports the count on standard error."""
 
     def __init__(
-        self, bar: Progress | None, task: TaskID | None, what: str, total: int | None
+        self, bar: Progress | None, task: TaskID | None, units: str, total: int | None
     ) -> None:
         self._bar = bar
         self._task = task
-        self._what = what
+        self._units = units
         self._total = total
         self._done = 0
-        self._spoken_at = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def advance(self, by: int = 1) -> None:
-        """Count `by` more pieces as finished."""
+        """Count `by` more units as finished."""
         self._done += by
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, by)
-        elif time.monotonic() - self._spoken_at > _PLAIN_SECONDS:
-            self._spoken_at = time.monotonic()
-            of = "" if self._total is None else f" of {self._total:,}"
-            sys.stderr.write(f"{self._what}: {self._done:,}{of}\n")
+        elif time.monotonic() - self._printed_at > _PLAIN_SECONDS:
+            self._printed_at = time.monotonic()
+            of_total = "" if self._total is None else f" of {self._total:,}"
+            sys.stderr.write(f"{self._units}: {self._done:,}{of_total}\n")
 
 
 @contextmanager
-def ticker(what: str, total: int | None, *, quiet: bool = False) -> Iterator[Ticker]:
-    """Show progress of `total` pieces of `what` while the block runs."""
+def report_progress(
+    units: str, total: int | None, *, quiet: bool = False
+) -> Iterator[ProgressReport]:
+    """
+    Report the progress of the block.
+
+    :param units: the plural noun that is counted, such as `users`.
+    :param total: how many units there are; None if the number is not known.
+    :param quiet: True to show no bar; plain lines are printed all the same.
+    """
     if quiet or not sys.stderr.isatty():
-        yield Ticker(None, None, what, total)
+        yield ProgressReport(None, None, units, total)
         return
     columns: list[Any] = [
         TextColumn("{task.description}"),
@@ -156,4 +175,4 @@ def ticker(what: str, total: int | None, *, quiet: bool = False) -> Iterator[Tic
         TimeRemainingColumn(),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield Ticker(bar, bar.add_task(what, total=total), what, total)
+        yield ProgressReport(bar, bar.add_task(units, total=total), units, total)

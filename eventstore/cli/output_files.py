@@ -1,7 +1,8 @@
 """
-Where output goes: a standard output that may be missing, full or closed; a file that is new.
+Safe output: a standard output that may be missing, full or closed, and new files.
 
-What a command found out must not be lost in silence: a status of 0 says that all was written.
+Exit status 0 means that the whole output was written, so any failure to write ends the command with
+another status.
 """
 
 from __future__ import annotations
@@ -20,31 +21,41 @@ import typer
 
 from eventstore.errors import InvalidInput
 
-__all__ = ["atomic_new_file", "checked_output", "exit_on_broken_pipe"]
+__all__ = ["atomic_new_file", "exit_on_broken_pipe", "exit_on_failed_output"]
 
 _WRONG_USE = 2
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_CUT_OFF = 141
-"""As a shell reports a program that SIGPIPE ended."""
+_LINKS_UNSUPPORTED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_BROKEN_PIPE = 141
+"""The exit status that a shell reports for a program that SIGPIPE ended."""
 
 
 def exit_on_broken_pipe[**P](command: Callable[P, None]) -> Callable[P, None]:
-    """End a command when its reader has seen enough: `eventstore tail | head`."""
+    """
+    Make a command exit with status 141 if the reader of its output ends early.
+
+    An example is `eventstore tail | head`.
+    """
 
     @wraps(command)
-    def ending(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except BrokenPipeError:
-            _forget_output()
-            raise typer.Exit(_CUT_OFF) from None
+            _discard_output()
+            raise typer.Exit(_BROKEN_PIPE) from None
 
-    return ending
+    return run
 
 
 @contextmanager
-def checked_output() -> Iterator[None]:
-    """Exit with a status and one line where the output of the block cannot be written."""
+def exit_on_failed_output() -> Iterator[None]:
+    """
+    Exit with an error message if the output of the block cannot be written.
+
+    The exit status is 2 if standard output is closed from the start, 141 if its reader closes it
+    early, and 1 for any other failure, such as a full disk.
+    """
+    # Python sets a stream to None if its descriptor is closed when the process starts.
     if sys.stdout is None:
         if sys.stderr is not None:
             sys.stderr.write("error: standard output is closed; send it to /dev/null instead\n")
@@ -55,10 +66,10 @@ def checked_output() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        _forget_output()
-        raise SystemExit(_CUT_OFF) from None
+        _discard_output()
+        raise SystemExit(_BROKEN_PIPE) from None
     except OSError as error:
-        _forget_output()
+        _discard_output()
         sys.stderr.write(f"error: {error.filename or 'standard output'}: {error.strerror}\n")
         raise SystemExit(1) from None
 
@@ -66,47 +77,56 @@ def checked_output() -> Iterator[None]:
 @contextmanager
 def atomic_new_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """
-    Write a file that was not there, whole and to the disk, or none.
+    Write a new file completely and durably, or not at all.
 
-    Until it is whole it has another name, which nobody else has, so that nothing half-written is
-    taken for it, whatever ends this process.
+    The file has a random temporary name until it is complete, so that nobody takes half a file for
+    a whole one, even if this process is killed.
 
-    :raises InvalidInput: it is there, or cannot be begun.
-    :raises OSError: it cannot be written to its end; `filename` is its name.
+    :param mode: the permissions of the file, before the umask.
+    :raises InvalidInput: the file exists already, is a folder, or cannot be created.
+    :raises OSError: the file cannot be written completely; `filename` is its path.
     """
     if path.is_dir():
         raise InvalidInput(str(path), "is a folder; name a new file")
     unfinished = path.with_name(f".eventstore-{token_hex(8)}.unfinished")
-    if path.exists():  # told before the work, and looked at again after it
-        raise _there_already(path)
+    # Checked before the work to save it, and again afterwards, when the file gets its name.
+    if path.exists():
+        raise _already_exists(path)
     try:
-        made = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except OSError as error:
         raise InvalidInput(str(path), f"cannot be written: {error.strerror}") from error
     try:
-        with os.fdopen(made, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _name(unfinished, path)
+        _publish(unfinished, path)
     except FileExistsError:
-        raise _there_already(path) from None
+        raise _already_exists(path) from None
     except OSError as error:
-        if error.filename is None:  # of the file's own: it was opened by its number
+        # Python does not know the path of a file that was opened by its descriptor.
+        if error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _name(unfinished: Path, path: Path) -> None:
-    """Give a file its name, unless another one has it, and let that outlast a crash."""
+def _publish(unfinished: Path, path: Path) -> None:
+    """
+    Give a complete file its name, durably.
+
+    :raises FileExistsError: another file got the name in the meantime.
+    """
+    # A link refuses to replace an existing file, which a rename would do.
     try:
         path.hardlink_to(unfinished)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _LINKS_UNSUPPORTED:
             raise
-        unfinished.rename(path)  # a file system without links
+        unfinished.rename(path)
+    # The name of a file survives a crash only once its folder is on the disk.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -114,10 +134,10 @@ def _name(unfinished: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _there_already(path: Path) -> InvalidInput:
-    return InvalidInput(str(path), "is there already; name a new file")
+def _already_exists(path: Path) -> InvalidInput:
+    return InvalidInput(str(path), "exists already; name a new file")
 
 
-def _forget_output() -> None:
-    """Let nothing more be written, nor at the end of the process."""
+def _discard_output() -> None:
+    """Send all further output to /dev/null, also what Python flushes when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

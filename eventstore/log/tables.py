@@ -1,8 +1,9 @@
 """
-The log's tables, as Alembic compares them with the database.
+The tables of the log, as Alembic compares them with the database.
 
-Never written through SQLAlchemy: appends go through `append_events`. They and the read models
-share a metadata of their own, so a service's Alembic never sees, creates or drops them.
+They are never written through SQLAlchemy: an append calls the SQL function `append_events`. The
+log and the read models share a metadata of their own, so that the Alembic of a service that uses
+SQLModel never sees, creates or drops them.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ __all__ = ["LOG_TABLES", "SCHEMA", "event", "metadata", "rebuild_progress", "str
 
 SCHEMA = "eventstore"
 LOG_TABLES = (f"{SCHEMA}.user_log", f"{SCHEMA}.stream", f"{SCHEMA}.event")
+"""The tables of recorded history; `rebuild_progress` only says how far a rebuild has come."""
 
 metadata = MetaData(schema=SCHEMA)
 
-_INSTANT = DateTime(timezone=True)
+_TIMESTAMP = DateTime(timezone=True)
 
 user_log = Table(
     "user_log",
@@ -40,7 +42,7 @@ user_log = Table(
     Column("user_id", Text, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
-    Column("recorded_at", _INSTANT, nullable=False),
+    Column("recorded_at", _TIMESTAMP, nullable=False),
     PrimaryKeyConstraint("user_id", name="user_log_pkey"),
 )
 
@@ -65,18 +67,19 @@ event = Table(
     Column("event_id", Uuid, nullable=False),
     Column("type", Text, nullable=False),
     Column("schema_version", Integer, nullable=False),
-    Column("payload", JSON),  # null: erased, with metadata and salt
+    Column("payload", JSON),  # an erasure sets payload, metadata, salt and fingerprint to null
     Column("metadata", JSON),
     Column("correlation_id", Uuid),
     Column("causation_id", Uuid),
     Column("idempotency_key", Text),
     Column("fingerprint", LargeBinary),
-    Column("recorded_at", _INSTANT, nullable=False),
+    Column("recorded_at", _TIMESTAMP, nullable=False),
     Column("salt", LargeBinary),
     Column("payload_digest", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     PrimaryKeyConstraint("user_id", "position", name="event_pkey"),
     UniqueConstraint("user_id", "stream_id", "version", name="event_stream_version_key"),
+    # Partial, because only the first event of an append has a key.
     Index(
         "event_idempotency_key",
         "user_id",
@@ -90,7 +93,7 @@ rebuild_progress = Table(
     "rebuild_progress",
     metadata,
     Column("user_id", Text, nullable=False),
-    Column("started_at", _INSTANT, nullable=False),
-    Column("finished_at", _INSTANT),
+    Column("started_at", _TIMESTAMP, nullable=False),
+    Column("finished_at", _TIMESTAMP),
     PrimaryKeyConstraint("user_id", name="rebuild_progress_pkey"),
 )

@@ -1,7 +1,7 @@
 """
-What the store's schema is, and whether a server has it.
+The database schema of the store, and the checks of a database against it.
 
 `migrate` creates and upgrades the schema with the scripts in `migrations/`. `doctor` reads the
-server's catalog and reports what differs from it, and what else would weaken isolation, evidence or
-durability.
+system catalog of a server and reports every difference from the schema, and whatever else weakens
+isolation, evidence or durability.
 """

@@ -1,9 +1,8 @@
 """
-Ask the catalog of the server about logins, roles, tables and functions.
+Read what the system catalog of the server says about logins, roles, tables and functions.
 
-Asked as the login of the URL, without entering a role, in one round trip. The search path is
-emptied first, so that names and expressions come back fully qualified, whoever asks; temporary
-objects are named last in it, or PostgreSQL would look among them first.
+The queries run as the login of the URL, without entering a role, in one round trip. They change
+nothing.
 """
 
 from __future__ import annotations
@@ -20,32 +19,35 @@ from eventstore.schema.facts import Catalog, FunctionFacts, RoleFacts, Server, T
 
 __all__ = ["other_protected_tables", "read_catalog"]
 
-_QUALIFIED = Statement(
+# Without a schema in the search path, PostgreSQL prints names and expressions fully qualified, for
+# every login alike. Temporary objects must be named last, because unnamed they come first.
+_EMPTY_SEARCH_PATH = Statement(
     "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),"
     " pg_catalog.set_config('quote_all_identifiers', 'off', true)"
 )
 
+# One row. Objects with an oid below 16384 are PostgreSQL's own.
 _SERVER = """
-select current_setting('server_version_num')::int as number,
+select current_setting('server_version_num')::int as version_number,
        current_setting('server_version') as version,
        current_setting('fsync') = 'on' as fsync,
        current_setting('synchronous_commit') <> 'off' as synchronous_commit,
        current_setting('server_encoding') as encoding,
        exists (select from pg_settings where name like 'neon.%') as neon,
        session_user as login,
-       (select rolsuper from pg_roles where rolname = session_user) as superuser,
-       (select rolbypassrls from pg_roles where rolname = session_user) as bypasses,
-       coalesce(pg_has_role(session_user, event.relowner, 'member'), false) as owner,
-       pg_has_role(session_user, 'pg_write_all_data', 'member') as writes_all,
+       (select rolsuper from pg_roles where rolname = session_user) as login_superuser,
+       (select rolbypassrls from pg_roles where rolname = session_user) as login_bypassrls,
+       coalesce(pg_has_role(session_user, event.relowner, 'member'), false) as login_owns_log,
+       pg_has_role(session_user, 'pg_write_all_data', 'member') as login_writes_all,
        event.oid is not null as migrated,
        array(select format('%s as %s', format_type(c.castsource, null),
                            format_type(c.casttarget, null))
              from pg_cast as c
              where c.oid >= 16384 and c.castsource < 16384 and c.casttarget < 16384
-             order by 1) as casts,
+             order by 1) as added_casts,
        coalesce((select json_object_agg(p.polname, r.rolname)
                  from pg_policy as p join pg_roles as r on array[r.oid] = p.polroles
-                 where p.polrelid = event.oid), '{}') as policies,
+                 where p.polrelid = event.oid), '{}') as event_policies,
        array(select coalesce(r.rolname, 'every login')
              from pg_db_role_setting as s left join pg_roles as r on r.oid = s.setrole
              where s.setdatabase in (0, (select oid from pg_database
@@ -60,9 +62,11 @@ left join pg_class as event
   on event.relname = 'event' and event.relnamespace = to_regnamespace('eventstore')
 """
 
-# A member of an owner, a superuser or a pg_write_all_data is what those are.
+# Binds: the store's roles; the schemas to look for CREATE in; the tables beside those of the schema
+# `eventstore`; the schemas of all these tables. A row for each role that exists.
+# The memberships matter, because a member may do everything that the role it belongs to may do.
 _ROLES = """
-with ours as (
+with owners as (
     select c.relowner as owner
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
     where n.nspname = 'eventstore' or concat(n.nspname, '.', c.relname) = any($3)
@@ -73,9 +77,9 @@ with ours as (
 )
 select r.rolname as name,
        r.rolsuper as superuser,
-       r.rolbypassrls as bypasses,
-       r.rolcreaterole as creates_roles,
-       r.rolreplication as replicates,
+       r.rolbypassrls as bypassrls,
+       r.rolcreaterole as createrole,
+       r.rolreplication as replication,
        case when current_setting('server_version_num')::int >= 160000
             then pg_has_role(session_user, r.oid, 'set')
             else pg_has_role(session_user, r.oid, 'member') end as enterable,
@@ -86,28 +90,32 @@ select r.rolname as name,
                                      'pg_execute_server_program', 'pg_read_server_files',
                                      'pg_write_server_files', 'pg_monitor', 'pg_read_all_stats',
                                      'pg_stat_scan_tables', 'pg_signal_backend')
-                    or exists (select from ours where ours.owner = g.oid))
-             order by 1) as powerful,
-       exists (select from ours where ours.owner = r.oid) as owns,
+                    or exists (select from owners where owners.owner = g.oid))
+             order by 1) as powerful_memberships,
+       exists (select from owners where owners.owner = r.oid) as owns_objects,
        array(select n.nspname from pg_namespace as n
              where n.nspname = any($2) and has_schema_privilege(r.oid, n.oid, 'create')
-             order by n.nspname = 'eventstore' desc, 1) as creates,
-       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'usage'), false) as uses
+             order by n.nspname = 'eventstore' desc, 1) as creates_in,
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'usage'), false)
+           as uses_schema
 from pg_roles as r
 where r.rolname = any($1)
 """
 
+# Binds: the application role; a regular expression of texts that mention the tables. A row for each
+# function of the schema, and for each one elsewhere that mentions the tables and runs with its
+# owner's rights.
 _FUNCTIONS = """
 select p.oid::regprocedure::text as name,
-       p.prosecdef as definer,
+       p.prosecdef as security_definer,
        exists (select from unnest(p.proconfig) as setting where setting like 'search_path=%')
-           or p.prosqlbody is not null as fixed,
+           or p.prosqlbody is not null as fixed_search_path,
        coalesce(pg_get_function_sqlbody(p.oid), btrim(p.prosrc)) as body,
        coalesce(p.proconfig, '{}') as settings,
        p.provolatile as volatility,
        p.proisstrict as strict,
        md5(p.prosrc) as digest,
-       p.pronamespace = to_regnamespace('eventstore') as ours,
+       p.pronamespace = to_regnamespace('eventstore') as in_schema,
        coalesce(has_function_privilege((select oid from pg_roles where rolname = $1),
                                        p.oid, 'execute'), false) as callable
 from pg_proc as p
@@ -120,47 +128,51 @@ order by 1
 
 def read_catalog(tables: Sequence[str], settings: Settings) -> Plan[Catalog]:
     """
-    Read the facts; one round trip.
+    Read the facts that the doctor judges; one round trip.
 
-    :param tables: schema-qualified names, beside every table of the schema `eventstore`.
+    :param tables: the tables to read beside every table of the schema `eventstore`, as
+        schema-qualified names.
     """
     names = list(tables)
-    schemas = ["eventstore", *re.split(", *", settings.search_path)]
-    homes = ["eventstore", *{name.partition(".")[0] for name in names}]
-    roles_here = [settings.role_names[role] for role in Role]  # application, operator, eraser
-    _, server, roles, found, views, functions = yield Batch(
+    search_path = ["eventstore", *re.split(", *", settings.search_path)]
+    table_schemas = ["eventstore", *{name.partition(".")[0] for name in names}]
+    role_names = [settings.role_names[role] for role in Role]  # application, operator, eraser
+    _, server_rows, role_rows, table_rows, view_rows, function_rows = yield Batch(
         None,
         (
-            _QUALIFIED,
-            _facts(_SERVER),
-            _facts(_ROLES, roles_here, schemas, names, homes),
-            _facts(TABLES, names, *roles_here),
+            _EMPTY_SEARCH_PATH,
+            _json_rows(_SERVER),
+            _json_rows(_ROLES, role_names, search_path, names, table_schemas),
+            _json_rows(TABLES, names, *role_names),
             Statement(VIEWS, (names,)),
-            _facts(_FUNCTIONS, settings.application_role, _mention(names)),
+            _json_rows(_FUNCTIONS, settings.application_role, _mention_pattern(names)),
         ),
     )
     return Catalog(
-        Server(**server[0][0]),
-        {facts["name"]: RoleFacts(**facts) for (facts,) in roles},
-        [TableFacts(**facts) for (facts,) in found],
-        [(name, materialised) for name, materialised in views],
-        [FunctionFacts(**facts) for (facts,) in functions],
+        Server(**server_rows[0][0]),
+        {row["name"]: RoleFacts(**row) for (row,) in role_rows},
+        [TableFacts(**row) for (row,) in table_rows],
+        [(name, materialised) for name, materialised in view_rows],
+        [FunctionFacts(**row) for (row,) in function_rows],
     )
 
 
-def _mention(tables: Sequence[str]) -> str:
-    """Return the regular expression of a text that may be about one of the tables."""
+def _mention_pattern(tables: Sequence[str]) -> str:
+    """Return a regular expression for texts that may be about one of the tables."""
     parts = [name.split(".") for name in tables]
+    # A table in `public` is searched for by its own name, because too many functions say "public".
     words = {table if schema == "public" else schema for schema, table in parts}
     return rf"\m({'|'.join(map(re.escape, sorted({'eventstore', *words})))})\M"
 
 
-def _facts(sql: str, *values: object) -> Statement:
-    """Return a statement whose rows are objects, by the names that `sql` gives its columns."""
-    return Statement(f"select row_to_json(facts) from ({sql}) as facts", values)
+def _json_rows(sql: str, *parameters: object) -> Statement:
+    """Return a statement that gives each row as one JSON object, with the column names as keys."""
+    return Statement(f"select row_to_json(facts) from ({sql}) as facts", parameters)
 
 
-_OTHERS = """
+# Binds: the tables that are known. A policy that calls current_user_id() marks a table with rows of
+# users; the table counts only if the policy holds for the role that asks.
+_OTHER_PROTECTED_TABLES = """
 select distinct concat(n.nspname, '.', c.relname)
 from pg_policy as p
 join pg_class as c on c.oid = p.polrelid
@@ -175,5 +187,10 @@ order by 1
 
 
 def other_protected_tables(tables: Sequence[str]) -> Statement:
-    """Return the statement for tables with a user's own rows: none of the log's, nor `tables`."""
-    return Statement(_OTHERS, ([*LOG_TABLES, *tables],))
+    """
+    Return the statement that lists the tables with users' rows that the store does not maintain.
+
+    :param tables: the tables of the projectors, as schema-qualified names, which are left out like
+        the tables of the log.
+    """
+    return Statement(_OTHER_PROTECTED_TABLES, ([*LOG_TABLES, *tables],))

@@ -1,9 +1,11 @@
 """
-What the catalog says of tables and of the views that read them: the queries of `catalog`.
+The queries of `catalog` about tables, and about the views that read them.
 
-TABLES    binds: names beside those of the schema `eventstore`; the application's, the operator's
-          and the eraser's role. A row for each table, its partitions and what it is a partition of.
-VIEWS     binds: the same names. A row for each view that reads one of them, through others too.
+TABLES    binds: the tables beside those of the schema `eventstore`; the application role, the
+          operator role and the eraser role. A row for each table, for each of its partitions and
+          children, and for each table of which it is a partition or child. See `TableFacts`.
+VIEWS     binds: the same tables. A row for each view that reads one of them, directly or through
+          other views, with the rights of the owner of the view.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ TABLES = """
 with recursive application as (
     select oid from pg_roles where rolname = $2
 ), named (name, oid) as (
-    select name, (select c.oid from pg_class as c  -- to_regclass would need rights on the schema
+    select name, (select c.oid from pg_class as c  -- to_regclass needs rights on the schema
                   where c.relname = split_part(name, '.', 2)
                     and c.relnamespace = to_regnamespace(split_part(name, '.', 1)))
     from unnest($1::text[]) as name
@@ -22,26 +24,26 @@ with recursive application as (
     select c.oid::regclass::text, c.oid from pg_class as c
     where c.relnamespace = to_regnamespace('eventstore') and c.relkind in ('r', 'p', 'f')
       and c.relname <> 'alembic_version'
-), below (name, oid) as (  -- a partition is a table that can be asked directly
+), with_children (name, oid) as (  -- a query may name a partition instead of its table
     select name, oid from named
     union
     select i.inhrelid::regclass::text, i.inhrelid
-    from pg_inherits as i join below on below.oid = i.inhparent
-), above (name, oid) as (  -- and what it is a partition of can be asked for its rows
+    from pg_inherits as i join with_children as t on t.oid = i.inhparent
+), with_parents (name, oid) as (  -- a query of a parent returns the rows of its partitions too
     select name, oid from named
     union
     select i.inhparent::regclass::text, i.inhparent
-    from pg_inherits as i join above on above.oid = i.inhrelid
+    from pg_inherits as i join with_parents as t on t.oid = i.inhrelid
 ), wanted (name, oid) as (
-    select name, oid from below union select name, oid from above
+    select name, oid from with_children union select name, oid from with_parents
 )
 select w.name,
        c.oid is not null as exists,
-       coalesce(c.relispartition, false) as partition,
+       coalesce(c.relispartition, false) as is_partition,
        exists (select from pg_inherits as i where i.inhrelid = c.oid)
            and not c.relispartition as inherits,
        exists (select from pg_inherits as i join named as n on n.oid = i.inhrelid
-               where i.inhparent = c.oid) as parent,
+               where i.inhparent = c.oid) as is_parent,
        coalesce(c.relpersistence = 'p', true) as logged,
        (select json_build_object('type', format_type(a.atttypid, null),
                                  'exact', coalesce(l.collisdeterministic, true))
@@ -49,31 +51,31 @@ select w.name,
         where a.attrelid = c.oid and a.attname = 'user_id') as user_id,
        (select json_object_agg(a.attname, format_type(a.atttypid, null))
         from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
-           as columns,
+           as column_types,
        array(select a.attname from pg_attribute as a
              left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and (a.attidentity <> '' or pg_get_expr(d.adbin, d.adrelid) ~ '^nextval'))
-           as numbered,
+           as sequence_columns,
        array(select k.conname from pg_constraint as k
              where k.conrelid = c.oid and k.contype = 'f' and not k.condeferrable)
-           as immediate_keys,
+           as immediate_foreign_keys,
        array(select k.conname from pg_constraint as k
              where k.conrelid = c.oid and k.contype = 'f'
                and (k.confdeltype not in ('a', 'r') or k.confupdtype not in ('a', 'r')))
-           as acting_keys,
+           as cascading_foreign_keys,
        array(select k.conname from pg_constraint as k
-             where k.conrelid = c.oid and k.contype = 'c') as checks,
+             where k.conrelid = c.oid and k.contype = 'c') as check_constraints,
        (select count(*) from pg_trigger as t
-        where t.tgrelid = c.oid and t.tgisinternal and t.tgenabled = 'D') as disabled,
-       coalesce(c.relrowsecurity, false) as secured,
-       coalesce(c.relforcerowsecurity, false) as forced,
+        where t.tgrelid = c.oid and t.tgisinternal and t.tgenabled = 'D') as disabled_triggers,
+       coalesce(c.relrowsecurity, false) as row_security,
+       coalesce(c.relforcerowsecurity, false) as row_security_forced,
        coalesce((
            select json_agg(json_build_object(
                'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
-               'to', array(select r.rolname from pg_roles as r, unnest(p.polroles) as role
-                           where r.rolname in ($2, $3, $4)
-                             and (role = 0 or pg_has_role(r.oid, role, 'member'))),
+               'roles', array(select r.rolname from pg_roles as r, unnest(p.polroles) as role
+                              where r.rolname in ($2, $3, $4)  -- the role 0 is PUBLIC
+                                and (role = 0 or pg_has_role(r.oid, role, 'member'))),
                'using', pg_get_expr(p.polqual, p.polrelid),
                'check', pg_get_expr(p.polwithcheck, p.polrelid)))
            from pg_policy as p
@@ -86,22 +88,22 @@ select w.name,
                     or exists (select from pg_constraint as k
                                join pg_operator as o on o.oid = k.conexclop[1]
                                where k.conindid = i.indexrelid and o.oprname <> '=')))
-           as strange_uniques,
+           as cross_user_unique_indexes,
        array(select i.indexrelid::regclass::text from pg_index as i
              left join pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[0]
              where i.indrelid = c.oid and a.attname is distinct from 'user_id'
-               and not (i.indisunique or i.indisexclusion)) as strange_indexes,
+               and not (i.indisunique or i.indisexclusion)) as cross_user_indexes,
        array(select k.conname from pg_constraint as k
              left join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
              left join pg_attribute as b on b.attrelid = k.confrelid and b.attnum = k.confkey[1]
              where k.conrelid = c.oid and k.contype = 'f'
                and (a.attname, b.attname) is distinct from ('user_id', 'user_id'))
-           as strange_keys,
+           as cross_user_foreign_keys,
        exists (select from pg_constraint as k join pg_attribute as a
                on a.attrelid = c.oid and a.attname = 'user_id' and k.conkey = array[a.attnum]
-               where k.conrelid = c.oid and k.contype = 'c' and k.convalidated) as checked,
+               where k.conrelid = c.oid and k.contype = 'c' and k.convalidated) as user_id_checked,
        (select json_object_agg(role.rolname, array(
-                   select privilege from unnest(rights.every) as privilege
+                   select privilege from unnest(privileges.names) as privilege
                    where has_table_privilege(role.oid, c.oid, privilege)
                       or (privilege in ('INSERT', 'UPDATE', 'REFERENCES')
                           and has_any_column_privilege(role.oid, c.oid, privilege))))
@@ -128,26 +130,26 @@ select w.name,
        array(select a.attname from pg_attribute as a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and has_column_privilege((select oid from application),
-                                        c.oid, a.attnum, 'UPDATE')) as movable,
+                                        c.oid, a.attnum, 'UPDATE')) as application_updates,
        array(select a.attname from pg_attribute as a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and has_column_privilege((select oid from pg_roles where rolname = $3),
-                                        c.oid, a.attnum, 'SELECT')) as listed,
+                                        c.oid, a.attnum, 'SELECT')) as operator_reads,
        array(select concat(a.attname, ' ', lower(privilege)) from pg_attribute as a,
                  unnest(array['SELECT', 'INSERT', 'UPDATE']) as privilege
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                and has_column_privilege((select oid from pg_roles where rolname = $4),
-                                        c.oid, a.attnum, privilege)) as erasable
+                                        c.oid, a.attnum, privilege)) as eraser_rights
 from wanted as w left join pg_class as c on c.oid = w.oid
 cross join (select array['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES',
                          'TRIGGER']
                 || case when current_setting('server_version_num')::int >= 170000
-                        then array['MAINTAIN'] else '{}' end) as rights (every)
+                        then array['MAINTAIN'] else '{}' end) as privileges (names)
 order by w.name
 """
 
 VIEWS = """
-with recursive reading (oid) as (
+with recursive readers (oid) as (
     select c.oid
     from pg_class as c
     where c.relnamespace = to_regnamespace('eventstore')
@@ -157,12 +159,12 @@ with recursive reading (oid) as (
     union
     select r.ev_class
     from pg_depend as d
-    join reading on d.refobjid = reading.oid and d.classid = 'pg_rewrite'::regclass
+    join readers on d.refobjid = readers.oid and d.classid = 'pg_rewrite'::regclass
     join pg_rewrite as r on r.oid = d.objid and r.ev_class <> d.refobjid
 )
 select v.oid::regclass::text, v.relkind = 'm'
-from reading
-join pg_class as v on v.oid = reading.oid and v.relkind in ('v', 'm')
+from readers
+join pg_class as v on v.oid = readers.oid and v.relkind in ('v', 'm')
 where v.relkind = 'm'
    or not exists (select from pg_options_to_table(v.reloptions)
                   where option_name = 'security_invoker' and option_value::bool)

@@ -1,8 +1,9 @@
 """
-What the newest revision leaves in the catalog, as PostgreSQL 15 to 18 print it.
+The state of the system catalog after the newest revision, as PostgreSQL 15 to 18 print it.
 
-A migration that changes one of these changes it here too: a migrated database has no finding, and a
-test says so. Roles stand under their usual names; see `roles.named`.
+A migration that changes one of these objects changes this file too; a test checks that the doctor
+finds nothing in a migrated database. The roles have their default names here;
+`roles.with_role_names` replaces them.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from __future__ import annotations
 from eventstore.database.roles import Role
 
 __all__ = [
-    "CALLED",
+    "APPLICATION_UPDATES",
+    "CALLED_FUNCTIONS",
     "COLUMNS",
-    "COMMANDS",
     "CONSTRAINTS",
-    "FORMS",
-    "FUNCTIONS",
-    "LISTED_COLUMNS",
-    "MOVED_COLUMNS",
+    "ERASER_RIGHTS",
+    "FUNCTION_DECLARATIONS",
+    "FUNCTION_DIGESTS",
+    "OPERATOR_READS",
     "OWN_ROWS",
     "POLICIES",
+    "POLICY_COMMANDS",
     "POLICY_OF",
-    "RIGHTS_OF_ERASER",
     "SCOPE_BODIES",
     "SCOPE_FUNCTION",
     "TRIGGERS",
@@ -29,8 +30,9 @@ __all__ = [
 
 OWN_ROWS = (
     "(user_id = eventstore.current_user_id())",
-    "((user_id)::text = eventstore.current_user_id())",  # where the column is a varchar
+    "((user_id)::text = eventstore.current_user_id())",  # if the column is a varchar
 )
+"""The expressions of a policy for the application role, on a table of the store or a projector."""
 
 POLICIES = {
     Role.OPERATOR: "(CURRENT_USER = 'eventstore_operator'::name)",
@@ -38,39 +40,42 @@ POLICIES = {
         "((user_id = eventstore.current_user_id()) AND (CURRENT_USER = 'eventstore_eraser'::name))"
     ),
 }
+"""The expressions of the policies for the other roles."""
 
 POLICY_OF = {
     Role.APPLICATION: "own_rows",
     Role.OPERATOR: "operator_lists",
     Role.ERASER: "eraser_erases",
 }
-"""The policy on events that names each role: by it one knows for whom a database was migrated."""
+"""The policy on events for each role; it shows which names the roles had in the migration."""
 
-COMMANDS = {Role.APPLICATION: {"*"}, Role.OPERATOR: {"r", "*"}, Role.ERASER: {"*"}}
-"""Which commands their policies are for: `*` is all, `r` is SELECT."""
+POLICY_COMMANDS = {Role.APPLICATION: {"*"}, Role.OPERATOR: {"r", "*"}, Role.ERASER: {"*"}}
+"""The commands that the policies of each role may be for: `*` is all, `r` is SELECT."""
 
 SCOPE_FUNCTION = "eventstore.current_user_id()"
 SCOPE_BODIES = {
     "RETURN NULLIF(current_setting('eventstore.user_id'::text, true), ''::text)",
 }
+"""The body of the function by which every policy decides whose rows exist in a transaction."""
 
-_FIXED = ["search_path=pg_catalog, pg_temp"]
-FORMS = {
+_FIXED_PATH = ["search_path=pg_catalog, pg_temp"]
+FUNCTION_DECLARATIONS = {
     "current_user_id": ("s", False, list[str]()),
-    "append_events": ("v", False, _FIXED),
-    "refuse_change": ("v", False, _FIXED),
-    "refuse_other_than_erasure": ("v", False, _FIXED),
+    "append_events": ("v", False, _FIXED_PATH),
+    "refuse_change": ("v", False, _FIXED_PATH),
+    "refuse_other_than_erasure": ("v", False, _FIXED_PATH),
 }
-"""Volatility, strictness and settings: declared otherwise, one is planned or called otherwise."""
+"""Volatility, strictness and settings of each function; they decide how PostgreSQL calls it."""
 
-FUNCTIONS = {
+FUNCTION_DIGESTS = {
     "append_events": "2eed090d2c2a3218fc295217206989a5",
     "refuse_change": "5b32691c4d137f308be85707ee8f888a",
     "refuse_other_than_erasure": "3a68f24235fb31397262c54aadbda734",
 }
-"""MD5 of their bodies, as the server computes it."""
+"""The MD5 digest of the body of each function, as the server computes it."""
 
-CALLED = {"append_events", "current_user_id"}
+CALLED_FUNCTIONS = {"append_events", "current_user_id"}
+"""The functions that the application role calls."""
 
 _EVENT, _LOG, _STREAM = "eventstore.event", "eventstore.user_log", "eventstore.stream"
 _REFUSE = "EXECUTE FUNCTION eventstore.refuse_change()"
@@ -111,6 +116,7 @@ TRIGGERS = {
         ),
     },
 }
+"""The triggers that keep the log append-only; see migrations/sql/0001_append_only.sql."""
 
 _USER_ID = "CHECK (((length(user_id) >= 1) AND (length(user_id) <= 255)))"
 
@@ -157,7 +163,12 @@ CONSTRAINTS = {
         "event_user_id_check": _USER_ID,
     },
 }
-"""Without them a double, a gap or a row of nobody could be written; verify would find it later."""
+"""
+Constraints, indexes and NOT NULL columns.
+
+Without them a duplicate, a gap or a row without a user could be written, which only a later
+verification would find.
+"""
 
 COLUMNS = {
     _LOG: {
@@ -193,21 +204,26 @@ COLUMNS = {
         "hash": "bytea",
     },
 }
-"""In another type a payload or an instant would come back otherwise, and no hash would fit."""
+"""The types of columns; with another type, a value could come back changed and not fit its hash."""
 
-MOVED_COLUMNS = {
+APPLICATION_UPDATES = {
     _LOG: {"position", "hash", "recorded_at"},
     _STREAM: {"version", "closed"},
 }
-"""What the application may update in the log: what an append moves on, and never a whole table."""
+"""
+The columns of the log that the application role may update, because every append does.
 
-LISTED_COLUMNS = {
+They are never all columns of a table: the right to update a whole table includes the right to lock
+it, and one lock would stop the appends of all users.
+"""
+
+OPERATOR_READS = {
     _LOG: {"user_id", "position", "hash", "recorded_at"},
     "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at"},
 }
-"""What the operator may read beside the ids of users: its policy lets every row through."""
+"""The columns that the operator role may read; of any other table, it may read `user_id` alone."""
 
-RIGHTS_OF_ERASER = {
+ERASER_RIGHTS = {
     "user_id select",
     "position select",
     "stream_id select",
@@ -219,3 +235,4 @@ RIGHTS_OF_ERASER = {
     "salt update",
     "fingerprint update",
 }
+"""The rights of the eraser role on columns of `event`: it finds events, and reads no payload."""

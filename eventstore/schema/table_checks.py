@@ -1,4 +1,4 @@
-"""Judge one table of the store or of a projector: row-level security, shape, rights, triggers."""
+"""The checks of one table: row-level security, columns, constraints, rights and triggers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from eventstore.database.roles import Role, with_role_names
 from eventstore.log.tables import LOG_TABLES
 from eventstore.schema.expected import (
+    APPLICATION_UPDATES,
     COLUMNS,
-    COMMANDS,
     CONSTRAINTS,
-    LISTED_COLUMNS,
-    MOVED_COLUMNS,
+    ERASER_RIGHTS,
+    OPERATOR_READS,
     OWN_ROWS,
     POLICIES,
-    RIGHTS_OF_ERASER,
+    POLICY_COMMANDS,
     TRIGGERS,
 )
 from eventstore.schema.facts import TableFacts
@@ -25,23 +25,25 @@ from eventstore.schema.findings import Finding, Severity
 __all__ = ["TableCheck"]
 
 _PROTECT = "see projections.protection_sql"
+_EVENT = "eventstore.event"
 _PROGRESS = "eventstore.rebuild_progress"
 _READ_AND_WRITE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
-_ALLOWED = {
+_APPLICATION_RIGHTS = {
     "eventstore.user_log": {"SELECT", "INSERT", "UPDATE"},
     "eventstore.stream": {"SELECT", "INSERT", "UPDATE"},
-    "eventstore.event": {"SELECT", "INSERT"},
+    _EVENT: {"SELECT", "INSERT"},
     _PROGRESS: set[str](),
 }
+"""The rights of the application role, on some column or all; on other tables, read and write."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableCheck:
     """
-    One table under examination.
+    The check of one table of the store or of a projector.
 
-    :ivar read_models: the tables of the projectors.
-    :ivar names: what the roles are called here.
+    :ivar read_models: the tables of the projectors, as schema-qualified names.
+    :ivar names: the name of each role on this server.
     """
 
     table: TableFacts
@@ -49,16 +51,18 @@ class TableCheck:
     names: dict[Role, str]
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what is wrong with it."""
+        """Yield the faults of the table."""
         table = self.table
         if table.inherits:
-            detail = "inherits from a table of these: what is in it is read as if it were there"
+            detail = "inherits from another table, whose queries return its rows as well"
             remedy = "drop it, or alter it with NO INHERIT"
             yield Finding("error", "reading", table.name, detail, remedy)
-        if (table.partition or table.inherits or table.parent) and not any(
-            self._held(role) for role in Role
-        ):  # reached through its parent alone, whose protection holds then, or not at all
-            for detail, remedy in self._uniques():
+        # Without rights on a partition or child, a role reaches its rows only through the parent,
+        # where the protection of the parent holds. Without rights on a parent, it reaches nothing.
+        if (table.is_partition or table.inherits or table.is_parent) and not any(
+            self._rights_of(role) for role in Role
+        ):
+            for detail, remedy in self._check_unique_indexes():
                 yield self._table("error", detail, remedy)
             return
         if not table.exists:
@@ -66,207 +70,214 @@ class TableCheck:
             yield self._table("error", "does not exist", remedy)
             return
         for detail, remedy in (
-            *self._row_security(),
-            *self._columns(),
-            *self._shape(),
-            *self._constraints(),
+            *self._check_row_security(),
+            *self._check_columns(),
+            *self._check_shape(),
+            *self._check_constraints(),
         ):
             yield self._table("error", detail, remedy)
-        yield from self._policies()
-        for detail, remedy in (*self._rights(), *self._rights_on_columns()):
+        yield from self._check_policies()
+        for detail, remedy in (*self._check_rights(), *self._check_column_rights()):
             yield Finding("error", "rights", table.name, detail, remedy)
-        yield from self._moved()
-        for index in table.strange_indexes:
+        yield from self._check_updates()
+        for index in table.cross_user_indexes:
             detail = f"index {index} does not begin with user_id: it is shared by all users"
-            yield self._table("warning", detail, "let user_id lead it if it can")
-        for detail, remedy in self._weak():
+            yield self._table("warning", detail, "make user_id its first column if you can")
+        for detail, remedy in self._check_weaknesses():
             yield self._table("warning", detail, remedy)
-        for detail, remedy in self._triggers():
+        for detail, remedy in self._check_triggers():
             yield Finding("warning", "trigger", table.name, detail, remedy)
 
     def _table(self, severity: Severity, detail: str, remedy: str) -> Finding:
         return Finding(severity, "table", self.table.name, detail, remedy)
 
-    def _row_security(self) -> Iterator[tuple[str, str]]:
-        if not self.table.secured:
+    def _check_row_security(self) -> Iterator[tuple[str, str]]:
+        if not self.table.row_security:
             yield "row-level security is not enabled", _PROTECT
-        elif not self.table.forced:
-            yield "row-level security is not forced, so its owner is exempt", _PROTECT
+        elif not self.table.row_security_forced:
+            yield "row-level security is not forced, so it does not hold for the owner", _PROTECT
 
-    def _policies(self) -> Iterator[Finding]:
-        """Judge the policies of each role; one for PUBLIC is everybody's."""
+    def _check_policies(self) -> Iterator[Finding]:
         table = self.table
-        users_rows = table.name in {*LOG_TABLES, *self.read_models}
-        for role, wanted, needed in (
-            (Role.APPLICATION, OWN_ROWS, users_rows),
-            (Role.OPERATOR, (with_role_names(POLICIES[Role.OPERATOR], self.names),), users_rows),
-            (
-                Role.ERASER,
-                (with_role_names(POLICIES[Role.ERASER], self.names),),
-                table.name == "eventstore.event",
-            ),
+        has_users_rows = table.name in {*LOG_TABLES, *self.read_models}
+        for role, expressions, needed in (
+            (Role.APPLICATION, OWN_ROWS, has_users_rows),
+            (Role.OPERATOR, (self._with_names(POLICIES[Role.OPERATOR]),), has_users_rows),
+            (Role.ERASER, (self._with_names(POLICIES[Role.ERASER]),), table.name == _EVENT),
         ):
+            # A policy for PUBLIC holds for each of the store's roles.
             applying = [
-                one for one in table.policies if one["permissive"] and self.names[role] in one["to"]
+                policy
+                for policy in table.policies
+                if policy["permissive"] and self.names[role] in policy["roles"]
             ]
-            good = [
-                one for one in applying if _is(one, wanted) and one["command"] in COMMANDS[role]
+            expected = [
+                policy
+                for policy in applying
+                if _has_expression(policy, expressions)
+                and policy["command"] in POLICY_COMMANDS[role]
             ]
-            if needed and not good:
-                # Without the others' policies they reach nothing: safe, and less than needed.
+            if needed and not expected:
+                # The operator or the eraser reaches no row without its policy, which is safe.
                 severity: Severity = "error" if role is Role.APPLICATION else "warning"
                 remedy = "run `eventstore migrate`, or see projections.protection_sql"
                 yield self._table(severity, f"{_POLICY_FOR[role]} is missing", remedy)
             for policy in applying:
-                if policy not in good:
-                    detail = f"policy {policy['name']} is not the one for {_MEANT_FOR[role]}"
-                    remedy = "drop it, or give it to another role than the store's"
+                if policy not in expected:
+                    name = policy["name"]
+                    detail = f"policy {name} is not the one for the {role.name.lower()} role"
+                    remedy = "drop it, or create it for roles that are not the store's"
                     yield self._table("error", detail, remedy)
         for policy in table.policies:
             if not policy["permissive"]:
                 detail = f"policy {policy['name']} is restrictive: it may hide a user's own rows"
-                if policy["to"] and table.name.startswith("eventstore."):
+                if policy["roles"] and table.name.startswith("eventstore."):
                     yield Finding("error", "reading", table.name, detail, "drop it")
                 else:
-                    yield self._table("warning", detail, "drop it, or mean it")
+                    yield self._table("warning", detail, "drop it, unless you intend that")
 
-    def _uniques(self) -> Iterator[tuple[str, str]]:
-        for index in self.table.strange_uniques:
-            detail = f"unique index {index} does not begin with user_id: it tells of other users"
-            yield detail, "make it begin with user_id"
+    def _check_unique_indexes(self) -> Iterator[tuple[str, str]]:
+        # A value that is refused as a duplicate reveals that another user has it.
+        for index in self.table.cross_user_unique_indexes:
+            detail = f"unique index {index} does not begin with user_id: it reveals other users"
+            yield detail, "make user_id its first column"
 
-    def _columns(self) -> Iterator[tuple[str, str]]:
+    def _check_columns(self) -> Iterator[tuple[str, str]]:
         table = self.table
         column = table.user_id or {"type": "missing", "exact": False}
         if column["type"] not in {"text", "character varying"} or not column["exact"]:
-            detail = f"user_id is {column['type']}, or of a collation in which ids look alike"
+            detail = f"user_id is {column['type']}, or its collation takes different ids for equal"
             yield detail, "make it text, with a deterministic collation"
-        for name, kind in COLUMNS.get(table.name, {}).items():
-            if (found := (table.columns or {}).get(name)) not in {kind, None}:
-                yield f"{name} is {found}, and not {kind} as the migrations made it", "restore it"
+        for name, sql_type in COLUMNS.get(table.name, {}).items():
+            if (found := (table.column_types or {}).get(name)) not in {sql_type, None}:
+                yield f"{name} is {found}, not {sql_type} as the migrations made it", "restore it"
 
-    def _shape(self) -> Iterator[tuple[str, str]]:
+    def _check_shape(self) -> Iterator[tuple[str, str]]:
         table = self.table
-        yield from self._uniques()
-        for key in table.strange_keys:
+        yield from self._check_unique_indexes()
+        for key in table.cross_user_foreign_keys:
             detail = f"foreign key {key} does not begin with user_id on both sides"
             yield detail, "make it composite: (user_id, …) references … (user_id, …)"
-        if not table.checked:
-            yield "no CHECK keeps an empty user_id out", _PROTECT
+        if not table.user_id_checked:
+            yield "no CHECK refuses an empty user_id", _PROTECT
         for rule in table.rules:
-            yield f"rule {rule} rewrites what is asked of it", "drop it"
+            yield f"rule {rule} rewrites statements on it", "drop it"
 
-    def _constraints(self) -> Iterator[tuple[str, str]]:
+    def _check_constraints(self) -> Iterator[tuple[str, str]]:
         for name, definition in CONSTRAINTS.get(self.table.name, {}).items():
             if self.table.constraints.get(name) != definition:
-                yield f"{name} is not there as the migrations made it", f"restore it: {definition}"
+                detail = f"{name} is missing, or not as the migrations made it"
+                yield detail, f"restore it: {definition}"
 
-    def _held(self, role: Role) -> set[str]:
+    def _rights_of(self, role: Role) -> set[str]:
         return {*(self.table.rights or {}).get(self.names[role], ())}
 
-    def _rights(self) -> Iterator[tuple[str, str]]:
-        """Judge what each role may do with the whole table, and with more than one column of it."""
+    def _check_rights(self) -> Iterator[tuple[str, str]]:
+        """Check the rights of each role on the table or on some column of it."""
         table = self.table
         for role, allowed in (
-            (Role.APPLICATION, _ALLOWED.get(table.name, _READ_AND_WRITE)),
+            (Role.APPLICATION, _APPLICATION_RIGHTS.get(table.name, _READ_AND_WRITE)),
             (Role.OPERATOR, _READ_AND_WRITE if table.name == _PROGRESS else {"SELECT"}),
-            (Role.ERASER, {"UPDATE"} if table.name == "eventstore.event" else set[str]()),
+            (Role.ERASER, {"UPDATE"} if table.name == _EVENT else set[str]()),
         ):
-            if excess := ", ".join(sorted(self._held(role) - allowed)):
+            if excess := ", ".join(sorted(self._rights_of(role) - allowed)):
                 name = self.names[role]
                 yield f"{name} may {excess}", f"revoke {excess} on {table.name} from it and public"
         if table.name in {*LOG_TABLES, *self.read_models}:
-            needed = _ALLOWED.get(table.name, _READ_AND_WRITE)
-            if lacks := ", ".join(sorted(needed - self._held(Role.APPLICATION))):
+            needed = _APPLICATION_RIGHTS.get(table.name, _READ_AND_WRITE)
+            if lacks := ", ".join(sorted(needed - self._rights_of(Role.APPLICATION))):
                 name = self.names[Role.APPLICATION]
-                detail = f"{name} may not {lacks}, which all work needs"
+                detail = f"{name} may not {lacks}, which the store needs"
                 yield detail, f"grant {lacks} on {table.name} to {name}"
 
-    def _rights_on_columns(self) -> Iterator[tuple[str, str]]:
-        """The operator's policy lets every row through: what it may read is a matter of columns."""
+    def _check_column_rights(self) -> Iterator[tuple[str, str]]:
+        # The operator's policy shows every row, so rights on columns alone limit what it reads.
         table = self.table
-        of_eraser = RIGHTS_OF_ERASER if table.name == "eventstore.event" else set[str]()
-        for role, held, allowed in (
-            (Role.OPERATOR, table.listed, LISTED_COLUMNS.get(table.name, {"user_id"})),
-            (Role.ERASER, table.erasable, of_eraser),
+        eraser_allowed = ERASER_RIGHTS if table.name == _EVENT else set[str]()
+        for role, actual, allowed in (
+            (Role.OPERATOR, table.operator_reads, OPERATOR_READS.get(table.name, {"user_id"})),
+            (Role.ERASER, table.eraser_rights, eraser_allowed),
         ):
-            if excess := ", ".join(sorted({*held} - allowed)):
+            if excess := ", ".join(sorted({*actual} - allowed)):
                 name = self.names[role]
-                yield f"{name} has no need of rights on {excess}", f"revoke them from {name}"
+                yield f"{name} has needless rights on columns: {excess}", f"revoke them from {name}"
 
-    def _weak(self) -> Iterator[tuple[str, str]]:
-        """What keeps no users apart, and is not as it should be."""
+    def _check_weaknesses(self) -> Iterator[tuple[str, str]]:
+        """Check what weakens durability, evidence or rebuilds, although users are isolated."""
         table = self.table
         if not table.logged:
             remedy = f"alter table {table.name} set logged"
             yield "is not logged: a crash of the server empties it", remedy
         if not any(one.startswith("PRIMARY KEY") for one in table.constraints.values()):
             remedy = f"alter table {table.name} add primary key (user_id, …)"
-            yield "has no primary key: a row that comes twice is there twice", remedy
-        for column in table.numbered:
-            detail = f"{column} is numbered for all users: who gets a number learns of the others"
-            yield detail, "take uuids, or numbers of the user's own"
-        for key in table.acting_keys:
-            detail = f"foreign key {key} deletes or updates rows by itself, which no replay knows"
-            yield detail, "make it no action, and let the projector do it"
-        for key in table.immediate_keys:
+            yield "has no primary key: a row may be stored twice", remedy
+        for column in table.sequence_columns:
+            detail = f"{column} takes numbers from a sequence of all users: they reveal other users"
+            yield detail, "use UUIDs, or number each user's rows separately"
+        for key in table.cascading_foreign_keys:
+            detail = f"foreign key {key} deletes or updates rows by itself, and a replay does not"
+            yield detail, "declare it NO ACTION, and let the projector do it"
+        for key in table.immediate_foreign_keys:
             detail = f"foreign key {key} is not deferrable: a rebuild that replaces rows may fail"
             yield detail, f"alter table {table.name} alter constraint {key} deferrable"
-        for check in table.checks if table.name in LOG_TABLES else ():
+        for check in table.check_constraints if table.name in LOG_TABLES else ():
             if check not in CONSTRAINTS[table.name]:
-                detail = f"check {check} is none of the store's: it may refuse what comes or goes"
+                detail = (
+                    f"check {check} is not one of the store's: it may refuse appends or erasures"
+                )
                 yield detail, f"alter table {table.name} drop constraint {check}"
-        if table.disabled:
+        if table.disabled_triggers:
             yield (
-                "its foreign keys are switched off",
+                "its foreign keys are not enforced, because their triggers are disabled",
                 f"alter table {table.name} enable trigger all",
             )
 
-    def _moved(self) -> Iterator[Finding]:
-        """An append moves some columns of the log; with all of them come locks of a whole table."""
+    def _check_updates(self) -> Iterator[Finding]:
+        """Check the columns that the application role may update; see `APPLICATION_UPDATES`."""
         table, name = self.table, self.names[Role.APPLICATION]
-        moved = MOVED_COLUMNS.get(table.name, {*table.movable})
-        if lacks := ", ".join(sorted(moved - {*table.movable})):
-            detail = f"{name} may not update {lacks}, which every append needs"
+        actual = {*table.application_updates}
+        needed = APPLICATION_UPDATES.get(table.name, actual)
+        if lacks := ", ".join(sorted(needed - actual)):
+            detail = f"{name} may not update {lacks}, which every append does"
             remedy = f"grant update ({lacks}) on {table.name} to {name}"
             yield Finding("error", "rights", table.name, detail, remedy)
-        if excess := ", ".join(sorted({*table.movable} - moved)):
-            detail = f"{name} has no need to update {excess}"
+        if excess := ", ".join(sorted(actual - needed)):
+            detail = f"{name} may update {excess}, which no append does"
             remedy = f"revoke update on {table.name} from it and public"
             yield Finding("warning", "rights", table.name, detail, remedy)
 
-    def _triggers(self) -> Iterator[tuple[str, str]]:
+    def _check_triggers(self) -> Iterator[tuple[str, str]]:
         table = self.table
         expected = TRIGGERS.get(table.name, {})
-        for name, definition in expected.items():
-            there = table.triggers.get(name)
-            wanted = with_role_names(definition, self.names)
-            if there is None or there["definition"] != wanted:
-                state = "missing" if there is None else "not as the migrations made it"
-                remedy = f"restore it: {wanted}; and enable it always"
-            elif there["enabled"] != "A":
-                state = "disabled" if there["enabled"] == "D" else "not ALWAYS"
+        for name, default_definition in expected.items():
+            actual = table.triggers.get(name)
+            definition = self._with_names(default_definition)
+            if actual is None or actual["definition"] != definition:
+                state = "missing" if actual is None else "not as the migrations made it"
+                remedy = f"restore it: {definition}; and enable it always"
+            elif actual["enabled"] != "A":
+                # Any other trigger is skipped while session_replication_role is `replica`.
+                state = "disabled" if actual["enabled"] == "D" else "not ALWAYS"
                 remedy = f"alter table {table.name} enable always trigger {name}"
             else:
                 continue
-            yield f"trigger {name} is {state}: an owner's casual statement changes history", remedy
+            yield f"trigger {name} is {state}: the owner may change history by mistake", remedy
         for name in sorted(table.triggers.keys() - expected.keys()):
-            detail = f"trigger {name} is none of the store's: it may change what is stored"
-            yield detail, "drop it, unless you put it there"
+            detail = f"trigger {name} is not one of the store's: it may change what is written"
+            yield detail, "drop it, unless you created it"
+
+    def _with_names(self, sql: str) -> str:
+        return with_role_names(sql, self.names)
 
 
 _POLICY_FOR = {
     Role.APPLICATION: "the policy that shows and accepts a user's own rows",
-    Role.OPERATOR: "the policy operator_lists, by which users are listed,",
-    Role.ERASER: "the policy eraser_erases, by which content is erased,",
-}
-_MEANT_FOR = {
-    Role.APPLICATION: "a user's own rows",
-    Role.OPERATOR: "the operator is meant to see",
-    Role.ERASER: "the eraser is meant to reach",
+    Role.OPERATOR: "the policy operator_lists, which lets the operator list users,",
+    Role.ERASER: "the policy eraser_erases, which lets the eraser remove payloads,",
 }
 
 
-def _is(policy: dict[str, Any], wanted: Sequence[str]) -> bool:
-    """Tell whether a policy is the wanted one; without a WITH CHECK, that of USING holds."""
-    return policy["using"] in wanted and policy["check"] in {*wanted, None}
+def _has_expression(policy: dict[str, Any], expressions: Sequence[str]) -> bool:
+    """Return whether a policy has one of the expressions, for reading and for writing."""
+    # Without a WITH CHECK, PostgreSQL applies the expression of USING to writes too.
+    return policy["using"] in expressions and policy["check"] in {*expressions, None}

@@ -96,7 +96,7 @@ def _text(limit: int | None) -> Coerce:
     return coerce
 
 
-def _whole(bits: int) -> Coerce:
+def _integer(bits: int) -> Coerce:
     limit = 2 ** (bits - 1)
 
     def coerce(value: Any) -> int:
@@ -173,7 +173,7 @@ def _between[T: (date, datetime, time, timedelta)](value: T, first: T, last: T) 
     return value
 
 
-def _instant(value: Any) -> datetime:
+def _timestamptz(value: Any) -> datetime:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise _wrong(value, "datetime with a time zone")
     try:
@@ -239,7 +239,7 @@ def _or_null(*types: type) -> frozenset[type]:
 
 _PLAIN = {
     **{
-        name: ColumnType(name, _whole(bits), markers=_NUMBERS, counts=True)
+        name: ColumnType(name, _integer(bits), markers=_NUMBERS, counts=True)
         for name, bits in (("smallint", 16), ("integer", 32), ("bigint", 64))
     },
     "boolean": ColumnType("boolean", _only(bool), _or_null(bool)),
@@ -254,7 +254,7 @@ _PLAIN = {
     "jsonb": ColumnType("jsonb", _as_it_is, _or_null(dict, list, str), key=False),
     "time without time zone": ColumnType("time without time zone", _clock),
     "timestamp with time zone": ColumnType(
-        "timestamp with time zone", _instant, markers=frozenset({RECORDED_AT})
+        "timestamp with time zone", _timestamptz, markers=frozenset({RECORDED_AT})
     ),
     "timestamp without time zone": ColumnType("timestamp without time zone", _clockless),
     "uuid": ColumnType("uuid", _uuid, _or_null(UUID)),

@@ -197,8 +197,8 @@ class TableShape:
         return checked
 
     def _misplaced(self, column: str, value: object) -> InvalidInput:
-        told = f"the projector gives {type(value).__name__} for a column of {self.columns[column]}"
-        return InvalidInput(f"{self.name}.{column}", told)
+        fact = f"the projector gives {type(value).__name__} for a column of {self.columns[column]}"
+        return InvalidInput(f"{self.name}.{column}", fact)
 
     def _require_plain_names(self) -> None:
         table = self.table

@@ -19,7 +19,7 @@ from eventstore.events.json_codec import check_json, dumps, loads, repeats_keys
 from projections.apply.replay import Replay, Row
 from projections.apply.table_shape import TableShape
 from projections.projector import Projections
-from projections.rebuild.stored_rows import StoredRow, read_page, select_page, select_places
+from projections.rebuild.stored_rows import StoredRow, read_page, select_by_keys, select_page
 
 __all__ = ["Difference", "compare", "compare_again"]
 
@@ -34,7 +34,7 @@ class Difference:
 
     :ivar columns: those that differ, for a changed row; never their values.
     :ivar row: what the row must be; None if there must be none.
-    :ivar place: the key that stands in the table, as text; None if no row does.
+    :ivar key_text: the key that stands in the table, as text; None if no row does.
     """
 
     kind: DifferenceKind
@@ -42,7 +42,7 @@ class Difference:
     key: tuple[Any, ...]
     columns: tuple[str, ...]
     row: Row | None
-    place: list[str] | None = None
+    key_text: list[str] | None = None
 
 
 def compare(
@@ -93,8 +93,8 @@ def compare_again(
     for shape, key in touched:
         by_value.setdefault(shape, set()).add(key)
     for one in suspects:  # a key that Python cannot hold is known by its text alone
-        if one.place is not None:
-            by_text.setdefault(one.shape, []).append(one.place)
+        if one.key_text is not None:
+            by_text.setdefault(one.shape, []).append(one.key_text)
         if one.row is not None:
             by_value.setdefault(one.shape, set()).add(one.key)
     found: list[Difference] = []
@@ -102,7 +102,7 @@ def compare_again(
         if shape not in by_text and shape not in by_value:
             continue
         keys, rows = by_value.get(shape, set()), replay.rows(shape.model)
-        statement = select_places(shape, scope.user_id, by_text.get(shape, ()), [*keys])
+        statement = select_by_keys(shape, scope.user_id, by_text.get(shape, ()), [*keys])
         (page,) = yield Batch(scope, (statement,), hold=True)
         comparison = _Comparison(shape, {key: rows[key] for key in keys if key in rows}, None)
         found.extend(comparison.compare(read_page(shape, page)[0]))
@@ -131,15 +131,15 @@ class _Comparison:
     def compare(self, rows: Iterable[StoredRow]) -> Iterator[Difference]:
         """Compare some rows of the table; each is one too many, different, or right."""
         shape = self._shape
-        for stored, place in rows:
+        for stored, key_text in rows:
             key = shape.key_of(stored)
             if self._keep is not None and not self._keep(key):
                 continue
             row = self._wanted.pop(key, None)
             if row is None:
-                yield Difference("extra_row", shape, key, (), None, place)
+                yield Difference("extra_row", shape, key, (), None, key_text)
             elif columns := _differing(shape, row, stored):
-                yield Difference("changed_row", shape, key, columns, row, place)
+                yield Difference("changed_row", shape, key, columns, row, key_text)
 
     def end(self) -> Iterator[Difference]:
         """Name the rows that the table did not have."""
@@ -155,8 +155,8 @@ def _differing(shape: TableShape, row: Row, stored: Row) -> tuple[str, ...]:
     except InvalidInput as error:  # a projector that was changed, which live would have refused
         raise error.within(f"{shape.name}.") from error
     except Exception as error:  # tampered with, anything can be in a column
-        told = f"a row cannot be compared, which ends in {type(error).__name__}"
-        raise InvalidInput(shape.name, told) from error
+        fact = f"a row cannot be compared, which raises {type(error).__name__}"
+        raise InvalidInput(shape.name, fact) from error
 
 
 def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:

@@ -14,7 +14,7 @@ from eventstore.errors import AlreadyExists, DatabaseFault, EventStoreError, Inv
 from projections.apply.live import insert_rows
 from projections.apply.table_shape import TableShape
 from projections.rebuild.compare import Difference
-from projections.rebuild.stored_rows import among
+from projections.rebuild.stored_rows import keys_predicate
 
 __all__ = ["repair"]
 
@@ -75,8 +75,8 @@ def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:
         by_table.setdefault(one.shape, []).append(one)
     yield _Step(Statement("set constraints all deferred", prepared=False))
     for shape, group in reversed(by_table.items()):  # children before their parents
-        places = [one.place for one in group if one.place is not None]
-        for some in batched(places, _KEYS_PER_DELETE, strict=False):
+        key_texts = [one.key_text for one in group if one.key_text is not None]
+        for some in batched(key_texts, _KEYS_PER_DELETE, strict=False):
             yield _Step(_delete(shape, user_id, some), rows=len(some), table=shape.name)
     for shape, group in by_table.items():
         rows = (one.row for one in group if one.row is not None)
@@ -99,9 +99,9 @@ def _together(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
         yield some
 
 
-def _delete(shape: TableShape, user_id: str, places: Sequence[list[str]]) -> Statement:
+def _delete(shape: TableShape, user_id: str, key_texts: Sequence[list[str]]) -> Statement:
     parameters: list[object] = [user_id]
-    where = among(shape, parameters, places)
+    where = keys_predicate(shape, parameters, key_texts)
     return Statement(
         f"delete from {shape.name} where {where} returning 1", parameters, prepared=False
     )

@@ -16,7 +16,7 @@ from eventstore.database.timestamps import readable
 from projections.apply.replay import Row
 from projections.apply.table_shape import TableShape
 
-__all__ = ["StoredRow", "among", "as_utc", "read_page", "select_page", "select_places"]
+__all__ = ["StoredRow", "as_utc", "keys_predicate", "read_page", "select_by_keys", "select_page"]
 
 _SMALL = ("bigint", "boolean", "date", "double", "integer", "interval", "smallint", "time",
           "uuid")  # fmt: skip
@@ -27,11 +27,11 @@ class StoredRow(NamedTuple):
     A row of a read model.
 
     :ivar row: its columns without `user_id`; JSON as its text.
-    :ivar place: its key without `user_id`, as text: exact where Python cannot hold the value.
+    :ivar key_text: its key without `user_id`, as text: exact where Python cannot hold the value.
     """
 
     row: Row
-    place: list[str]
+    key_text: list[str]
 
 
 def select_page(shape: TableShape, user_id: str, after: Sequence[str] = ()) -> Statement:
@@ -43,45 +43,45 @@ def select_page(shape: TableShape, user_id: str, after: Sequence[str] = ()) -> S
     key = ", ".join(("user_id", *shape.key))
     where = "user_id = $1"
     if after:
-        places = (
+        key_texts = (
             f"${number}::text::{shape.columns[name]}"
             for number, name in enumerate(shape.key, start=2)
         )
-        where += f" and ({key}) > ({', '.join(('$1', *places))})"
+        where += f" and ({key}) > ({', '.join(('$1', *key_texts))})"
     large = [name for name, kind in shape.columns.items() if not kind.startswith(_SMALL)]
     sql = page_query(_columns(shape), shape.name, where, key, large)
     return Statement(sql, (user_id, *after))
 
 
-def select_places(
+def select_by_keys(
     shape: TableShape,
     user_id: str,
-    places: Sequence[Sequence[str]],
+    key_texts: Sequence[Sequence[str]],
     keys: Sequence[tuple[Any, ...]],
 ) -> Statement:
     """Return the statement for some of a user's rows, to be read with `read_page`."""
     parameters: list[object] = [user_id]
-    where = among(shape, parameters, places, keys)
+    where = keys_predicate(shape, parameters, key_texts, keys)
     return Statement(
         f"select {_columns(shape)}, 0 from {shape.name} where {where}", parameters, prepared=False
     )
 
 
-def among(
+def keys_predicate(
     shape: TableShape,
     parameters: list[object],
-    places: Sequence[Sequence[str]],
+    key_texts: Sequence[Sequence[str]],
     keys: Sequence[tuple[Any, ...]] = (),
 ) -> str:
     """
     Return the condition for some of the rows of the user who is `$1`.
 
     :param parameters: of the statement; those of the condition are added.
-    :param places: keys as text, as rows that were read have them.
+    :param key_texts: keys as text, as rows that were read have them.
     :param keys: keys as values, as a replay has them.
     """
     lines = []
-    for cast, some in (("text::", places), ("", keys)):
+    for cast, some in (("text::", key_texts), ("", keys)):
         for key in some:
             values = ["$1"]
             for name, value in zip(shape.key, key, strict=True):
@@ -96,15 +96,15 @@ def read_page(shape: TableShape, rows: Rows) -> tuple[list[StoredRow], list[str]
     """Return the rows that `select_page` asked for, and where the next page begins, if any does."""
     page, more = page_of(rows)
     return [
-        StoredRow(dict(zip(shape.columns, map(as_utc, values), strict=True)), place)
-        for *values, place in page
+        StoredRow(dict(zip(shape.columns, map(as_utc, values), strict=True)), key_text)
+        for *values, key_text in page
     ], page[-1][-1] if more else []
 
 
 def _columns(shape: TableShape) -> str:
     # As text: not every key that can be put there can be held, or sent back, as a value of Python.
-    place = f"array[{', '.join(f'{name}::text' for name in shape.key)}]::text[]"
-    return ", ".join((*(_selected(shape, name) for name in shape.columns), place))
+    key_text = f"array[{', '.join(f'{name}::text' for name in shape.key)}]::text[]"
+    return ", ".join((*(_selected(shape, name) for name in shape.columns), key_text))
 
 
 def _selected(shape: TableShape, column: str) -> str:

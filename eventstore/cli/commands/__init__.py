@@ -1,1 +1,1 @@
-"""One module per command of `eventstore`; `cli.app` puts them together."""
+"""The commands of `eventstore`, mostly one module each; `cli.app` registers them."""

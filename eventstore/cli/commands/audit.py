@@ -1,4 +1,4 @@
-"""`eventstore audit`: the trail of tool calls, and running recorded calls again."""
+"""`eventstore audit`: list the recorded tool calls, and run them again for comparison."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eventstore.cli.options import (
     open_store,
     parse_as_of,
 )
-from eventstore.cli.output import console, pluralize, print_json, print_table, when
+from eventstore.cli.output import console, format_timestamp, pluralize, print_json, print_table
 from eventstore.errors import (
     ConfigurationError,
     CorruptLog,
@@ -40,11 +40,18 @@ def audit(
     user: OneUser = None,
     conversation: Annotated[
         str | None,
-        typer.Option("--conversation", metavar="ID_OR_KEY", help="Only this one; needs --user."),
+        typer.Option(
+            "--conversation",
+            metavar="ID_OR_KEY",
+            help="Only the conversation with this id or key; needs --user.",
+        ),
     ] = None,
     status: Annotated[
         str | None,
-        typer.Option("--status", help="Only pending, succeeded, failed or erased calls."),
+        typer.Option(
+            "--status",
+            help="Only calls with this status: pending, succeeded, failed or erased.",
+        ),
     ] = None,
     as_of: AsOfOption = None,
     run: Annotated[
@@ -52,8 +59,8 @@ def audit(
         typer.Option(
             "--run",
             metavar="MODULE:NAME",
-            help="Run the calls again against a dict of functions of yours, by tool name, and "
-            "compare the results. They are your functions: give ones without side effects.",
+            help="Run the calls that succeeded again and compare their results. NAME is a dict of "
+            "your functions by tool name, imported from MODULE; they should have no side effects.",
         ),
     ] = None,
     extensions: ExtensionsOption = None,
@@ -62,49 +69,60 @@ def audit(
     json: Json = False,
 ) -> None:
     """
-    List tool calls from the log: what was asked for, what came of it, what is still pending.
+    List the tool calls in the log: the request, its outcome and what it caused.
 
-    With --run, exit status 1 if a call gives another result now than was recorded.
+    Exit status 1 if the conversation does not exist, if a log cannot be read
+    (the calls of all other users are listed first), or if a call that --run
+    repeats has another result than the recorded one; 2 if MODULE:NAME cannot be
+    imported or is not a dict.
     """
     if status is not None and status not in _STATUSES:
-        raise InvalidInput("--status", f"{status!r}; give one of {', '.join(_STATUSES)}")
+        raise InvalidInput(
+            "--status", f"{status!r} is not a status; give one of {', '.join(_STATUSES)}"
+        )
     if conversation is not None and user is None:
-        raise InvalidInput("--conversation", "needs --user: conversations belong to one")
+        raise InvalidInput("--conversation", "needs --user, because a key is unique per user only")
     with open_store(database, extensions) as store:
         users = [user] if user is not None else store.users()
-        entries, failures = _entries(store, users, conversation, as_of)
-    entries = [one for one in entries if status is None or one.status == status]
-    same = True
+        entries, failures = _read_entries(store, users, conversation, as_of)
+    entries = [entry for entry in entries if status is None or entry.status == status]
+    all_same = True
     if run is not None:
-        same = _run(entries, run, json=json)
+        all_same = _run_again(entries, run, json=json)
     elif json:
         print_json([entry_json(entry) for entry in entries])
     else:
         _print(entries)
+    # Only now, so that the calls of all other users are printed.
     if failures:
         raise Incomplete(failures)
-    if not same:
+    if not all_same:
         raise typer.Exit(1)
 
 
-def _entries(
+def _read_entries(
     store: EventStore, users: Sequence[str], conversation: str | None, as_of: str | None
 ) -> tuple[list[AuditEntry], dict[str, EventStoreError]]:
-    """Return the calls of some users; of several, one whose log cannot be read stops nobody."""
+    """
+    Return the calls of these users, and an error for each user whose log cannot be read.
+
+    :raises CorruptLog: the log of the only user cannot be read.
+    """
     entries: list[AuditEntry] = []
     failures: dict[str, EventStoreError] = {}
-    for one in users:
+    for user_id in users:
         try:
-            entries += store.user(one).audit(conversation=conversation, as_of=parse_as_of(as_of))
+            view = store.user(user_id)
+            entries += view.audit(conversation=conversation, as_of=parse_as_of(as_of))
         except CorruptLog as error:
             if len(users) == 1:
                 raise
-            failures[one] = error
+            failures[user_id] = error
     return entries, failures
 
 
 def entry_json(entry: AuditEntry) -> dict[str, Any]:
-    """Return a call as `audit --json` prints it."""
+    """Return a tool call as `audit --json` prints it."""
     return {
         "user_id": entry.user_id,
         "conversation_id": entry.conversation_id,
@@ -118,7 +136,7 @@ def entry_json(entry: AuditEntry) -> dict[str, Any]:
         "finished_at": entry.finished_at,
         "duration_ms": entry.duration_ms,
         "position": entry.position,
-        "caused": [{"position": one.position, "type": one.type} for one in entry.caused],
+        "caused": [{"position": event.position, "type": event.type} for event in entry.caused],
     }
 
 
@@ -129,29 +147,30 @@ def _print(entries: list[AuditEntry]) -> None:
             (
                 entry.user_id,
                 entry.position,
-                when(entry.requested_at),
+                format_timestamp(entry.requested_at),
                 "" if entry.status == "erased" else f"{entry.name}({entry.arguments})"[:80],
                 entry.status,
                 "" if entry.duration_ms is None else f"{entry.duration_ms:.1f}",
-                ", ".join(f"{one.type} {one.position}" for one in entry.caused),
+                ", ".join(f"{event.type} {event.position}" for event in entry.caused),
             )
             for entry in entries
         ),
     )
     counts = Counter[str](entry.status for entry in entries)
-    told = ", ".join(f"{counts[status]:,} {status}" for status in _STATUSES)
-    console.print(f"{pluralize(len(entries), 'tool call')}: {told}")
+    by_status = ", ".join(f"{counts[status]:,} {status}" for status in _STATUSES)
+    console.print(f"{pluralize(len(entries), 'tool call')}: {by_status}")
 
 
-def _run(entries: list[AuditEntry], place: str, *, json: bool) -> bool:
-    """Run calls again, show what came of it, and tell whether all gave the same."""
-    functions = load_object(place)
+def _run_again(entries: list[AuditEntry], reference: str, *, json: bool) -> bool:
+    """Run calls again, print the results, and return whether none differs."""
+    functions = load_object(reference)
     if not isinstance(functions, Mapping):
-        raise ConfigurationError(f"--run {place}: is not a dict of functions by tool name")
-    with redirect_stdout(sys.stderr):  # what they print is no part of the answer
+        raise ConfigurationError(f"--run {reference}: is not a dict of functions by tool name")
+    # Standard output holds the answer alone, so what the functions print goes to standard error.
+    with redirect_stdout(sys.stderr):
         results = rerun(entries, functions)
     if json:
-        print_json([_rerun_json(one) for one in results])
+        print_json([_rerun_json(result) for result in results])
     else:
         print_table(
             ("user", "position", "tool", "result", "error"),
@@ -163,9 +182,9 @@ def _run(entries: list[AuditEntry], place: str, *, json: bool) -> bool:
     return all(one.result in {"same", "skipped"} for one in results)
 
 
-def _rerun_json(one: Rerun) -> dict[str, Any]:
-    return entry_json(one.entry) | {
-        "result": one.result,
-        "rerun_output": one.output,
-        "rerun_error": one.error,
+def _rerun_json(result: Rerun) -> dict[str, Any]:
+    return entry_json(result.entry) | {
+        "result": result.result,
+        "rerun_output": result.output,
+        "rerun_error": result.error,
     }

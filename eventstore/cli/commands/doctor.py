@@ -1,4 +1,4 @@
-"""`eventstore doctor`: what weakens isolation, evidence or durability in this database."""
+"""`eventstore doctor`: check a database for weak isolation, evidence and durability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 
 def doctor(
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit status 1 for warnings too.")
+        bool, typer.Option("--strict", help="End with exit status 1 for warnings too.")
     ] = False,
     extensions: ExtensionsOption = None,
     database: Database = None,
@@ -23,27 +23,34 @@ def doctor(
     json: Json = False,
 ) -> None:
     """
-    Look at logins, roles, row-level security, triggers, rights and settings; change nothing.
+    Check logins, roles, row-level security, triggers and settings; change nothing.
 
-    An error means that the store refuses to connect: users would not be kept apart. A warning means
-    that something weaker than promised is relied upon. Exit status 1 if there is an error.
+    Give it the URL that the service uses, because the rights of that login are
+    checked too. An error means that users would not be isolated, and the store
+    refuses to connect. A warning means that a promise of the store is weaker in
+    this database. Each finding comes with its remedy.
+
+    Exit status 1 if there is an error, with --strict also if there is a warning.
     """
-    place, found = diagnose(database, extensions)
-    ok = not any(strict or one.severity == "error" for one in found)
+    location, findings = diagnose(database, extensions)
+    ok = not any(strict or finding.severity == "error" for finding in findings)
     if json:
-        findings = [asdict(one) for one in found]
-        print_json({"database": place, "ok": ok, "findings": findings})
+        print_json({"database": location, "ok": ok, "findings": [asdict(one) for one in findings]})
     else:
-        if found:
+        if findings:
             print_table(
-                ("", "check", "where", "what", "remedy"),
-                ((one.severity, one.check, one.location, one.detail, one.remedy) for one in found),
+                ("", "check", "location", "finding", "remedy"),
+                (
+                    (one.severity, one.check, one.location, one.detail, one.remedy)
+                    for one in findings
+                ),
             )
-        errors = sum(one.severity == "error" for one in found)
+        errors = sum(finding.severity == "error" for finding in findings)
+        warnings = len(findings) - errors
         console.print(
-            f"{place}: {pluralize(errors, 'error')}, {pluralize(len(found) - errors, 'warning')}"
-            if found
-            else f"{place}: all is well",
+            f"{location}: {pluralize(errors, 'error')}, {pluralize(warnings, 'warning')}"
+            if findings
+            else f"{location}: all is well",
             markup=False,
         )
     if not ok:

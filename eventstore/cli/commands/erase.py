@@ -1,4 +1,4 @@
-"""`eventstore erase`: remove a user's content for good, and keep the evidence that it was there."""
+"""`eventstore erase`: remove a user's content for good, and keep the evidence of the erasure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, User, open_store
-from eventstore.cli.output import confirm, print_facts, print_json, tell_unreached
+from eventstore.cli.output import confirm, print_fields, print_json, warn_unreached
 from eventstore.errors import InvalidInput
 
 __all__ = ["erase"]
@@ -19,27 +19,43 @@ def erase(
     user: User,
     ordered_by: Annotated[
         str,
-        typer.Option("--ordered-by", metavar="WHO", help="Who gave the order; put on record."),
+        typer.Option(
+            "--ordered-by",
+            metavar="WHO",
+            help="Who ordered the erasure, up to 500 characters; recorded in the log.",
+        ),
     ],
     conversation: Annotated[
         str | None,
         typer.Option(
-            "--conversation", metavar="ID_OR_KEY", help="Only this one; default everything."
+            "--conversation",
+            metavar="ID_OR_KEY",
+            help="Only the conversation with this id or key, without the tasks it led to. "
+            "Default: all content of the user.",
         ),
     ] = None,
     reason: Annotated[
-        str | None, typer.Option("--reason", metavar="TEXT", help="Put on record too.")
+        str | None,
+        typer.Option(
+            "--reason",
+            metavar="TEXT",
+            help="The reason, up to 500 characters; recorded in the log.",
+        ),
     ] = None,
     leave: Annotated[
         list[str] | None,
         typer.Option(
             "--leave",
             metavar="TABLE",
-            help="A table of your own whose rows of the user may stay; repeatable.",
+            help="A table of your own (schema.table) whose rows of the user may stay; "
+            "may be repeated.",
         ),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")
+        bool,
+        typer.Option(
+            "--yes", help="Do not ask for confirmation; required if there is no terminal."
+        ),
     ] = False,
     extensions: ExtensionsOption = None,
     database: Database = None,
@@ -47,29 +63,35 @@ def erase(
     json: Json = False,
 ) -> None:
     """
-    Remove what a user said and did from the log and the tables, for good.
+    Remove a user's content from the log and the tables for good.
 
-    Positions, types, times, digests and hashes stay, so `verify` stays clean and says what is
-    erased; that it happened, when and by whose order, is recorded in the log. Backups, replicas and
-    branches are copies that this does not reach. Export first, if the user wants a copy.
+    Positions, types, times, digests and hashes stay, so `verify` still passes
+    and counts the erased events. Time, author and reason of the erasure are
+    recorded in the log. Backups, replicas and branches of the database are out
+    of reach. Run `export` first if the user wants a copy.
+
+    Exit status 1 if the user or the conversation does not exist, if the login
+    lacks the eraser role, or if the question is answered with no; 2 if a table
+    of your own holds rows of the user and neither --extensions nor --leave
+    covers it.
     """
-    what = f"everything of {user}" if conversation is None else f"{conversation} of {user}"
+    content = f"everything of {user}" if conversation is None else f"{conversation} of {user}"
     if not (yes or sys.stdin.isatty()):
         raise InvalidInput("--yes", "is missing: there is no terminal to ask on")
     with open_store(database, extensions) as store:
         if not yes:
-            question = f"Erase {what} in {store.database} for good? It cannot be undone."
+            question = f"Erase {content} in {store.database} for good? It cannot be undone."
             if not confirm(question):
                 raise typer.Exit(1)
-        done = store.erase(
+        erasure = store.erase(
             user,
             ordered_by=ordered_by,
             conversation=conversation,
             reason=reason,
             leave=leave or (),
         )
-    tell_unreached(done.unreached, "erased")
+    warn_unreached(erasure.unreached, "erased")
     if json:
-        print_json(asdict(done))
+        print_json(asdict(erasure))
     else:
-        print_facts(asdict(done) | {"unreached": ", ".join(done.unreached)})
+        print_fields(asdict(erasure) | {"unreached": ", ".join(erasure.unreached)})

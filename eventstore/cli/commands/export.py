@@ -1,4 +1,4 @@
-"""`eventstore export`: everything held about one user, as one JSON document."""
+"""`eventstore export`: write everything held about one user as one JSON document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, User, open_store
-from eventstore.cli.output import tell_unreached
+from eventstore.cli.output import warn_unreached
 from eventstore.cli.output_files import atomic_new_file
 
 __all__ = ["export"]
@@ -20,24 +20,31 @@ def export(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="A new file; default, or -, standard output."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file to write, which must not exist. Default, or -: standard output.",
         ),
     ] = None,
     extensions: ExtensionsOption = None,
     database: Database = None,
 ) -> None:
     """
-    Write every row and every event of one user, in one snapshot, a row a line.
+    Write every row and every event of one user as one JSON document.
 
-    People can read it and programs can parse it; with the salts and hashes in it, anybody can
-    recompute the chain. The file is for its owner's eyes: nobody else on this machine may read it.
+    The document is one snapshot, has one row or event per line, and contains the
+    salts and hashes with which anybody can recompute the hash chain. A file that
+    is written can be read by its owner only.
+
+    Exit status 1 if nothing is held about the user; 2 if the file exists already.
     """
     with open_store(database, extensions) as store:
+        # Bytes, because the document is UTF-8 whatever the encoding of standard output is.
         if output is None or str(output) == "-":
-            done = store.export(user, lambda text: sys.stdout.buffer.write(text.encode()))
+            exported = store.export(user, lambda text: sys.stdout.buffer.write(text.encode()))
             sys.stdout.buffer.flush()
-            tell_unreached(done.unreached, "exported")
+            warn_unreached(exported.unreached, "exported")
             return
         with atomic_new_file(output, mode=0o600) as file:
-            done = store.export(user, lambda text: file.write(text.encode()))
-        tell_unreached(done.unreached, "exported")
+            exported = store.export(user, lambda text: file.write(text.encode()))
+        warn_unreached(exported.unreached, "exported")

@@ -29,8 +29,13 @@ def migrate(
     """
     Create or upgrade the schema, with the rights of the URL's login.
 
-    Every process that deploys may run it: one migrates, the others wait and find it done. Give the
-    direct URL, not a pooler's. A downgrade never destroys recorded events.
+    Every process that deploys may run it: one migrates, the others wait and
+    find it done. Give the direct URL, not a pooler's. A downgrade never destroys
+    recorded events.
+
+    Exit status 1 if the login lacks a right; 2 if there is no such revision, the
+    URL is a pooler's, or a downgrade would destroy recorded events; 3 if a table
+    stays locked by a long transaction. A revision that fails changes nothing.
     """
     # Alembic takes long to import and few commands need it.
     from eventstore.schema.migrate import downgrade, upgrade  # noqa: PLC0415 - see the line above
@@ -39,9 +44,9 @@ def migrate(
         raise InvalidInput("REVISION", "is missing; name one, or `base` for nothing")
     settings = load_settings(database)
     if down and revision is not None:
-        done = downgrade(settings, revision, waiting=_tell_waiting)
+        done = downgrade(settings, revision, waiting=_report_waiting)
     else:
-        done = upgrade(settings, revision or "head", waiting=_tell_waiting)
+        done = upgrade(settings, revision or "head", waiting=_report_waiting)
     if json:
         print_json({"before": done.before, "after": done.after})
     elif done.before == done.after:
@@ -52,5 +57,5 @@ def migrate(
         )
 
 
-def _tell_waiting() -> None:
+def _report_waiting() -> None:
     sys.stderr.write("another process is migrating this database; waiting for it to finish\n")

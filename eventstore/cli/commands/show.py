@@ -1,4 +1,4 @@
-"""`eventstore history` and `eventstore tasks`: look at one user's data, now or as it was."""
+"""`eventstore history` and `eventstore tasks`: print one user's data, now or as it was."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eventstore.cli.options import (
     open_store,
     parse_as_of,
 )
-from eventstore.cli.output import print_json, print_table, when
+from eventstore.cli.output import format_timestamp, print_json, print_table
 from eventstore.errors import InvalidInput
 from projections.models.message import MessageView, ToolCallView
 from projections.queries.history import Source
@@ -30,27 +30,43 @@ _WIDTH = 100
 def history(
     user: User,
     conversation: Annotated[
-        str, typer.Option("--conversation", metavar="ID_OR_KEY", help="Which conversation.")
+        str,
+        typer.Option(
+            "--conversation", metavar="ID_OR_KEY", help="The id or the key of the conversation."
+        ),
     ],
     source: Annotated[
-        str, typer.Option("--source", help="projection (the tables) or events (the log).")
+        str,
+        typer.Option("--source", help="What to read: projection (the tables) or events (the log)."),
     ] = "projection",
     as_of: AsOfOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Only the newest N.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, help="Only the newest N messages.")
+    ] = None,
     before: Annotated[
-        int | None, typer.Option("--before", help="Only before this position.")
+        int | None,
+        typer.Option("--before", help="Only messages before this position of the user's log."),
     ] = None,
     output: Annotated[
-        str, typer.Option("--format", help="table, or openai: the messages exactly as they came.")
+        str,
+        typer.Option(
+            "--format",
+            help="table, or openai: one JSON array of the chat messages as they were recorded.",
+        ),
     ] = "table",
     extensions: ExtensionsOption = None,
     database: Database = None,
     *,
     json: Json = False,
 ) -> None:
-    """Print a conversation, oldest message first; both sources give the same answer."""
+    """
+    Print a conversation, oldest message first; both sources give the same answer.
+
+    Exit status 1 if the user has no such conversation; 2 if an option has a value
+    that it does not take.
+    """
     if output not in {"table", "openai"}:
-        raise InvalidInput("--format", f"{output!r}; give table or openai")
+        raise InvalidInput("--format", f"{output!r} is not a format; give table or openai")
     with open_store(database, extensions) as store:
         messages = store.user(user).history(
             conversation,
@@ -66,26 +82,37 @@ def history(
     else:
         print_table(
             ("position", "time (UTC)", "sender", "content"),
-            ((one.position, when(one.created_at), one.sender, _shown(one)) for one in messages),
+            (
+                (one.position, format_timestamp(one.created_at), one.sender, _summary(one))
+                for one in messages
+            ),
         )
 
 
 def tasks(
     user: User,
     completed: Annotated[
-        bool | None, typer.Option("--completed/--open", help="Only completed, or only open ones.")
+        bool | None, typer.Option("--completed/--open", help="Only completed or only open tasks.")
     ] = None,
-    order: Annotated[str, typer.Option("--order", help="created, updated or title.")] = "created",
-    newest_first: Annotated[bool, typer.Option("--newest-first", help="In reverse.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many.")] = 1000,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="After so many.")] = 0,
+    order: Annotated[
+        str, typer.Option("--order", help="Sort by created, updated or title.")
+    ] = "created",
+    newest_first: Annotated[
+        bool, typer.Option("--newest-first", help="Sort in reverse order.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Print at most N tasks.")] = 1000,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip the first N tasks.")] = 0,
     as_of: AsOfOption = None,
     extensions: ExtensionsOption = None,
     database: Database = None,
     *,
     json: Json = False,
 ) -> None:
-    """Print a user's tasks, now or as they were."""
+    """
+    Print a user's tasks, now or as they were; none for a user who does not exist.
+
+    Exit status 2 if an option has a value that it does not take.
+    """
     with open_store(database, extensions) as store:
         found = store.user(user).tasks.list(
             completed=completed,
@@ -104,8 +131,8 @@ def tasks(
                 (
                     "x" if task.completed else "-",
                     task.title,
-                    when(task.created_at),
-                    when(task.completed_at),
+                    format_timestamp(task.created_at),
+                    format_timestamp(task.completed_at),
                     str(task.id),
                 )
                 for task in found
@@ -139,7 +166,8 @@ def _message_json(message: MessageView) -> dict[str, Any]:
     }
 
 
-def _shown(message: MessageView) -> str:
+def _summary(message: MessageView) -> str:
+    """Return the text of a message and its tool calls, shortened for a table."""
     calls = ", ".join(f"{call.name}({call.arguments}) {call.status}" for call in message.tool_calls)
     content = message.content if isinstance(message.content, str) else ""
     text = " ".join(part for part in (content, calls) if part)

@@ -1,4 +1,4 @@
-"""`eventstore tail`: the newest events of one user, and those that follow."""
+"""`eventstore tail`: print the newest events of one user, and wait for further ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, User, open_store
-from eventstore.cli.output import console, print_json, printable, when
+from eventstore.cli.output import console, format_timestamp, print_json, printable
 from eventstore.events.json_codec import dumps
 from eventstore.log.envelope import RecordedEvent
 
@@ -20,21 +20,25 @@ _WIDTH = 100
 def tail(
     user: User,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=0, help="How many to begin with.")
+        int, typer.Option("--lines", "-n", min=0, help="How many events to print first.")
     ] = 10,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Wait for more until interrupted.")
+        bool,
+        typer.Option("--follow", "-f", help="Keep printing new events until interrupted."),
     ] = False,
     types: Annotated[
-        list[str] | None, typer.Option("--type", help="Only these stored types; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--type", help="Only events of this type, by its stored name; may be repeated."
+        ),
     ] = None,
     interval_seconds: Annotated[
         float,
         typer.Option(
             "--interval",
             min=0.05,
-            help="Seconds between looks; polling also works "
-            "through poolers, where notifications do not.",
+            help="Seconds between two queries of --follow. The command polls, because "
+            "notifications do not pass through poolers.",
         ),
     ] = 1.0,
     extensions: ExtensionsOption = None,
@@ -42,10 +46,17 @@ def tail(
     *,
     json: Json = False,
 ) -> None:
-    """Print a user's newest events, one a line (with --json one object a line)."""
+    """
+    Print a user's newest events, oldest first, one event per line.
+
+    With --json, each line is one object. For a user who does not exist nothing is
+    printed. Exit status 1 if an event cannot be read, for example because its class
+    is not in --extensions.
+    """
     with open_store(database, extensions) as store:
         view = store.user(user)
         newest = view.events(types=types, backward=True, limit=lines)[::-1]
+        # If no event is printed first, --follow begins at the end of the log.
         last = view.events(backward=True, limit=1)
         position = newest[-1].position if newest else (last[0].position if last else 0)
         _print(newest, json=json)
@@ -79,8 +90,9 @@ def _print(events: list[RecordedEvent], *, json: bool) -> None:
             print_json(event_json(event))
             continue
         data = printable("(erased)" if event.erased else dumps(event.data.to_payload()))
-        shown = data if len(data) <= _WIDTH else data[: _WIDTH - 1] + "…"
+        summary = data if len(data) <= _WIDTH else data[: _WIDTH - 1] + "…"
         console.print(
-            f"{event.position:>8}  {when(event.recorded_at)}  {event.type:<22} {shown}",
+            f"{event.position:>8}  {format_timestamp(event.recorded_at)}  "
+            f"{event.type:<22} {summary}",
             markup=False,
         )

@@ -1,4 +1,4 @@
-"""`eventstore verify`: the log against itself and anchors, the read models against the log."""
+"""`eventstore verify`: check the log for changes, and the read models against the log."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from eventstore.cli.commands.verify_parallel import verify_parallel
 from eventstore.cli.options import Database, ExtensionsOption, Json, OneUser, open_store
 from eventstore.cli.output import (
     console,
+    format_timestamp,
     pluralize,
     print_json,
     print_table,
     printable,
-    ticker,
-    when,
+    report_progress,
 )
 from eventstore.errors import InvalidInput, NotFound, UnsafeDatabase
 from eventstore.log.anchors import Anchor, read_anchor
@@ -31,16 +31,17 @@ __all__ = ["problem_json", "verify"]
 def verify(
     user: OneUser = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=1, max=64, help="Processes that share the users.")
+        int, typer.Option("--jobs", min=1, max=64, help="How many processes share the users.")
     ] = 1,
-    anchors: Annotated[
+    anchor_files: Annotated[
         list[Path] | None,
         typer.Option(
             "--anchor",
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="Compare with what `eventstore anchor` wrote before; repeatable.",
+            help="Compare the log with a file that `eventstore anchor` wrote earlier; may be "
+            "repeated.",
         ),
     ] = None,
     public_key: Annotated[
@@ -49,7 +50,8 @@ def verify(
             "--public-key",
             exists=True,
             dir_okay=False,
-            help="The anchors must be signed by the owner of this Ed25519 key (PEM).",
+            help="Require that the anchors are signed with the private key of this Ed25519 public "
+            "key (PEM). Needs --anchor and the extra `signing`.",
         ),
     ] = None,
     extensions: ExtensionsOption = None,
@@ -58,47 +60,57 @@ def verify(
     json: Json = False,
 ) -> None:
     """
-    Recompute positions, versions and the hash chain, and compare every row with the replay.
+    Recompute each user's hash chain, and compare every row with the replay.
 
-    With --anchor, also find what a recomputed chain, a cut tail or an older backup would hide.
-    Writes nothing and may run while users write. Exit status 1 if anything is wrong; each problem
-    is named with its place.
+    With --anchor, verify also finds a recomputed hash chain, a log whose end was
+    cut off and a restored older backup. It writes nothing and may run while users
+    write.
+
+    Exit status 1 if there is a problem (each is listed with its position or row),
+    if the user does not exist, or if verify might not be shown every row; 2 if an
+    anchor is damaged or is not signed with the key.
     """
-    if public_key is not None and not anchors:
-        raise InvalidInput("--public-key", "needs --anchor FILE: it is anchors that are signed")
+    if public_key is not None and not anchor_files:
+        raise InvalidInput("--public-key", "needs --anchor FILE, because it checks the anchors")
     key = None if public_key is None else public_key.read_bytes()
-    kept = [read_anchor(path, public_key=key) for path in anchors or ()]
-    if any(anchor.unchecked for anchor in kept):
+    anchors = [read_anchor(path, public_key=key) for path in anchor_files or ()]
+    if any(anchor.unchecked for anchor in anchors):
         sys.stderr.write("warning: a signature was not checked; give --public-key FILE\n")
-    with _answering(), open_store(database, extensions) as store:
-        anchored = {name for anchor in kept for name in anchor.heads}
+    with _exit_if_rows_may_be_hidden(), open_store(database, extensions) as store:
+        # Users in an anchor are verified too, because every row of a user may have been deleted.
+        anchored = {name for anchor in anchors for name in anchor.heads}
         users = [user] if user is not None else sorted({*store.users(), *anchored})
         total = store.status().events if user is None else None
-        with ticker("events", total, quiet=json) as bar:
+        with report_progress("events", total, quiet=json) as progress:
             if jobs == 1 or len(users) == 1:
-                found = store.verify(user, anchors=kept, seen=bar.advance)
+                verified = store.verify(user, anchors=anchors, seen=progress.advance)
             else:
-                found = verify_parallel(
+                verified = verify_parallel(
                     users,
-                    kept,
+                    anchors,
                     jobs,
                     database=database,
                     extensions=extensions,
-                    advance=bar.advance,
+                    advance=progress.advance,
                 )
-    if user is not None and not found.users:
+    if user is not None and not verified.users:
         raise NotFound("user", user)
     if json:
-        print_json(_verified_json(found, kept))
+        print_json(_verified_json(verified, anchors))
     else:
-        _print(found, kept)
-    if not found.ok:
+        _print(verified, anchors)
+    if not verified.ok:
         raise typer.Exit(1)
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
-    """Say no, with status 1, where verify would not be shown what others are: that is tampering."""
+def _exit_if_rows_may_be_hidden() -> Iterator[None]:
+    """
+    Exit with status 1 if the doctor finds that verify might not be shown every row.
+
+    Hidden rows are a sign of tampering. So they are an answer of verify and not wrong use, which is
+    what any other command makes of an unsafe database.
+    """
     try:
         yield
     except UnsafeDatabase as error:
@@ -108,49 +120,50 @@ def _answering() -> Iterator[None]:
         raise
 
 
-def _verified_json(found: Verified, kept: Sequence[Anchor]) -> dict[str, Any]:
+def _verified_json(verified: Verified, anchors: Sequence[Anchor]) -> dict[str, Any]:
     return {
-        "users": found.users,
-        "events": found.events,
-        "erased": found.erased,
-        "anchors": found.anchors,
-        "anchored": found.anchored,
-        "anchored_at": max((one.taken_at for one in kept), default=None),
-        "ok": found.ok,
-        "problems": [problem_json(one) for one in found.problems],
+        "users": verified.users,
+        "events": verified.events,
+        "erased": verified.erased,
+        "anchors": verified.anchors,
+        "anchored": verified.anchored,
+        "anchored_at": max((anchor.taken_at for anchor in anchors), default=None),
+        "ok": verified.ok,
+        "problems": [problem_json(problem) for problem in verified.problems],
     }
 
 
-def _print(found: Verified, kept: Sequence[Anchor]) -> None:
-    if found.problems:
+def _print(verified: Verified, anchors: Sequence[Anchor]) -> None:
+    if verified.problems:
         print_table(
-            ("problem", "user", "where", "detail"),
-            ((one.kind, one.user_id, _where(one), one.detail) for one in found.problems),
+            ("problem", "user", "location", "detail"),
+            ((one.kind, one.user_id, _location(one), one.detail) for one in verified.problems),
         )
     console.print(
-        f"{pluralize(found.users, 'user')}, {pluralize(found.events, 'event')}"
-        + (f", {found.erased:,} of them erased" if found.erased else "")
-        + (f", {pluralize(found.anchors, 'anchored head')} found again" if kept else "")
+        f"{pluralize(verified.users, 'user')}, {pluralize(verified.events, 'event')}"
+        + (f", {verified.erased:,} of them erased" if verified.erased else "")
+        + (f", {pluralize(verified.anchors, 'anchored head')} found again" if anchors else "")
         + ": "
-        + ("all is well" if found.ok else pluralize(len(found.problems), "problem"))
+        + ("all is well" if verified.ok else pluralize(len(verified.problems), "problem"))
     )
-    if kept:
+    if anchors:
+        newest = format_timestamp(max(anchor.taken_at for anchor in anchors))
+        unconfirmed = pluralize(verified.events - verified.anchored, "event")
         console.print(
-            f"the newest anchor was taken {when(max(one.taken_at for one in kept))} UTC; "
-            f"{pluralize(found.events - found.anchored, 'event')} confirmed by none"
+            f"the newest anchor was taken {newest} UTC; {unconfirmed} confirmed by no anchor"
         )
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:
     """Return a problem as `verify --json` prints it: with a position, or with table and key."""
-    place: dict[str, Any] = {"position": problem.position}
+    location: dict[str, Any] = {"position": problem.position}
     if problem.table is not None and problem.key is not None:
         key = problem.key
-        place = {"table": problem.table, "key": key[0] if len(key) == 1 else list(key)}
-    return {"kind": problem.kind, "user_id": problem.user_id, **place, "detail": problem.detail}
+        location = {"table": problem.table, "key": key[0] if len(key) == 1 else list(key)}
+    return {"kind": problem.kind, "user_id": problem.user_id, **location, "detail": problem.detail}
 
 
-def _where(problem: Problem) -> str:
+def _location(problem: Problem) -> str:
     if problem.table is not None and problem.key is not None:
         return f"{problem.table} {', '.join(problem.key)}"
     return f"position {problem.position}"

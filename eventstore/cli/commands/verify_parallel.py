@@ -1,9 +1,9 @@
 """
-Verify many users in several processes: hashing and replaying are Python's work, and one process
-has one processor's worth of it.
+Verify many users in several processes.
 
-Each process opens a store of its own and takes some users at a time; what it needs of the anchors
-goes with them, and how far it has come is told on a queue.
+Hashing and replaying are CPU work in Python, and one Python process uses one processor. Each worker
+process opens a store of its own and verifies some users at a time. It gets the anchored heads of
+these users with them, and reports its progress on a queue.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ from eventstore.store.store import EventStore
 __all__ = ["delay_interrupts", "verify_parallel"]
 
 _USERS_AT_A_TIME = 50
-_MOMENT = 0.2
-_open = ExitStack()
-_seen: SimpleQueue[int]
+_POLL_SECONDS = 0.2
+_open_stores = ExitStack()
+_progress: SimpleQueue[int]
+"""In a worker process: the queue to the main process, with numbers of further events checked."""
 
 
 def verify_parallel(
@@ -55,105 +56,123 @@ def verify_parallel(
     """
     Verify `users` in `jobs` processes.
 
-    :param advance: called with how many events more are done.
-    :raises EventStoreError: as in this process; the others end when they are done with the users
-        they have.
+    :param advance: called with the number of further events checked.
+    :raises EventStoreError: the first error of a worker; each other worker ends after the users
+        that it is verifying.
+    :raises Unavailable: a worker was killed from outside.
     """
+    # At least four shares per process, so that a few large logs do not leave other processes idle.
     at_a_time = max(1, min(_USERS_AT_A_TIME, len(users) // (jobs * 4)))
+    # Not "fork", because a forked process would inherit the connections of this one.
     context = get_context("spawn")
-    seen = context.SimpleQueue()
-    parts: list[Future[Verified]] = []
-    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(seen,)) as processes:
+    progress = context.SimpleQueue()
+    results: list[Future[Verified]] = []
+    with ProcessPoolExecutor(
+        jobs, context, initializer=_initialize_worker, initargs=(progress,)
+    ) as workers:
         try:
             with delay_interrupts():
-                parts = [
-                    processes.submit(
-                        _verify, database, extensions, share, [_part(one, share) for one in anchors]
+                results = [
+                    workers.submit(
+                        _verify_users,
+                        database,
+                        extensions,
+                        share,
+                        [_restrict(anchor, share) for anchor in anchors],
                     )
                     for share in map(list, batched(users, at_a_time, strict=False))
                 ]
-            for _ in _until_done(parts):
-                _told(seen, advance)
-            return sum((part.result() for part in parts), start=Verified())
+            for _ in _poll_until_done(results):
+                _drain(progress, advance)
+            return sum((result.result() for result in results), start=Verified())
         except BrokenProcessPool:
-            time.sleep(_MOMENT)  # if Ctrl-C ended it, that is on its way to this process too
+            # If Ctrl-C killed the worker, the same signal is about to interrupt this process.
+            time.sleep(_POLL_SECONDS)
             raise Unavailable(
-                "a process that verified was ended from outside; run it again, "
+                "a worker process of verify was killed; run the command again, "
                 "with fewer --jobs if memory is short"
             ) from None
         except BaseException:
-            processes.shutdown(wait=False, cancel_futures=True)
-            while any(part.running() for part in parts):  # a full queue would keep them for ever
-                _told(seen, advance)
-                time.sleep(_MOMENT)
+            workers.shutdown(wait=False, cancel_futures=True)
+            # A worker that writes to a full queue would wait for ever, and so would this process.
+            while any(result.running() for result in results):
+                _drain(progress, advance)
+                time.sleep(_POLL_SECONDS)
             raise
 
 
-def _told(seen: SimpleQueue[int], advance: Callable[[int], object]) -> None:
-    while not seen.empty():
-        advance(seen.get())
+def _drain(progress: SimpleQueue[int], advance: Callable[[int], object]) -> None:
+    """Pass the numbers in the queue on to `advance`."""
+    while not progress.empty():
+        advance(progress.get())
 
 
-def _until_done(parts: Iterable[Future[Verified]]) -> Iterator[None]:
+def _poll_until_done(results: Iterable[Future[Verified]]) -> Iterator[None]:
     """
-    Yield every moment, and once after the last part is done.
+    Yield every `_POLL_SECONDS`, and once more when the last result is there.
 
-    :raises EventStoreError: of the first part that failed, at once.
+    :raises EventStoreError: the first error of a worker, without waiting for the others.
     """
-    running = {*parts}
+    running = {*results}
     while running:
-        done, running = wait(running, _MOMENT, FIRST_EXCEPTION)
-        for part in done:
-            part.result()
+        done, running = wait(running, _POLL_SECONDS, FIRST_EXCEPTION)
+        for result in done:
+            result.result()
         yield
 
 
 @contextmanager
 def delay_interrupts() -> Iterator[None]:
     """
-    Begin processes that do not hear Ctrl-C before they can end in silence; this one hears it after.
+    Hold Ctrl-C back while worker processes start, and raise it again at the end of the block.
 
-    They inherit this thread's mask. Any other thread (the pool's, the progress bar's) may still be
-    given the signal, and Python then runs the handler here: hence a handler that remembers.
+    A worker that is interrupted before `_initialize_worker` has run would print a traceback.
+    Workers inherit this thread's signal mask, so SIGINT stays blocked in them until then. In this
+    process the kernel may still deliver the signal to another thread (the pool's, the progress
+    bar's), and Python then calls the handler here. So the handler only records the signal.
     """
-    if getsignal(SIGINT) is SIG_IGN:  # as a job in the background has it, and they inherit
+    if getsignal(SIGINT) is SIG_IGN:
+        # A shell starts background jobs with SIGINT ignored, and the workers inherit that.
         yield
         return
-    heard: list[int] = []
-    handler = signal(SIGINT, lambda number, _: heard.append(number))
+    received: list[int] = []
+    handler = signal(SIGINT, lambda number, _: received.append(number))
     pthread_sigmask(SIG_BLOCK, {SIGINT})
     try:
         yield
     finally:
         pthread_sigmask(SIG_UNBLOCK, {SIGINT})
         signal(SIGINT, handler)
-    if heard:
+    if received:
         raise_signal(SIGINT)
 
 
-def _part(anchor: Anchor, users: Sequence[str]) -> Anchor:
+def _restrict(anchor: Anchor, users: Sequence[str]) -> Anchor:
+    """Return the anchor with the heads of these users only, because it is sent to a worker."""
     heads = {user: anchor.heads[user] for user in users if user in anchor.heads}
     return Anchor(anchor.taken_at, heads, anchor.signed)
 
 
-def _begin(seen: SimpleQueue[int]) -> None:
-    """Let this process end in silence: the one that began it says what there is to say."""
-    global _seen  # noqa: PLW0603 - what a process is begun with has no other place
-    _seen = seen
-    if getsignal(SIGINT) is not SIG_IGN:  # as a job in the background has it
+def _initialize_worker(progress: SimpleQueue[int]) -> None:
+    """Let Ctrl-C end this worker without a traceback; the main process reports the interrupt."""
+    global _progress  # noqa: PLW0603 - an initializer can pass a value on in a global only
+    _progress = progress
+    if getsignal(SIGINT) is not SIG_IGN:
         signal(SIGINT, SIG_DFL)
     pthread_sigmask(SIG_UNBLOCK, {SIGINT})
 
 
 @cache
 def _store(database: str | None, extensions: str | None) -> EventStore:
-    """Return this process's store, open until the process ends."""
-    return _open.enter_context(open_store(database, extensions, helper=True))
+    """Return this worker's store, which stays open until the process ends."""
+    return _open_stores.enter_context(open_store(database, extensions, worker=True))
 
 
-def _verify(
+def _verify_users(
     database: str | None, extensions: str | None, users: list[str], anchors: list[Anchor]
 ) -> Verified:
-    store = _store(database, extensions)  # here, and not at the start: its error goes to the caller
-    plan = store._plans.verify_users(users, anchors=anchors, seen=_seen.put, listed=True)  # noqa: SLF001 - the ids are tables' and anchors', and need not be what the method takes
-    return store._driver.run(plan)  # noqa: SLF001 - the same
+    # Here and not in the initializer, because the executor loses the error of an initializer.
+    store = _store(database, extensions)
+    # Not `EventStore.verify`, which refuses ids that only tampering puts into a table or an anchor.
+    plan = store._plans.verify_users(users, anchors=anchors, seen=_progress.put, listed=True)  # noqa: SLF001 - see the line above
+    return store._driver.run(plan)  # noqa: SLF001 - likewise

@@ -1,1 +1,1 @@
-"""`eventstore demo`: the story it tells, step by step."""
+"""`eventstore demo`: a demonstration of the store, step by step."""

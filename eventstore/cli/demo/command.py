@@ -1,8 +1,9 @@
 """
-`eventstore demo`: the whole store in one story, on a server of its own that it removes at the end.
+`eventstore demo`: a demonstration of the store on a temporary server that it removes at the end.
 
-Append, restart the server, reconstruct, spoil a read model, find it, mend it, audit; then what
-another user, an administrator and an erasure can do: see `demo_evidence`.
+The steps are: append events, restart the server, reconstruct a conversation, spoil a read model,
+find and repair the damage, audit the tool calls. The steps in `demo.evidence` follow: isolation
+between users, tampering by an administrator, and erasure.
 """
 
 from __future__ import annotations
@@ -34,24 +35,28 @@ def demo(*, json: Json = False) -> None:
     """
     Show what the store does, step by step, in a few seconds.
 
-    Needs no database: it starts a PostgreSQL of its own in a temporary folder and removes it.
+    The demo needs no database. It starts an embedded PostgreSQL in a temporary
+    folder and removes both at the end.
+
+    Exit status 1 if the store breaks a promise; 2 if the extra `embedded` is not
+    installed.
     """
-    story = Narration(quiet=json)
+    narration = Narration(quiet=json)
     with _temporary_folder() as folder:
         url = f"embedded:{folder}"
         with EventStore.connect(url) as store:
-            _append(story, store)
+            _append(narration, store)
             before = store.user("alice").history(_CHAT)
-        _restart(story, folder)
+        _restart(narration, folder)
         with EventStore.connect(url) as store:
-            _reconstruct(story, store, before)
-            _spoil_and_mend(story, store, folder)
-            _audit(story, store)
-            show_isolation(story, store, folder)
-            show_tampering(story, store, folder)
-            show_erasure(story, store)
+            _reconstruct(narration, store, before)
+            _spoil_and_repair(narration, store, folder)
+            _audit(narration, store)
+            show_isolation(narration, store, folder)
+            show_tampering(narration, store, folder)
+            show_erasure(narration, store)
         stop_embedded(folder)
-    story.end()
+    narration.end()
 
 
 @contextmanager
@@ -64,7 +69,7 @@ def _temporary_folder() -> Iterator[Path]:
         shutil.rmtree(parent, ignore_errors=True)
 
 
-def _append(story: Narration, store: EventStore) -> None:
+def _append(narration: Narration, store: EventStore) -> None:
     alice = store.user("alice")
     chat = alice.conversations.start(title="Kitchen", key=_CHAT)
     alice.messages.post(chat.id, sender="user", content="Put milk and bread on my list, please.")
@@ -80,51 +85,53 @@ def _append(story: Narration, store: EventStore) -> None:
     bob = store.user("bob")
     bob.tasks.create("Fix the bicycle")
     events = store.status().events
-    story.step(
+    narration.step(
         "Append",
         f"two users, {events} events; each append is one transaction and one round trip,\n"
-        "   and the tables task, conversation and message follow in the same transaction.",
+        "   which also updates the tables task, conversation and message.",
         users=2,
         events=events,
     )
 
 
 def _turn(alice: User, title: str) -> None:
-    """Record one tool call as an agent does: the request, then what came of it in one append."""
+    """Record one tool call as an agent does: the request, then its effects in one append."""
     call = alice.tool_calls.request(_CHAT, name="add_task", arguments=f'{{"title": "{title}"}}')
     with alice.transaction(idempotency_key=call.id) as tx:
         task = tx.tasks.create(title=title, caused_by=call)
         tx.tool_calls.succeed(call, output={"task_id": task.id})
 
 
-def _restart(story: Narration, folder: Path) -> None:
+def _restart(narration: Narration, folder: Path) -> None:
     stop_embedded(folder)
     start_embedded(folder)
-    story.step("Restart", "the server was stopped and started again: nothing lives in memory only.")
+    narration.step(
+        "Restart", "the server was stopped and started again; no data was held in memory only."
+    )
 
 
-def _reconstruct(story: Narration, store: EventStore, before: list[MessageView]) -> None:
+def _reconstruct(narration: Narration, store: EventStore, before: list[MessageView]) -> None:
     alice = store.user("alice")
     from_tables = alice.history(_CHAT)
     from_events = alice.history(_CHAT, source="events")
     require_promise(from_tables == from_events == before, "the two histories differ")
-    then = before[0].position
-    story.step(
+    position = before[0].position
+    narration.step(
         "Reconstruct",
         f"{len(from_tables)} messages, from the tables and from the events: equal.\n"
-        f"   As of position {then} the list had {len(alice.tasks.list(as_of=then))} tasks, "
+        f"   As of position {position} the list had {len(alice.tasks.list(as_of=position))} tasks, "
         f"now it has {len(alice.tasks.list())}.",
         messages=len(from_tables),
         equal=True,
     )
-    if not story.quiet:
+    if not narration.quiet:
         print_table(
             ("", "sender", "content"),
             (("  ", one.sender, _line(one)) for one in from_tables),
         )
 
 
-def _spoil_and_mend(story: Narration, store: EventStore, folder: Path) -> None:
+def _spoil_and_repair(narration: Narration, store: EventStore, folder: Path) -> None:
     with psycopg.connect(start_embedded(folder), autocommit=True) as owner:
         owner.execute("update eventstore.task set title = 'Buy beer' where title = 'Buy milk'")
         owner.execute(
@@ -132,31 +139,31 @@ def _spoil_and_mend(story: Narration, store: EventStore, folder: Path) -> None:
         )
     found = store.verify()
     require_promise(len(found.problems) == 2, "verify did not find both rows")  # noqa: PLR2004 - one line each above
-    story.step(
+    narration.step(
         "Spoil and verify",
-        "somebody with database rights changed a task and deleted a message. verify finds:\n   - "
+        "an owner of the database changed a task and deleted a message. verify finds:\n   - "
         + "\n   - ".join(f"{one.table}: {one.kind}, {one.detail}" for one in found.problems),
         problems=[problem_json(one) for one in found.problems],
     )
-    mended = store.rebuild()
-    require_promise(store.verify().ok, "rebuild did not mend the read models")
-    story.step(
+    rebuilt = store.rebuild()
+    require_promise(store.verify().ok, "rebuild did not repair the read models")
+    narration.step(
         "Rebuild",
-        f"{mended.events} events replayed, exactly {mended.changed} rows mended; "
-        "verify is clean again.",
-        changed=mended.changed,
+        f"{rebuilt.events} events replayed, exactly {rebuilt.changed} rows repaired; "
+        "verify finds no problem any more.",
+        changed=rebuilt.changed,
         ok=True,
     )
 
 
-def _audit(story: Narration, store: EventStore) -> None:
+def _audit(narration: Narration, store: EventStore) -> None:
     entries = store.user("alice").audit()
-    story.step(
+    narration.step(
         "Audit",
-        "every tool call, from the log: what was asked for, what came of it, what it caused.",
+        "every tool call in the log, with its arguments, its status and the events it caused.",
         calls=[{"name": one.name, "status": one.status} for one in entries],
     )
-    if not story.quiet:
+    if not narration.quiet:
         print_table(
             ("", "tool", "arguments", "status", "caused"),
             (
@@ -167,5 +174,6 @@ def _audit(story: Narration, store: EventStore) -> None:
 
 
 def _line(message: MessageView) -> str:
+    """Return the content of a message, or its tool calls if it has none."""
     calls = ", ".join(f"{call.name}({call.arguments})" for call in message.tool_calls)
     return str(message.content or f"calls {calls}")

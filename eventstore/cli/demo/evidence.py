@@ -1,8 +1,9 @@
 """
-The demo's second half: what keeps users apart, what finds a changed history, what erasing leaves.
+The second half of the demo: isolation between users, tampering and erasure.
 
-Another user and forgotten scopes are tried in SQL, and so is an administrator with every right, who
-cuts the end of a log off and tidies up so well that only an anchor can tell.
+The attacks are SQL: statements of another user, statements without a WHERE, and an administrator
+with every right. The administrator cuts the end of a log off and repairs all other tables, so that
+only an anchor reveals the loss.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from eventstore.store.store import EventStore
 
 __all__ = ["show_erasure", "show_isolation", "show_tampering"]
 
-# One statement: each part sees the tables as they were before it.
+# In one statement, every part reads the tables as they were before the deletion. The first event of
+# an append is the one with an idempotency key.
 _CUT = """
 with cut as (
     delete from eventstore.event
@@ -43,29 +45,30 @@ where u.user_id = 'alice' and e.user_id = 'alice'
 """
 
 
-def show_isolation(story: Narration, store: EventStore, folder: Path) -> None:
-    """Bob tries to reach what is alice's: by its id, and in SQL that forgets whose it wants."""
+def show_isolation(narration: Narration, store: EventStore, folder: Path) -> None:
+    """Show that bob cannot read or change alice's data, by its id or by SQL without a WHERE."""
     bob = store.user("bob")
     chat = store.user("alice").conversations.get("kitchen")
     refused = _answer(lambda: bob.history(chat.id))
     require_promise(
-        refused == f"conversation {chat.id} not found", "bob learned of alice's conversation"
+        refused == f"conversation {chat.id} not found", "bob was shown alice's conversation"
     )
     with psycopg.connect(start_embedded(folder)) as connection:
-        there = _count(connection, "select count(*) from eventstore.task")
+        total = _count(connection, "select count(*) from eventstore.task")
         connection.execute("set local role eventstore_app")
         unscoped = _count(connection, "select count(*) from eventstore.task")
         connection.execute("select set_config('eventstore.user_id', 'bob', true)")
         own = _count(connection, "select count(*) from eventstore.task")
         changed = connection.execute("update eventstore.task set title = 'mine now'").rowcount
+        # The next steps need the row of bob unchanged.
         connection.rollback()
-    require_promise((unscoped, own, changed) == (0, 1, 1), "SQL as bob reached rows of alice")
-    story.step(
+    require_promise((unscoped, own, changed) == (0, 1, 1), "SQL as bob reached alice's rows")
+    narration.step(
         "Isolation",
         f"bob asks for alice's conversation by its id: {refused}.\n"
-        f"   In SQL without any WHERE, of {there} tasks the application role sees {unscoped} with "
-        f"no user set and {own} as bob,\n"
-        f"   and `update eventstore.task set …` changes {changed} row, his own.",
+        f"   SQL without a WHERE, as the application role: of {total} tasks it reads {unscoped} if "
+        f"no user is set and {own} as bob,\n"
+        f"   and `update eventstore.task set …` as bob changes {changed} row, his own.",
         refused=refused,
         rows_without_a_user=unscoped,
         rows_as_bob=own,
@@ -73,14 +76,14 @@ def show_isolation(story: Narration, store: EventStore, folder: Path) -> None:
     )
 
 
-def show_tampering(story: Narration, store: EventStore, folder: Path) -> None:
-    """An administrator changes history: refused, found, and found again where it was tidied up."""
+def show_tampering(narration: Narration, store: EventStore, folder: Path) -> None:
+    """Show that changes by an administrator are refused, or found by verify or with an anchor."""
     file = folder.parent / "anchor.jsonl"
     with file.open("wb") as target:
         write_anchor(target, store.heads())
-    kept = [read_anchor(file)]
+    anchors = [read_anchor(file)]
     with psycopg.connect(start_embedded(folder), autocommit=True) as admin:
-        casual = _refusal(admin, "delete from eventstore.event where user_id = 'alice'")
+        refused = _refusal(admin, "delete from eventstore.event where user_id = 'alice'")
         for table in ("event", "user_log", "stream"):
             admin.execute(f"alter table eventstore.{table} disable trigger user")
         payload = _payload(admin, None)
@@ -91,33 +94,36 @@ def show_tampering(story: Narration, store: EventStore, folder: Path) -> None:
         )
         _payload(admin, payload)
         admin.execute(_CUT)
-    store.rebuild()  # the administrator tidies up: the tables follow the shorter log
-    require_promise(store.verify().ok, "what was tidied up is not clean by itself")
-    cut = store.verify(anchors=kept).problems
-    require_promise([one.kind for one in cut] == ["anchor"], "the anchor did not find the cut")
-    story.step(
+    # With the read models in line with the shorter log, the database contradicts itself nowhere.
+    store.rebuild()
+    require_promise(store.verify().ok, "verify found a problem in a log that was cut cleanly")
+    missing = store.verify(anchors=anchors).problems
+    require_promise(
+        [one.kind for one in missing] == ["anchor"], "the anchor did not reveal the missing events"
+    )
+    narration.step(
         "Tampering",
-        f"an administrator deletes from the log: {casual}.\n"
-        "   He disables the triggers and rewrites an event; verify finds it, and it is put back:\n"
+        f"an administrator deletes from the log and is refused: {refused}.\n"
+        "   They disable the triggers and rewrite an event, which verify finds:\n"
         f"   - position {found[0].position}: {found[0].detail}\n"
-        "   Then he cuts the last append off and mends heads and tables; verify alone is clean,"
-        "\n   verify with the anchor taken before is not:\n"
-        f"   - position {cut[0].position}: {cut[0].detail}",
-        refused=casual,
-        problems=[problem_json(one) for one in (*found, *cut)],
+        "   They restore the event, delete the last append and repair the heads and tables.\n"
+        "   verify alone finds nothing, but with an anchor that was written before it finds:\n"
+        f"   - position {missing[0].position}: {missing[0].detail}",
+        refused=refused,
+        problems=[problem_json(one) for one in (*found, *missing)],
     )
 
 
-def show_erasure(story: Narration, store: EventStore) -> None:
-    """Bob wants to be forgotten, and is; that he was there stays on record."""
+def show_erasure(narration: Narration, store: EventStore) -> None:
+    """Show that an erasure removes bob's content and leaves the evidence of it in the log."""
     erased = store.erase("bob", ordered_by="privacy desk")
     found = store.verify()
-    require_promise(found.ok and not store.user("bob").tasks.list(), "something of bob's was left")
-    story.step(
+    require_promise(found.ok and not store.user("bob").tasks.list(), "content of bob was left")
+    narration.step(
         "Erasure",
-        f"bob wants to be forgotten: {erased.events} payload removed, by order of "
-        f"{erased.ordered_by}, on record at position {erased.position}.\n"
-        f"   verify: {found.events} events, {found.erased} of them erased, the chain unbroken.",
+        f"bob asks to be erased: {erased.events} payload is removed by order of the "
+        f"{erased.ordered_by}, which the log records at position {erased.position}.\n"
+        f"   verify: {found.events} events, {found.erased} of them erased, the hash chain intact.",
         events=erased.events,
         position=erased.position,
         ok=found.ok,
@@ -129,7 +135,7 @@ def _answer(ask: Callable[[], object]) -> str:
         ask()
     except NotFound as error:
         return str(error)
-    return "it was shown"
+    return "the conversation was shown"
 
 
 def _refusal(admin: Connection, statement: str) -> str:
@@ -137,7 +143,7 @@ def _refusal(admin: Connection, statement: str) -> str:
         admin.execute(statement)
     except psycopg.Error as error:
         return str(error.diag.message_primary)
-    return "it was done"
+    return "the statement was executed"
 
 
 def _count(connection: Connection, query: str) -> int:
@@ -146,7 +152,7 @@ def _count(connection: Connection, query: str) -> int:
 
 
 def _payload(admin: Connection, changed: str | None) -> str:
-    """Return the payload of alice's first task, after changing it if asked to."""
+    """Return the payload of alice's first task, after replacing it with `changed` if given."""
     first = "user_id = 'alice' and type = 'TaskCreated' and payload::text like '%milk%'"
     if changed is not None:
         first = "user_id = 'alice' and type = 'TaskCreated' and payload::text ~ 'milk|beer'"

@@ -1,4 +1,4 @@
-"""The telling of the demo: each step as it happens for people, all of them at the end as JSON."""
+"""Reports the steps of the demo: each step at once for people, all steps at the end as JSON."""
 
 from __future__ import annotations
 
@@ -14,31 +14,40 @@ __all__ = ["Narration", "require_promise"]
 
 @dataclass
 class Narration:
-    """Tells each step as it happens, and keeps what was seen for `--json`."""
+    """Prints each step of the demo as it happens, and collects the results for `--json`."""
 
     quiet: bool
     steps: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
-    def step(self, name: str, told: str, **seen: object) -> None:
-        """Tell one step."""
-        self.steps.append({"step": name, **seen})
+    def step(self, name: str, text: str, **results: object) -> None:
+        """
+        Report one step.
+
+        :param text: for people.
+        :param results: for programs.
+        """
+        self.steps.append({"step": name, **results})
         if not self.quiet:
-            console.print(f"\n[bold]{len(self.steps)}. {name}[/bold]\n   {told}")
+            console.print(f"\n[bold]{len(self.steps)}. {name}[/bold]\n   {text}")
 
     def end(self) -> None:
-        """Tell how long it took, or print all steps as JSON."""
+        """Print how long the demo took, or all steps as JSON."""
         seconds = round(time.monotonic() - self.started, 3)
         if self.quiet:
             print_json({"steps": self.steps, "seconds": seconds})
         else:
             console.print(
-                f"\nAll of this took {seconds:.1f} seconds; the server and its data are gone.\n"
-                "Next: docs/tutorial.md embeds the store in a service with ten lines."
+                f"\nThe demo took {seconds:.1f} seconds; its server and data are removed.\n"
+                "Next: docs/tutorial.md shows how to embed the store in a service."
             )
 
 
-def require_promise(held: bool, broken: str) -> None:
-    """Stop the story where a promise was not kept."""
+def require_promise(held: bool, failure: str) -> None:
+    """
+    Stop the demo if a promise of the store does not hold.
+
+    :raises EventStoreError: the promise was broken, as `failure` says.
+    """
     if not held:
-        raise EventStoreError(f"the demo found a broken promise: {broken}")
+        raise EventStoreError(f"the demo found a broken promise: {failure}")

@@ -1,11 +1,11 @@
 """
-SQLAlchemy on our terms: sessions of the caller's own on the same pool, and an engine for Alembic.
+Engines for SQLModel sessions of the caller's own, on the pool of the store; and one for Alembic.
 
-A session's every transaction begins by setting role and user, like all others, and is read-only
-unless asked otherwise: read models are written by projectors alone. That is done by the connection
-that it is lent (`lent`), as whom is said when SQLAlchemy begins. What a session has SET ends with
-its transaction. Behind a pooler one exception remains: SET and then COMMIT, both in SQL of the
-caller's own.
+Every transaction of a session begins by setting role and user, like all others. It is read-only
+unless asked otherwise, because read models are written by projectors alone. SQLAlchemy's events say
+whose transaction it is, and the leased connection sets it. What a session has SET ends with its
+transaction. Behind a pooler one exception remains: SET and then COMMIT, both in SQL of the caller's
+own.
 """
 
 from __future__ import annotations
@@ -79,28 +79,28 @@ def own_engine(settings: Settings) -> Engine:
 
 
 def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
-    """Return an engine whose connections are lent by `connections`."""
+    """Return an engine whose connections are leased from `connections`."""
     process = os.getpid()
 
     def creator() -> LeasedConnection:
         check_process(process)
-        lent = LeasedConnection(connections, connections.getconn())
-        lent.answer_timeout_seconds = settings.answer_timeout_seconds
-        return lent
+        leased = LeasedConnection(connections, connections.getconn())
+        leased.answer_timeout_seconds = settings.answer_timeout_seconds
+        return leased
 
     engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
     return _scoped(engine, settings)
 
 
 def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -> AsyncEngine:
-    """Return an async engine whose connections are lent by `connections`."""
+    """Return an async engine whose connections are leased from `connections`."""
     process = os.getpid()
 
     async def creator() -> LeasedAsyncConnection:
         check_process(process)
-        lent = LeasedAsyncConnection(connections, await connections.getconn())
-        lent.answer_timeout_seconds = settings.answer_timeout_seconds
-        return lent
+        leased = LeasedAsyncConnection(connections, await connections.getconn())
+        leased.answer_timeout_seconds = settings.answer_timeout_seconds
+        return leased
 
     engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
     _scoped(engine.sync_engine, settings)
@@ -133,8 +133,8 @@ def _scoped(engine: Engine, settings: Settings) -> Engine:
     return engine
 
 
-def _lent_to(connection: Connection) -> Any:
-    """Return what a connection of SQLAlchemy's was lent, be it detached since."""
+def _leased_to(connection: Connection) -> Any:
+    """Return what a connection of SQLAlchemy's was leased, be it detached since."""
     return _undressed(connection.connection.dbapi_connection)
 
 
@@ -144,28 +144,28 @@ def _undressed(connection: Any) -> Any:
 
 
 def _begin_as_nobody(settings: Settings, connection: Any, _record: object) -> None:
-    """As a connection is lent: an engine that is used past any session sees nothing."""
-    lent = _undressed(connection)
-    lent.entering = (_READ_ONLY, scope_command(user_scope(""), settings, lent))
+    """When a connection is leased: an engine that is used past any session sees nothing."""
+    leased = _undressed(connection)
+    leased.entering = (_READ_ONLY, scope_command(user_scope(""), settings, leased))
 
 
 def _enter_scope(settings: Settings, connection: Connection, _xid: object = None) -> None:
     """As SQLAlchemy begins: say as whom, and whether to write."""
-    lent = _lent_to(connection)
+    leased = _leased_to(connection)
     options = connection.get_execution_options()
-    scope = scope_command(user_scope(options.get("eventstore_user", "")), settings, lent)
+    scope = scope_command(user_scope(options.get("eventstore_user", "")), settings, leased)
     if options.get("eventstore_read_only", True):
-        lent.entering = (_READ_ONLY, scope)
-    elif lent.read_only is None:  # what a server connection begins with may be somebody's SET
-        lent.entering = (b"set transaction read write", scope)
+        leased.entering = (_READ_ONLY, scope)
+    elif leased.read_only is None:  # what a server connection begins with may be somebody's SET
+        leased.entering = (b"set transaction read write", scope)
     else:
-        lent.entering = (scope,)
+        leased.entering = (scope,)
 
 
 def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
     """Before a statement: refuse what would not be in the scope, before anything is sent."""
-    lent = _lent_to(connection)
-    if lent.autocommit:
+    leased = _leased_to(connection)
+    if leased.autocommit:
         raise ConfigurationError(AUTOCOMMIT_REFUSED)
     if _CHAIN.match(statement):
         raise ConfigurationError(UNSCOPED_TRANSACTION)
@@ -173,8 +173,8 @@ def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_
 
 def _forget_before_commit(connection: Connection) -> None:
     """SET would outlive the transaction, and behind a pooler meet anybody: undo it while in it."""
-    lent = _lent_to(connection)
-    if lent.info.transaction_status != TransactionStatus.INTRANS:
+    leased = _leased_to(connection)
+    if leased.info.transaction_status != TransactionStatus.INTRANS:
         return  # after an error COMMIT rolls back, and SET with it
     # What is deferred runs first: it belongs in the user's scope, which is reset as well.
     connection.exec_driver_sql(f"set constraints all immediate; {_FORGET}")
@@ -184,17 +184,17 @@ def _forget(connection: Any, _record: object) -> None:
     """As a connection goes back: clear what SQL of the caller's own left on the server."""
     if connection is None:  # broken, or invalidated: it is cut
         return
-    lent = _undressed(connection)
+    leased = _undressed(connection)
     try:
-        lent.clearing = True
+        leased.clearing = True
         connection.autocommit = True
         connection.cursor().execute(_LEAVE_NOTHING)
         connection.autocommit = False
-        lent.cleared = True
+        leased.cleared = True
     except psycopg.Error:  # not cleared, it is cut as SQLAlchemy closes it
         return
     except BaseException:  # a cancelled task, Ctrl-C: SQLAlchemy does no more about it
         connection.close()
         raise
     finally:
-        lent.clearing = False
+        leased.clearing = False
