@@ -1,34 +1,45 @@
 """
-The fixtures: a real server, a fresh database per test, a store in both colours.
+Fixtures that tests of several rooms use: a real server, a database per test, and open stores.
 
-`store` runs each test twice, through the sync and through the async driver.
-`database_url` is for what an application does, and leads through the pooler if the tests are asked
-for one; `direct_url` is for migrations and for a superuser's SQL.
+`store` runs a test twice: through the sync and through the async driver.
+`database_url` is the URL that an application uses; it leads through a pooler if the run asks for
+one. `direct_url` always leads to the server itself, for migrations and for a superuser's SQL.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
+from uuid import UUID
 
 import psycopg
 import pytest
 
-from eventstore import AsyncEventStore, EventStore, User
-from tests.support.both import blocked
-from tests.support.server import Server, running_server
+from eventstore import EventStore, User
+from tests.support.drivers import open_store
+from tests.support.own_read_model import (
+    DDL,
+    Box,
+    Boxed,
+    Done,
+    project_box,
+    project_done,
+    protect,
+)
+from tests.support.proxy import Proxy, run_proxy
+from tests.support.server import Server, run_server
+from tests.support.tampering import disarm
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """One server for the whole test process."""
-    with running_server() as running:
+    """A PostgreSQL server that all tests of one process share."""
+    with run_server() as running:
         yield running
 
 
 @pytest.fixture
 def database_url(server: Server) -> Iterator[str]:
-    """A migrated database of the test's own; the URL's login is a superuser."""
+    """The URL of a migrated database that only this test uses; its login is a superuser."""
     url = server.create_database()
     yield url
     server.drop_database(url)
@@ -36,40 +47,68 @@ def database_url(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def direct_url(server: Server, database_url: str) -> str:
-    """The same database past any pooler: a session of one's own, as migrations need it."""
+    """The URL of the same database without the pooler, for work that needs a session."""
     return server.direct(database_url)
+
+
+@pytest.fixture
+def admin(direct_url: str) -> Iterator[psycopg.Connection]:
+    """A superuser's connection, which no application has."""
+    with psycopg.connect(direct_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """A TCP proxy before the server, which counts round trips and drops messages."""
+    with run_proxy(server.socket) as running:
+        yield running
 
 
 @pytest.fixture(params=["sync", "async"])
 def store(request: pytest.FixtureRequest, database_url: str) -> Iterator[EventStore]:
-    """The store, through the sync and through the async driver."""
-    if request.param == "sync":
-        with EventStore.connect(database_url) as opened:
-            yield opened
-        return
-    loop = asyncio.new_event_loop()
-
-    async def opening() -> AsyncEventStore:
-        return await AsyncEventStore.connect(database_url)
-
-    opened_async = loop.run_until_complete(opening())
-    yield blocked(opened_async, loop)
-    loop.run_until_complete(opened_async.close())
-    loop.close()
+    """The built-in store, through the sync and through the async driver."""
+    with open_store(request.param, database_url) as store:
+        yield store
 
 
 @pytest.fixture
 def alice(store: EventStore) -> User:
+    """A user of `store`."""
     return store.user("alice")
 
 
 @pytest.fixture
 def bob(store: EventStore) -> User:
+    """Another user of `store`."""
     return store.user("bob")
 
 
 @pytest.fixture
-def admin(direct_url: str) -> Iterator[psycopg.Connection]:
-    """A superuser's connection: what no application has."""
-    with psycopg.connect(direct_url, autocommit=True) as connection:
-        yield connection
+def chat(alice: User) -> UUID:
+    """The id of a conversation of alice's with the key `chat`."""
+    return alice.conversations.start(key="chat").id
+
+
+@pytest.fixture
+def service_url(database_url: str, direct_url: str) -> str:
+    """The URL of a database that also holds a service's own tables, under row-level security."""
+    with psycopg.connect(direct_url, autocommit=True) as owner:
+        owner.execute(DDL)
+        protect(owner, Box, Done)
+    return database_url
+
+
+@pytest.fixture
+def service_store(service_url: str) -> Iterator[EventStore]:
+    """A sync store with the projectors and the event class of the service."""
+    projectors = [project_box, project_done]
+    with EventStore.connect(service_url, projectors=projectors, events=[Boxed]) as store:
+        yield store
+
+
+@pytest.fixture
+def disarmed_store(service_store: EventStore, admin: psycopg.Connection) -> EventStore:
+    """The service's store on a database whose append-only triggers are disabled."""
+    disarm(admin)
+    return service_store

@@ -1,10 +1,9 @@
-"""Erasure: what was said is gone wherever one looks, and that it was said can still be shown."""
+"""An erasure removes content from every table and keeps the proof that events were recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import combinations
 from uuid import UUID
@@ -23,16 +22,17 @@ from eventstore import (
     StreamClosed,
     User,
 )
-from eventstore.log.anchors import Anchor
 from eventstore.log.envelope import RecordedEvent
 from eventstore.log.ids import erasure_stream
 from eventstore.store.chat_import import ChatConversation
 from projections.apply.replay import Replay
-from tests.support.erasing import WORDS, everything, said
+from tests.support.erasing import WORDS, all_rows, write_words
+from tests.tampering.full_log import take_anchor
 from tests.tampering.outsider import digest_of, fingerprint
 
 
 def stored_digests(admin: psycopg.Connection) -> set[bytes]:
+    """Return the digests, fingerprints, hashes and salts of all events but erasure records."""
     rows = admin.execute(
         "select payload_digest, fingerprint, hash, salt from eventstore.event"
         " where type <> 'ContentErased'"
@@ -40,33 +40,33 @@ def stored_digests(admin: psycopg.Connection) -> set[bytes]:
     return {one for row in rows for one in row if one is not None}
 
 
-def test_nothing_that_was_said_is_left_in_any_table(
+def test_no_table_contains_an_erased_word(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    said(alice)
-    before = " ".join(everything(admin))
+    write_words(alice)
+    before = " ".join(all_rows(admin))
 
     done = store.erase("alice", ordered_by="the court", reason="request 7")
 
-    left = " ".join(everything(admin))
+    left = " ".join(all_rows(admin))
     assert [word for word in WORDS if word not in before] == []
     assert [word for word in WORDS if word in left] == []
     verified = store.verify()
     assert verified.ok
-    assert done.events == verified.erased == done.position - 1  # type: ignore[operator]  # it is there
+    assert done.events == verified.erased == done.position - 1  # type: ignore[operator]  # not None
     assert verified.events == done.position
 
 
-def test_one_conversation_goes_and_its_tasks_stay(
+def test_erasing_one_conversation_leaves_everything_else(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    chat = said(alice)
-    other = alice.conversations.start(title="kept")
-    alice.messages.post(other.id, sender="user", content="kept too")
+    chat = write_words(alice)
+    other = alice.conversations.start(title="stays")
+    alice.messages.post(other.id, sender="user", content="stays too")
 
     done = store.erase("alice", ordered_by="alice", conversation="zebra")
 
-    left = " ".join(everything(admin))
+    left = " ".join(all_rows(admin))
     assert [word for word in WORDS if word in left] == ["sorrel", "rhubarb", "quince"]
     assert done.conversation_id == chat
     assert {task.title for task in alice.tasks.list()} == {"sorrel", "quince"}
@@ -76,10 +76,10 @@ def test_one_conversation_goes_and_its_tasks_stay(
     assert store.rebuild(check=True).changed == 0
 
 
-def test_no_digest_that_is_left_confirms_a_guess(
+def test_no_remaining_digest_confirms_a_guess_of_erased_content(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    said(alice)
+    write_words(alice)
     store.user("alice").keyed("single").tasks.create("short")
     parts = admin.execute(
         "select position, stream_id, type, schema_version, payload::text, metadata::text"
@@ -87,28 +87,29 @@ def test_no_digest_that_is_left_confirms_a_guess(
     ).fetchall()
     names = ("stream_id", "type", "schema_version", "payload")
     events = [dict(zip(names, row[1:5], strict=True)) for row in parts]
+    # A guesser knows the contents but not the salts, and tries every possible append.
     guesses = {digest_of(b"", row[4], row[5]) for row in parts}
     guesses |= {digest_of(bytes(16), row[4], row[5]) for row in parts}
     for start, end in combinations(range(len(events) + 1), 2):
         guesses.add(fingerprint(events[start:end]))
-    assert guesses & stored_digests(admin)  # the fingerprints, as long as nothing is erased
+    assert guesses & stored_digests(admin)  # before the erasure the fingerprints confirm guesses
 
     store.erase("alice", ordered_by="alice")
 
     assert not guesses & stored_digests(admin)
 
 
-def test_a_fingerprint_that_spans_a_kept_task_does_not_confirm_the_erased_message(
+def test_no_fingerprint_covers_both_an_erased_message_and_a_remaining_task(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
     chat = alice.conversations.start()
     for key, first in (("one", "message"), ("two", "task")):
         with alice.transaction(idempotency_key=key) as tx:
             if first == "task":
-                tx.tasks.create("kept")
+                tx.tasks.create("stays")
             tx.messages.post(chat.id, sender="user", content="yes")
             if first == "message":
-                tx.tasks.create("kept")
+                tx.tasks.create("stays")
 
     store.erase("alice", ordered_by="alice", conversation=chat.id)
 
@@ -120,42 +121,42 @@ def test_a_fingerprint_that_spans_a_kept_task_does_not_confirm_the_erased_messag
     assert store.verify().ok
 
 
-def test_chain_and_anchors_taken_before_still_hold(
+def test_an_erasure_leaves_the_hash_chain_and_earlier_anchors_valid(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    said(alice)
-    kept = Anchor(datetime.now(UTC), {one.user_id: one for one in store.heads()}, signed=False)
+    write_words(alice)
+    anchor = take_anchor(store)
     hashes = "select position, hash, payload_digest from eventstore.event order by 1 limit 5"
     before = admin.execute(hashes).fetchall()
 
     store.erase("alice", ordered_by="alice")
 
     assert admin.execute(hashes).fetchall() == before
-    found = store.verify(anchors=[kept])
+    found = store.verify(anchors=[anchor])
     assert found.ok
     assert found.anchors == 1
 
 
-def test_other_users_stay_as_they_are_to_the_byte(
+def test_an_erasure_changes_no_byte_of_another_user(
     store: EventStore, alice: User, bob: User, admin: psycopg.Connection
 ) -> None:
     for user in (alice, bob):
-        said(user)
-    before = everything(admin, "bob")
+        write_words(user)
+    before = all_rows(admin, "bob")
 
     store.erase("alice", ordered_by="alice")
 
-    assert everything(admin, "bob") == before
+    assert all_rows(admin, "bob") == before
     assert store.verify("bob").erased == 0
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_whatever_is_asked_afterwards_is_answered(
-    store: EventStore, alice: User, whole: bool
+@pytest.mark.parametrize("complete", [True, False])
+def test_every_query_still_works_after_an_erasure(
+    store: EventStore, alice: User, complete: bool
 ) -> None:
-    chat = said(alice)
+    chat = write_words(alice)
 
-    done = store.erase("alice", ordered_by="alice", conversation=None if whole else chat)
+    done = store.erase("alice", ordered_by="alice", conversation=None if complete else chat)
 
     assert done.position is not None
     for position in (None, *range(1, done.position + 1)):
@@ -171,18 +172,19 @@ def test_whatever_is_asked_afterwards_is_answered(
     assert store.status().events == done.position
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_erased_streams_are_closed_and_new_ones_open(
-    store: EventStore, alice: User, whole: bool
+@pytest.mark.parametrize("complete", [True, False])
+def test_erased_streams_are_closed_and_new_streams_can_be_opened(
+    store: EventStore, alice: User, complete: bool
 ) -> None:
-    chat = said(alice)
+    chat = write_words(alice)
 
-    store.erase("alice", ordered_by="alice", conversation=None if whole else chat)
+    store.erase("alice", ordered_by="alice", conversation=None if complete else chat)
 
     with pytest.raises((StreamClosed, NotFound)):
         alice.messages.post(chat, sender="user", content="again")
     with pytest.raises(StreamClosed):
         alice.conversations.start(key="zebra")
+    # The key of an erased append is still known, but its result cannot be returned.
     with pytest.raises(Erased):
         alice.keyed("post").messages.post(chat, sender="user", content="xylem")
     fresh = alice.conversations.start(title="new")
@@ -191,10 +193,8 @@ def test_erased_streams_are_closed_and_new_ones_open(
     assert store.verify().ok
 
 
-def test_a_second_erasure_has_nothing_to_do_and_records_nothing(
-    store: EventStore, alice: User
-) -> None:
-    chat = said(alice)
+def test_a_second_erasure_changes_and_records_nothing(store: EventStore, alice: User) -> None:
+    chat = write_words(alice)
 
     first = store.erase("alice", ordered_by="alice")
     again = store.erase("alice", ordered_by="alice")
@@ -204,10 +204,10 @@ def test_a_second_erasure_has_nothing_to_do_and_records_nothing(
     assert (again.events, again.position, part.events) == (0, None, 0)
 
 
-def test_an_unknown_user_and_anothers_conversation_are_equally_not_found(
+def test_an_unknown_user_and_another_users_conversation_are_both_not_found(
     store: EventStore, alice: User, bob: User
 ) -> None:
-    chat, task = said(alice), bob.tasks.create("bob's")
+    chat, task = write_words(alice), bob.tasks.create("bob's")
 
     for user_id, conversation in (("nobody", None), ("bob", chat), ("bob", task.id), ("bob", "k")):
         with pytest.raises(NotFound):
@@ -215,14 +215,14 @@ def test_an_unknown_user_and_anothers_conversation_are_equally_not_found(
     assert store.verify().erased == 0
 
 
-def test_a_service_cannot_record_an_erasure_itself(alice: User) -> None:
+def test_a_service_cannot_append_an_erasure_record(alice: User) -> None:
     data = ContentErased(through=1, events=1, ordered_by="me")
 
     with pytest.raises(InvalidInput, match="recorded by an erasure alone"):
         alice.append([NewEvent(stream_id=erasure_stream("alice"), data=data)])
 
 
-def test_nobody_can_take_the_place_where_erasures_are_recorded(
+def test_no_conversation_can_use_the_stream_of_erasure_records(
     store: EventStore, alice: User
 ) -> None:
     with pytest.raises(InvalidInput):
@@ -232,7 +232,7 @@ def test_nobody_can_take_the_place_where_erasures_are_recorded(
     assert store.erase("alice", ordered_by="alice").events > 0
 
 
-def test_appends_during_an_erasure_lose_nothing(database_url: str) -> None:
+def test_appends_during_an_erasure_lose_no_event(database_url: str) -> None:
     with EventStore.connect(database_url) as store, ThreadPoolExecutor(4) as pool:
         alice = store.user("alice")
         chats = [alice.conversations.start() for _ in range(4)]
@@ -260,7 +260,7 @@ def test_appends_during_an_erasure_lose_nothing(database_url: str) -> None:
 
 @pytest.mark.parametrize("page", [4, 5_000])
 @pytest.mark.parametrize("work", ["rebuild one", "rebuild all", "erase another"])
-def test_what_is_erased_during_a_replay_is_not_brought_back(
+def test_a_replay_does_not_restore_content_that_is_erased_meanwhile(
     store: EventStore,
     alice: User,
     database_url: str,
@@ -273,17 +273,20 @@ def test_what_is_erased_during_a_replay_is_not_brought_back(
     chats = [alice.conversations.start(title=f"zebra {number}") for number in range(2)]
     for chat in chats:
         alice.messages.post(chat.id, sender="user", content="zebra")
-    alice.tasks.create("kept")
+    alice.tasks.create("stays")
     apply, last = Replay.apply, alice.events()[-1].position
 
-    with EventStore.connect(database_url) as other:
+    with EventStore.connect(database_url) as other_store:
 
         def meanwhile(self: Replay, events: Iterable[RecordedEvent]) -> None:
-            seen = list(events)
-            apply(self, seen)
-            if seen[-1].position == min(page, last):  # before more is read, or the row is locked
+            page_events = list(events)
+            apply(self, page_events)
+            # The erasure comes after the first page, when the rest is not read yet, or after the
+            # last one, when the user's row is not locked yet.
+            if page_events[-1].position == min(page, last):
                 monkeypatch.setattr(Replay, "apply", apply)
-                assert other.erase("alice", ordered_by="x", conversation=chats[1].id).events == 2
+                done = other_store.erase("alice", ordered_by="x", conversation=chats[1].id)
+                assert done.events == 2
 
         monkeypatch.setattr(Replay, "apply", meanwhile)
         match work:
@@ -296,12 +299,12 @@ def test_what_is_erased_during_a_replay_is_not_brought_back(
 
     assert Replay.apply is apply
     assert store.verify().ok
-    left = [row for row in everything(admin) if "zebra" in row]
+    left = [row for row in all_rows(admin) if "zebra" in row]
     assert not any(str(chats[1].id) in row or "zebra 1" in row for row in left)
-    assert [one.title for one in alice.tasks.list()] == ["kept"]
+    assert [one.title for one in alice.tasks.list()] == ["stays"]
 
 
-def test_the_name_of_an_imported_conversation_stays_known_as_the_docs_say(
+def test_the_digest_of_an_imported_conversations_key_remains_as_documented(
     store: EventStore, admin: psycopg.Connection
 ) -> None:
     imported = ChatConversation("zebra", [{"role": "user", "content": "xylem"}])
@@ -310,4 +313,4 @@ def test_the_name_of_an_imported_conversation_stays_known_as_the_docs_say(
 
     with pytest.raises(Erased):
         store.import_conversations([("alice", imported)])
-    assert sha256(b"zebra").hexdigest() in " ".join(everything(admin))
+    assert sha256(b"zebra").hexdigest() in " ".join(all_rows(admin))

@@ -1,9 +1,6 @@
-"""Erasures that failed, were forged, done by hand or by somebody who may not: nothing is hidden."""
+"""Erasures that fail, are forbidden or are made by hand: each is reported or found by verify."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -16,31 +13,26 @@ from eventstore import (
     Settings,
     User,
 )
-from eventstore.log.anchors import Anchor
 from tests.attacks.support import make_login
-from tests.support.erasing import everything, said
-from tests.support.proxy import Proxy, proxied
+from tests.support.erasing import all_rows, write_words
+from tests.support.proxy import Proxy
 from tests.support.server import Server
 from tests.support.tampering import disarm
+from tests.tampering.full_log import take_anchor
 from tests.tampering.outsider import forge
 
 
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with proxied(server.socket) as running:
-        yield running
-
-
-def test_an_erasure_whose_answer_was_lost_is_reported_once(
+def test_an_erasure_whose_reply_is_lost_is_recorded_once(
     database_url: str, proxy: Proxy, admin: psycopg.Connection
 ) -> None:
     name = conninfo_to_dict(database_url)["dbname"]
     url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
     with EventStore.connect(settings=Settings(database_url=url, pool_max_size=1)) as store:
-        said(store.user("alice"))
+        write_words(store.user("alice"))
         lost: list[bytes] = []
 
-        def committed(data: bytes) -> bool:
+        def lose_once_after_commit(data: bytes) -> bool:
+            # Another session reads the record only after the commit, whose reply is then lost.
             recorded = admin.execute(
                 "select 1 from eventstore.event where type = 'ContentErased'"
             ).fetchone()
@@ -49,7 +41,7 @@ def test_an_erasure_whose_answer_was_lost_is_reported_once(
                 return True
             return False
 
-        proxy.lose_reply = committed
+        proxy.lose_reply = lose_once_after_commit
         done = store.erase("alice", ordered_by="alice")
 
         assert lost
@@ -58,12 +50,12 @@ def test_an_erasure_whose_answer_was_lost_is_reported_once(
         assert [one.position for one in records] == [done.position]
 
 
-def test_a_login_that_may_not_erase_changes_nothing(
+def test_a_login_without_the_eraser_role_changes_nothing(
     store: EventStore, alice: User, server: Server, database_url: str, admin: psycopg.Connection
 ) -> None:
-    said(alice)
+    write_words(alice)
     make_login(server, "no_eraser", "eventstore_app", "eventstore_operator")
-    before = everything(admin)
+    before = all_rows(admin)
 
     with (
         EventStore.connect(database_url.replace("postgres@", "no_eraser@")) as service,
@@ -71,10 +63,11 @@ def test_a_login_that_may_not_erase_changes_nothing(
     ):
         service.erase("alice", ordered_by="alice")
 
-    assert everything(admin) == before
+    assert all_rows(admin) == before
     assert store.verify().ok
 
 
+# The change of one event, and the problem that verify must report: its kind and position.
 BY_HAND = {
     "without a record": (
         ("update eventstore.event set payload = null, metadata = null, salt = null,"
@@ -86,10 +79,10 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("how", BY_HAND)
-def test_an_erasure_by_hand_is_found_at_its_position(
+def test_an_erasure_made_by_hand_is_found_at_its_position(
     store: EventStore, alice: User, admin: psycopg.Connection, how: str
 ) -> None:
-    said(alice)
+    write_words(alice)
     disarm(admin)
     statement, kind, position = BY_HAND[how]
 
@@ -98,26 +91,26 @@ def test_an_erasure_by_hand_is_found_at_its_position(
     assert (kind, position) in {(one.kind, one.position) for one in store.verify().problems}
 
 
-def test_a_payload_whose_salt_somebody_took_is_erased_too(
+def test_a_payload_without_its_salt_is_erased_too(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    said(alice)
+    write_words(alice)
     disarm(admin)
     admin.execute("update eventstore.event set salt = null where position in (2, 3)")
 
     done = store.erase("alice", ordered_by="alice")
 
     assert store.verify("alice").erased == done.events
-    assert [row for row in everything(admin) if "zebra" in row] == []
+    assert [row for row in all_rows(admin) if "zebra" in row] == []
     assert store.verify().ok
 
 
-def test_a_forged_record_needs_a_chain_made_anew_which_an_anchor_finds(
+def test_a_forged_erasure_record_is_found_by_verify_or_else_by_an_anchor(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    chat = said(alice)
+    chat = write_words(alice)
     store.erase("alice", ordered_by="alice", conversation=chat)
-    kept = Anchor(datetime.now(UTC), {one.user_id: one for one in store.heads()}, signed=False)
+    anchor = take_anchor(store)
     disarm(admin)
 
     admin.execute(
@@ -128,20 +121,20 @@ def test_a_forged_record_needs_a_chain_made_anew_which_an_anchor_finds(
     assert "payload" in {one.kind for one in store.verify().problems}
     forge(admin, "alice")
     assert store.verify().ok
-    assert {one.kind for one in store.verify(anchors=[kept]).problems} == {"anchor"}
+    assert {one.kind for one in store.verify(anchors=[anchor]).problems} == {"anchor"}
 
 
-def test_a_payload_put_back_after_its_erasure_is_found(
+def test_a_payload_restored_after_its_erasure_is_found(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    said(alice)
-    admin.execute("create table kept as select * from eventstore.event where position = 2")
+    write_words(alice)
+    admin.execute("create table saved as select * from eventstore.event where position = 2")
     store.erase("alice", ordered_by="alice")
     disarm(admin)
 
     admin.execute(
         "update eventstore.event as e set payload = k.payload, metadata = k.metadata,"
-        " salt = k.salt from kept as k where e.position = k.position"
+        " salt = k.salt from saved as k where e.position = k.position"
     )
 
     assert ("erasure", 2) in {(one.kind, one.position) for one in store.verify().problems}
@@ -159,10 +152,10 @@ def test_a_payload_put_back_after_its_erasure_is_found(
     "select * from eventstore.task",
     "update eventstore.user_log set position = 99",
 ])  # fmt: skip
-def test_the_eraser_reads_nothing_and_changes_nothing_else(
+def test_the_eraser_role_reads_no_content_and_changes_nothing_else(
     store: EventStore, alice: User, admin: psycopg.Connection, sql: str
 ) -> None:
-    said(alice)
+    write_words(alice)
 
     with pytest.raises(psycopg.Error), admin.transaction():  # noqa: PT012 - one transaction
         admin.execute("set local role eventstore_eraser")
@@ -173,10 +166,10 @@ def test_the_eraser_reads_nothing_and_changes_nothing_else(
 
 
 @pytest.mark.parametrize("scope", ["", "bob"])
-def test_the_eraser_erases_in_the_scope_of_one_user_only(
+def test_the_eraser_role_erases_only_the_user_in_scope(
     store: EventStore, alice: User, admin: psycopg.Connection, scope: str
 ) -> None:
-    said(alice)
+    write_words(alice)
 
     with admin.transaction():
         admin.execute("set local role eventstore_eraser")
@@ -188,10 +181,10 @@ def test_the_eraser_erases_in_the_scope_of_one_user_only(
     assert store.verify().erased == 0
 
 
-def test_an_erasure_that_is_not_possible_says_so(
+def test_an_erasure_that_reaches_no_event_raises_access_denied(
     store: EventStore, alice: User, admin: psycopg.Connection, server: Server, database_url: str
 ) -> None:
-    said(alice)
+    write_words(alice)
     admin.execute("drop policy eraser_erases on eventstore.event")
 
     with pytest.raises(AccessDenied, match="the eraser role reached 0; nothing was erased"):
@@ -200,14 +193,15 @@ def test_an_erasure_that_is_not_possible_says_so(
     assert store.verify().erased == 0
 
 
-def test_the_planner_forgets_what_was_said_with_the_next_analyze(
+def test_the_next_analyze_removes_erased_words_from_the_planner_statistics(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
     for _ in range(3):
         alice.tasks.create("rhubarb")
     admin.execute("analyze eventstore.task")
 
-    store.user("bob").tasks.create("Milk")  # of an empty table it keeps what it knew
+    # ANALYZE keeps the old statistics of a table that is empty, so one row has to remain.
+    store.user("bob").tasks.create("Milk")
     store.erase("alice", ordered_by="alice")
     admin.execute("analyze eventstore.task")
 
@@ -218,9 +212,7 @@ def test_the_planner_forgets_what_was_said_with_the_next_analyze(
     assert left == (0,)
 
 
-def test_tables_to_leave_are_a_list_and_no_text_that_a_name_may_be_part_of(
-    store: EventStore, alice: User
-) -> None:
+def test_the_tables_to_leave_must_be_a_list_and_not_text(store: EventStore, alice: User) -> None:
     alice.tasks.create("x")
 
     with pytest.raises(InvalidInput, match=r"leave: .*; give a list"):

@@ -1,4 +1,4 @@
-"""An export is everything held about one user, and enough to check the chain without the store."""
+"""An export holds everything about one user and suffices to check the hash chain by itself."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import psycopg
 import pytest
 
 from eventstore import EventStore, NewEvent, NotFound, TaskCreated, User
-from tests.tampering.outsider import chained, digest_of
+from tests.tampering.outsider import digest_of, event_hash
 
+# Values that are easily changed by a conversion to JSON and back.
 ODD = {"nul": "\0", "lone": "\ud800", "big": 2**80, "exact": Decimal("1.10"), "lines": "a\nb\u2028"}
 ROWS = "select to_json(t)::text from {} as t where user_id = %s"
 
 
-def exported(store: EventStore, user_id: str) -> str:
+def export_text(store: EventStore, user_id: str) -> str:
     pieces: list[str] = []
     store.export(user_id, pieces.append)
     return "".join(pieces)
 
 
-def read(text: str) -> dict[str, Any]:
+def parse_export(text: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(text, parse_float=Decimal)
     return document
 
 
-def given_a_life(user: User) -> None:
+def write_activity(user: User) -> None:
     chat = user.conversations.start(key="k", title="Groceries")
     user.messages.post(chat.id, sender="user", content="Buy milk \0 \ud800")
     call = user.tool_calls.request(chat.id, name="f", arguments="{}")
@@ -40,15 +41,15 @@ def given_a_life(user: User) -> None:
     user.append([event], idempotency_key="odd")
 
 
-def test_every_row_and_column_of_one_user_is_in_it_and_nothing_of_another(
+def test_an_export_has_every_row_and_column_of_one_user_and_none_of_another(
     store: EventStore, alice: User, bob: User, admin: psycopg.Connection
 ) -> None:
-    given_a_life(alice)
-    bob.tasks.create("unspeakable")
+    write_activity(alice)
+    bob.tasks.create("secret of bob")
 
-    document = read(text := exported(store, "alice"))
+    document = parse_export(text := export_text(store, "alice"))
 
-    assert "unspeakable" not in text
+    assert "secret of bob" not in text
     assert len(document["events"]) == document["position"]
     tables = ["eventstore.stream", "eventstore.task", "eventstore.conversation",
               "eventstore.message"]  # fmt: skip
@@ -68,10 +69,12 @@ def test_every_row_and_column_of_one_user_is_in_it_and_nothing_of_another(
     assert {"user_id", *document["events"][0]} == {name for (name,) in columns}
 
 
-def test_it_begins_with_whose_it_is_and_what_it_is_of(store: EventStore, alice: User) -> None:
-    given_a_life(alice)
+def test_an_export_begins_with_its_user_and_the_head_of_the_log(
+    store: EventStore, alice: User
+) -> None:
+    write_activity(alice)
 
-    document = read(exported(store, "alice"))
+    document = parse_export(export_text(store, "alice"))
 
     assert list(document)[:6] == [
         "user_id", "exported_at", "position", "hash", "recorded_at", "unreached",
@@ -84,59 +87,61 @@ def test_it_begins_with_whose_it_is_and_what_it_is_of(store: EventStore, alice: 
     assert datetime.fromisoformat(document["exported_at"]) >= head.recorded_at
 
 
-def test_a_row_is_a_line(store: EventStore, alice: User) -> None:
-    given_a_life(alice)
+def test_every_exported_row_is_one_line(store: EventStore, alice: User) -> None:
+    write_activity(alice)
 
-    lines = exported(store, "alice").split("\n")
+    lines = export_text(store, "alice").split("\n")
 
     events = [json.loads(line.rstrip(",")) for line in lines if line.startswith('{"position"')]
     assert [event["position"] for event in events] == list(range(1, len(events) + 1))
     assert len(events) == store.verify("alice").events
 
 
-def test_an_outsider_comes_to_the_hash_of_the_head(
+def test_the_hash_of_the_head_can_be_computed_from_the_export_alone(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    given_a_life(alice)
+    write_activity(alice)
     events = [
         line.rstrip(",")
-        for line in exported(store, "alice").split("\n")
+        for line in export_text(store, "alice").split("\n")
         if '"payload_digest"' in line
     ]
 
     previous = bytes(32)
     for line, event in ((line, json.loads(line)) for line in events):
-        # Payload and metadata stand in the line as they are stored.
+        # The digest covers the stored text, so payload and metadata are cut out of the line.
         payload = line[line.index('"payload": ') + 11 : line.index(', "metadata": ')]
         metadata = line[line.index('"metadata": ') + 12 : line.index(', "correlation_id": ')]
         salt = bytes.fromhex(event["salt"])
         assert digest_of(salt, payload, metadata).hex() == event["payload_digest"]
         recorded = datetime.fromisoformat(event["recorded_at"])
         event["microseconds"] = int(recorded.timestamp()) * 10**6 + recorded.microsecond
-        previous = chained(previous, "alice", event)
+        previous = event_hash(previous, "alice", event)
         assert previous.hex() == event["hash"]
 
     (head,) = admin.execute("select hash from eventstore.user_log where user_id = 'alice'")
     assert head == (previous,)
 
 
-def test_what_json_hardly_holds_comes_out_exactly(store: EventStore, alice: User) -> None:
-    given_a_life(alice)
+def test_values_that_json_can_barely_represent_are_exported_exactly(
+    store: EventStore, alice: User
+) -> None:
+    write_activity(alice)
 
-    document = read(exported(store, "alice"))
+    document = parse_export(export_text(store, "alice"))
 
     assert document["events"][-1]["metadata"] == ODD
     bodies = [row["body"] for row in document["tables"]["eventstore.message"]]
     assert {"role": "user", "content": "Buy milk \0 \ud800"} in bodies
 
 
-def test_an_erased_event_has_no_payload_and_is_still_there(store: EventStore, alice: User) -> None:
-    given_a_life(alice)
-    before = read(exported(store, "alice"))["events"]
+def test_an_erased_event_is_exported_without_its_payload(store: EventStore, alice: User) -> None:
+    write_activity(alice)
+    before = parse_export(export_text(store, "alice"))["events"]
 
     store.erase("alice", ordered_by="alice")
 
-    after = read(exported(store, "alice"))
+    after = parse_export(export_text(store, "alice"))
     *erased, record = after["events"]
     assert record["type"] == "ContentErased"
     assert {one[name] for one in erased for name in ("payload", "metadata", "salt")} == {None}
@@ -144,14 +149,14 @@ def test_an_erased_event_has_no_payload_and_is_still_there(store: EventStore, al
     assert "milk" not in json.dumps(after).lower()
 
 
-def test_an_event_that_no_class_reads_is_exported(
+def test_an_event_of_an_unknown_type_is_exported(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
     alice.tasks.create("Milk")
     admin.execute("alter table eventstore.event disable trigger user")
     admin.execute("update eventstore.event set type = 'Unheard', schema_version = 7")
 
-    (event,) = read(exported(store, "alice"))["events"]
+    (event,) = parse_export(export_text(store, "alice"))["events"]
 
     assert (event["type"], event["payload"]) == ("Unheard", {"title": "Milk"})
 
@@ -170,7 +175,7 @@ def test_a_long_log_is_written_in_small_pieces(store: EventStore, alice: User) -
     assert sum(pieces) > 1_000_000
 
 
-def test_nobody_and_another_users_name_are_not_found(store: EventStore, alice: User) -> None:
+def test_the_export_of_an_unknown_user_raises_not_found(store: EventStore, alice: User) -> None:
     alice.tasks.create("Milk")
 
     with pytest.raises(NotFound):
@@ -185,19 +190,19 @@ def test_the_head_is_exported_with_its_hash(
     admin.execute("alter table eventstore.user_log disable trigger user")
     admin.execute("update eventstore.user_log set hash = %s", (fake,))
 
-    assert fake.hex() in exported(store, "alice")
+    assert fake.hex() in export_text(store, "alice")
 
 
-def test_a_row_that_was_tampered_with_is_exported_too(
+def test_a_row_that_was_tampered_with_is_still_exported(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    given_a_life(alice)
+    write_activity(alice)
     admin.execute("update eventstore.message set tool_calls = array[tool_calls]")
 
-    assert "Groceries" in exported(store, "alice")
+    assert "Groceries" in export_text(store, "alice")
 
 
-def test_a_user_who_is_asked_for_twice_has_one_head(store: EventStore, alice: User) -> None:
+def test_a_user_who_is_requested_twice_has_one_head(store: EventStore, alice: User) -> None:
     alice.tasks.create("x")
 
     assert [one.user_id for one in store.heads(["alice", "alice"])] == ["alice"]

@@ -1,4 +1,4 @@
-"""A log too long for memory is verified in parts, and they find what one pass finds, once each."""
+"""A log too long for memory is verified in parts, which together report each problem once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 import eventstore.admin.verify
 import eventstore.database.pages
 from eventstore import EventStore
-from eventstore.admin.verify import Problem
-from tests.support.own_read_model import Boxed, boxed, project_box, project_done, service_url
-from tests.tampering.given import armed, given_a_log
+from tests.support.own_read_model import box_event
+from tests.tampering.full_log import write_log
 
-__all__ = ["armed", "service_url"]
-
+# Changes that verify must report; each is limited to the rows of one user.
 STATEMENTS = {
     "task edited": "update eventstore.task set title = 'x'",
     "task removed": "delete from eventstore.task",
@@ -41,17 +39,13 @@ STATEMENTS = {
 
 @contextmanager
 def pages(events: int, rows: int, stored: int = 2**30) -> Iterator[None]:
-    """Make passes and pages small: what would take a log of millions, or of gigabytes."""
+    """Make passes and pages small, so that a short log is treated like one of gigabytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eventstore.admin.verify, "EVENTS_PER_PASS", events)
         patch.setattr(eventstore.admin.verify, "BYTES_PER_PASS", max(300, 2 * stored))
         patch.setattr(eventstore.database.pages, "PAGE_ROWS", rows)
         patch.setattr(eventstore.database.pages, "PAGE_BYTES", stored)
         yield
-
-
-def counted(problems: tuple[Problem, ...]) -> Counter[Problem]:
-    return Counter(problems)
 
 
 @settings(
@@ -63,8 +57,8 @@ def counted(problems: tuple[Problem, ...]) -> Counter[Problem]:
     rows=st.integers(1, 4),
     stored=st.sampled_from([1, 100, 300, 1000, 2**30]),
 )
-def test_parts_find_what_one_pass_finds_and_each_once(
-    armed: EventStore,
+def test_a_verification_in_parts_reports_each_problem_of_one_pass_once(
+    disarmed_store: EventStore,
     admin: psycopg.Connection,
     chosen: set[str],
     events: int,
@@ -72,64 +66,62 @@ def test_parts_find_what_one_pass_finds_and_each_once(
     stored: int,
 ) -> None:
     user_id = str(uuid4())
-    given_a_log(armed, user_id)
-    armed.user(user_id).append([boxed(uuid4(), "made", name=name) for name in ("a", "b", "c")])
+    write_log(disarmed_store, user_id)
+    disarmed_store.user(user_id).append(
+        [box_event(uuid4(), "made", name=name) for name in ("a", "b", "c")]
+    )
     for name in chosen:
         glue = "and" if " where " in STATEMENTS[name] else "where"
         statement = f"{STATEMENTS[name]} {glue} user_id = %s"
         admin.execute(statement, (user_id,))
 
-    whole = armed.verify(user_id)
+    one_pass = disarmed_store.verify(user_id)
     with pages(events, rows, stored):
-        parts = armed.verify(user_id)
+        parts = disarmed_store.verify(user_id)
 
-    assert counted(parts.problems) == counted(whole.problems)
-    assert max(counted(parts.problems).values(), default=1) == 1
-    assert (parts.events, parts.erased) == (whole.events, whole.erased)
-    assert whole.ok is not bool(chosen)
-
-
-class Colour(StrEnum):
-    """A key that is text to the database and more than that to the projector."""
-
-    RED = "red"
+    assert Counter(parts.problems) == Counter(one_pass.problems)
+    assert max(Counter(parts.problems).values(), default=1) == 1
+    assert (parts.events, parts.erased) == (one_pass.events, one_pass.erased)
+    assert one_pass.ok is not bool(chosen)
 
 
-def test_a_key_that_a_projector_gives_as_an_enum_is_in_the_part_of_its_text(
-    armed: EventStore,
-) -> None:
+class Priority(StrEnum):
+    """A key that a projector gives as an enum and the database stores as text."""
+
+    HIGH = "high"
+
+
+def test_an_enum_key_belongs_to_the_same_part_as_its_text() -> None:
     from eventstore.admin.verify import _keys_of_part
 
-    apart = [
+    disagreeing = [
         parts
         for parts in range(2, 20)
-        if (keep := _keys_of_part(0, parts)) is not None and keep((Colour.RED,)) != keep(("red",))
+        if (keep := _keys_of_part(0, parts)) is not None
+        and keep((Priority.HIGH,)) != keep(("high",))
     ]
 
-    assert apart == []
+    assert disagreeing == []
 
 
-def test_a_clean_log_is_clean_in_any_number_of_parts(service_url: str) -> None:
-    with EventStore.connect(
-        service_url, projectors=[project_box, project_done], events=[Boxed]
-    ) as store:
-        given_a_log(store, "alice")
-        for events in range(1, 15):
-            seen: list[int] = []
-            with pages(events, 2):
-                found = store.verify(seen=seen.append)
-            assert found.ok
-            assert sum(seen) == found.events
-            assert len(seen) > found.events / 2  # told page by page, in each pass
+def test_an_unchanged_log_has_no_problem_in_any_number_of_parts(service_store: EventStore) -> None:
+    write_log(service_store, "alice")
+    for events in range(1, 15):
+        counts: list[int] = []
+        with pages(events, 2):
+            found = service_store.verify(seen=counts.append)
+        assert found.ok
+        assert sum(counts) == found.events
+        assert len(counts) > found.events / 2  # progress is reported for each page of each pass
 
 
-def test_a_log_of_few_large_events_is_verified_in_parts_too(armed: EventStore) -> None:
-    given_a_log(armed, "alice")
-    seen: list[int] = []
+def test_a_log_of_few_large_events_is_verified_in_parts_too(disarmed_store: EventStore) -> None:
+    write_log(disarmed_store, "alice")
+    counts: list[int] = []
 
     with pages(events=1_000, rows=1_000, stored=100):
-        found = armed.verify("alice", seen=seen.append)
+        found = disarmed_store.verify("alice", seen=counts.append)
 
     assert found.ok
-    assert sum(seen) == found.events
-    assert len(seen) > found.events  # pages of an event or two, in several passes
+    assert sum(counts) == found.events
+    assert len(counts) > found.events  # several passes over pages of one or two events

@@ -1,8 +1,8 @@
 """
-The attacks of one user on another's rows: every kind on every table, from the metadata.
+The attacks of one user on another user's rows: every kind of attack on every table.
 
-Each names what is taken away so that it succeeds: without that, a test that sees nothing would
-prove nothing.
+Each attack names the statements that remove its defence. If it succeeds without the defence, a
+failure with it is due to the defence and not to a mistake in the attack.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import BigInteger, Boolean, DateTime, Table, Text
 
-from tests.attacks.catalogue_protection import elsewhere, on_protection
+from tests.attacks.catalogue_protection import other_attacks, protection_attacks
 from tests.attacks.support import LOG_TABLES, TABLES, Attack, key_without_user
 
 __all__ = ["ATTACKS", "READ_MODELS"]
@@ -22,7 +22,7 @@ _OWN = "user_id = eventstore.current_user_id()"
 
 
 def _policy(name: str, using: str, check: str) -> list[str]:
-    """Return what replaces a table's policy, and grants what the attack then needs."""
+    """Return statements that replace a table's policy and grant the rights that attacks need."""
     return [
         f"drop policy if exists own_rows on {name}",
         f"create policy own_rows on {name} to eventstore_app using ({using}) with check ({check})",
@@ -31,7 +31,7 @@ def _policy(name: str, using: str, check: str) -> list[str]:
     ]
 
 
-def _changed(table: Table) -> str:
+def _assignment(table: Table) -> str:
     """Return an assignment that changes any row of a table."""
     values = {Text: "'stolen'", Boolean: "not {0}", BigInteger: "77", DateTime: "'2000-01-01'"}
     name, value = next(
@@ -43,7 +43,7 @@ def _changed(table: Table) -> str:
     return f"{name} = {value.format(name)}"
 
 
-def _reading(name: str) -> Iterator[Attack]:
+def _read_attacks(name: str) -> Iterator[Attack]:
     every = _policy(name, "true", _OWN)
     off = [f"alter table {name} disable row level security", *every[2:3]]
     yield Attack("select hers", every, f"select * from {name} where user_id = 'alice'")
@@ -57,15 +57,15 @@ def _reading(name: str) -> Iterator[Attack]:
         "lock hers", every, f"select * from {name} where user_id = 'alice' for update skip locked"
     )
     yield Attack(
-        "function that looks before the policy",
+        "function that runs before the policy",
         off,
         "create temp table loot (v text) on commit drop;"
-        "create or replace function pg_temp.look(v text) returns bool cost 0.0000001"
+        "create or replace function pg_temp.peek(v text) returns bool cost 0.0000001"
         " language plpgsql as 'begin insert into loot values (v); return true; end';"
-        f"select 1 from {name} as t where pg_temp.look(t::text); select * from loot",
+        f"select 1 from {name} as t where pg_temp.peek(t::text); select * from loot",
     )
     yield Attack(
-        "error that tells what is there",
+        "error that reveals a value",
         off,
         f"select 1 / (case when user_id = 'alice' then 0 else 1 end) from {name}",
         reveals="22012",
@@ -81,7 +81,7 @@ def _reading(name: str) -> Iterator[Attack]:
         f"set local row_security = off; select * from {name}",
     )
     yield Attack(
-        "a view of one's own",
+        "a view of the attacker",
         every,
         f"create temp view mine as select * from {name}; select * from mine; drop view mine",
     )
@@ -91,25 +91,25 @@ def _reading(name: str) -> Iterator[Attack]:
         f"declare hers cursor for select * from {name} where user_id = 'alice'; fetch all hers",
     )
     yield Attack(
-        "as the owner, whom row-level security spares unless forced",
+        "as the owner, who is exempt unless row-level security is forced",
         [f"alter table {name} no force row level security"],
         f"select * from {name}",
-        given=[f"alter table {name} owner to eventstore_app"],
+        setup=[f"alter table {name} owner to eventstore_app"],
     )
     yield Attack(
         "a view with its owner's rights",
-        [f"alter view {name}_seen reset (security_invoker)"],
-        f"select * from {name}_seen",
-        given=[
-            f"create view {name}_seen with (security_invoker = on) as select * from {name}",
-            f"grant select on {name}_seen to eventstore_app",
+        [f"alter view {name}_view reset (security_invoker)"],
+        f"select * from {name}_view",
+        setup=[
+            f"create view {name}_view with (security_invoker = on) as select * from {name}",
+            f"grant select on {name}_view to eventstore_app",
             *every[2:3],
         ],
     )
 
 
-def _unscoped(name: str) -> Iterator[Attack]:
-    """Attacks in a transaction that says not, or not wholly, as whom it runs."""
+def _unscoped_attacks(name: str) -> Iterator[Attack]:
+    """Yield attacks in a transaction that sets no user, or a user but no role."""
     role = "select set_config('role', 'eventstore_app', true)"
     trusting = _policy(name, f"{_OWN} or eventstore.current_user_id() is null", "true")
     inherit = (
@@ -118,18 +118,18 @@ def _unscoped(name: str) -> Iterator[Attack]:
         " execute 'grant eventstore_app to attacker with inherit true'; end if; end $$"
     )
     user = "set_config('eventstore.user_id', '{}', true)"
-    for what, scope in {
+    for state, scope in {
         "no user": role,
         "an empty user": f"{role}, {user.format('')}",
         "a user whose savepoint was rolled back": f"{role}; savepoint s;"
         f" select {user.format('alice')}; rollback to savepoint s",
         "a user that was reset": f"{role}, {user.format('alice')}; reset eventstore.user_id",
     }.items():
-        yield Attack(f"select with {what}", trusting, f"select * from {name}", scope=scope)
-        yield Attack(f"insert with {what}", trusting, f"insert into {name} $FORGED", scope=scope)
+        yield Attack(f"select with {state}", trusting, f"select * from {name}", scope=scope)
+        yield Attack(f"insert with {state}", trusting, f"insert into {name} $FORGED", scope=scope)
         yield Attack(
-            f"delete with {what}",
-            [*trusting, *_also(TABLES[name], "true")],
+            f"delete with {state}",
+            [*trusting, *_referencing_policies(TABLES[name], "true")],
             f"set constraints all deferred; delete from {name}",
             scope=scope,
         )
@@ -141,7 +141,7 @@ def _unscoped(name: str) -> Iterator[Attack]:
     )
 
 
-def _dependent(table: Table) -> list[Table]:
+def _referencing_tables(table: Table) -> list[Table]:
     return [
         one
         for one in TABLES.values()
@@ -149,23 +149,23 @@ def _dependent(table: Table) -> list[Table]:
     ]
 
 
-def _also(table: Table, using: str) -> list[str]:
-    return [line for one in _dependent(table) for line in _policy(one.fullname, using, "true")]
+def _referencing_policies(table: Table, using: str) -> list[str]:
+    return [
+        line for one in _referencing_tables(table) for line in _policy(one.fullname, using, "true")
+    ]
 
 
-def _writing(name: str, table: Table) -> Iterator[Attack]:
-    free, change = _policy(name, "true", "true"), _changed(table)
+def _write_attacks(name: str, table: Table) -> Iterator[Attack]:
+    free, change = _policy(name, "true", "true"), _assignment(table)
     forge, every = _policy(name, _OWN, "true"), _policy(name, "true", _OWN)
     keys = ", ".join(one.name for one in table.primary_key)
     chat = ", conversation_id = '$CHAT'" if "conversation_id" in table.columns else ""
     own = f"insert into {name} $OWN on conflict do nothing"
-    dependent, also = _dependent(table), _also(table, "true")
+    dependent, also = _referencing_tables(table), _referencing_policies(table, "true")
     first = "".join(f"delete from {one.fullname}; " for one in dependent)
     insert = f"insert into {name} $FORGED"
     yield Attack("insert as her", forge, insert)
-    yield Attack(
-        "insert as her, asking for nothing back", forge, f"{insert} on conflict do nothing"
-    )
+    yield Attack("insert as her, on conflict do nothing", forge, f"{insert} on conflict do nothing")
     off = [f"alter table {name} disable row level security", *free[2:]]
     yield Attack("copy from", off, f"copy {name} from stdin")
     yield Attack(
@@ -208,7 +208,7 @@ def _writing(name: str, table: Table) -> Iterator[Attack]:
     )
     if keys != "user_id":
         yield Attack(
-            "learn by a conflict that she has this key",
+            "learn of her key by a conflict",
             [*free[2:], f"create unique index on {name} ({', '.join(key_without_user(name))})"],
             f"with tried as (insert into {name} $SAME_KEY on conflict do nothing returning 1)"
             " select 'alice' where not exists (select from tried)",
@@ -225,9 +225,9 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     f"{name.partition('.')[2]}: {attack.name}": (name, attack)
     for name, table in TABLES.items()
     for attack in (
-        *_reading(name),
-        *_unscoped(name),
-        *_writing(name, table),
-        *on_protection(name, table),
+        *_read_attacks(name),
+        *_unscoped_attacks(name),
+        *_write_attacks(name, table),
+        *protection_attacks(name, table),
     )
-} | {attack.name: ("eventstore.event", attack) for attack in elsewhere()}
+} | {attack.name: ("eventstore.event", attack) for attack in other_attacks()}

@@ -1,4 +1,4 @@
-"""The attacks on the protection itself: what only an owner may do, and what is on no one table."""
+"""The attacks on the protection of the tables, and the attacks that are not on one table."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from sqlalchemy import Table
 
 from tests.attacks.support import LOG_TABLES, Attack
 
-__all__ = ["elsewhere", "on_protection"]
+__all__ = ["other_attacks", "protection_attacks"]
 
 
-def on_protection(name: str, table: Table) -> Iterator[Attack]:
-    """Attacks on the protection itself, which only the owner may take away."""
+def protection_attacks(name: str, table: Table) -> Iterator[Attack]:
+    """Yield attacks on the protection of a table, which only its owner may change."""
     schema = name.partition(".")[0]
     own = [
         f"alter table {name} owner to eventstore_app",
@@ -24,7 +24,7 @@ def on_protection(name: str, table: Table) -> Iterator[Attack]:
         " for each row execute function pg_temp.spy()"
     )
     yield Attack("create trigger", [f"grant trigger on {name} to eventstore_app"], spy)
-    for what, statement in {
+    for change, statement in {
         "disable row security": f"alter table {name} disable row level security",
         "stop forcing": f"alter table {name} no force row level security",
         "create policy": f"create policy mine on {name} using (true)",
@@ -35,14 +35,14 @@ def on_protection(name: str, table: Table) -> Iterator[Attack]:
         "drop check": f"alter table {name} drop constraint {table.name}_user_id_check",
         "grant to all": f"grant select on {name} to public",
     }.items():
-        yield Attack(what, own, statement)
+        yield Attack(change, own, statement)
     if name in LOG_TABLES:
         yield Attack("disable triggers", own, f"alter table {name} disable trigger user")
         yield Attack("disarm triggers", own, f"alter table {name} enable trigger append_only")
 
 
-def elsewhere() -> Iterator[Attack]:
-    """Attacks that are not on one table."""
+def other_attacks() -> Iterator[Attack]:
+    """Yield the attacks that are not on one table."""
     append = (
         "select 'alice', (eventstore.append_events('alice',"
         """ '[{"stream_id": "00000000-0000-0000-0000-00000000000f", "kind": "task","""
@@ -56,7 +56,7 @@ def elsewhere() -> Iterator[Attack]:
         append,
     )
     yield Attack(
-        "replace the scope's function",
+        "replace the scope function",
         [
             "alter function eventstore.current_user_id() owner to eventstore_app",
             "grant create on schema eventstore to eventstore_app",

@@ -1,8 +1,8 @@
 """
-PgBouncer with a single server connection: what one client leaves on it the next one meets.
+A PgBouncer with one server connection, so that every client gets what the last one left on it.
 
-For tests that are about that by their nature: they run it themselves, whatever was asked for. Where
-it is not installed they are skipped, unless nothing may be (EVENTSTORE_TEST_SKIP=never).
+Some tests need this pooler in every run, whatever EVENTSTORE_TEST_POOLER says. Where PgBouncer is
+not installed they are skipped, unless EVENTSTORE_TEST_SKIP is `never`.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pooler import pooler_installed, running_pooler
+from tests.support.pooler import pooler_installed, run_pooler
 from tests.support.server import Server
 
-__all__ = ["narrow_pooler"]
+__all__ = ["run_narrow_pooler"]
 
 
 @contextmanager
-def narrow_pooler(server: Server) -> Iterator[Path]:
-    """Run PgBouncer before the server, and give the folder of its socket (port 6432)."""
+def run_narrow_pooler(server: Server) -> Iterator[Path]:
+    """Run PgBouncer before the server, and yield the folder of its socket (port 6432)."""
     if not pooler_installed() and os.environ.get("EVENTSTORE_TEST_SKIP") != "never":
         pytest.skip("PgBouncer is not installed: `apt-get install pgbouncer`")
     folder = Path(tempfile.mkdtemp(prefix="eventstore-narrow-"))
     owner = None
-    if os.geteuid() == 0:  # it refuses to run as root, as the server does
+    if os.geteuid() == 0:  # PgBouncer refuses to run as root, as the server does
         owner = server.folder.owner()
         shutil.chown(folder, owner)
         folder.chmod(0o755)
     try:
-        with running_pooler(server.folder, owner, folder=folder, server_connections=1):
+        with run_pooler(server.folder, owner, folder=folder, server_connections=1):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,9 +1,9 @@
 """
-Two users and an attacker: what an attack is, how it is tried, and what counts as its success.
+The attacks of one user on another: what an attack is, how it runs, and when it succeeds.
 
-`alice` has rows in every table; `bob` is the attacker, on a login that is granted the application
-role and nothing else. An attack succeeds if it is shown a row that is not bob's, or if a row of
-anybody else, or the protection of a table, is not what it was before.
+`alice` has rows in every table. `bob` is the attacker, with a login that has the application role
+and nothing else. An attack succeeds if it returns a row of another user, or if it changes such a
+row or the protection of a table.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tests.support.own_read_model import (
     Box,
     Boxed,
     Done,
-    Own,
-    boxed,
+    ServiceModel,
+    box_event,
     project_box,
     project_done,
     protect,
@@ -41,19 +41,20 @@ __all__ = [
     "Attack",
     "Outcome",
     "attacker_url",
-    "given_two_users",
+    "fill_tables",
     "key_without_user",
     "make_login",
     "others_rows",
     "placeholders",
     "save_bobs_rows",
-    "try_for_real",
-    "try_weakened",
+    "try_with_defence",
+    "try_without_defence",
 ]
 
 ATTACKER = "attacker"
 TABLES: dict[str, Table] = {
-    table.fullname: table for table in (*metadata.sorted_tables, *Own.metadata.sorted_tables)
+    table.fullname: table
+    for table in (*metadata.sorted_tables, *ServiceModel.metadata.sorted_tables)
 }
 LOG_TABLES = [f"eventstore.{name}" for name in ("user_log", "stream", "event")]
 AS_BOB = (
@@ -84,33 +85,33 @@ _ROWS = "select '{0}', to_json(t)::text from {0} as t where user_id <> 'bob'"
 @dataclass(frozen=True)
 class Attack:
     """
-    SQL that the application role runs in bob's scope, and what takes away the defence against it.
+    SQL that the application role runs in bob's scope, and the statements that remove its defence.
 
-    :ivar weaken: as a superuser, on a copy: without the defence, so that the attack succeeds.
-    :ivar reveals: the SQLSTATE that would tell what is in a row that bob must not see.
-    :ivar given: as a superuser, in both cases: the defence is about what then still holds.
-    :ivar scope: what the transaction begins with.
+    :ivar weaken: statements of a superuser that remove the defence, so that the attack succeeds.
+    :ivar reveals: the SQLSTATE that would reveal what another user's row holds.
+    :ivar setup: statements of a superuser that run whether the defence is removed or not.
+    :ivar scope: the statement that sets the role and the user of the transaction.
     """
 
     name: str
     weaken: Sequence[str]
     sql: str
     reveals: str = ""
-    given: Sequence[str] = ()
+    setup: Sequence[str] = ()
     scope: str = AS_BOB
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many rows that are not bob's were seen, and how many changed."""
+    """How many rows of other users an attack returned, and how many it changed."""
 
-    seen: int
+    returned: int
     changed: int
     error: str = ""
 
 
 def make_login(server: Server, name: str, *roles: str) -> None:
-    """Make a login that is granted `roles` and inherits nothing; roles belong to the server."""
+    """Create a login that has `roles` and inherits nothing, unless the server has it already."""
     login = sql.Identifier(name)
     server.execute(
         sql.SQL(
@@ -128,8 +129,8 @@ def attacker_url(server: Server, url: str) -> str:
     return url.replace("postgres@", f"{ATTACKER}@")
 
 
-def given_two_users(server: Server, url: str) -> None:
-    """Fill every table, the service's own ones too, with rows of alice and of bob."""
+def fill_tables(server: Server, url: str) -> None:
+    """Fill every table, and the tables of a service, with rows of alice and of bob."""
     with psycopg.connect(server.direct(url), autocommit=True) as owner:
         owner.execute(DDL)
         protect(owner, Box, Done)
@@ -144,7 +145,7 @@ def given_two_users(server: Server, url: str) -> None:
                 user.messages.post(chat.id, sender="user", content=f"{name}'s message")
                 call = user.tool_calls.request(chat.id, name="look", arguments=f"{name}'s")
                 user.tool_calls.succeed(call, output=f"{name}'s output")
-                user.append([boxed(uuid4(), "made", value=f"{name}'s box")])
+                user.append([box_event(uuid4(), "made", value=f"{name}'s box")])
         owner.execute(
             "insert into eventstore.rebuild_progress values ('alice', now()), ('bob', now())"
         )
@@ -152,7 +153,7 @@ def given_two_users(server: Server, url: str) -> None:
 
 
 def others_rows(admin: psycopg.Connection) -> set[tuple[Any, ...]]:
-    """Return every row that is not bob's, byte for byte, and how every table is protected."""
+    """Return every row that is not bob's, as text, and the protection of every table."""
     names = [name for (name,) in admin.execute(_EXISTING, ([*TABLES],)).fetchall()]
     rows = admin.execute(" union all ".join(map(_ROWS.format, names))).fetchall()
     return {*rows, *admin.execute(_PROTECTION).fetchall()}
@@ -160,12 +161,12 @@ def others_rows(admin: psycopg.Connection) -> set[tuple[Any, ...]]:
 
 def placeholders(admin: psycopg.Connection, name: str) -> dict[str, str]:
     """
-    Return what `$WORD` stands for in an attack on a table.
+    Return the replacement of each `$WORD` in the SQL of an attack on a table.
 
-    $HERS is a row of alice's; $FORGED one in her name (or carol's) with a key of its own; $OWN the
-    same in bob's name; $SAME_KEY bob's, with a key of hers; $POINTING bob's that points at a row of
-    hers, $NOWHERE at none; $CHAT her conversation; $OTHER in whose name $FORGED is; $LINE that for
-    COPY.
+    $HERS is a row of alice's. $FORGED is a new row in the name of $OTHER, who is alice, or carol
+    where a user has one row. $LINE is $FORGED as a line for COPY. $OWN is $FORGED in bob's name.
+    $SAME_KEY is a row of bob's with a key of hers. $POINTING is a row of bob's that refers to her
+    conversation $CHAT, and $NOWHERE one that refers to an absent conversation.
     """
     found: dict[str, dict[str, Any]] = {}
     chats = {}
@@ -206,7 +207,7 @@ def placeholders(admin: psycopg.Connection, name: str) -> dict[str, str]:
 
 
 def save_bobs_rows(admin: psycopg.Connection) -> None:
-    """Keep what is bob's for `restore`: an attack may have taken it away."""
+    """Copy bob's rows, so that `try_with_defence` can restore the rows that an attack deleted."""
     admin.execute("create schema saved")
     for name in TABLES:
         copy = f"create table saved.{name.partition('.')[2]} as select * from {name}"
@@ -215,52 +216,54 @@ def save_bobs_rows(admin: psycopg.Connection) -> None:
 
 
 def key_without_user(name: str) -> list[str]:
-    """Return the columns that would tell users' rows apart if the user were no part of the key."""
+    """Return the columns that would identify a row if the user were not part of the key."""
     if name == "eventstore.event":
         return ["stream_id", "version"]
     return [one.name for one in TABLES[name].primary_key][1:2]
 
 
-def try_weakened(admin: psycopg.Connection, attack: Attack, words: dict[str, str]) -> Outcome:
-    """Try an attack without the defence it is about, in a transaction that is undone."""
-    return _try_as_superuser(admin, attack, words, [*attack.given, *attack.weaken])
+def try_without_defence(
+    admin: psycopg.Connection, attack: Attack, words: dict[str, str]
+) -> Outcome:
+    """Run an attack without its defence, in a transaction that is rolled back."""
+    return _try_as_superuser(admin, attack, words, [*attack.setup, *attack.weaken])
 
 
-def try_for_real(
+def try_with_defence(
     attacker: psycopg.Connection, admin: psycopg.Connection, attack: Attack, words: dict[str, str]
 ) -> Outcome:
-    """Try an attack as the attacker's login and commit; what it needs given is undone."""
-    if attack.given:
-        return _try_as_superuser(admin, attack, words, attack.given)
+    """Run an attack as the attacker's login and commit; with a setup, roll everything back."""
+    if attack.setup:
+        return _try_as_superuser(admin, attack, words, attack.setup)
     before = others_rows(admin)
     admin.commit()
-    seen, error = 0, ""
+    returned, error = 0, ""
     try:
         with attacker.transaction():
             attacker.execute(attack.scope)
-            seen = _run(attacker, attack, words)
+            returned = _run(attacker, attack, words)
     except psycopg.Error as caught:
-        seen, error = int(caught.sqlstate == attack.reveals), str(caught)
+        returned, error = int(caught.sqlstate == attack.reveals), str(caught)
     after = others_rows(admin)
-    for name in TABLES:  # bob may have deleted what is his; the next attack needs it
+    for name in TABLES:  # the next attack needs the rows that bob may have deleted
         saved = f"saved.{name.partition('.')[2]}"
         admin.execute(f"insert into {name} select * from {saved} on conflict do nothing")
     admin.commit()
-    return Outcome(seen, len(before ^ after), error)
+    return Outcome(returned, len(before ^ after), error)
 
 
 def _try_as_superuser(
-    admin: psycopg.Connection, attack: Attack, words: dict[str, str], prepared: Sequence[str]
+    admin: psycopg.Connection, attack: Attack, words: dict[str, str], setup: Sequence[str]
 ) -> Outcome:
     try:
-        for statement in prepared:
+        for statement in setup:
             admin.execute(statement)
         before = others_rows(admin)
         admin.execute(f"set local session authorization {ATTACKER}")
         admin.execute(attack.scope)
-        seen = _run(admin, attack, words)
+        returned = _run(admin, attack, words)
         admin.execute("set local session authorization default")
-        return Outcome(seen, len(before ^ others_rows(admin)))
+        return Outcome(returned, len(before ^ others_rows(admin)))
     except psycopg.Error as caught:
         return Outcome(int(caught.sqlstate == attack.reveals), 0, str(caught))
     finally:
@@ -268,34 +271,34 @@ def _try_as_superuser(
 
 
 def _run(connection: psycopg.Connection, attack: Attack, words: dict[str, str]) -> int:
-    """Run an attack's SQL and return how many rows with another user's data came back."""
+    """Run an attack's SQL and return how many of its rows hold another user's data."""
     text = attack.sql
-    for word, meaning in words.items():
-        text = text.replace(word, meaning)
+    for word, replacement in words.items():
+        text = text.replace(word, replacement)
     cursor = connection.cursor()
     if text.startswith("copy") and "to stdout" in text:
         with cursor.copy(text) as copy:
-            return sum(_is_anothers(row) for row in copy.rows())
+            return sum(_is_of_another_user(row) for row in copy.rows())
     if text.startswith("copy"):
         with cursor.copy(text) as copy:
             copy.write(words["$LINE"])
         return 0
     cursor.execute(text)
-    seen = 0
+    returned = 0
     while True:
         if cursor.description:
-            seen += sum(_is_anothers(row) for row in cursor.fetchall())
+            returned += sum(_is_of_another_user(row) for row in cursor.fetchall())
         if not cursor.nextset():
-            return seen
+            return returned
 
 
-def _is_anothers(row: Sequence[Any]) -> bool:
+def _is_of_another_user(row: Sequence[Any]) -> bool:
     return "alice" in str(row) or "carol" in str(row)
 
 
 def _record(name: str, row: dict[str, Any]) -> str:
     text = json.dumps(row)
-    if row["user_id"] == "bob":  # a row like hers, and nothing of hers in it
+    if row["user_id"] == "bob":  # the row must not contain data of hers
         text = text.replace("alice", "bob")
     text = sql.Literal(text).as_string()
     return f"select (json_populate_record(null::{name}, {text})).*"

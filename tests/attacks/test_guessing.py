@@ -1,8 +1,8 @@
 """
-Someone else's id is answered as one that does not exist: the same error, after the same work.
+An id of another user is answered like an absent one: with the same error, after the same work.
 
-No clock is looked at: what is compared is every statement on the wire and every round trip, so
-there is nothing left that could take another time.
+The tests compare the statements of every round trip instead of times: where the work is the same,
+its duration reveals nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from eventstore.store.transaction import TransactionCommands
 
 @dataclass(frozen=True)
 class Call:
-    """What identifies a tool call."""
+    """The fields that identify a tool call."""
 
     conversation_id: UUID
     message_id: UUID
@@ -49,7 +49,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Ids:
-    """What bob has heard of: all of alice's, or nothing that exists."""
+    """The ids that bob tries: those of alice, or ids that do not exist."""
 
     task: UUID
     chat: UUID
@@ -61,11 +61,11 @@ class Ids:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, with ids taken out of it, and each round trip's statements."""
+    """The error or value of a call with its ids masked, and the statements of each round trip."""
 
     error: str
     value: str
-    exchanges: list[list[str]]
+    round_trips: list[list[str]]
 
 
 type Case = Callable[[Any, Ids], object]
@@ -90,7 +90,7 @@ COMMANDS: dict[str, Case] = {
     "tool_calls.succeed": lambda user, ids: user.tool_calls.succeed(ids.call, output=1),
     "tool_calls.fail": lambda user, ids: user.tool_calls.fail(ids.call, error=1),
 }
-QUESTIONS: dict[str, Case] = {
+QUERIES: dict[str, Case] = {
     "tasks.get": lambda user, ids: user.tasks.get(ids.task),
     "tasks.list": lambda user, _: user.tasks.list(),
     "conversations.get": lambda user, ids: user.conversations.get(ids.chat),
@@ -104,20 +104,20 @@ QUESTIONS: dict[str, Case] = {
     ),
 }
 VARIANTS: dict[str, Case] = {
-    "a task of then": lambda user, ids: user.tasks.get(ids.task, as_of=LATER),
+    "a task as of a time": lambda user, ids: user.tasks.get(ids.task, as_of=LATER),
     "a task by text": lambda user, ids: user.tasks.complete(str(ids.task)),
     "a conversation by key": lambda user, ids: user.conversations.get(ids.key),
     "a conversation by text": lambda user, ids: user.conversations.get(str(ids.chat)),
-    "a conversation of then": lambda user, ids: user.conversations.get(ids.chat, as_of=9),
+    "a conversation as of a position": lambda user, ids: user.conversations.get(ids.chat, as_of=9),
     "starting a key of hers": lambda user, ids: user.conversations.start(key=ids.key),
     "a history of events": lambda user, ids: user.history(ids.chat, source="events"),
-    "a history of then": lambda user, ids: user.history(ids.chat, as_of=LATER),
+    "a history as of a time": lambda user, ids: user.history(ids.chat, as_of=LATER),
     "a history by key": lambda user, ids: user.history(ids.key),
     "a page before": lambda user, ids: user.history(ids.chat, before=9, limit=1),
     "an append that expects it": lambda user, ids: user.append(
         [NewEvent(stream_id=ids.task, data=TaskCompleted(), expected=Expected.EXISTS)]
     ),
-    "an append that expects nothing there": lambda user, ids: user.append(
+    "an append that expects a new stream": lambda user, ids: user.append(
         [NewEvent(stream_id=ids.task, data=TaskCompleted(), expected=Expected.NEW)]
     ),
     "a message with her id": lambda user, ids: user.append(
@@ -148,56 +148,53 @@ def in_transaction(command: Case) -> Case:
     return run
 
 
-RECORDED = {f"transaction.{name}": in_transaction(case) for name, case in COMMANDS.items()} | {
+IN_TRANSACTION = {
+    f"transaction.{name}": in_transaction(case) for name, case in COMMANDS.items()
+} | {
     "transaction.append": in_transaction(
         lambda tx, ids: tx.append(ids.task, TaskCompleted(), expected=Expected.EXISTS)
     )
 }
-CASES = COMMANDS | QUESTIONS | VARIANTS | RECORDED
+CASES = COMMANDS | QUERIES | VARIANTS | IN_TRANSACTION
 UUIDS = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
 
 
-def public(prefix: str, kind: type) -> set[str]:
+def public_names(prefix: str, kind: type) -> set[str]:
     return {f"{prefix}{name}" for name in vars(kind) if not name.startswith("_")}
 
 
-def test_no_method_is_without_a_case() -> None:
+def test_every_public_method_has_a_case() -> None:
     methods = (
-        public("", User)
-        - {"transaction", "annotated", "keyed", "session"}  # below, no id, own tests
-        | public("tasks.", Tasks)
-        | public("conversations.", Conversations)
-        | public("messages.", Messages)
-        | public("tool_calls.", ToolCalls)
+        public_names("", User)
+        - {"transaction", "annotated", "keyed", "session"}  # they take no id of alice's data
+        | public_names("tasks.", Tasks)
+        | public_names("conversations.", Conversations)
+        | public_names("messages.", Messages)
+        | public_names("tool_calls.", ToolCalls)
     )
     recorders = (
-        public("transaction.", TransactionCommands) - {"transaction.begin"}  # what `with` calls
-        | public("transaction.tasks.", TaskCommands)
-        | public("transaction.conversations.", ConversationCommands)
-        | public("transaction.messages.", MessageCommands)
-        | public("transaction.tool_calls.", ToolCallCommands)
+        public_names("transaction.", TransactionCommands) - {"transaction.begin"}  # `with` calls it
+        | public_names("transaction.tasks.", TaskCommands)
+        | public_names("transaction.conversations.", ConversationCommands)
+        | public_names("transaction.messages.", MessageCommands)
+        | public_names("transaction.tool_calls.", ToolCallCommands)
     )
 
-    assert set(COMMANDS | QUESTIONS) == methods
-    assert set(RECORDED) == recorders
+    assert set(COMMANDS | QUERIES) == methods
+    assert set(IN_TRANSACTION) == recorders
 
 
 numbers = count(1)
 
 
 @pytest.fixture
-def store(shared: EventStore) -> EventStore:
-    return shared
+def fresh_alice(shared_store: EventStore) -> User:
+    return shared_store.user(f"alice{next(numbers)}")
 
 
 @pytest.fixture
-def alice(shared: EventStore) -> User:
-    return shared.user(f"alice{next(numbers)}")
-
-
-@pytest.fixture
-def bob(shared: EventStore) -> User:
-    return shared.user(f"bob{next(numbers)}")
+def fresh_bob(shared_store: EventStore) -> User:
+    return shared_store.user(f"bob{next(numbers)}")
 
 
 @pytest.fixture
@@ -219,7 +216,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return seen
 
 
-def alices(alice: User) -> Ids:
+def create_data(alice: User) -> Ids:
     task = alice.keyed("session-7").tasks.create("Buy milk")
     chat = alice.conversations.start(key="session-7")
     message = alice.messages.post(chat.id, sender="user", content="x")
@@ -228,77 +225,81 @@ def alices(alice: User) -> Ids:
     return Ids(task.id, chat.id, message.id, "session-7", call.event_id, handle)
 
 
-def nobodys() -> Ids:
+def absent_ids() -> Ids:
     chat = uuid4()
     handle = Call(chat, uuid4(), 0, f"call_{uuid4().hex}", uuid4())
     return Ids(uuid4(), chat, uuid4(), "session-8", uuid4(), handle)
 
 
-def answer(user: User, case: Case, ids: Ids, sent: list[list[str]]) -> Answer:
+def ask(user: User, case: Case, ids: Ids, sent: list[list[str]]) -> Answer:
     sent.clear()
     error = value = ""
     try:
         value = str(case(user, ids))
     except EventStoreError as caught:
         error = f"{type(caught).__name__}: {caught}"
-    return Answer(masked(error, user, ids), masked(value, user, ids), [*sent])
+    return Answer(mask(error, user, ids), mask(value, user, ids), [*sent])
 
 
-def masked(said: str, user: User, ids: Ids) -> str:
-    """Take out what is bound to differ: the ids, the asker's own name, the time."""
-    said = said.replace(ids.key, "KEY").replace(user.user_id, "ME")
-    return re.sub(r"datetime\.datetime\([^)]*\)", "TIME", UUIDS.sub("ID", said))
+def mask(text: str, user: User, ids: Ids) -> str:
+    """Replace what differs between any two users: the ids, the user's name and the time."""
+    text = text.replace(ids.key, "KEY").replace(user.user_id, "ME")
+    return re.sub(r"datetime\.datetime\([^)]*\)", "TIME", UUIDS.sub("ID", text))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bob_cannot_tell_alices_id_from_one_that_does_not_exist(
-    alice: User, bob: User, store: EventStore, sent: list[list[str]], name: str
+def test_bob_cannot_distinguish_an_id_of_alice_from_an_absent_id(
+    fresh_alice: User, fresh_bob: User, shared_store: EventStore, sent: list[list[str]], name: str
 ) -> None:
-    hers, none = alices(alice), nobodys()
-    before = alice.events()
+    hers, none = create_data(fresh_alice), absent_ids()
+    before = fresh_alice.events()
 
-    # Two who have no past of their own, so that nothing but the ids differs.
-    heard = answer(bob, CASES[name], hers, sent)
-    guessed = answer(store.user(f"eve{next(numbers)}"), CASES[name], none, sent)
+    # Both users have an empty log, so that only the ids differ.
+    for_hers = ask(fresh_bob, CASES[name], hers, sent)
+    for_absent = ask(shared_store.user(f"eve{next(numbers)}"), CASES[name], none, sent)
 
-    assert heard == guessed
-    assert heard.exchanges
-    assert alice.events() == before
-    assert store.verify(alice.user_id).ok
+    assert for_hers == for_absent
+    assert for_hers.round_trips
+    assert fresh_alice.events() == before
+    assert shared_store.verify(fresh_alice.user_id).ok
 
 
-def test_the_same_key_of_two_users_is_two_conversations(alice: User, bob: User) -> None:
-    hers = alice.conversations.start(key="session-7", title="hers")
-    his = bob.conversations.start(key="session-7", title="his")
-    alice.messages.post("session-7", sender="user", content="mine")
+def test_the_same_key_of_two_users_names_two_conversations(
+    fresh_alice: User, fresh_bob: User
+) -> None:
+    hers = fresh_alice.conversations.start(key="session-7", title="hers")
+    his = fresh_bob.conversations.start(key="session-7", title="his")
+    fresh_alice.messages.post("session-7", sender="user", content="mine")
 
     assert hers.id != his.id
-    assert bob.history("session-7") == []
-    assert [one.title for one in bob.conversations.list()] == ["his"]
+    assert fresh_bob.history("session-7") == []
+    assert [one.title for one in fresh_bob.conversations.list()] == ["his"]
 
 
-def test_a_conversation_under_anothers_id_is_ones_own(alice: User, bob: User) -> None:
-    hers = alices(alice)
-    his = bob.conversations.start(key=str(hers.chat), title="his")
-    bob.messages.post(hers.chat, sender="user", content="to myself")
+def test_a_conversation_that_bob_starts_under_an_id_of_alice_is_his_own(
+    fresh_alice: User, fresh_bob: User
+) -> None:
+    hers = create_data(fresh_alice)
+    his = fresh_bob.conversations.start(key=str(hers.chat), title="his")
+    fresh_bob.messages.post(hers.chat, sender="user", content="to myself")
 
     assert his.id == hers.chat
-    assert [one.content for one in bob.history(hers.chat)] == ["to myself"]
-    assert len(alice.history(hers.chat)) == 2
+    assert [one.content for one in fresh_bob.history(hers.chat)] == ["to myself"]
+    assert len(fresh_alice.history(hers.chat)) == 2
 
 
-def test_erasing_anothers_conversation_is_not_found_and_erases_nothing(
-    store: EventStore, alice: User, bob: User, sent: list[list[str]]
+def test_erasing_a_conversation_of_another_user_is_not_found_and_erases_nothing(
+    shared_store: EventStore, fresh_alice: User, fresh_bob: User, sent: list[list[str]]
 ) -> None:
-    hers, none = alices(alice), nobodys()
-    bob.tasks.create("x")
-    before = alice.events()
+    hers, none = create_data(fresh_alice), absent_ids()
+    fresh_bob.tasks.create("x")
+    before = fresh_alice.events()
 
     def erase(_: User, ids: Ids) -> object:
-        return store.erase(bob.user_id, ordered_by="bob", conversation=ids.chat)
+        return shared_store.erase(fresh_bob.user_id, ordered_by="bob", conversation=ids.chat)
 
-    heard, guessed = (answer(alice, erase, ids, sent) for ids in (hers, none))
+    for_hers, for_absent = (ask(fresh_alice, erase, ids, sent) for ids in (hers, none))
 
-    assert heard == guessed
-    assert heard.error.startswith("NotFound")
-    assert alice.events() == before
+    assert for_hers == for_absent
+    assert for_hers.error.startswith("NotFound")
+    assert fresh_alice.events() == before

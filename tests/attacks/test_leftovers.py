@@ -1,9 +1,9 @@
 """
-What another client has left on a server connection: the store is its own user's all the same.
+A store stays in its user's scope, whatever another client left on the server connection.
 
 Behind a pooler in transaction mode that client may be anybody. Here PgBouncer has one server
-connection, so whoever comes next is certain to meet what was left. The URL's login is a superuser
-in half of the tests: the hard case, in which nothing but the scope of each transaction protects.
+connection, so the next client is certain to get what was left on it. The login of the URL is a
+superuser in half of the tests: then only the scope of each transaction protects the users.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sqlmodel import select
 
 from eventstore import AsyncEventStore, EventStore, Settings
 from projections import Conversation, Message, Task
-from tests.attacks.pooler import narrow_pooler
-from tests.attacks.support import attacker_url, given_two_users
-from tests.support.both import blocked
+from tests.attacks.pooler import run_narrow_pooler
+from tests.attacks.support import attacker_url, fill_tables
+from tests.support.drivers import sync_view
 from tests.support.own_read_model import Boxed
 from tests.support.server import Server
 
@@ -36,7 +36,7 @@ create operator evil.= (leftarg = text, rightarg = text, function = evil.anythin
 create view evil.task as select * from eventstore.task;
 grant usage on schema evil to public;
 """
-LEFT = {
+LEFTOVERS = {
     "a user, by SET": "set eventstore.user_id = 'alice'",
     "a user, by set_config": "select set_config('eventstore.user_id', 'alice', false)",
     "a user and the role": "set role eventstore_app; set eventstore.user_id = 'alice'",
@@ -44,9 +44,9 @@ LEFT = {
     "the role": "set role eventstore_app",
     "another login": "set session authorization attacker",
     "read-only transactions": "set default_transaction_read_only = on",
-    "another isolation": "set default_transaction_isolation = 'serializable'",
+    "another isolation level": "set default_transaction_isolation = 'serializable'",
     "no triggers": "set session_replication_role = replica",
-    "other forms of values": "set intervalstyle = 'iso_8601';"
+    "other output formats": "set intervalstyle = 'iso_8601';"
     " set bytea_output = 'escape'; set timezone = 'Asia/Kathmandu'; set extra_float_digits = -15",
     "a search path": "set search_path = nowhere",
     "functions and operators of the same name": "set search_path = evil, pg_catalog",
@@ -60,7 +60,7 @@ LEFT = {
     "row security off": "set row_security = off",
     "an open cursor": "declare c cursor with hold for select * from eventstore.task",
 }
-SUPERUSERS = {
+SUPERUSER_ONLY = {
     "another login",
     "no triggers",
     "tables of the same names",
@@ -70,22 +70,22 @@ SUPERUSERS = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """URLs of one database: with one server connection for all clients, and direct ones."""
+class Urls:
+    """The URLs of one database by login: through the narrow pooler, and direct."""
 
     pooled: dict[str, str]
     direct: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def place(server: Server) -> Iterator[Place]:
+def urls(server: Server) -> Iterator[Urls]:
     url = server.direct(server.create_database())
-    given_two_users(server, url)
+    fill_tables(server, url)
     direct = {"superuser": url, "attacker": attacker_url(server, url)}
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(EVIL)
-    with narrow_pooler(server) as folder:
-        yield Place(
+    with run_narrow_pooler(server) as folder:
+        yield Urls(
             {
                 login: one.replace(str(server.folder), str(folder)).replace("5432", "6432")
                 for login, one in direct.items()
@@ -96,25 +96,25 @@ def place(server: Server) -> Iterator[Place]:
 
 
 LOGINS = ["superuser", "attacker"]
-BY_WHOM = pytest.mark.parametrize(
-    ("what", "login"),
+each_leftover = pytest.mark.parametrize(
+    ("leftover", "login"),
     [
-        (what, login)
-        for what in LEFT
+        (leftover, login)
+        for leftover in LEFTOVERS
         for login in LOGINS
-        if login == "superuser" or what not in SUPERUSERS
+        if login == "superuser" or leftover not in SUPERUSER_ONLY
     ],
 )
 
 
-def leave(client: psycopg.Connection, what: str) -> None:
-    for statement in LEFT[what].split(";"):
+def leave(client: psycopg.Connection, leftover: str) -> None:
+    for statement in LEFTOVERS[leftover].split(";"):
         client.execute(statement)
 
 
 @contextmanager
-def left(url: str) -> Iterator[psycopg.Connection]:
-    """Give another client, and clean up behind it, which no pooler does."""
+def other_client(url: str) -> Iterator[psycopg.Connection]:
+    """Connect another client, and reset its connection at the end, which no pooler does."""
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as client:
         try:
             yield client
@@ -124,9 +124,9 @@ def left(url: str) -> Iterator[psycopg.Connection]:
             client.execute("discard all")
 
 
-def brief(url: str) -> Settings:
+def impatient_settings(url: str) -> Settings:
     """
-    Return settings under which nothing waits or tries again for long, and with one connection.
+    Return settings with one connection, no retries and short waits.
 
     Two clients that want PgBouncer's one server connection at the same moment would wait for each
     other: PgBouncer 1.18 sometimes loses the end of a pipeline whose client had to wait.
@@ -140,8 +140,8 @@ def brief(url: str) -> Settings:
     )
 
 
-def names(store: EventStore, user: str) -> set[str]:
-    """Return whose rows are to be had through one user's view, by every way of reading."""
+def visible_users(store: EventStore, user: str) -> set[str]:
+    """Return the users whose rows one user's view returns, read in every way."""
     view = store.user(user)
     (chat,) = view.conversations.list()
     found = {one.title.partition("'")[0] for one in view.tasks.list()}
@@ -155,60 +155,70 @@ def names(store: EventStore, user: str) -> set[str]:
     return found
 
 
-@BY_WHOM
-def test_a_store_shows_its_own_user_whatever_another_client_left(
-    place: Place, what: str, login: str
+@each_leftover
+def test_a_store_shows_only_its_users_rows_whatever_another_client_left(
+    urls: Urls, leftover: str, login: str
 ) -> None:
-    url = place.pooled[login]
-    with left(url) as other, EventStore.connect(settings=brief(url), events=[Boxed]) as store:
-        leave(other, what)
+    url = urls.pooled[login]
+    with (
+        other_client(url) as other,
+        EventStore.connect(settings=impatient_settings(url), events=[Boxed]) as store,
+    ):
+        leave(other, leftover)
 
-        seen = {user: names(store, user) for user in ("bob", "alice", "bob")}
+        visible = {user: visible_users(store, user) for user in ("bob", "alice", "bob")}
 
-    assert seen == {"alice": {"alice"}, "bob": {"bob"}}
+    assert visible == {"alice": {"alice"}, "bob": {"bob"}}
 
 
-def test_what_a_client_left_does_meet_one_that_sets_no_scope(place: Place) -> None:
-    url = place.pooled["superuser"]
-    with left(url) as other, psycopg.connect(url, autocommit=True) as careless:
+def test_a_leftover_does_reach_a_client_that_sets_no_scope(urls: Urls) -> None:
+    url = urls.pooled["superuser"]
+    with other_client(url) as other, psycopg.connect(url, autocommit=True) as careless:
         leave(other, "a user and the role")
-        seen = careless.execute("select distinct user_id from eventstore.event").fetchall()
+        visible = careless.execute("select distinct user_id from eventstore.event").fetchall()
 
-    assert seen == [("alice",)], "else the tests above would prove nothing"
+    assert visible == [("alice",)], (
+        "the other tests prove nothing unless leftovers reach the next client"
+    )
 
 
-@BY_WHOM
-def test_an_async_store_shows_its_own_user_whatever_is_left_on_its_connection(
-    place: Place, what: str, login: str
+@each_leftover
+def test_an_async_store_shows_only_its_users_rows_whatever_is_left_on_its_connection(
+    urls: Urls, leftover: str, login: str
 ) -> None:
     loop = asyncio.new_event_loop()
-    settings = brief(place.direct[login])
+    settings = impatient_settings(urls.direct[login])
 
-    async def opening() -> AsyncEventStore:
+    async def connect_and_leave() -> AsyncEventStore:
         store = await AsyncEventStore.connect(settings=settings, events=[Boxed])
         async with store._driver.pool.connection() as connection:
-            for statement in LEFT[what].split(";"):
+            for statement in LEFTOVERS[leftover].split(";"):
                 await connection.execute(statement)
         return store
 
-    inner = loop.run_until_complete(opening())
+    inner = loop.run_until_complete(connect_and_leave())
     try:
-        seen = {user: names(blocked(inner, loop), user) for user in ("bob", "alice", "bob")}
+        visible = {
+            user: visible_users(sync_view(inner, loop), user) for user in ("bob", "alice", "bob")
+        }
     finally:
         loop.run_until_complete(inner.close())
         loop.close()
 
-    assert seen == {"alice": {"alice"}, "bob": {"bob"}}
+    assert visible == {"alice": {"alice"}, "bob": {"bob"}}
 
 
-@pytest.mark.parametrize("what", [one for one in LEFT if one != "read-only transactions"])
-def test_an_append_goes_to_its_own_users_log_whatever_another_client_left(
-    place: Place, what: str
+@pytest.mark.parametrize("leftover", [one for one in LEFTOVERS if one != "read-only transactions"])
+def test_an_append_goes_to_its_users_log_whatever_another_client_left(
+    urls: Urls, leftover: str
 ) -> None:
-    url = place.pooled["superuser"]
-    with left(url) as other, EventStore.connect(settings=brief(url), events=[Boxed]) as store:
+    url = urls.pooled["superuser"]
+    with (
+        other_client(url) as other,
+        EventStore.connect(settings=impatient_settings(url), events=[Boxed]) as store,
+    ):
         before = {user: len(store.user(user).events()) for user in ("alice", "bob")}
-        leave(other, what)
+        leave(other, leftover)
 
         store.user("bob").tasks.delete(store.user("bob").tasks.create("Buy milk").id)
 

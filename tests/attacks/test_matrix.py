@@ -1,8 +1,8 @@
 """
-The matrix: what one user tries on another's rows, on every table, as the application role.
+The attack matrix: what one user tries on another user's rows in every table.
 
-Each attack is tried twice: on a copy without the defence it is about, where it must succeed, and
-for real, where it must be shown nothing and change nothing.
+Each attack runs twice: without its defence, where it must succeed, and with it, where it must
+return and change no row of another user.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from tests.attacks.support import (
     TABLES,
     Attack,
     attacker_url,
-    given_two_users,
+    fill_tables,
     placeholders,
     save_bobs_rows,
-    try_for_real,
-    try_weakened,
+    try_with_defence,
+    try_without_defence,
 )
 from tests.support.server import Server
 
 
 @dataclass
-class Place:
-    """A database with two users in it: a superuser's connection, and the attacker's."""
+class AttackedDatabase:
+    """A database with two users, with the connections of a superuser and of the attacker."""
 
     admin: psycopg.Connection
     attacker: psycopg.Connection
@@ -38,9 +38,9 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(server: Server) -> Iterator[Place]:
+def attacked(server: Server) -> Iterator[AttackedDatabase]:
     url = server.create_database()
-    given_two_users(server, url)
+    fill_tables(server, url)
     with (
         psycopg.connect(server.direct(url)) as admin,
         psycopg.connect(
@@ -48,26 +48,32 @@ def place(server: Server) -> Iterator[Place]:
         ) as attacker,
     ):
         save_bobs_rows(admin)
-        yield Place(admin, attacker, {name: placeholders(admin, name) for name in TABLES})
+        yield AttackedDatabase(
+            admin, attacker, {name: placeholders(admin, name) for name in TABLES}
+        )
     server.drop_database(url)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_succeeds_without_its_defence(place: Place, name: str) -> None:
+def test_an_attack_succeeds_without_its_defence(attacked: AttackedDatabase, name: str) -> None:
     table, attack = ATTACKS[name]
 
-    outcome = try_weakened(place.admin, attack, place.words[table])
+    outcome = try_without_defence(attacked.admin, attack, attacked.words[table])
 
-    assert outcome.seen + outcome.changed > 0, f"it proves nothing: {outcome}"
+    assert outcome.returned + outcome.changed > 0, (
+        f"the attack fails even without its defence: {outcome}"
+    )
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_sees_no_row_and_changes_none(place: Place, name: str) -> None:
+def test_an_attack_returns_and_changes_no_row_of_another_user(
+    attacked: AttackedDatabase, name: str
+) -> None:
     table, attack = ATTACKS[name]
 
-    outcome = try_for_real(place.attacker, place.admin, attack, place.words[table])
+    outcome = try_with_defence(attacked.attacker, attacked.admin, attack, attacked.words[table])
 
-    assert (outcome.seen, outcome.changed) == (0, 0), outcome.error
+    assert (outcome.returned, outcome.changed) == (0, 0), outcome.error
 
 
 def test_every_kind_of_attack_is_tried_on_every_table() -> None:
@@ -80,26 +86,28 @@ def test_every_kind_of_attack_is_tried_on_every_table() -> None:
 
 FOREIGN_KEYS = """
 select conname, conrelid::regclass::text, confrelid::regclass::text,
-       array(select attname::text from unnest(conkey) with ordinality as k (number, place)
-             join pg_attribute on attrelid = conrelid and attnum = number order by place),
-       array(select attname::text from unnest(confkey) with ordinality as k (number, place)
-             join pg_attribute on attrelid = confrelid and attnum = number order by place)
+       array(select attname::text from unnest(conkey) with ordinality as k (number, ordinal)
+             join pg_attribute on attrelid = conrelid and attnum = number order by ordinal),
+       array(select attname::text from unnest(confkey) with ordinality as k (number, ordinal)
+             join pg_attribute on attrelid = confrelid and attnum = number order by ordinal)
 from pg_constraint
 where contype = 'f' and connamespace in ('eventstore'::regnamespace, 'service'::regnamespace)
 """
 
 
-def test_no_row_of_bobs_can_point_at_one_of_alices_by_any_foreign_key(place: Place) -> None:
-    keys = place.admin.execute(FOREIGN_KEYS).fetchall()
-    place.admin.rollback()
+def test_no_foreign_key_lets_a_row_of_bob_refer_to_a_row_of_alice(
+    attacked: AttackedDatabase,
+) -> None:
+    keys = attacked.admin.execute(FOREIGN_KEYS).fetchall()
+    attacked.admin.rollback()
 
     assert keys
     for name, table, target, columns, others in keys:
         (column,), (other,) = columns[1:], others[1:]
-        for own, its in ((table, column), (target, other)):  # an id of hers that bob took as his
+        for own, its in ((table, column), (target, other)):  # bob may have a row with an id of hers
             hers = f"select {other} from {target} where user_id <> 'bob'"
-            place.admin.execute(f"delete from {own} where user_id = 'bob' and {its} in ({hers})")
-        place.admin.commit()
+            attacked.admin.execute(f"delete from {own} where user_id = 'bob' and {its} in ({hers})")
+        attacked.admin.commit()
         attack = Attack(
             name,
             [
@@ -112,42 +120,49 @@ def test_no_row_of_bobs_can_point_at_one_of_alices_by_any_foreign_key(place: Pla
             ],
             f"insert into {table} $POINTING returning 'points at alice'",
         )
-        words = place.words[table]
-        weakened = try_weakened(place.admin, attack, words)
-        assert weakened.seen == 1, weakened.error
-        outcome = try_for_real(place.attacker, place.admin, attack, words)
-        assert (outcome.seen, outcome.changed) == (0, 0)
+        words = attacked.words[table]
+        weakened = try_without_defence(attacked.admin, attack, words)
+        assert weakened.returned == 1, weakened.error
+        outcome = try_with_defence(attacked.attacker, attacked.admin, attack, words)
+        assert (outcome.returned, outcome.changed) == (0, 0)
         absent = Attack(name, [], attack.sql.replace("$POINTING", "$NOWHERE"))
-        nothing = try_for_real(place.attacker, place.admin, absent, words)
-        assert masked(outcome.error) == masked(nothing.error), "her row and none: the same answer"
+        nothing = try_with_defence(attacked.attacker, attacked.admin, absent, words)
+        assert mask_ids(outcome.error) == mask_ids(nothing.error), (
+            "a row of hers and an absent one must be answered alike"
+        )
 
 
-def masked(error: str) -> str:
+def mask_ids(error: str) -> str:
     return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", error)
 
 
 @pytest.mark.parametrize("table", READ_MODELS)
-def test_a_read_model_can_be_locked_because_rows_may_be_deleted_there(
-    place: Place, table: str
+def test_a_read_model_can_be_locked_because_the_application_role_may_delete_its_rows(
+    attacked: AttackedDatabase, table: str
 ) -> None:
-    """It is load and no leak: a statement limit ends it; taking the right away ends it too."""
+    """A lock reveals nothing; a statement timeout ends it, and revoked rights prevent it."""
     lock = Attack("lock", [], f"lock table {table} in access exclusive mode; select 'alice'")
-    narrow = Attack("lock", [f"revoke update, delete on {table} from eventstore_app"], lock.sql)
+    revoked = Attack("lock", [f"revoke update, delete on {table} from eventstore_app"], lock.sql)
 
-    locked = try_for_real(place.attacker, place.admin, lock, place.words[table])
+    locked = try_with_defence(attacked.attacker, attacked.admin, lock, attacked.words[table])
 
-    assert (locked.seen, locked.changed) == (1, 0)
-    assert "permission denied" in try_weakened(place.admin, narrow, place.words[table]).error
+    assert (locked.returned, locked.changed) == (1, 0)
+    assert (
+        "permission denied"
+        in try_without_defence(attacked.admin, revoked, attacked.words[table]).error
+    )
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_her_key_and_an_absent_one_are_refused_alike(place: Place, table: str) -> None:
-    """An upsert that says it is hers is refused by its name before any key is looked at."""
-    words = place.words[table]
+def test_a_key_of_alice_and_an_absent_key_are_refused_alike(
+    attacked: AttackedDatabase, table: str
+) -> None:
+    """Row-level security refuses a row in her name before PostgreSQL checks any key."""
+    words = attacked.words[table]
     answers = {
-        try_for_real(
-            place.attacker,
-            place.admin,
+        try_with_defence(
+            attacked.attacker,
+            attacked.admin,
             Attack("probe", [], f"insert into {table} {row} on conflict do nothing"),
             words,
         ).error

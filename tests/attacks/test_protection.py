@@ -1,14 +1,15 @@
 """
-The doctor finds every way in which a database would not keep users apart: connecting is refused.
+The doctor finds every change that breaks the isolation of users, and the store refuses to connect.
 
-Each way is made in a transaction that is judged from within and undone: roles belong to the whole
-server, and nobody else is to meet a broken one.
+Each change is made and diagnosed in a transaction that is rolled back, because roles belong to the
+whole server and other tests must not find them changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -23,7 +24,9 @@ from projections import BUILT_IN, Projections
 from projections.protection import protection_sql
 from tests.attacks.ways import BOX, ERRORS, PROTECT, ROLES, SAFE, TASK, WARNINGS
 from tests.support.own_read_model import DDL, Box, project_box
+from tests.support.pooler import pooler_asked_for
 from tests.support.server import Server
+from tests.support.waiting import until
 
 BUILT_IN_TABLES = [shape.name for shape in Projections(*BUILT_IN).shapes]
 UNBOUND = f"drop policy own_rows on {BOX}; drop policy operator_lists on {BOX};"
@@ -49,21 +52,21 @@ UNPROTECTED = {
         ),
         "foreign key single",
     ),
-    "modest rights": (f"grant truncate on {BOX} to eventstore_app", "TRUNCATE"),
+    "minimal rights": (f"grant truncate on {BOX} to eventstore_app", "TRUNCATE"),
     "the table": (f"drop table {BOX}", "does not exist"),
-    "exact ids": (
+    "an exact collation of ids": (
         (
             f"{UNBOUND}create collation service.alike (provider = icu, locale = 'und-u-ks-level2',"
             f" deterministic = false); alter table {BOX} alter column user_id type text"
             " collate service.alike"
         ),
-        "of a collation in which ids look alike",
+        "its collation takes different ids for equal",
     ),
-    "ids as they are": (
+    "ids of type text": (
         f"{UNBOUND}alter table {BOX} alter column user_id type char(20)",
-        "user_id is character, or of a collation",
+        "user_id is character, or its collation",
     ),
-    "an exclusion of one's own": (
+    "no exclusion across users": (
         (
             "create extension if not exists btree_gist with schema public;"
             f"alter table {BOX} add constraint other_users exclude using gist (user_id with <>,"
@@ -71,7 +74,7 @@ UNPROTECTED = {
         ),
         "unique index service.other_users",
     ),
-    "its own rows": (f"create rule r as on delete to {BOX} do instead nothing", "rule r"),
+    "no rule": (f"create rule r as on delete to {BOX} do instead nothing", "rule r"),
 }
 
 
@@ -87,10 +90,10 @@ def owner(server: Server) -> Iterator[psycopg.Connection]:
     server.drop_database(url)
 
 
-def examined(
+def diagnose_after(
     owner: psycopg.Connection, broken: str, tables: Sequence[str] = BUILT_IN_TABLES
 ) -> list[Finding]:
-    """Break something, judge the database from within the transaction, and undo it."""
+    """Run SQL, diagnose the database in the same transaction, and roll it back."""
     try:
         owner.execute(broken)
         plan = diagnose(tables, Settings())
@@ -102,82 +105,88 @@ def examined(
     finally:
         owner.rollback()
     found: list[Finding] = end.value.value
-    own = ("postgres", "fsync")  # what the test's own login and server are like
+    own = ("postgres", "fsync")  # findings about the login and the server of the tests
     return [one for one in found if one.location not in own]
 
 
 def test_a_migrated_database_has_no_finding(owner: psycopg.Connection) -> None:
-    assert examined(owner, "select", [*BUILT_IN_TABLES, BOX]) == []
+    assert diagnose_after(owner, "select", [*BUILT_IN_TABLES, BOX]) == []
     assert refusal([]) is None
 
 
-@pytest.mark.parametrize("what", ERRORS)
-def test_what_would_mix_users_is_an_error(owner: psycopg.Connection, what: str) -> None:
-    way = ERRORS[what]
+@pytest.mark.parametrize("case", ERRORS)
+def test_a_change_that_breaks_isolation_is_an_error(owner: psycopg.Connection, case: str) -> None:
+    change = ERRORS[case]
 
-    found = examined(owner, way.sql)
+    found = diagnose_after(owner, change.sql)
 
-    named = {(one.severity, one.check, one.location) for one in found if way.detail in one.detail}
-    assert named == {("error", way.check, way.place)}, found
-    assert {one.location for one in found} <= {way.place, "eventstore.other"}, "and nothing else"
+    matching = {
+        (one.severity, one.check, one.location) for one in found if change.detail in one.detail
+    }
+    assert matching == {("error", change.check, change.location)}, found
+    assert {one.location for one in found} <= {change.location, "eventstore.other"}, found
     assert isinstance(refusal(found), UnsafeDatabase)
 
 
-@pytest.mark.parametrize("what", ROLES)
-def test_an_application_role_that_can_do_more_is_an_error(
-    owner: psycopg.Connection, what: str
+@pytest.mark.parametrize("case", ROLES)
+def test_an_application_role_with_too_many_rights_is_an_error(
+    owner: psycopg.Connection, case: str
 ) -> None:
-    broken, detail = ROLES[what]
+    broken, detail = ROLES[case]
 
-    found = examined(owner, broken, [*BUILT_IN_TABLES, BOX])
+    found = diagnose_after(owner, broken, [*BUILT_IN_TABLES, BOX])
 
     roles = [(one.severity, one.location) for one in found if detail in one.detail]
     assert ("error", "eventstore_app") in roles, found
     assert isinstance(refusal(found), UnsafeDatabase)
 
 
-@pytest.mark.parametrize("what", WARNINGS)
-def test_what_weakens_evidence_is_a_warning(owner: psycopg.Connection, what: str) -> None:
-    way = WARNINGS[what]
+@pytest.mark.parametrize("case", WARNINGS)
+def test_a_change_that_weakens_the_protection_is_a_warning(
+    owner: psycopg.Connection, case: str
+) -> None:
+    change = WARNINGS[case]
 
-    found = examined(owner, way.sql, [*BUILT_IN_TABLES, BOX])
+    found = diagnose_after(owner, change.sql, [*BUILT_IN_TABLES, BOX])
 
-    facts = [(one.severity, one.check, one.location) for one in found]
-    assert facts == [("warning", way.check, way.place)]
-    assert way.detail in found[0].detail
+    findings = [(one.severity, one.check, one.location) for one in found]
+    assert findings == [("warning", change.check, change.location)]
+    assert change.detail in found[0].detail
     assert refusal(found) is None
 
 
-@pytest.mark.parametrize("what", SAFE)
-def test_what_mixes_nobody_up_is_no_finding(owner: psycopg.Connection, what: str) -> None:
-    assert examined(owner, SAFE[what]) == []
+@pytest.mark.parametrize("case", SAFE)
+def test_a_harmless_change_is_no_finding(owner: psycopg.Connection, case: str) -> None:
+    assert diagnose_after(owner, SAFE[case]) == []
 
 
 def test_a_role_that_may_lock_the_log_is_an_error(owner: psycopg.Connection) -> None:
     if owner.info.server_version < 170000:
-        return  # there is no such right yet
+        return  # the right MAINTAIN exists from PostgreSQL 17 on
 
-    found = examined(owner, "grant maintain on eventstore.event to eventstore_app")
+    found = diagnose_after(owner, "grant maintain on eventstore.event to eventstore_app")
 
     assert [(one.severity, one.detail) for one in found] == [
         ("error", "eventstore_app may MAINTAIN")
     ]
 
 
-@pytest.mark.parametrize("what", UNPROTECTED)
-def test_a_projectors_table_without_this_is_an_error(owner: psycopg.Connection, what: str) -> None:
-    broken, detail = UNPROTECTED[what]
+@pytest.mark.parametrize("case", UNPROTECTED)
+def test_a_projectors_table_without_one_of_its_protections_is_an_error(
+    owner: psycopg.Connection, case: str
+) -> None:
+    broken, detail = UNPROTECTED[case]
 
-    if not has_what_it_needs(owner, broken):
-        return  # Debian's PostgreSQL has all of it, the wheel's has not
+    if not has_required_features(owner, broken):
+        return  # the PostgreSQL of the wheel lacks some features that Debian's has
 
-    found = examined(owner, broken, [*BUILT_IN_TABLES, BOX])
+    found = diagnose_after(owner, broken, [*BUILT_IN_TABLES, BOX])
 
-    places = {(one.severity, one.location) for one in found if detail in one.detail}
-    assert places == {("error", BOX)}, found
+    locations = {(one.severity, one.location) for one in found if detail in one.detail}
+    assert locations == {("error", BOX)}, found
 
 
-def has_what_it_needs(owner: psycopg.Connection, sql: str) -> bool:
+def has_required_features(owner: psycopg.Connection, sql: str) -> bool:
     gist = "select from pg_available_extensions where name = 'btree_gist'"
     icu = "select from pg_collation where collname = 'de-x-icu'"
     return all(
@@ -195,7 +204,7 @@ PARTITIONED = (
 
 
 @pytest.mark.parametrize(
-    ("table", "sql", "place", "detail"),
+    ("table", "sql", "location", "detail"),
     [
         (
             "service.parts",
@@ -211,12 +220,14 @@ PARTITIONED = (
         ),
     ],
 )
-def test_what_a_table_is_a_part_of_and_its_parts_are_looked_at(
-    owner: psycopg.Connection, table: str, sql: str, place: str, detail: str
+def test_the_parent_and_the_partitions_of_a_projectors_table_are_checked(
+    owner: psycopg.Connection, table: str, sql: str, location: str, detail: str
 ) -> None:
-    found = examined(owner, PARTITIONED + PROTECT.format(table) + sql, [*BUILT_IN_TABLES, table])
+    found = diagnose_after(
+        owner, PARTITIONED + PROTECT.format(table) + sql, [*BUILT_IN_TABLES, table]
+    )
 
-    assert any(one.location == place and detail in one.detail for one in found), found
+    assert any(one.location == location and detail in one.detail for one in found), found
 
 
 @pytest.fixture
@@ -226,8 +237,8 @@ def attempt(server: Server) -> Iterator[str]:
     server.drop_database(url)
 
 
-def refused(url: str) -> UnsafeDatabase:
-    """Connect in both colours with the service's projector; return the error that refuses it."""
+def connect_refused(url: str) -> UnsafeDatabase:
+    """Connect by both drivers with the service's projector; return the error that refuses it."""
 
     async def connect() -> None:
         await AsyncEventStore.connect(url, projectors=[project_box])
@@ -241,33 +252,77 @@ def refused(url: str) -> UnsafeDatabase:
     return error.value
 
 
-@pytest.mark.parametrize("what", ["force", "the policy", "the table"])
+@pytest.mark.parametrize("case", ["force", "the policy", "the table"])
 def test_a_projector_whose_table_breaks_the_rules_is_refused(
-    server: Server, attempt: str, what: str
+    server: Server, attempt: str, case: str
 ) -> None:
     with psycopg.connect(server.direct(attempt), autocommit=True) as owner:
         for statement in (DDL, *protection_sql(Box)):
             owner.execute(statement)
         EventStore.connect(attempt, projectors=[project_box]).close()
-        owner.execute(UNPROTECTED[what][0])
+        owner.execute(UNPROTECTED[case][0])
 
-    error = refused(attempt)
+    error = connect_refused(attempt)
 
     assert error.findings
     assert str(error).startswith(f"{BOX}: ")
 
 
+@contextmanager
+def preset_user_in_server(server: Server) -> Iterator[None]:
+    """Make every new connection to the server start in the scope of alice."""
+    preset = "select coalesce(current_setting('eventstore.user_id', true), '')"
+
+    def starts_as(user_id: str) -> bool:
+        with psycopg.connect(server.direct_url("postgres")) as connection:
+            return connection.execute(preset).fetchone() == (user_id,)
+
+    with psycopg.connect(server.direct_url("postgres"), autocommit=True) as owner:
+        # Before PostgreSQL 17, ALTER SYSTEM accepts only the names that the session has set.
+        owner.execute("set eventstore.user_id = ''")
+        owner.execute("alter system set eventstore.user_id = 'alice'")
+        try:
+            owner.execute("select pg_reload_conf()")
+            until(lambda: starts_as("alice"))
+            yield
+        finally:
+            owner.execute("alter system reset eventstore.user_id")
+            owner.execute("select pg_reload_conf()")
+            until(lambda: starts_as(""))
+
+
+PRESET = ("error", "login", "this connection")
+
+
+def test_a_user_preset_by_the_configuration_of_the_server_is_an_error(
+    server: Server, attempt: str
+) -> None:
+    with preset_user_in_server(server):
+        error = connect_refused(attempt)
+
+    assert str(error).startswith("this connection: starts in the scope of a user")
+    assert PRESET in {(one.severity, one.check, one.location) for one in error.findings}
+
+
+@pytest.mark.skipif(pooler_asked_for(), reason="PgBouncer refuses the options of a URL")
+def test_a_user_preset_by_the_options_of_the_url_is_an_error(attempt: str) -> None:
+    error = connect_refused(f"{attempt}&options=-c%20eventstore.user_id%3Dalice")
+
+    assert str(error).startswith("this connection: starts in the scope of a user")
+    assert PRESET in {(one.severity, one.check, one.location) for one in error.findings}
+
+
 def test_a_refused_store_leaves_no_connection_open(server: Server, attempt: str) -> None:
-    url = server.direct(attempt)  # a pooler keeps connections of its own
+    url = server.direct(attempt)  # a pooler would keep its connections open
     name = conninfo_to_dict(url)["dbname"]
     with psycopg.connect(url, autocommit=True) as owner:
         owner.execute(f"alter table {TASK} disable row level security")
 
-    refused(url)
+    connect_refused(url)
 
     with psycopg.connect(server.direct_url("postgres"), autocommit=True) as watcher:
-        for _ in range(10_000):  # the server notices in its own time
+        for _ in range(10_000):  # the server needs a moment to notice
             query = "select from pg_stat_activity where datname = %s"
             if not watcher.execute(query, (name,)).fetchall():
                 return
-    pytest.fail("a connection is left")
+    pytest.fail("a connection is still open")

@@ -1,4 +1,4 @@
-"""Roles may be called otherwise: the life of a store, and its isolation, under other names."""
+"""Roles may have other names: a store works, and isolates its users, under them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eventstore import AccessDenied, ConfigurationError, EventStore, Settings, U
 from eventstore.schema.migrate import upgrade
 from projections.protection import protection_sql
 from tests.attacks.support import make_login
-from tests.support.own_read_model import DDL, Box, Boxed, boxed, project_box
+from tests.support.own_read_model import DDL, Box, Boxed, box_event, project_box
 from tests.support.server import Server
 
 NAMES = {
@@ -27,7 +27,7 @@ NAMES = {
 def url(server: Server) -> Iterator[str]:
     """A database that was migrated with other names for the roles."""
     url = server.create_database("template0")
-    upgrade(named(server.direct(url)))
+    upgrade(settings_of(server.direct(url)))
     with psycopg.connect(server.direct(url), autocommit=True) as owner:
         for statement in (
             DDL,
@@ -38,7 +38,7 @@ def url(server: Server) -> Iterator[str]:
     server.drop_database(url)
 
 
-def named(url: str) -> Settings:
+def settings_of(url: str) -> Settings:
     return Settings(
         database_url=url,
         application_role="todo_app",
@@ -47,24 +47,26 @@ def named(url: str) -> Settings:
     )
 
 
-def live(store: EventStore, name: str) -> None:
-    """Go through what a store does for a user."""
+def use_store(store: EventStore, name: str) -> None:
+    """Run commands and queries of a user, and check that a session is in scope."""
     user, box = store.user(name), uuid4()
     task = user.tasks.create(f"{name}'s task")
     user.tasks.complete(task.id)
     chat = user.conversations.start(key="chat")
     call = user.tool_calls.request(chat.id, name="look", arguments="{}")
     user.tool_calls.succeed(call, output=name)
-    user.append([boxed(box, "made", value=name), boxed(box, "counted", value=2)])
+    user.append([box_event(box, "made", value=name), box_event(box, "counted", value=2)])
     assert user.history(chat.id) == user.history(chat.id, source="events")
     with user.session() as session:
         assert {row.user_id for row in session.exec(select(Box)).all()} == {name}
 
 
-def test_a_store_lives_under_other_names(url: str) -> None:
-    with EventStore.connect(settings=named(url), projectors=[project_box], events=[Boxed]) as store:
+def test_a_store_works_with_other_role_names(url: str) -> None:
+    with EventStore.connect(
+        settings=settings_of(url), projectors=[project_box], events=[Boxed]
+    ) as store:
         for name in ("alice", "bob"):
-            live(store, name)
+            use_store(store, name)
 
         assert {"alice", "bob"} <= {*store.users()}
         assert store.status().users >= 2
@@ -77,7 +79,7 @@ def test_a_store_lives_under_other_names(url: str) -> None:
         assert store.verify().ok
 
 
-def test_nothing_in_the_database_names_the_usual_roles(server: Server, url: str) -> None:
+def test_nothing_in_the_database_names_the_default_roles(server: Server, url: str) -> None:
     with psycopg.connect(server.direct(url)) as owner:
         rows = owner.execute(
             """
@@ -101,7 +103,7 @@ def test_nothing_in_the_database_names_the_usual_roles(server: Server, url: str)
     assert rows == []
 
 
-def test_the_usual_names_do_not_work_on_a_database_that_has_others(url: str) -> None:
+def test_the_default_role_names_are_refused_on_a_database_with_other_names(url: str) -> None:
     with pytest.raises(UnsafeDatabase) as refused:
         EventStore.connect(url)
 
@@ -120,7 +122,7 @@ def own_login(server: Server, url: str) -> Iterator[str]:
     server.execute("alter role todo_app nologin")
 
 
-def test_a_migration_for_other_roles_than_the_first_is_refused_by_the_setting(
+def test_a_migration_with_other_role_names_than_the_first_is_refused(
     server: Server, url: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"set EVENTSTORE_APPLICATION_ROLE="):
@@ -128,10 +130,10 @@ def test_a_migration_for_other_roles_than_the_first_is_refused_by_the_setting(
 
 
 def test_the_application_role_may_be_the_login_itself(own_login: str) -> None:
-    settings = named(own_login)
+    settings = settings_of(own_login)
     with EventStore.connect(settings=settings, projectors=[project_box], events=[Boxed]) as store:
         for name in ("carol", "dave"):
-            live(store, name)
+            use_store(store, name)
 
         assert store.verify("carol").ok
         assert store.rebuild("carol").changed == 0
@@ -144,11 +146,11 @@ def test_the_application_role_may_be_the_login_itself(own_login: str) -> None:
         assert login.execute("select * from eventstore.task").fetchall() == []
 
 
-def test_a_login_for_all_three_roles_does_all_of_it(server: Server, url: str) -> None:
+def test_a_login_with_all_three_roles_can_use_the_whole_store(server: Server, url: str) -> None:
     make_login(server, "todo_all", *NAMES.values())
-    settings = named(url.replace("postgres@", "todo_all@"))
+    settings = settings_of(url.replace("postgres@", "todo_all@"))
     with EventStore.connect(settings=settings, projectors=[project_box], events=[Boxed]) as store:
-        live(store, "erin")
+        use_store(store, "erin")
 
         assert "erin" in store.users()
         assert store.verify().ok

@@ -1,8 +1,8 @@
 """
-A session is its user's in every transaction of its life, whatever ended the one before.
+A session stays in its user's scope in every transaction, however the one before it ended.
 
-The URL's login is a superuser in half of the tests: a transaction that was not put into its scope
-would show everybody's rows.
+The login of the URL is a superuser in half of the tests, so that a transaction without a scope
+would return the rows of every user.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqlmodel import select
 from eventstore import AsyncEventStore, ConfigurationError, EventStore, Settings
 from projections import Task
 from tests.attacks.support import attacker_url
-from tests.support.both import blocked
+from tests.support.drivers import open_store
 from tests.support.own_read_model import Boxed
 from tests.support.server import Server
 
@@ -36,19 +36,8 @@ def login_url(request: pytest.FixtureRequest, server: Server, two_users: str) ->
 def narrow(request: pytest.FixtureRequest, login_url: str) -> Iterator[EventStore]:
     """A store with a single connection."""
     settings = Settings(database_url=login_url, pool_min_size=1, pool_max_size=1)
-    if request.param == "sync":
-        with EventStore.connect(settings=settings, events=[Boxed]) as opened:
-            yield opened
-        return
-    loop = asyncio.new_event_loop()
-
-    async def opening() -> AsyncEventStore:
-        return await AsyncEventStore.connect(settings=settings, events=[Boxed])
-
-    inner = loop.run_until_complete(opening())
-    yield blocked(inner, loop)
-    loop.run_until_complete(inner.close())
-    loop.close()
+    with open_store(request.param, settings=settings, events=[Boxed]) as store:
+        yield store
 
 
 def run(session: Any, sql: str) -> Any:
@@ -60,7 +49,7 @@ def fail(session: Any) -> None:
         run(session, "select 1 / 0")
 
 
-def failure(session: Any) -> None:
+def fail_and_roll_back(session: Any) -> None:
     fail(session)
     session.rollback()
 
@@ -73,7 +62,7 @@ def fail_in_savepoint(session: Any) -> None:
     nested.rollback()
 
 
-def savepoint(session: Any) -> None:
+def roll_back_savepoint(session: Any) -> None:
     run(session, "savepoint mine")
     run(
         session,
@@ -82,7 +71,7 @@ def savepoint(session: Any) -> None:
     run(session, "rollback to savepoint mine")
 
 
-def refused_autocommit(session: Any) -> None:
+def try_autocommit(session: Any) -> None:
     session.close()
     with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"}).execute(
@@ -91,23 +80,23 @@ def refused_autocommit(session: Any) -> None:
     session.close()
 
 
-MOMENTS: dict[str, Callable[[Any], object]] = {
+ACTIONS: dict[str, Callable[[Any], object]] = {
     "a commit": lambda session: session.commit(),
     "a rollback": lambda session: session.rollback(),
-    "a failure": failure,
+    "a failure": fail_and_roll_back,
     "a failure in a savepoint": fail_in_savepoint,
-    "a savepoint of SQL's own, rolled back": savepoint,
+    "a savepoint in SQL, rolled back": roll_back_savepoint,
     "a commit in SQL": lambda session: run(session, "commit"),
     "a rollback in SQL": lambda session: run(session, "rollback"),
     "a commit of the connection": lambda session: session.connection().commit(),
     "a close": lambda session: session.close(),
     "an expiry": lambda session: session.expire_all(),
-    "AUTOCOMMIT, which is refused": refused_autocommit,
-    "another isolation": lambda session: (
+    "AUTOCOMMIT, which is refused": try_autocommit,
+    "another isolation level": lambda session: (
         session.close(),
         session.connection(execution_options={"isolation_level": "SERIALIZABLE"}),
     ),
-    "another role, for a while": lambda session: (
+    "another role in one transaction": lambda session: (
         run(session, "set local role eventstore_app"),
         session.commit(),
     ),
@@ -131,22 +120,22 @@ def owners(session: Any) -> set[str]:
     }
 
 
-@pytest.mark.filterwarnings("ignore:transaction already deassociated")  # that is the point of it
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_session_is_still_its_users_after(narrow: EventStore, moment: str) -> None:
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")  # some actions cause it
+@pytest.mark.parametrize("action", ACTIONS)
+def test_no_action_takes_a_session_out_of_its_users_scope(narrow: EventStore, action: str) -> None:
     for name in ("bob", "alice", "bob"):
         with narrow.user(name).session(read_only=False) as session:
             assert owners(session) == {name}
             try:
-                MOMENTS[moment](session)
+                ACTIONS[action](session)
             except AttributeError:
-                if moment == "a commit of the connection":  # no such thing in the async one
+                if action == "a commit of the connection":  # an async session has no such method
                     session.commit()
 
-            seen = owners(session)
+            results = owners(session)
             session.rollback()
 
-        assert seen == {name}
+        assert results == {name}
         assert [task.title for task in narrow.user(name).tasks.list()] == [f"{name}'s task"]
 
 
@@ -163,7 +152,7 @@ def test_a_session_is_still_its_users_after(narrow: EventStore, moment: str) -> 
         "commit; begin; select 1",
     ],
 )
-def test_a_chained_transaction_which_would_be_nobodys_is_refused(
+def test_a_chained_transaction_is_refused_because_it_would_have_no_scope(
     narrow: EventStore, sql: str
 ) -> None:
     with narrow.user("bob").session() as session:
@@ -174,7 +163,7 @@ def test_a_chained_transaction_which_would_be_nobodys_is_refused(
         assert owners(session) == {"bob"}
 
 
-LEAVINGS = {
+LEFTOVERS = {
     "a held cursor": (
         "declare loot scroll cursor with hold for select title from eventstore.task",
         "fetch first from loot",
@@ -185,38 +174,37 @@ LEAVINGS = {
     ),
     "a prepared statement": ("prepare loot as select 'alice''s secret'", "execute loot"),
     "a lock": ("select pg_advisory_lock(7)", "select 1 from pg_locks where locktype = 'advisory'"),
-    "an ear": ("listen loot", "select pg_listening_channels()"),
+    "a subscription": ("listen loot", "select pg_listening_channels()"),
 }
 
 
-@pytest.mark.parametrize("leaving", LEAVINGS)
-def test_what_a_session_leaves_on_its_connection_the_next_one_does_not_find(
-    server: Server, login_url: str, leaving: str
+@pytest.mark.parametrize("leftover", LEFTOVERS)
+def test_a_session_finds_nothing_that_an_earlier_session_left_on_its_connection(
+    server: Server, login_url: str, leftover: str
 ) -> None:
-    left, look = LEAVINGS[leaving]
-    settings = Settings(
-        database_url=server.direct(login_url), pool_max_size=1
-    )  # a session of one's own: a pooler would not have it
+    statement, query = LEFTOVERS[leftover]
+    # Behind a pooler the two sessions might get different server connections.
+    settings = Settings(database_url=server.direct(login_url), pool_max_size=1)
     with EventStore.connect(settings=settings) as store:
         for _ in range(6):  # past psycopg's threshold for prepared statements
             assert len(store.user("alice").tasks.list()) == 1
         with store.user("alice").session(read_only=False) as session:
             (pid,) = run(session, "select pg_backend_pid()").one()
-            run(session, left)
+            run(session, statement)
             run(session, "commit")
-            assert run(session, look).all()
+            assert run(session, query).all()
 
         with store.user("bob").session() as session:
             assert run(session, "select pg_backend_pid()").one() == (pid,)
             try:
-                found = run(session, look).all()
+                found = run(session, query).all()
             except DBAPIError:  # no such cursor, table, statement
                 found = []
         assert found == []
         assert [task.title for task in store.user("bob").tasks.list()] == ["bob's task"]
 
 
-def test_a_commit_after_an_error_that_was_caught_leaves_the_pool_whole(narrow: EventStore) -> None:
+def test_a_commit_after_an_error_that_was_caught_leaves_the_pool_usable(narrow: EventStore) -> None:
     for name in ("alice", "bob") * 3:
         with narrow.user(name).session(read_only=False) as session:
             assert owners(session) == {name}
@@ -226,7 +214,7 @@ def test_a_commit_after_an_error_that_was_caught_leaves_the_pool_whole(narrow: E
         assert [task.title for task in narrow.user(name).tasks.list()] == [f"{name}'s task"]
 
 
-def test_a_session_whose_server_process_ended_leaves_the_pool_whole(
+def test_a_session_whose_server_process_ended_leaves_the_pool_usable(
     narrow: EventStore, two_users: str, server: Server
 ) -> None:
     for name in ("alice", "bob") * 3:
@@ -242,7 +230,7 @@ def test_a_session_whose_server_process_ended_leaves_the_pool_whole(
         assert [task.title for task in narrow.user(name).tasks.list()] == [f"{name}'s task"]
 
 
-def test_a_session_whose_connection_was_invalidated_leaves_the_pool_whole(
+def test_a_session_whose_connection_was_invalidated_leaves_the_pool_usable(
     narrow: EventStore,
 ) -> None:
     for name in ("alice", "bob") * 3:
@@ -253,8 +241,8 @@ def test_a_session_whose_connection_was_invalidated_leaves_the_pool_whole(
         assert [task.title for task in narrow.user(name).tasks.list()] == [f"{name}'s task"]
 
 
-def test_two_threads_on_two_sessions_do_not_mix(login_url: str) -> None:
-    seen: dict[str, list[set[str]]] = {"alice": [], "bob": []}
+def test_two_threads_with_a_session_each_read_only_their_users_rows(login_url: str) -> None:
+    results: dict[str, list[set[str]]] = {"alice": [], "bob": []}
     failed: list[BaseException] = []
     turn = threading.Barrier(2, timeout=30)
 
@@ -263,26 +251,26 @@ def test_two_threads_on_two_sessions_do_not_mix(login_url: str) -> None:
             with store.user(name).session() as session:
                 for _ in range(20):
                     turn.wait()
-                    seen[name].append(owners(session))
+                    results[name].append(owners(session))
                     session.commit()
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:  # noqa: BLE001 - asserted below
             failed.append(error)
             turn.abort()
 
     with EventStore.connect(login_url, events=[Boxed]) as store:
-        threads = [threading.Thread(target=read, args=(store, name)) for name in seen]
+        threads = [threading.Thread(target=read, args=(store, name)) for name in results]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
     assert failed == []
-    assert seen == {name: [{name}] * 20 for name in seen}
+    assert results == {name: [{name}] * 20 for name in results}
 
 
-def test_tasks_that_take_turns_on_one_connection_do_not_mix(login_url: str) -> None:
-    async def story() -> dict[str, list[set[str]]]:
-        seen: dict[str, list[set[str]]] = {"alice": [], "bob": []}
+def test_tasks_that_share_one_connection_read_only_their_users_rows(login_url: str) -> None:
+    async def scenario() -> dict[str, list[set[str]]]:
+        results: dict[str, list[set[str]]] = {"alice": [], "bob": []}
         settings = Settings(database_url=login_url, pool_max_size=1)
         async with AsyncEventStore.connect(settings=settings, events=[Boxed]) as store:
 
@@ -291,33 +279,33 @@ def test_tasks_that_take_turns_on_one_connection_do_not_mix(login_url: str) -> N
                     tasks = await store.user(name).tasks.list()
                     async with store.user(name).session() as session:
                         rows = (await session.exec(select(Task))).all()
-                    seen[name].append({one.title for one in tasks} | {one.title for one in rows})
+                    results[name].append({one.title for one in tasks} | {one.title for one in rows})
 
             async with asyncio.TaskGroup() as group:
-                for name in seen:
+                for name in results:
                     group.create_task(read(name))
-        return seen
+        return results
 
-    assert asyncio.run(story()) == {name: [{f"{name}'s task"}] * 20 for name in ("alice", "bob")}
+    assert asyncio.run(scenario()) == {name: [{f"{name}'s task"}] * 20 for name in ("alice", "bob")}
 
 
-def test_a_cancelled_task_leaves_no_user_behind(login_url: str) -> None:
-    async def story() -> list[set[str]]:
-        seen = []
+def test_a_cancelled_task_leaves_no_scope_on_its_connection(login_url: str) -> None:
+    async def scenario() -> list[set[str]]:
+        results = []
         settings = Settings(database_url=login_url, pool_max_size=1)
         async with AsyncEventStore.connect(settings=settings, events=[Boxed]) as store:
             for number in range(20):
-                running = asyncio.create_task(reading(store, "alice"))
+                running = asyncio.create_task(read(store, "alice"))
                 for _ in range(number):
                     await asyncio.sleep(0)
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
-                seen.append(await reading(store, "bob"))
-        return seen
+                results.append(await read(store, "bob"))
+        return results
 
-    async def reading(store: AsyncEventStore, name: str) -> set[str]:
+    async def read(store: AsyncEventStore, name: str) -> set[str]:
         titles = {one.title for one in await store.user(name).tasks.list()}
         async with store.user(name).session() as session:
             return titles | {one.title for one in (await session.exec(select(Task))).all()}
 
-    assert asyncio.run(story()) == [{"bob's task"}] * 20
+    assert asyncio.run(scenario()) == [{"bob's task"}] * 20

@@ -1,4 +1,4 @@
-"""Text is text wherever a user, a model or a tool may put it: none of it is ever read as SQL."""
+"""Text of users, models and tools is stored as text and never executed as SQL."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ numbers = count(1)
 
 
 @pytest.fixture
-def user(shared: EventStore) -> User:
-    return shared.user(f"writer{next(numbers)}")
+def user(shared_store: EventStore) -> User:
+    return shared_store.user(f"writer{next(numbers)}")
 
 
 type Field = Callable[[User, Any], object]
 
 
-def chat_of(user: User) -> Any:
+def start_chat(user: User) -> Any:
     return user.conversations.start(key="chat").id
 
 
-def ended(user: User, value: Any, how: str) -> Any:
+def end_call(user: User, value: Any, field: str) -> Any:
     call = user.tool_calls.request("chat", name="f", arguments="{}")
-    if how == "output":
+    if field == "output":
         user.tool_calls.succeed(call, output=value)
     else:
         user.tool_calls.fail(call, error=value)
-    return getattr(user.history("chat")[-2].tool_calls[0], how)
+    return getattr(user.history("chat")[-2].tool_calls[0], field)
 
 
-def described(user: User, value: Any) -> Any:
+def describe_task(user: User, value: Any) -> Any:
     return user.tasks.create("x", description=value).description
 
 
@@ -52,7 +52,7 @@ LABELS: dict[str, Field] = {
     "title": lambda user, value: user.tasks.create(value).title,
     "title of a conversation": lambda user, value: user.conversations.start(title=value).title,
     "title that is changed": lambda user, value: user.conversations.rename("chat", value).title,
-    "description": described,
+    "description": describe_task,
     "key": lambda user, value: user.conversations.start(key=value).key,
     "sender": lambda user, value: user.messages.post("chat", sender=value).sender,
     "idempotency_key": lambda user, value: (
@@ -78,73 +78,75 @@ PAYLOADS: dict[str, Field] = {
         user.tool_calls.request("chat", name="f", arguments=value)
         and user.history("chat")[-1].tool_calls[0].arguments
     ),
-    "output": lambda user, value: ended(user, {value: value}, "output")[value],
-    "error": lambda user, value: ended(user, [value], "error")[0],
+    "output": lambda user, value: end_call(user, {value: value}, "output")[value],
+    "error": lambda user, value: end_call(user, [value], "error")[0],
     "metadata": lambda user, value: (
         user.annotated(metadata={value: value}).tasks.create("x")
         and user.events(backward=True, limit=1)[0].metadata[value]
     ),
 }
-REASONS = ("ordered_by", "reason")
+ERASURE_FIELDS = ("ordered_by", "reason")
 UNSTORABLE = {"NUL": "a\0b", "a lone surrogate": "a\ud800b"}
 
 
 @pytest.fixture
-def victim(shared: EventStore) -> Iterator[User]:
+def victim(shared_store: EventStore) -> Iterator[User]:
     """Somebody whose data is the same afterwards."""
-    victim = shared.user(f"victim{next(numbers)}")
+    victim = shared_store.user(f"victim{next(numbers)}")
     victim.tasks.create("private")
     before = victim.events()
     yield victim
     assert victim.events() == before
-    assert shared.verify(victim.user_id).ok
+    assert shared_store.verify(victim.user_id).ok
 
 
 @pytest.mark.parametrize("field", LABELS | PAYLOADS)
-def test_sql_is_text_in_every_text_field(
-    shared: EventStore, user: User, victim: User, field: str
+def test_sql_in_any_text_field_is_stored_as_text(
+    shared_store: EventStore, user: User, victim: User, field: str
 ) -> None:
-    chat_of(user)
+    start_chat(user)
     for value in SQL:
         assert (LABELS | PAYLOADS)[field](user, value) == value
 
-    assert shared.verify(user.user_id).ok
-    assert victim.user_id in shared.users()
+    assert shared_store.verify(user.user_id).ok
+    assert victim.user_id in shared_store.users()
 
 
 @pytest.mark.parametrize("field", LABELS)
-@pytest.mark.parametrize("why", UNSTORABLE)
-def test_what_a_label_cannot_hold_is_refused_by_its_place_and_nothing_is_written(
-    user: User, field: str, why: str
+@pytest.mark.parametrize("case", UNSTORABLE)
+def test_unstorable_text_in_a_label_is_refused_with_its_path_and_nothing_is_written(
+    user: User, field: str, case: str
 ) -> None:
-    chat_of(user)
-    user.keyed("first").tasks.create("x")  # for what is updated
+    start_chat(user)
+    user.keyed("first").tasks.create("x")  # the log has a task as well
     before = user.events()
 
     with pytest.raises(NotStorable) as error:
-        LABELS[field](user, UNSTORABLE[why])
+        LABELS[field](user, UNSTORABLE[case])
 
     assert error.value.path.rpartition(".")[2].partition(" ")[0] in field
     assert user.events() == before
 
 
 @pytest.mark.parametrize("field", PAYLOADS)
-def test_what_a_model_or_tool_said_is_kept_whatever_it_holds(user: User, field: str) -> None:
-    chat_of(user)
+def test_text_of_a_model_or_tool_is_stored_whatever_it_contains(user: User, field: str) -> None:
+    start_chat(user)
     for value in (*UNSTORABLE.values(), "\ufeff", "\u202e", "\x7f"):
         assert PAYLOADS[field](user, value) == value
 
 
-@pytest.mark.parametrize("field", REASONS)
-def test_the_words_of_an_erasure_are_text_too(shared: EventStore, victim: User, field: str) -> None:
+@pytest.mark.parametrize("field", ERASURE_FIELDS)
+def test_sql_in_the_fields_of_an_erasure_is_stored_as_text(
+    shared_store: EventStore, victim: User, field: str
+) -> None:
     for value in SQL:
-        user = shared.user(f"erased{next(numbers)}")
+        user = shared_store.user(f"erased{next(numbers)}")
         user.tasks.create("x")
-        given = {"ordered_by": "me", field: value}
-        shared.erase(user.user_id, **given)
+        arguments = {"ordered_by": "me", field: value}
+        shared_store.erase(user.user_id, **arguments)
         (record,) = user.events(types=["ContentErased"])
         assert getattr(record.data, field) == value
     for value in UNSTORABLE.values():
         with pytest.raises(NotStorable) as error:
-            shared.erase(user.user_id, **{"ordered_by": "me", field: value})
+            shared_store.erase(user.user_id, **{"ordered_by": "me", field: value})
         assert error.value.path == field

@@ -1,4 +1,4 @@
-"""A user id is opaque text: whatever looks like another id is another user."""
+"""A user id is opaque text: ids that only look alike are different users."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ REFUSED = {
 }
 
 
-def test_look_alikes_are_users_of_their_own(shared: EventStore) -> None:
+def test_ids_that_look_alike_are_different_users(shared_store: EventStore) -> None:
     assert len(set(LOOK_ALIKES)) == len(LOOK_ALIKES)
     for number, name in enumerate(LOOK_ALIKES):
-        task = shared.user(name).tasks.create(f"task {number}")
-        shared.user(name).conversations.start(key="chat", title=f"chat {number}")
+        task = shared_store.user(name).tasks.create(f"task {number}")
+        shared_store.user(name).conversations.start(key="chat", title=f"chat {number}")
         assert task.title == f"task {number}"
 
     for number, name in enumerate(LOOK_ALIKES):
-        user = shared.user(name)
+        user = shared_store.user(name)
         with user.session() as session:
             rows = session.exec(select(Task)).all()
             scope = "select current_setting('eventstore.user_id')"
@@ -102,30 +102,32 @@ def test_look_alikes_are_users_of_their_own(shared: EventStore) -> None:
         assert [one.title for one in user.tasks.list()] == [f"task {number}"]
         assert [one.title for one in user.conversations.list()] == [f"chat {number}"]
         assert {one.user_id for one in user.events()} == {name}
-    assert {*LOOK_ALIKES} <= {*shared.users()}
-    assert shared.verify().ok
-    assert shared.rebuild().changed == 0
+    assert {*LOOK_ALIKES} <= {*shared_store.users()}
+    assert shared_store.verify().ok
+    assert shared_store.rebuild().changed == 0
 
 
-@pytest.mark.parametrize("why", REFUSED)
-def test_what_is_no_user_id_is_refused_by_name_everywhere(shared: EventStore, why: str) -> None:
-    name, kind = REFUSED[why]
-    before = shared.users()
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_invalid_user_id_is_refused_and_named_by_every_method(
+    shared_store: EventStore, case: str
+) -> None:
+    name, kind = REFUSED[case]
+    before = shared_store.users()
     calls: list[Callable[[], object]] = [
-        lambda: shared.user(name),  # type: ignore[arg-type]  # on purpose
-        lambda: shared.erase(name, ordered_by="me"),  # type: ignore[arg-type]  # on purpose
-        lambda: shared.heads([name]),  # type: ignore[list-item]  # on purpose
-        lambda: shared.export(name, str),  # type: ignore[arg-type]  # on purpose
+        lambda: shared_store.user(name),  # type: ignore[arg-type]  # invalid on purpose
+        lambda: shared_store.erase(name, ordered_by="me"),  # type: ignore[arg-type]  # invalid on purpose
+        lambda: shared_store.heads([name]),  # type: ignore[list-item]  # invalid on purpose
+        lambda: shared_store.export(name, str),  # type: ignore[arg-type]  # invalid on purpose
     ]
-    if name is not None:  # which means everybody there
-        calls.append(lambda: shared.verify(name))  # type: ignore[arg-type]  # on purpose
-        calls.append(lambda: shared.rebuild(name))  # type: ignore[arg-type]  # on purpose
+    if name is not None:  # None means all users there
+        calls.append(lambda: shared_store.verify(name))  # type: ignore[arg-type]  # invalid on purpose
+        calls.append(lambda: shared_store.rebuild(name))  # type: ignore[arg-type]  # invalid on purpose
 
     for call in calls:
         with pytest.raises(kind) as error:
             call()
         assert error.value.path == "user_id"
-    assert shared.users() == before
+    assert shared_store.users() == before
 
 
 def test_the_scope_carries_any_user_id_exactly(server: Server) -> None:

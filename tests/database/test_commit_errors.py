@@ -1,8 +1,8 @@
 """
-An error at COMMIT is the server's, and the connection is in order after it.
+A failed COMMIT raises the server's error and leaves the connection usable.
 
-It comes before the answer to the Sync, as an answer more than was asked for: alone if the client
-waits for it, together with the Sync's if the client was looking away.
+The server sends the error before its answer to the Sync, as one more result than the client
+expects. The client may receive the two separately or, if it reads late, together.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ $$;
 create constraint trigger end_myself after insert on public.number
 deferrable initially deferred for each row execute function public.end_myself();
 """
-ONCE = Statement("insert into public.number values (1)")
-ALL = Statement("select n from public.number")
+INSERT = Statement("insert into public.number values (1)")
+SELECT = Statement("select n from public.number")
 
 
 @pytest.fixture(params=[0.0, 0.3])
@@ -58,52 +58,52 @@ def number(
 
 
 @pytest.mark.usefixtures("number")
-def test_an_error_at_commit_is_told_however_soon_it_comes(database_url: str) -> None:
+def test_an_error_at_commit_is_raised_however_soon_it_arrives(database_url: str) -> None:
     with LimitedConnection.connect(database_url, autocommit=True) as connection:
         for _ in range(2):
             with pytest.raises(UniqueViolation):
-                exchange(connection, [ONCE, ONCE])
+                exchange(connection, [INSERT, INSERT])
 
-        assert exchange(connection, [ONCE, ALL]) == [[], [(1,)]]
+        assert exchange(connection, [INSERT, SELECT]) == [[], [(1,)]]
 
 
 @pytest.mark.usefixtures("number")
-def test_an_error_at_commit_is_told_however_soon_it_comes_async(database_url: str) -> None:
-    async def story() -> None:
+def test_an_error_at_commit_is_raised_however_soon_it_arrives_async(database_url: str) -> None:
+    async def run() -> None:
         connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
         async with connection:
             for _ in range(2):
                 with pytest.raises(UniqueViolation):
-                    await exchange_async(connection, [ONCE, ONCE])
+                    await exchange_async(connection, [INSERT, INSERT])
 
-            assert await exchange_async(connection, [ONCE, ALL]) == [[], [(1,)]]
+            assert await exchange_async(connection, [INSERT, SELECT]) == [[], [(1,)]]
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
 @pytest.mark.usefixtures("number")
-def test_a_connection_that_ends_at_commit_is_lost(
+def test_a_connection_that_ends_at_commit_raises_and_is_closed(
     database_url: str, admin: psycopg.Connection
 ) -> None:
     admin.execute(END_MYSELF)
     with LimitedConnection.connect(database_url, autocommit=True) as connection:
         with pytest.raises(psycopg.OperationalError):
-            exchange(connection, [ONCE, ALL])
+            exchange(connection, [INSERT, SELECT])
 
         assert connection.closed
 
 
 @pytest.mark.usefixtures("number")
-def test_a_connection_that_ends_at_commit_is_lost_async(
+def test_a_connection_that_ends_at_commit_raises_and_is_closed_async(
     database_url: str, admin: psycopg.Connection
 ) -> None:
-    async def story() -> None:
+    async def run() -> None:
         connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
         async with connection:
             with pytest.raises(psycopg.OperationalError):
-                await exchange_async(connection, [ONCE, ALL])
+                await exchange_async(connection, [INSERT, SELECT])
 
             assert connection.closed
 
     admin.execute(END_MYSELF)
-    asyncio.run(story())
+    asyncio.run(run())

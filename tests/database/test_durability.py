@@ -1,4 +1,4 @@
-"""What was acknowledged survives a crash of the server, and nothing of it is doubled."""
+"""Acknowledged messages survive a crash of the server, and none is doubled."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from uuid import UUID
 import pytest
 
 from eventstore import EventStore, Settings
-from tests.support.server import Server, running_server
+from tests.support.server import Server, run_server
 
 WRITERS = 4
 CRASHES = 3
-BETWEEN_CRASHES = 40
+MESSAGES_BETWEEN_CRASHES = 40
 
 
 @pytest.fixture
 def durable_server() -> Iterator[Server]:
-    with running_server(durable=True) as running:
+    with run_server(durable=True) as running:
         yield running
 
 
@@ -41,10 +41,10 @@ def test_acknowledged_messages_survive_crashes_and_none_is_doubled(durable_serve
         for thread in threads:
             thread.start()
         for _ in range(CRASHES):
-            for _ in range(BETWEEN_CRASHES):
+            for _ in range(MESSAGES_BETWEEN_CRASHES):
                 assert enough.acquire(timeout=60)
             durable_server.crash()
-        for _ in range(BETWEEN_CRASHES):
+        for _ in range(MESSAGES_BETWEEN_CRASHES):
             assert enough.acquire(timeout=60)
         stop.set()
         for thread in threads:
@@ -52,5 +52,5 @@ def test_acknowledged_messages_survive_crashes_and_none_is_doubled(durable_serve
 
         for name, ids in acknowledged.items():
             assert [one.id for one in store.user(name).history("diary")] == ids
-        assert sum(map(len, acknowledged.values())) >= CRASHES * BETWEEN_CRASHES
+        assert sum(map(len, acknowledged.values())) >= CRASHES * MESSAGES_BETWEEN_CRASHES
         assert store.verify().ok

@@ -1,4 +1,4 @@
-"""What goes wrong is told clearly, retried where that is safe, and leaves nothing half-written."""
+"""Faults raise clear errors, are retried where that is safe, and leave nothing half-written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from eventstore import (
 )
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
-from tests.support.proxy import proxied
+from tests.support.proxy import run_proxy
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -47,10 +47,10 @@ def impatient(database_url: str) -> Iterator[EventStore]:
 
 
 def fail_on(admin: psycopg.Connection, table: str, state: str, *, deferred: bool = False) -> None:
-    """Let every write to a table fail in the server with `state`, at once or only at COMMIT."""
+    """Make every insert into a table fail with SQLSTATE `state`, at once or only at COMMIT."""
     admin.execute(
         "create function public.fail() returns trigger language plpgsql as"
-        f" $$ begin raise exception 'as asked' using errcode = '{state}'; end $$"
+        f" $$ begin raise exception 'injected fault' using errcode = '{state}'; end $$"
     )
     kind = "constraint trigger" if deferred else "trigger"
     when = "deferrable initially deferred for each row" if deferred else "for each row"
@@ -59,11 +59,11 @@ def fail_on(admin: psycopg.Connection, table: str, state: str, *, deferred: bool
     )
 
 
-def heal(admin: psycopg.Connection) -> None:
+def remove_fault(admin: psycopg.Connection) -> None:
     admin.execute("drop function public.fail() cascade")
 
 
-def test_a_full_disk_is_told_apart_and_leaves_nothing(
+def test_a_full_disk_raises_storage_full_and_leaves_nothing(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
     alice.tasks.create("before")
@@ -72,7 +72,7 @@ def test_a_full_disk_is_told_apart_and_leaves_nothing(
     with pytest.raises(StorageFull, match="reading still works"):
         alice.tasks.create("during")
 
-    heal(admin)
+    remove_fault(admin)
     alice.tasks.create("after")
     assert [task.title for task in alice.tasks.list()] == ["before", "after"]
     assert [event.position for event in alice.events()] == [1, 2]
@@ -87,12 +87,12 @@ def test_an_error_at_commit_is_not_swallowed(
     with pytest.raises(DatabaseFault):
         alice.tasks.create("lost at commit")
 
-    heal(admin)
+    remove_fault(admin)
     assert alice.events() == []
     assert store.verify().ok
 
 
-def test_a_serialization_failure_is_run_again(alice: User, admin: psycopg.Connection) -> None:
+def test_a_serialization_failure_is_retried(alice: User, admin: psycopg.Connection) -> None:
     admin.execute("create sequence public.tries; grant usage on sequence public.tries to public")
     admin.execute(
         "create function public.fail() returns trigger language plpgsql as $$ begin"
@@ -106,14 +106,14 @@ def test_a_serialization_failure_is_run_again(alice: User, admin: psycopg.Connec
 
     alice.tasks.create("third time")
 
-    heal(admin)
+    remove_fault(admin)
     assert [task.title for task in alice.tasks.list()] == ["third time"]
 
 
-def test_a_refused_append_leaves_its_connection_as_good_as_new(database_url: str) -> None:
+def test_a_refused_append_leaves_its_connection_usable(database_url: str) -> None:
     with EventStore.connect(settings=Settings(database_url=database_url, pool_max_size=1)) as store:
         alice = store.user("alice")
-        for _ in range(20):  # psycopg prepares along the way, also in pipelines that fail
+        for _ in range(20):  # psycopg prepares statements, also in pipelines that fail
             alice.conversations.start(key="the same")
 
         fresh = alice.conversations.start(key="another")
@@ -122,7 +122,7 @@ def test_a_refused_append_leaves_its_connection_as_good_as_new(database_url: str
         assert len(alice.conversations.list()) == 2
 
 
-def test_what_was_prepared_and_is_gone_is_prepared_on_another_connection(
+def test_an_append_survives_a_table_change_that_invalidates_its_prepared_statements(
     alice: User, admin: psycopg.Connection
 ) -> None:
     alice.tasks.create("one")
@@ -135,7 +135,7 @@ def test_what_was_prepared_and_is_gone_is_prepared_on_another_connection(
     assert [task.title for task in alice.tasks.list()] == ["one", "two"]
 
 
-def test_a_reading_whose_table_was_changed_meanwhile_is_tried_again(
+def test_a_query_is_retried_after_its_table_was_changed(
     database_url: str, admin: psycopg.Connection
 ) -> None:
     settings = Settings(database_url=database_url, pool_min_size=1, pool_max_size=1)
@@ -162,7 +162,9 @@ def test_connections_that_were_closed_while_idle_are_replaced(
     assert [task.title for task in alice.tasks.list()] == ["one", "two"]
 
 
-def test_waiting_for_the_users_row_has_a_limit(impatient: EventStore, direct_url: str) -> None:
+def test_waiting_too_long_for_the_users_row_raises_timed_out(
+    impatient: EventStore, direct_url: str
+) -> None:
     alice = impatient.user("alice")
     alice.tasks.create("one")
 
@@ -175,9 +177,7 @@ def test_waiting_for_the_users_row_has_a_limit(impatient: EventStore, direct_url
     assert [event.position for event in alice.events()] == [1, 2]
 
 
-def test_one_users_lock_does_not_keep_another_waiting(
-    impatient: EventStore, direct_url: str
-) -> None:
+def test_one_users_lock_does_not_block_another_user(impatient: EventStore, direct_url: str) -> None:
     impatient.user("alice").tasks.create("one")
 
     with psycopg.connect(direct_url) as holder:
@@ -187,16 +187,18 @@ def test_one_users_lock_does_not_keep_another_waiting(
     assert len(impatient.user("bob").tasks.list()) == 1
 
 
-def slow() -> Plan[None]:
+def sleep_in_the_server() -> Plan[None]:
     yield Batch(user_scope("alice"), (Statement("select pg_sleep(30)"),))
 
 
-def test_a_statement_has_a_limit(impatient: EventStore) -> None:
+def test_a_statement_that_runs_too_long_raises_timed_out(impatient: EventStore) -> None:
     with pytest.raises(TimedOut, match="STATEMENT_TIMEOUT"):
-        impatient._driver.run(slow())
+        impatient._driver.run(sleep_in_the_server())
 
 
-def test_a_pool_without_a_free_connection_says_so(impatient: EventStore, database_url: str) -> None:
+def test_a_pool_without_a_free_connection_raises_pool_exhausted(
+    impatient: EventStore, database_url: str
+) -> None:
     started = threading.Event()
 
     def hold() -> Plan[None]:
@@ -216,10 +218,10 @@ def test_a_pool_without_a_free_connection_says_so(impatient: EventStore, databas
     holder.join()
 
 
-def test_a_server_that_went_away_is_told_from_a_pool_that_is_busy(
+def test_a_server_that_went_away_raises_unavailable_and_not_pool_exhausted(
     database_url: str, server: Server
 ) -> None:
-    with proxied(server.socket) as proxy:
+    with run_proxy(server.socket) as proxy:
         name = conninfo_to_dict(database_url)["dbname"]
         settings = Settings(
             database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
@@ -236,12 +238,14 @@ def test_a_server_that_went_away_is_told_from_a_pool_that_is_busy(
     assert not isinstance(error.value, PoolExhausted)
 
 
-def test_a_server_that_is_not_there_is_told_at_once() -> None:
+def test_a_server_that_cannot_be_reached_raises_unavailable() -> None:
     with pytest.raises(Unavailable):
         EventStore.connect("postgresql://nobody@127.0.0.1:1/none")
 
 
-def test_a_database_without_the_schema_says_what_to_run(server: Server) -> None:
+def test_a_database_without_the_schema_raises_schema_missing_with_the_command(
+    server: Server,
+) -> None:
     url = server.create_database("template0")
 
     with EventStore.connect(url) as store, pytest.raises(SchemaMissing, match="eventstore migrate"):
@@ -250,7 +254,7 @@ def test_a_database_without_the_schema_says_what_to_run(server: Server) -> None:
     server.drop_database(url)
 
 
-def test_a_login_without_the_role_says_where_to_read(
+def test_a_login_without_the_role_is_refused_with_the_missing_grant(
     server: Server, database_url: str, admin: psycopg.Connection
 ) -> None:
     admin.execute(
@@ -263,11 +267,11 @@ def test_a_login_without_the_role_says_where_to_read(
         EventStore.connect(url)
 
 
-def test_a_cancelled_task_gives_its_connection_back(database_url: str, direct_url: str) -> None:
-    async def story() -> int:
+def test_a_cancelled_task_returns_its_connection(database_url: str, direct_url: str) -> None:
+    async def run() -> int:
         settings = Settings(database_url=database_url, pool_max_size=1)
         async with AsyncEventStore.connect(settings=settings) as store:
-            running = asyncio.create_task(store._driver.run(slow()))
+            running = asyncio.create_task(store._driver.run(sleep_in_the_server()))
             await asyncio.to_thread(until, lambda: _is_sleeping(direct_url))
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -275,7 +279,7 @@ def test_a_cancelled_task_gives_its_connection_back(database_url: str, direct_ur
             await store.user("alice").tasks.create("after")
             return len(await store.user("alice").tasks.list())
 
-    assert asyncio.run(story()) == 1
+    assert asyncio.run(run()) == 1
 
 
 def _is_sleeping(url: str) -> bool:
@@ -305,7 +309,7 @@ def test_a_plan_that_fails_between_batches_is_rolled_back(
 
 
 def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> None:
-    def ask() -> Plan[list[Rows]]:
+    def read_settings() -> Plan[list[Rows]]:
         return (
             yield Batch(
                 user_scope("alice"),
@@ -316,7 +320,7 @@ def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> N
             )
         )
 
-    inside = impatient._driver.run(ask())
+    inside = impatient._driver.run(read_settings())
     connection = impatient._driver.pool.getconn()
     row = connection.execute(
         "select current_user, current_setting('eventstore.user_id', true),"
@@ -328,7 +332,7 @@ def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> N
     assert row == ("postgres", "", "0")
 
 
-ACROSS_USERS: dict[str, Callable[[EventStore], object]] = {
+OPERATIONS: dict[str, Callable[[EventStore], object]] = {
     "users": lambda store: store.users(),
     "status": lambda store: store.status(),
     "heads": lambda store: store.heads(),
@@ -343,9 +347,9 @@ ACROSS_USERS: dict[str, Callable[[EventStore], object]] = {
 }
 
 
-@pytest.mark.parametrize("what", ACROSS_USERS)
-def test_whatever_finds_its_connections_closed_takes_new_ones(
-    store: EventStore, admin: psycopg.Connection, what: str
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_replaces_connections_that_were_closed(
+    store: EventStore, admin: psycopg.Connection, operation: str
 ) -> None:
     store.user("alice").tasks.create("Buy milk")
 
@@ -354,12 +358,12 @@ def test_whatever_finds_its_connections_closed_takes_new_ones(
         " where pid <> pg_backend_pid() and datname = current_database()"
     )
 
-    ACROSS_USERS[what](store)
+    OPERATIONS[operation](store)
 
     assert store.verify().ok
 
 
-def test_an_export_that_has_written_something_is_not_begun_again(
+def test_an_export_that_has_written_output_is_not_restarted(
     store: EventStore, admin: psycopg.Connection
 ) -> None:
     store.user("alice").tasks.create("Buy milk")

@@ -1,4 +1,4 @@
-"""Whatever stops a request in the middle, it is written whole or not at all."""
+"""A request that is stopped in the middle is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ from eventstore import (
     User,
     WrongVersion,
 )
-from tests.support.proxy import Proxy, proxied
-from tests.support.server import Server
+from tests.support.proxy import Proxy
 
 
 class Stop(BaseException):
-    """What a signal handler may raise at any moment."""
+    """An exception that a signal handler may raise at any moment."""
 
 
 @pytest.mark.parametrize("statement", [1, 2])
@@ -46,7 +45,7 @@ def test_an_interrupted_append_is_not_half_written(
         sent = 0
         execute = RawCursor.execute
 
-        def interrupted(self: RawCursor, *args: Any, **kwargs: Any) -> object:
+        def execute_or_stop(self: RawCursor, *args: Any, **kwargs: Any) -> object:
             nonlocal sent
             sent += 1
             if sent == statement + 1:
@@ -54,7 +53,7 @@ def test_an_interrupted_append_is_not_half_written(
             return execute(self, *args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(RawCursor, "execute", interrupted)
+            patch.setattr(RawCursor, "execute", execute_or_stop)
             with pytest.raises(Stop):
                 store.user("alice").conversations.start(title="during")
 
@@ -63,7 +62,9 @@ def test_an_interrupted_append_is_not_half_written(
         store.user("alice").tasks.create("after")
 
 
-def test_a_value_without_an_sql_form_leaves_nothing(store: EventStore, alice: User) -> None:
+def test_a_value_that_sql_cannot_hold_is_refused_and_writes_nothing(
+    store: EventStore, alice: User
+) -> None:
     event = TaskCreated(title="a").model_copy(update={"title": "a\0b"})
 
     with pytest.raises(EventStoreError):
@@ -73,8 +74,8 @@ def test_a_value_without_an_sql_form_leaves_nothing(store: EventStore, alice: Us
     assert store.verify().ok
 
 
-def test_cancelled_appends_are_whole_or_not_there(database_url: str) -> None:
-    async def story() -> tuple[int, int]:
+def test_a_cancelled_append_is_written_completely_or_not_at_all(database_url: str) -> None:
+    async def run() -> tuple[int, int]:
         async with AsyncEventStore.connect(database_url) as store:
             alice, acknowledged, cancelled = store.user("alice"), 0, 0
             await alice.conversations.start(key="c")
@@ -91,12 +92,12 @@ def test_cancelled_appends_are_whole_or_not_there(database_url: str) -> None:
             assert (await store.verify()).ok
             return acknowledged, len(await alice.history("c", limit=10_000))
 
-    acknowledged, written = asyncio.run(story())
-    assert written >= acknowledged  # one whose cancellation came after its COMMIT is there too
+    acknowledged, written = asyncio.run(run())
+    assert written >= acknowledged  # a cancellation may come after the COMMIT
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-def test_a_store_connected_before_a_fork_is_refused_after_it(database_url: str) -> None:
+def test_a_store_connected_before_a_fork_is_refused_in_the_child(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("x")
         reading, writing = os.pipe()
@@ -104,26 +105,20 @@ def test_a_store_connected_before_a_fork_is_refused_after_it(database_url: str) 
         if child == 0:
             try:
                 store.user("bob").tasks.list()
-                told = b"it answered"
+                reply = b"no error"
             except ConfigurationError as error:
-                told = str(error).encode()
-            os.write(writing, told)
+                reply = str(error).encode()
+            os.write(writing, reply)
             os._exit(0)
         os.waitpid(child, 0)
-        told = os.read(reading, 1000)
+        reply = os.read(reading, 1000)
 
-        assert b"call EventStore.connect() in each worker process" in told
+        assert b"call EventStore.connect() in each worker process" in reply
         assert len(store.user("alice").tasks.list()) == 1
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with proxied(server.socket) as running:
-        yield running
-
-
-@pytest.fixture
-def distant(database_url: str, proxy: Proxy) -> Iterator[EventStore]:
+def proxied_store(database_url: str, proxy: Proxy) -> Iterator[EventStore]:
     name = database_url.split("@/", maxsplit=1)[1].split("?", maxsplit=1)[0]
     url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
     with EventStore.connect(settings=Settings(database_url=url, pool_max_size=1)) as store:
@@ -131,18 +126,20 @@ def distant(database_url: str, proxy: Proxy) -> Iterator[EventStore]:
 
 
 def lose_the_second_reply(proxy: Proxy) -> None:
-    """Let the look come back and lose the answer to the append."""
-    heard: list[bytes] = []
+    """Deliver the reply to the command's query and lose the reply to its append."""
+    replies: list[bytes] = []
 
     def lose(data: bytes) -> bool:
-        heard.append(data)
-        return len(heard) == 2
+        replies.append(data)
+        return len(replies) == 2
 
     proxy.lose_reply = lose
 
 
-def test_a_lost_reply_to_a_deletion_is_settled(distant: EventStore, proxy: Proxy) -> None:
-    alice = distant.user("alice")
+def test_a_deletion_whose_reply_was_lost_is_not_repeated(
+    proxied_store: EventStore, proxy: Proxy
+) -> None:
+    alice = proxied_store.user("alice")
     task = alice.tasks.create("x")
     lose_the_second_reply(proxy)
 
@@ -151,10 +148,10 @@ def test_a_lost_reply_to_a_deletion_is_settled(distant: EventStore, proxy: Proxy
     assert [event.type for event in alice.events()] == ["TaskCreated", "TaskDeleted"]
 
 
-def test_a_lost_reply_to_mixed_commands_doubles_none_of_them(
-    distant: EventStore, proxy: Proxy
+def test_commands_whose_reply_was_lost_are_not_doubled(
+    proxied_store: EventStore, proxy: Proxy
 ) -> None:
-    alice = distant.user("alice")
+    alice = proxied_store.user("alice")
     task, chat = alice.tasks.create("x"), alice.conversations.start()
     lose_the_second_reply(proxy)
 
@@ -165,14 +162,14 @@ def test_a_lost_reply_to_mixed_commands_doubles_none_of_them(
 
     assert len(tx.recorded) == 3
     assert len(alice.events()) == 5
-    assert distant.verify().ok
+    assert proxied_store.verify().ok
 
 
-def test_a_version_that_the_caller_asked_for_is_checked_beside_a_decision(alice: User) -> None:
+def test_an_expected_version_is_checked_in_an_append_with_other_commands(alice: User) -> None:
     task = alice.tasks.create("x")
     alice.tasks.update(task.id, title="y")
 
-    with pytest.raises(WrongVersion) as error, alice.transaction() as tx:  # noqa: PT012 - its end
+    with pytest.raises(WrongVersion) as error, alice.transaction() as tx:  # noqa: PT012 - its end raises
         tx.append(task.id, TaskUpdated(title="stale"), expected=1)
         tx.tasks.complete(task.id)
 
@@ -181,28 +178,30 @@ def test_a_version_that_the_caller_asked_for_is_checked_beside_a_decision(alice:
 
 
 @pytest.mark.parametrize("key", ["", " ", "\ud800", "a\0b", 7])
-def test_a_key_that_cannot_tell_requests_apart_is_refused(alice: User, key: Any) -> None:
+def test_an_invalid_idempotency_key_is_refused(alice: User, key: Any) -> None:
     chat = alice.conversations.start()
 
     with pytest.raises(InvalidInput, match="idempotency_key"):
         alice.keyed(key).messages.post(chat.id, sender="user", content="hello")
 
 
-def test_events_in_any_order_leave_what_their_replay_says(store: EventStore, alice: User) -> None:
-    def to(stream: object, *events: object) -> list[NewEvent]:
+def test_read_models_equal_the_replay_whatever_the_order_of_events(
+    store: EventStore, alice: User
+) -> None:
+    def new_events(stream: object, *events: object) -> list[NewEvent]:
         return [NewEvent(stream_id=stream, data=one) for one in events]  # type: ignore[arg-type]  # events only
 
     task = alice.tasks.create("x").id
     other = alice.tasks.create("y").id
-    alice.append(to(task, TaskCompleted(), TaskReopened(), TaskUpdated(title="z")))
-    alice.append(to(other, TaskCreated(title="again"), TaskDeleted()))
+    alice.append(new_events(task, TaskCompleted(), TaskReopened(), TaskUpdated(title="z")))
+    alice.append(new_events(other, TaskCreated(title="again"), TaskDeleted()))
     third = alice.conversations.start().id
-    alice.append(to(third, ConversationRenamed(title="a"), ConversationRenamed(title="b")))
+    alice.append(new_events(third, ConversationRenamed(title="a"), ConversationRenamed(title="b")))
 
     assert store.verify().ok
 
 
-def test_a_row_is_not_created_twice_in_one_append(alice: User) -> None:
+def test_an_append_that_creates_a_row_twice_is_refused(alice: User) -> None:
     task = alice.tasks.create("x").id
 
     with pytest.raises(InvalidInput, match="created twice"):
@@ -211,7 +210,7 @@ def test_a_row_is_not_created_twice_in_one_append(alice: User) -> None:
         )
 
 
-def test_a_deleted_task_is_not_found_by_a_second_deletion(alice: User) -> None:
+def test_a_second_deletion_raises_not_found_unless_it_repeats_the_key(alice: User) -> None:
     task = alice.tasks.create("x")
     alice.keyed("k").tasks.delete(task.id)
 

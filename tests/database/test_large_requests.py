@@ -1,8 +1,8 @@
 """
-A request larger than what a socket takes at once arrives whole, and so does its answer.
+A request that is larger than the socket's buffer arrives completely, and so does its answer.
 
-What the socket left behind has to follow while the answer comes in: without the Sync at its end
-the server would not answer, and neither side would ever speak again.
+The client must go on sending while it reads. The server would not answer without the Sync at the
+end of the request, and both sides would wait for ever.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from eventstore.database.pipeline import exchange, exchange_async
 from eventstore.database.plan import Statement
 
 BYTES = 20_000_000
-PATIENCE_SECONDS = 20.0
+ANSWER_TIMEOUT_SECONDS = 20.0
 
 
-def echoes() -> list[Statement]:
+def echo_statements() -> list[Statement]:
     return [Statement("select $1::text", ["x" * BYTES]), Statement("select 1")] * 3
 
 
@@ -25,18 +25,18 @@ def lengths(rows: list[list[tuple[object, ...]]]) -> list[int]:
     return [len(str(value)) for ((value,),) in rows]
 
 
-def test_a_large_request_and_its_large_answer(database_url: str) -> None:
+def test_a_large_request_and_its_large_answer_arrive_completely(database_url: str) -> None:
     with LimitedConnection.connect(database_url, autocommit=True) as connection:
-        connection.answer_timeout_seconds = PATIENCE_SECONDS
+        connection.answer_timeout_seconds = ANSWER_TIMEOUT_SECONDS
 
-        assert lengths(exchange(connection, echoes())) == [BYTES, 1] * 3
+        assert lengths(exchange(connection, echo_statements())) == [BYTES, 1] * 3
 
 
-def test_a_large_request_and_its_large_answer_async(database_url: str) -> None:
+def test_a_large_request_and_its_large_answer_arrive_completely_async(database_url: str) -> None:
     async def run() -> list[int]:
         connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
         async with connection:
-            connection.answer_timeout_seconds = PATIENCE_SECONDS
-            return lengths(await exchange_async(connection, echoes()))
+            connection.answer_timeout_seconds = ANSWER_TIMEOUT_SECONDS
+            return lengths(await exchange_async(connection, echo_statements()))
 
     assert asyncio.run(run()) == [BYTES, 1] * 3

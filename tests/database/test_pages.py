@@ -1,4 +1,4 @@
-"""A page ends where memory would, at a number of rows or of bytes; it has one row at least."""
+"""A page is limited in rows and in bytes, but holds one row if there is one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KILOBYTES = 100
 
 
 @pytest.fixture
-def log(alice: User) -> User:
+def large_log(alice: User) -> User:
     """A log of a start and many large messages that do not compress."""
     chat, noise = alice.conversations.start(), random.Random(7)
     for _ in range(EVENTS - 1):
@@ -37,18 +37,18 @@ def zeros(alice: User) -> User:
     return alice
 
 
-def query(after: int) -> tuple[str, dict[str, Any]]:
+def page_query(after: int) -> tuple[str, dict[str, Any]]:
     statement = select_log_page(("position", "payload"), "alice", after)
     sql = statement.sql.replace("$1", "%(user)s").replace("$2", "%(after)s")
     return sql, dict(zip(("user", "after"), statement.params, strict=True))
 
 
-def pages_of(admin: psycopg.Connection) -> list[list[int]]:
+def read_pages(admin: psycopg.Connection) -> list[list[int]]:
     found: list[list[int]] = []
     more = True
     while more:
         after = found[-1][-1] if found else 0
-        rows, more = page_of(admin.execute(*query(after)).fetchall())
+        rows, more = page_of(admin.execute(*page_query(after)).fetchall())
         found.append([position for position, _ in rows])
     return found
 
@@ -64,8 +64,8 @@ def pages_of(admin: psycopg.Connection) -> list[list[int]]:
         (1, 1, [*[1] * 20, 0]),
     ],
 )
-def test_pages_follow_each_other_without_gap_or_double(
-    log: User,
+def test_pages_follow_each_other_without_gap_or_duplicate(
+    large_log: User,
     admin: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
     rows: int,
@@ -75,29 +75,31 @@ def test_pages_follow_each_other_without_gap_or_double(
     monkeypatch.setattr(pages, "PAGE_ROWS", rows)
     monkeypatch.setattr(pages, "PAGE_BYTES", kilobytes * 1024)
 
-    found = pages_of(admin)
+    found = read_pages(admin)
 
     assert [position for page in found for position in page] == list(range(1, EVENTS + 1))
     assert [len(page) for page in found] == lengths
 
 
 @pytest.mark.usefixtures("zeros")
-def test_what_is_counted_is_what_is_read_and_not_what_is_stored(
+def test_page_bytes_count_the_text_as_read_and_not_its_compressed_size(
     admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "PAGE_BYTES", 5 * KILOBYTES * 1024)
 
-    assert [len(page) for page in pages_of(admin)] == [6, 5, 5, 4]
+    assert [len(page) for page in read_pages(admin)] == [6, 5, 5, 4]
 
 
-def test_what_is_left_for_the_next_page_is_not_read_for_this_one(
-    log: User, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+def test_a_page_does_not_read_the_rows_of_the_next_page(
+    large_log: User, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "PAGE_BYTES", 1024)
-    sql, values = query(after=5)
+    sql, values = page_query(after=5)
 
-    ((told,),) = admin.execute(f"explain (analyze, buffers, format json) {sql}", values).fetchall()
-    plan = told[0]["Plan"]
+    ((output,),) = admin.execute(
+        f"explain (analyze, buffers, format json) {sql}", values
+    ).fetchall()
+    plan = output[0]["Plan"]
 
     assert plan["Actual Rows"] == 1
     assert '"Index Name": "event_pkey"' in json.dumps(plan)
@@ -105,18 +107,18 @@ def test_what_is_left_for_the_next_page_is_not_read_for_this_one(
 
 
 def test_large_events_and_rows_are_exported_and_rebuilt_page_by_page(
-    store: EventStore, log: User, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    store: EventStore, large_log: User, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole: list[str] = []
-    store.export("alice", whole.append)
+    complete: list[str] = []
+    store.export("alice", complete.append)
     monkeypatch.setattr(pages, "PAGE_BYTES", 150 * 1024)
-    parts: list[str] = []
+    paged: list[str] = []
 
-    store.export("alice", parts.append)
+    store.export("alice", paged.append)
     admin.execute("delete from eventstore.message where position in (2, 3, 20)")
     admin.execute("update eventstore.message set sender = 'x' where position = 11")
 
-    assert "".join(parts).partition('"position"')[2] == "".join(whole).partition('"position"')[2]
+    assert "".join(paged).partition('"position"')[2] == "".join(complete).partition('"position"')[2]
     assert store.rebuild("alice", check=True).changed == 4
     assert store.rebuild("alice").changed == 4
     assert store.verify("alice").ok

@@ -1,4 +1,4 @@
-"""With EVENTSTORE_TEST_POOLER the application is on the pooler, and what needs a session is not."""
+"""With EVENTSTORE_TEST_POOLER the application uses the pooler; migrations and superusers do not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not pooler_asked_for(), reason="EVENTSTORE_TEST_
 BACKEND = "select pg_backend_pid()"
 
 
-def test_a_store_is_on_the_pooler_and_prepares_nothing(database_url: str) -> None:
+def test_a_store_connects_through_the_pooler_and_prepares_no_statements(database_url: str) -> None:
     with EventStore.connect(database_url) as store, store._driver.pool.connection() as connection:
         row = connection.execute(BACKEND).fetchone()
 
@@ -28,8 +28,10 @@ def test_a_store_is_on_the_pooler_and_prepares_nothing(database_url: str) -> Non
         assert connection.prepare_threshold is None
 
 
-def test_an_async_store_is_on_the_pooler_and_prepares_nothing(database_url: str) -> None:
-    async def story() -> None:
+def test_an_async_store_connects_through_the_pooler_and_prepares_no_statements(
+    database_url: str,
+) -> None:
+    async def run() -> None:
         async with (
             AsyncEventStore.connect(database_url) as store,
             store._driver.pool.connection() as connection,
@@ -40,10 +42,10 @@ def test_an_async_store_is_on_the_pooler_and_prepares_nothing(database_url: str)
             assert row[0] != connection.info.backend_pid
             assert connection.prepare_threshold is None
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
-def test_the_pooler_keeps_no_session_for_the_store(
+def test_an_idle_store_holds_no_server_connection_of_the_pooler(
     store: EventStore, server: Server, database_url: str
 ) -> None:
     store.user("alice").tasks.create("Buy milk")
@@ -58,7 +60,7 @@ def test_the_pooler_keeps_no_session_for_the_store(
     assert pool["sv_active"] == 0, "a server connection belongs to a client only in a transaction"
 
 
-def test_a_superusers_sql_is_not_on_the_pooler(admin: psycopg.Connection) -> None:
+def test_a_superuser_connects_past_the_pooler(admin: psycopg.Connection) -> None:
     assert admin.execute(BACKEND).fetchone() == (admin.info.backend_pid,)
 
 

@@ -1,27 +1,19 @@
-"""Counted on the wire: an append is one round trip, so is a page of history."""
+"""Round trips, counted by a proxy: an append costs one, and so does a page of history."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore import AsyncEventStore, EventStore, Settings, User
-from tests.support.both import blocked
-from tests.support.proxy import Proxy, proxied
-from tests.support.server import Server
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with proxied(server.socket) as running:
-        yield running
+from eventstore import EventStore, Settings, User
+from tests.support.drivers import open_store
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(params=["sync", "async"])
-def distant(
+def remote_store(
     request: pytest.FixtureRequest, database_url: str, proxy: Proxy
 ) -> Iterator[EventStore]:
     """A store that reaches its database through the proxy, on one connection that is warm."""
@@ -31,22 +23,9 @@ def distant(
         pool_max_size=1,
         answer_timeout_seconds=2.0,
     )
-    if request.param == "sync":
-        with EventStore.connect(settings=settings) as store:
-            _warm(store)
-            yield store
-        return
-    loop = asyncio.new_event_loop()
-
-    async def opening() -> AsyncEventStore:
-        return await AsyncEventStore.connect(settings=settings)
-
-    inner = loop.run_until_complete(opening())
-    store = blocked(inner, loop)
-    _warm(store)
-    yield store
-    loop.run_until_complete(inner.close())
-    loop.close()
+    with open_store(request.param, settings=settings) as store:
+        _warm(store)
+        yield store
 
 
 def _warm(store: EventStore) -> None:
@@ -55,43 +34,43 @@ def _warm(store: EventStore) -> None:
 
 
 @pytest.fixture
-def alice(distant: EventStore) -> User:
-    return distant.user("alice")
+def remote_alice(remote_store: EventStore) -> User:
+    return remote_store.user("alice")
 
 
-def test_a_message_is_one_round_trip(alice: User, proxy: Proxy) -> None:
-    chat = alice.conversations.start()
+def test_posting_a_message_is_one_round_trip(remote_alice: User, proxy: Proxy) -> None:
+    chat = remote_alice.conversations.start()
     proxy.count()
 
-    alice.messages.post(chat.id, sender="user", content="Buy milk")
+    remote_alice.messages.post(chat.id, sender="user", content="Buy milk")
 
     assert proxy.count() == 1
 
 
-def test_a_request_ends_with_its_sync_and_nothing_behind_it(alice: User, proxy: Proxy) -> None:
-    # A Flush that comes late makes PgBouncer hold a server connection for a client that is idle.
+def test_nothing_follows_the_sync_of_a_request(remote_alice: User, proxy: Proxy) -> None:
+    # A Flush after the Sync makes PgBouncer hold a server connection for an idle client.
     sent: list[bytes] = []
 
-    def hear(data: bytes) -> bool:
+    def record(data: bytes) -> bool:
         sent.append(data)
         return False
 
-    proxy.lose_request = hear
+    proxy.lose_request = record
 
     for _ in range(20):
-        alice.tasks.list()
-        alice.tasks.create("Buy milk")
+        remote_alice.tasks.list()
+        remote_alice.tasks.create("Buy milk")
 
     assert b"".join(sent).count(b"S\0\0\0\4") == 40
     assert b"H\0\0\0\4" not in b"".join(sent)
 
 
-def test_an_agent_turn_of_five_events_is_one_round_trip(alice: User, proxy: Proxy) -> None:
-    chat = alice.conversations.start()
-    call = alice.tool_calls.request(chat.id, name="add_task", arguments="{}")
+def test_an_agent_turn_of_five_events_is_one_round_trip(remote_alice: User, proxy: Proxy) -> None:
+    chat = remote_alice.conversations.start()
+    call = remote_alice.tool_calls.request(chat.id, name="add_task", arguments="{}")
     proxy.count()
 
-    with alice.transaction() as tx:
+    with remote_alice.transaction() as tx:
         task = tx.tasks.create("Buy milk", caused_by=call)
         tx.tool_calls.succeed(call, output={"id": task.id})
         tx.tool_calls.request(chat.id, name="list_tasks", arguments="{}")
@@ -101,10 +80,12 @@ def test_an_agent_turn_of_five_events_is_one_round_trip(alice: User, proxy: Prox
     assert proxy.count() == 1
 
 
-def test_an_append_of_hundreds_of_events_is_one_round_trip(alice: User, proxy: Proxy) -> None:
-    with alice.transaction() as tx:
+def test_an_append_of_hundreds_of_events_is_one_round_trip(
+    remote_alice: User, proxy: Proxy
+) -> None:
+    with remote_alice.transaction() as tx:
         chat = tx.conversations.start()
-        for number in range(300):  # the server sends early only past 8 KB of answer
+        for number in range(300):  # PostgreSQL sends early once its answers fill 8 KB
             tx.messages.post(chat.id, sender="user", content=f"message {number}")
         proxy.count()
 
@@ -112,39 +93,41 @@ def test_an_append_of_hundreds_of_events_is_one_round_trip(alice: User, proxy: P
 
 
 @pytest.mark.parametrize("source", ["projection", "events"])
-def test_a_page_of_history_is_one_round_trip(alice: User, proxy: Proxy, source: str) -> None:
-    chat = alice.conversations.start()
+def test_a_page_of_history_is_one_round_trip(remote_alice: User, proxy: Proxy, source: str) -> None:
+    chat = remote_alice.conversations.start()
     for number in range(3):
-        alice.messages.post(chat.id, sender="user", content=f"message {number}")
+        remote_alice.messages.post(chat.id, sender="user", content=f"message {number}")
     proxy.count()
 
-    page = alice.history(chat.id, limit=2, source=source)  # type: ignore[arg-type]  # parametrised
+    page = remote_alice.history(chat.id, limit=2, source=source)  # type: ignore[arg-type]  # parametrised
 
     assert len(page) == 2
     assert proxy.count() == 1
 
 
-def test_a_page_of_tasks_is_one_round_trip(alice: User, proxy: Proxy) -> None:
+def test_a_page_of_tasks_is_one_round_trip(remote_alice: User, proxy: Proxy) -> None:
     proxy.count()
 
-    alice.tasks.list()
+    remote_alice.tasks.list()
 
     assert proxy.count() == 1
 
 
-def test_a_command_that_looks_first_is_two_round_trips(alice: User, proxy: Proxy) -> None:
-    task = alice.tasks.create("Buy milk")
+def test_a_command_that_reads_before_it_appends_is_two_round_trips(
+    remote_alice: User, proxy: Proxy
+) -> None:
+    task = remote_alice.tasks.create("Buy milk")
     proxy.count()
 
-    alice.tasks.complete(task.id)
+    remote_alice.tasks.complete(task.id)
 
     assert proxy.count() == 2
 
 
 def test_a_lost_commit_reply_does_not_double_the_message(
-    alice: User, distant: EventStore, proxy: Proxy
+    remote_alice: User, remote_store: EventStore, proxy: Proxy
 ) -> None:
-    chat = alice.conversations.start()
+    chat = remote_alice.conversations.start()
     lost: list[bytes] = []
 
     def lose_once(data: bytes) -> bool:
@@ -153,18 +136,18 @@ def test_a_lost_commit_reply_does_not_double_the_message(
 
     proxy.lose_reply = lose_once
 
-    message = alice.messages.post(chat.id, sender="user", content="once")
+    message = remote_alice.messages.post(chat.id, sender="user", content="once")
 
     proxy.lose_reply = lambda _: False
     assert lost
-    assert [one.id for one in alice.history(chat.id)] == [message.id]
-    assert distant.verify().ok
+    assert [one.id for one in remote_alice.history(chat.id)] == [message.id]
+    assert remote_store.verify().ok
 
 
-def test_a_server_that_goes_silent_is_given_up_and_the_message_is_not_doubled(
-    alice: User, distant: EventStore, proxy: Proxy
+def test_a_message_is_not_doubled_when_the_server_goes_silent(
+    remote_alice: User, remote_store: EventStore, proxy: Proxy
 ) -> None:
-    chat = alice.conversations.start()
+    chat = remote_alice.conversations.start()
     swallowed: list[bytes] = []
 
     def swallow_once(data: bytes) -> bool:
@@ -173,16 +156,16 @@ def test_a_server_that_goes_silent_is_given_up_and_the_message_is_not_doubled(
 
     proxy.silence = swallow_once
 
-    message = alice.messages.post(chat.id, sender="user", content="once")
+    message = remote_alice.messages.post(chat.id, sender="user", content="once")
 
     assert swallowed
-    assert [one.id for one in alice.history(chat.id)] == [message.id]
+    assert [one.id for one in remote_alice.history(chat.id)] == [message.id]
 
 
-def test_a_request_that_never_arrived_is_sent_again(
-    alice: User, distant: EventStore, proxy: Proxy
+def test_a_lost_request_is_sent_again(
+    remote_alice: User, remote_store: EventStore, proxy: Proxy
 ) -> None:
-    chat = alice.conversations.start()
+    chat = remote_alice.conversations.start()
     lost: list[bytes] = []
 
     def lose_once(data: bytes) -> bool:
@@ -191,7 +174,7 @@ def test_a_request_that_never_arrived_is_sent_again(
 
     proxy.lose_request = lose_once
 
-    message = alice.messages.post(chat.id, sender="user", content="once")
+    message = remote_alice.messages.post(chat.id, sender="user", content="once")
 
-    assert [one.id for one in alice.history(chat.id)] == [message.id]
-    assert distant.verify().ok
+    assert [one.id for one in remote_alice.history(chat.id)] == [message.id]
+    assert remote_store.verify().ok

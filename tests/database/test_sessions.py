@@ -1,8 +1,7 @@
-"""Sessions of the caller's own: one user's rows and nothing else, whoever used the connection."""
+"""A user's SQLModel session sees that user's rows only, whoever used the connection before."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,37 +12,25 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select, update
 
-from eventstore import AsyncEventStore, EventStore, Settings, User
+from eventstore import EventStore, Settings, User
 from eventstore.log.ids import uuid7
 from projections import Conversation, Message, Task
-from tests.support.both import Blocked, blocked
-from tests.support.own_read_model import Done, service_url
-
-__all__ = ["service_url"]  # a fixture
+from tests.support.drivers import SyncWrapper, open_store
+from tests.support.own_read_model import Done
 
 
 @pytest.fixture(params=["sync", "async"])
-def store(request: pytest.FixtureRequest, service_url: str) -> Iterator[EventStore]:
-    """A store with a single connection: whatever one user leaves on it the next one meets."""
+def session_store(request: pytest.FixtureRequest, service_url: str) -> Iterator[EventStore]:
+    """A store with a single connection: the next user meets whatever a user leaves on it."""
     settings = Settings(database_url=service_url, pool_min_size=1, pool_max_size=1)
-    if request.param == "sync":
-        with EventStore.connect(settings=settings) as opened:
-            yield opened
-        return
-    loop = asyncio.new_event_loop()
-
-    async def opening() -> AsyncEventStore:
-        return await AsyncEventStore.connect(settings=settings)
-
-    opened_async = loop.run_until_complete(opening())
-    yield blocked(opened_async, loop)
-    loop.run_until_complete(opened_async.close())
-    loop.close()
+    with open_store(request.param, settings=settings) as store:
+        yield store
 
 
 @pytest.fixture
-def users(alice: User, bob: User) -> tuple[User, User]:
+def users(session_store: EventStore) -> tuple[User, User]:
     """Two users with a task, a conversation and a message each."""
+    alice, bob = session_store.user("alice"), session_store.user("bob")
     for user in (alice, bob):
         user.tasks.create(f"{user.user_id}'s task")
         user.conversations.start(key="chat", title=f"{user.user_id}'s chat")
@@ -59,7 +46,7 @@ def scalar(session: Any, sql: str) -> Any:
     return session.connection().execute(text(sql)).scalar()
 
 
-def test_a_session_holds_the_rows_of_its_user_only(users: tuple[User, User]) -> None:
+def test_a_session_sees_only_the_rows_of_its_user(users: tuple[User, User]) -> None:
     for user in users:
         name = user.user_id
         with user.session() as session:
@@ -77,23 +64,24 @@ def test_a_session_holds_the_rows_of_its_user_only(users: tuple[User, User]) -> 
         assert asked_for_all == []
 
 
-def test_a_session_reads_the_columns_as_the_store_wrote_them(alice: User) -> None:
+def test_a_session_reads_the_columns_as_the_store_wrote_them(session_store: EventStore) -> None:
+    alice = session_store.user("alice")
     chat = alice.conversations.start()
     call = alice.tool_calls.request(chat.id, name="look", arguments="{not json", content="a\0b")
     alice.tool_calls.succeed(call, output={"z": 10**30, "a": ["\ud800", None]})
 
     with alice.session() as session:
-        asked, reply = session.exec(select(Message).order_by("position")).all()
+        request, reply = session.exec(select(Message).order_by("position")).all()
 
-    assert asked.content == "a\ufffdb"
-    assert asked.body["content"] == "a\0b"
-    assert asked.tool_calls is not None
-    assert asked.tool_calls[0]["arguments"] == "{not json"
-    assert asked.tool_calls[0]["output"] == {"z": 10**30, "a": ["\ud800", None]}
-    assert (asked.created_at, reply.sender) == (call.requested_at, "tool")
+    assert request.content == "a\ufffdb"
+    assert request.body["content"] == "a\0b"
+    assert request.tool_calls is not None
+    assert request.tool_calls[0]["arguments"] == "{not json"
+    assert request.tool_calls[0]["output"] == {"z": 10**30, "a": ["\ud800", None]}
+    assert (request.created_at, reply.sender) == (call.requested_at, "tool")
 
 
-def test_a_session_only_reads_unless_it_is_asked_to_write(users: tuple[User, User]) -> None:
+def test_a_session_is_read_only_by_default(users: tuple[User, User]) -> None:
     alice, _ = users
 
     for change in (
@@ -110,7 +98,7 @@ def test_a_session_only_reads_unless_it_is_asked_to_write(users: tuple[User, Use
     assert [task.title for task in alice.tasks.list()] == ["alice's task"]
 
 
-def test_a_session_that_writes_keeps_what_it_commits_for_its_user_alone(
+def test_rows_that_a_session_commits_belong_to_its_user_alone(
     users: tuple[User, User],
 ) -> None:
     alice, bob = users
@@ -134,7 +122,7 @@ def test_a_session_that_writes_keeps_what_it_commits_for_its_user_alone(
         assert len(session.exec(select(Done)).all()) == 1
 
 
-def test_a_session_that_writes_takes_no_row_of_another_user(users: tuple[User, User]) -> None:
+def test_a_session_cannot_write_rows_of_another_user(users: tuple[User, User]) -> None:
     alice, bob = users
 
     for row in (
@@ -149,7 +137,7 @@ def test_a_session_that_writes_takes_no_row_of_another_user(users: tuple[User, U
     assert [task.title for task in alice.tasks.list()] == ["alice's task"]
 
 
-def test_a_session_stays_its_users_after_commit_rollback_and_failure(
+def test_a_session_stays_in_its_scope_after_commit_rollback_and_failure(
     users: tuple[User, User],
 ) -> None:
     for user in users:
@@ -171,46 +159,46 @@ def test_a_session_stays_its_users_after_commit_rollback_and_failure(
                 )
 
 
-def test_nothing_of_a_user_is_left_on_the_connection_for_the_next(
-    store: EventStore, users: tuple[User, User]
+def test_a_session_leaves_nothing_of_its_user_on_the_connection(
+    session_store: EventStore, users: tuple[User, User]
 ) -> None:
     alice, bob = users
     connections = set()
 
-    def leave(user: User, how: str) -> None:
+    def use_session(user: User, ending: str) -> None:
         with user.session(read_only=False) as session:
             assert titles(session) == [f"{user.user_id}'s task"]
             connections.add(scalar(session, "select pg_backend_pid()"))
-            if how == "failed":
+            if ending == "failed":
                 scalar(session, "select 1 / 0")
-            if how == "raised":
+            if ending == "raised":
                 raise KeyError
-            if how == "committed":
+            if ending == "committed":
                 session.commit()
 
-    for how in ("left", "committed", "failed", "raised"):
+    for ending in ("closed", "committed", "failed", "raised"):
         for user, other in ((alice, bob), (bob, alice)):
-            if how in {"failed", "raised"}:
+            if ending in {"failed", "raised"}:
                 with pytest.raises((DBAPIError, KeyError)):
-                    leave(user, how)
+                    use_session(user, ending)
             else:
-                leave(user, how)
+                use_session(user, ending)
 
             with other.session() as session:
                 assert titles(session) == [f"{other.user_id}'s task"]
             assert [task.title for task in other.tasks.list()] == [f"{other.user_id}'s task"]
-            assert nobodys(store) == ([], "", "on")
-    assert len(connections) == 1, "all of it happened on one connection"
-    assert store.verify().ok
+            assert read_without_user(session_store) == ([], "", "on")
+    assert len(connections) == 1, "every session used the same connection"
+    assert session_store.verify().ok
 
 
 def engine_of(store: Any) -> Any:
     engine = store._engine
-    return Blocked(engine, store._loop) if isinstance(engine, AsyncEngine) else engine
+    return SyncWrapper(engine, store._loop) if isinstance(engine, AsyncEngine) else engine
 
 
-def nobodys(store: EventStore) -> tuple[list[Any], str, str]:
-    """Return what a connection of the engine itself sees: no user's."""
+def read_without_user(store: EventStore) -> tuple[list[Any], str, str]:
+    """Return the tasks, the user and the read-only setting of a connection of the engine."""
     with engine_of(store).connect() as connection:
         tasks = connection.execute(text("select * from eventstore.task")).all()
         user = connection.execute(text("select current_setting('eventstore.user_id')")).scalar()
@@ -219,11 +207,11 @@ def nobodys(store: EventStore) -> tuple[list[Any], str, str]:
 
 
 def test_a_connection_of_the_engine_without_a_user_sees_nothing(
-    store: EventStore, users: tuple[User, User]
+    session_store: EventStore, users: tuple[User, User]
 ) -> None:
-    engine = engine_of(store)
+    engine = engine_of(session_store)
 
-    assert nobodys(store) == ([], "", "on")
+    assert read_without_user(session_store) == ([], "", "on")
     for table in ("user_log", "stream", "event", "conversation", "message"):
         with engine.connect() as connection:
             assert connection.execute(text(f"select * from eventstore.{table}")).all() == []
@@ -231,21 +219,21 @@ def test_a_connection_of_the_engine_without_a_user_sees_nothing(
         connection.execute(text("delete from eventstore.task"))
 
 
-def test_sessions_of_two_users_at_once_do_not_mix(service_url: str) -> None:
+def test_concurrent_sessions_of_two_users_see_their_own_rows(service_url: str) -> None:
     with EventStore.connect(service_url) as store:
         alice, bob = store.user("alice"), store.user("bob")
         alice.tasks.create("alice's task")
         bob.tasks.create("bob's task")
 
         with alice.session() as hers, bob.session() as his:
-            seen = [titles(session) for session in (hers, his, hers, his)]
+            lists = [titles(session) for session in (hers, his, hers, his)]
             backends = {scalar(session, "select pg_backend_pid()") for session in (hers, his)}
 
-    assert seen == [["alice's task"], ["bob's task"]] * 2
+    assert lists == [["alice's task"], ["bob's task"]] * 2
     assert len(backends) == 2
 
 
-def test_what_a_session_sets_ends_with_its_transaction(users: tuple[User, User]) -> None:
+def test_settings_made_in_a_session_end_with_its_transaction(users: tuple[User, User]) -> None:
     alice, bob = users
 
     with alice.session(read_only=False) as session:

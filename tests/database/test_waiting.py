@@ -1,7 +1,8 @@
 """
-Waiting for the server: as long as something moves, and what ends a wait is told and costs nothing.
+A wait for the server ends with an answer, at a limit, or by a signal or a cancellation.
 
-Interrupted, cancelled or met with silence, a store has its connections back and goes on.
+A slow answer is awaited as long as its bytes arrive. However a wait ends, the store gets its
+connection back and can be used again.
 """
 
 from __future__ import annotations
@@ -21,24 +22,18 @@ from eventstore import AsyncEventStore, EventStore, Settings, Unavailable
 from eventstore.database.connections import LimitedConnection, _EndsWithSync
 from eventstore.database.pipeline import exchange
 from eventstore.database.plan import Statement
-from tests.support.proxy import Proxy, proxied
+from tests.support.proxy import Proxy
 from tests.support.server import Server
 
 
 class TooLong(Exception):
-    """What a service's own signal handler raises."""
+    """Raised by a signal handler of the application."""
 
 
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with proxied(server.socket) as running:
-        yield running
-
-
-def through(proxy: Proxy, database_url: str, **how: float) -> Settings:
+def settings_through(proxy: Proxy, database_url: str, **limits: float) -> Settings:
     name = database_url.split("@/", maxsplit=1)[1].split("?", maxsplit=1)[0]
     url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
-    return Settings(database_url=url, pool_max_size=1, **how)  # type: ignore[arg-type]  # numbers
+    return Settings(database_url=url, pool_max_size=1, **limits)  # type: ignore[arg-type]  # numbers
 
 
 @contextmanager
@@ -55,15 +50,17 @@ def alarm(seconds: float, error: type[BaseException]) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_an_answer_that_comes_slowly_is_waited_for(database_url: str, proxy: Proxy) -> None:
-    def dawdle(_: bytes) -> bool:
+def test_a_slow_answer_is_awaited_as_long_as_its_bytes_arrive(
+    database_url: str, proxy: Proxy
+) -> None:
+    def delay(_: bytes) -> bool:
         time.sleep(0.05)
         return False
 
-    url = str(through(proxy, database_url).database_url)
+    url = str(settings_through(proxy, database_url).database_url)
     with LimitedConnection.connect(url, autocommit=True) as connection:
-        connection.answer_timeout_seconds = 3.0  # a busy machine may stand still for a second
-        proxy.lose_reply = dawdle
+        connection.answer_timeout_seconds = 3.0  # a busy machine may pause for a second
+        proxy.lose_reply = delay
         began = time.monotonic()
 
         ((answer,),) = exchange(connection, [Statement("select repeat('x', 10000000)")])[0]
@@ -76,7 +73,7 @@ def test_an_answer_that_comes_slowly_is_waited_for(database_url: str, proxy: Pro
 
 
 @pytest.mark.parametrize("error", [TooLong, KeyboardInterrupt])
-def test_what_a_signal_handler_raises_while_an_answer_is_awaited_is_raised(
+def test_an_exception_of_a_signal_handler_ends_the_wait_for_an_answer(
     database_url: str, admin: psycopg.Connection, error: type[BaseException]
 ) -> None:
     with EventStore.connect(settings=Settings(database_url=database_url, pool_max_size=1)) as store:
@@ -89,31 +86,32 @@ def test_what_a_signal_handler_raises_while_an_answer_is_awaited_is_raised(
 
         alice.tasks.create("after")
         titles = [task.title for task in alice.tasks.list()]
-        assert titles in (["before", "after"], ["before", "during", "after"])  # not known, not two
+        # The store cannot know whether the interrupted append was committed.
+        assert titles in (["before", "after"], ["before", "during", "after"])
         assert store.verify().ok
 
 
 def test_an_interrupt_before_the_sync_is_sent_does_not_wait_for_an_answer(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(_: object) -> None:
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     with EventStore.connect(settings=Settings(database_url=database_url, pool_max_size=1)) as store:
         alice = store.user("alice")
         alice.tasks.create("before")
         with monkeypatch.context() as patch, alarm(10, TooLong):
-            patch.setattr(_EndsWithSync, "_enqueue_sync", interrupted)
+            patch.setattr(_EndsWithSync, "_enqueue_sync", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 alice.tasks.create("during")
 
         assert [task.title for task in alice.tasks.list()] == ["before"]
 
 
-def test_a_server_that_is_silent_just_after_the_login_is_given_up(
+def test_a_server_that_is_silent_after_the_login_raises_unavailable(
     database_url: str, proxy: Proxy, server: Server, admin: psycopg.Connection
 ) -> None:
-    settings = through(
+    settings = settings_through(
         proxy, database_url, answer_timeout_seconds=1.5, pool_timeout_seconds=3, retry_seconds=0
     )
     with EventStore.connect(settings=settings) as store:
@@ -136,11 +134,11 @@ def test_a_server_that_is_silent_just_after_the_login_is_given_up(
         assert [task.title for task in tasks] == ["before"]
 
 
-def test_a_session_on_a_silent_server_is_given_up(database_url: str, proxy: Proxy) -> None:
+def test_a_session_on_a_silent_server_ends_with_an_error(database_url: str, proxy: Proxy) -> None:
     with EventStore.connect(
-        settings=through(proxy, database_url, answer_timeout_seconds=1.5)
+        settings=settings_through(proxy, database_url, answer_timeout_seconds=1.5)
     ) as store:
-        store.verify()  # whose own patience is longer
+        store.verify()  # verify waits longer for an answer, and the session must not
         with store.user("alice").session() as session:
             session.connection().execute(text("select 1"))
             proxy.silence = lambda _: True
@@ -149,31 +147,31 @@ def test_a_session_on_a_silent_server_is_given_up(database_url: str, proxy: Prox
         proxy.silence = lambda _: False
 
 
-def test_a_session_that_is_cancelled_while_it_is_closed_gives_its_connection_back(
+def test_a_session_cancelled_while_it_closes_returns_its_connection(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         eventstore.database.sessions.engines, "_LEAVE_NOTHING", "select pg_sleep(60)"
     )
 
-    async def look(store: AsyncEventStore) -> None:
+    async def use_session(store: AsyncEventStore) -> None:
         async with store.user("alice").session() as session:
             await (await session.connection()).execute(text("select 1"))
             await session.commit()
 
-    async def story() -> int:
+    async def run() -> int:
         settings = Settings(database_url=database_url, pool_max_size=1, pool_timeout_seconds=5)
         async with AsyncEventStore.connect(settings=settings) as store:
             await store.user("alice").tasks.create("x")
             for _ in range(3):
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(look(store), 1.0)
+                    await asyncio.wait_for(use_session(store), 1.0)
             return len(await store.user("alice").tasks.list())
 
-    assert asyncio.run(story()) == 1
+    assert asyncio.run(run()) == 1
 
 
-def test_a_session_that_is_interrupted_while_it_is_closed_gives_its_connection_back(
+def test_a_session_interrupted_while_it_closes_returns_its_connection(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

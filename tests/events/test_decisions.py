@@ -1,4 +1,4 @@
-"""Decisions: given what is, when this is asked, then that happens, or nothing does."""
+"""Decisions: a state and a command give an event, or nothing where nothing would change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ARCHIVED = ConversationState("Groceries", "archived")
 
 
 @pytest.mark.parametrize(
-    ("given", "when", "then"),
+    ("state", "decide", "expected"),
     [
         (OPEN, tasks.complete, TaskCompleted()),
         (DONE, tasks.complete, None),
@@ -44,13 +44,13 @@ ARCHIVED = ConversationState("Groceries", "archived")
         (ARCHIVED, conversations.delete, ConversationDeleted()),
     ],
 )
-def test_a_decision_records_what_changes_something_and_nothing_else(
-    given: Any, when: Any, then: Event | None
+def test_a_decision_gives_an_event_only_if_something_changes(
+    state: Any, decide: Any, expected: Event | None
 ) -> None:
-    decided = when(given)
+    decided = decide(state)
 
-    assert decided == then
-    assert type(decided) is type(then)
+    assert decided == expected
+    assert type(decided) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_decision_records_what_changes_something_and_nothing_else(
         ({"description": ""}, {"description": ""}),
     ],
 )
-def test_an_update_records_only_what_differs(
+def test_an_update_records_only_the_fields_that_change(
     changes: dict[str, Any], stored: dict[str, Any] | None
 ) -> None:
     decided = tasks.update(OPEN, **changes)
@@ -73,7 +73,7 @@ def test_an_update_records_only_what_differs(
 
 
 @pytest.mark.parametrize("title", [None, "", "a\0"])
-def test_a_title_can_be_changed_but_not_removed(title: str | None) -> None:
+def test_the_title_of_a_task_cannot_be_removed_or_made_unstorable(title: str | None) -> None:
     with pytest.raises(InvalidInput) as error:
         tasks.update(OPEN, title=title)
 
@@ -83,7 +83,7 @@ def test_a_title_can_be_changed_but_not_removed(title: str | None) -> None:
 @pytest.mark.parametrize(
     ("title", "stored"), [("Food", {"title": "Food"}), (None, {"title": None})]
 )
-def test_a_conversation_may_lose_its_title_and_the_same_title_is_no_news(
+def test_the_title_of_a_conversation_may_be_removed_and_the_same_title_changes_nothing(
     title: str | None, stored: dict[str, Any]
 ) -> None:
     renamed = conversations.rename(ACTIVE, title)

@@ -1,4 +1,4 @@
-"""The vocabulary: what an event accepts, how it is stored for good, and how it is read again."""
+"""Events: the values they accept, their stored format, and how they are read again."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ REPLY = UUID(int=2)
 
 @pytest.mark.parametrize("kind", BUILT_IN_EVENTS, ids=lambda kind: kind.type)
 def test_every_built_in_event_has_a_sample_of_every_schema_version(kind: type[Event]) -> None:
-    wanted = [f"{kind.type}.v{version + 1}.json" for version in range(kind.schema_version)]
+    expected = [f"{kind.type}.v{version + 1}.json" for version in range(kind.schema_version)]
 
-    assert [name for name in wanted if not (SAMPLES / name).exists()] == []
+    assert [name for name in expected if not (SAMPLES / name).exists()] == []
 
 
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.json")), ids=lambda path: path.stem)
-def test_what_an_earlier_release_stored_is_read_and_written_the_same(sample: Path) -> None:
+def test_a_sample_of_an_earlier_release_is_read_and_written_unchanged(sample: Path) -> None:
     type_name, version = sample.stem.split(".v")
     text = sample.read_text(encoding="utf-8").removesuffix("\n")
 
@@ -60,15 +60,15 @@ def test_what_an_earlier_release_stored_is_read_and_written_the_same(sample: Pat
         assert dumps(event.to_payload()) == text
 
 
-def test_a_field_that_was_not_set_is_not_stored_and_one_set_to_none_is() -> None:
-    kept, removed = TaskUpdated(title="Buy milk"), TaskUpdated(description=None)
+def test_an_unset_field_is_not_stored_but_a_field_set_to_none_is() -> None:
+    renamed, cleared = TaskUpdated(title="Buy milk"), TaskUpdated(description=None)
 
-    assert dumps(kept.to_payload()) == '{"title":"Buy milk"}'
-    assert dumps(removed.to_payload()) == '{"description":null}'
+    assert dumps(renamed.to_payload()) == '{"title":"Buy milk"}'
+    assert dumps(cleared.to_payload()) == '{"description":null}'
     assert TaskUpdated.from_payload({"description": None}).model_fields_set == {"description"}
 
 
-def test_an_output_of_null_is_told_from_an_output_that_stands_in_the_reply() -> None:
+def test_an_output_of_null_is_distinguished_from_an_output_in_the_reply() -> None:
     fields: dict[str, Any] = {"call_id": "call_1", "message_id": MESSAGE, "reply_id": REPLY}
 
     null = ToolCallSucceeded(**fields, reply={"content": "null"}, output=None)
@@ -78,11 +78,11 @@ def test_an_output_of_null_is_told_from_an_output_that_stands_in_the_reply() -> 
     assert ToolCallSucceeded.from_payload(text.model_dump(exclude_unset=True)).result == "Done."
 
 
-def test_an_event_cannot_be_changed_and_takes_no_field_it_does_not_know() -> None:
+def test_an_event_is_frozen_and_refuses_unknown_fields() -> None:
     event = TaskCreated(title="Buy milk")
 
     with pytest.raises(ValidationError, match="frozen"):
-        event.title = "Buy oat milk"  # type: ignore[misc]  # that is the point
+        event.title = "Buy oat milk"  # type: ignore[misc]  # events are frozen
     with pytest.raises(InvalidInput, match="priority"):
         make_event(TaskCreated, title="Buy milk", priority=1)
 
@@ -93,7 +93,7 @@ def test_only_deletion_closes_a_stream() -> None:
     assert set(closing) == {TaskDeleted, ConversationDeleted}
 
 
-def test_a_failed_call_must_say_its_error() -> None:
+def test_a_failed_tool_call_needs_an_error() -> None:
     fields = {"call_id": "call_1", "message_id": MESSAGE, "reply_id": REPLY, "reply": {}}
 
     with pytest.raises(InvalidInput) as error:
@@ -115,8 +115,8 @@ def test_a_failed_call_must_say_its_error() -> None:
     ],
     ids=["title", "description", "key", "sender"],
 )
-class TestALabel:
-    def test_may_be_as_long_as_its_limit_and_no_longer(
+class TestATextField:
+    def test_accepts_its_limit_of_characters_and_no_more(
         self, kind: type[Event], fields: dict[str, Any], name: str, limit: int
     ) -> None:
         longest = make_event(kind, **fields, **{name: "ä" * limit})
@@ -128,16 +128,22 @@ class TestALabel:
             make_event(kind, **fields, **{name: "ä" * (limit + 1)})
         assert e.value.path == name
 
-    @pytest.mark.parametrize(("text", "what"), [("a\0", "a NUL"), ("a\ud800", "a lone surrogate")])
-    def test_with_what_postgresql_text_cannot_hold_is_refused_by_name(
-        self, kind: type[Event], fields: dict[str, Any], name: str, limit: int, text: str, what: str
+    @pytest.mark.parametrize(("text", "fault"), [("a\0", "a NUL"), ("a\ud800", "a lone surrogate")])
+    def test_refuses_characters_that_postgresql_text_cannot_hold(
+        self,
+        kind: type[Event],
+        fields: dict[str, Any],
+        name: str,
+        limit: int,
+        text: str,
+        fault: str,
     ) -> None:
-        with pytest.raises(NotStorable, match=f"has {what}") as error:
+        with pytest.raises(NotStorable, match=f"has {fault}") as error:
             make_event(kind, **fields, **{name: text})
 
         assert error.value.path == name
 
-    def test_that_is_not_text_is_refused_by_name(
+    def test_refuses_a_value_that_is_not_text(
         self, kind: type[Event], fields: dict[str, Any], name: str, limit: int
     ) -> None:
         with pytest.raises(InvalidInput, match="expected text, got int") as error:
@@ -156,19 +162,19 @@ def test_a_title_needs_a_visible_character_and_a_description_does_not(title: str
 
 
 @pytest.mark.parametrize("user_id", ["a", "auth0|507f1f77", "ü" * 255, " a ", "\U0010ffff"])
-def test_a_user_id_is_taken_as_it_is(user_id: str) -> None:
+def test_a_valid_user_id_is_accepted_unchanged(user_id: str) -> None:
     assert check_user_id(user_id) == user_id
 
 
 @pytest.mark.parametrize("user_id", ["", " ", "a" * 256, "a\0", "\udfff", None, 7, b"alice"])
-def test_a_user_id_that_cannot_be_kept_is_refused(user_id: object) -> None:
+def test_a_user_id_that_cannot_be_stored_is_refused(user_id: object) -> None:
     with pytest.raises(InvalidInput) as error:
         check_user_id(user_id)
 
     assert error.value.path == "user_id"
 
 
-def test_content_arguments_and_names_of_a_model_are_taken_with_nul_and_lone_surrogates() -> None:
+def test_content_names_and_arguments_of_a_model_may_have_nul_and_lone_surrogates() -> None:
     odd = "\0 \ud800 \udfff"
 
     posted = make_event(MessagePosted, message_id=MESSAGE, sender="user", body={odd: [odd]})
@@ -178,7 +184,7 @@ def test_content_arguments_and_names_of_a_model_are_taken_with_nul_and_lone_surr
     assert ToolCallRequested.from_payload(loads(dumps(called.to_payload()))) == called
 
 
-def test_what_json_cannot_hold_is_refused_by_its_place_in_the_body() -> None:
+def test_a_body_that_json_cannot_hold_is_refused_and_the_path_named() -> None:
     body = {"content": [{"text": "a"}, {"price": float("nan")}]}
 
     with pytest.raises(NotStorable) as error:
@@ -211,7 +217,7 @@ class TaskSnoozed(
     until: datetime
 
 
-def test_an_event_of_ones_own_is_read_beside_the_built_in_ones() -> None:
+def test_a_registered_event_is_read_beside_the_built_in_events() -> None:
     registry = EventRegistry(TaskSnoozed)
 
     event = registry.read("TaskSnoozed", 3, {"until": "2026-01-02T00:00:00+00:00"})
@@ -220,9 +226,9 @@ def test_an_event_of_ones_own_is_read_beside_the_built_in_ones() -> None:
     assert registry.types() == sorted(["TaskSnoozed", *(kind.type for kind in BUILT_IN_EVENTS)])
 
 
-def test_two_classes_cannot_have_one_stored_name() -> None:
+def test_two_event_classes_cannot_share_a_stored_name() -> None:
     class Other(Event, type="TaskCreated", stream_kind="task"):
-        """A class of another module under a name that is taken."""
+        """A class of another module with the same stored name."""
 
     registry = EventRegistry(TaskSnoozed)
 
@@ -233,24 +239,24 @@ def test_two_classes_cannot_have_one_stored_name() -> None:
 
 
 def test_an_event_must_declare_a_storable_name_and_kind_of_stream() -> None:
-    class Nameless(Event, stream_kind="task"):
+    class NoName(Event, stream_kind="task"):
         """No stored name."""
 
-    class Homeless(Event, type="Homeless"):
+    class NoKind(Event, type="NoKind"):
         """No kind of stream."""
 
-    class Endless(Event, type="x" * 101, stream_kind="task"):
-        """A stored name that its column does not take."""
+    class LongName(Event, type="x" * 101, stream_kind="task"):
+        """A stored name that is too long for its column."""
 
-    class Unkind(Event, type="Unkind", stream_kind="A Task"):
-        """A kind that its column does not take."""
+    class BadKind(Event, type="BadKind", stream_kind="A Task"):
+        """A kind of stream that its column refuses."""
 
-    for kind in (Nameless, Homeless, Endless, Unkind):
+    for kind in (NoName, NoKind, LongName, BadKind):
         with pytest.raises(ConfigurationError, match=kind.__name__):
             EventRegistry(kind)
 
 
-def test_an_unknown_type_is_an_error_with_its_name_and_position() -> None:
+def test_an_unknown_event_type_raises_an_error_with_its_position() -> None:
     with pytest.raises(UnknownEventType, match=r"TaskPainted .* at position 7") as error:
         EventRegistry().read("TaskPainted", 1, {}, 7)
 
@@ -259,12 +265,12 @@ def test_an_unknown_type_is_an_error_with_its_name_and_position() -> None:
     )  # fmt: skip
 
 
-def test_a_schema_version_of_a_newer_release_is_an_error_and_not_guessed_at() -> None:
+def test_a_schema_version_of_a_newer_release_is_refused() -> None:
     with pytest.raises(UnknownEventType, match=r"TaskCreated \(schema version 2\) at position 7"):
         EventRegistry().read("TaskCreated", 2, {"title": "Buy milk"}, 7)
 
 
-def test_an_old_payload_is_upcast_step_by_step_to_the_class_of_today() -> None:
+def test_an_old_payload_is_upcast_step_by_step_to_the_current_class() -> None:
     registry = EventRegistry(TaskSnoozed)
 
     events = [
@@ -290,12 +296,12 @@ def test_a_class_that_lacks_an_upcast_from_an_older_version_is_not_registered() 
         EventRegistry(TaskWaiting)
 
 
-def test_a_schema_version_below_one_is_an_error_and_not_guessed_at() -> None:
+def test_a_schema_version_below_one_is_refused() -> None:
     with pytest.raises(UnknownEventType, match=r"schema version 0\) at position 7"):
         EventRegistry().read("TaskCreated", 0, {"title": "Buy milk"}, 7)
 
 
-def test_a_payload_that_does_not_fit_is_named_by_position_and_never_quoted() -> None:
+def test_an_unreadable_payload_is_named_by_position_and_never_quoted() -> None:
     with pytest.raises(UnreadableEvent, match="TaskCreated at position 7") as error:
         EventRegistry().read("TaskCreated", 1, {"title": 7, "secret": "swordfish"}, 7)
 

@@ -1,4 +1,4 @@
-"""JSON text loses nothing: what goes in comes out, what cannot go in is refused by its place."""
+"""The JSON codec reads every value back unchanged and refuses values without a JSON form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eventstore.events.json_codec import MAX_NESTING, Json, check_json, dumps, l
 
 _LETTERS = st.one_of(st.characters(), st.sampled_from('\0\ud800\udfff\u2028"\\/e1.'))
 any_texts = st.text(_LETTERS)
-# Two surrogates that make a pair are one character in JSON, and have a test of their own.
+# JSON reads a pair of surrogates as one character, so another test covers texts with pairs.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 texts = any_texts.filter(lambda text: _PAIR.search(text) is None)
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -29,13 +29,13 @@ plain = st.none() | st.booleans() | st.integers() | floats | texts
 
 
 def nested(leaves: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
-    """Return lists and objects of `leaves`, and of lists and objects."""
+    """Generate `leaves` and lists and objects of them, nested in any way."""
     return st.recursive(
         leaves, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=20
     )
 
 
-def boxed(levels: int, kind: str) -> Json:
+def nest_empty(levels: int, kind: str) -> Json:
     """Return an empty list or object inside `levels - 1` others."""
     empty: Json = [] if kind == "list" else {}
     return reduce(
@@ -44,7 +44,7 @@ def boxed(levels: int, kind: str) -> Json:
 
 
 def numbers_as_decimals(value: object) -> object:
-    """Return `value` with every number as the Decimal of the digits it is shown with."""
+    """Return `value` with every number replaced by the Decimal of its printed digits."""
     match value:
         case list():
             return [numbers_as_decimals(item) for item in value]
@@ -63,7 +63,7 @@ def numbers_as_decimals(value: object) -> object:
 @example([Decimal("1.10"), Decimal("1e400"), Decimal("-1E-400"), Decimal("0.10000000000000001")])
 @example([-0.0, 5e-324, 1.7976931348623157e308, 1e16, 1e22, 0.1, 1e-7])
 @settings(deadline=None)
-def test_what_was_written_is_what_is_read(value: Json) -> None:
+def test_a_written_value_is_read_back_equal(value: Json) -> None:
     text = dumps(check_json(value, "value"))
 
     assert loads(text) == value
@@ -71,23 +71,25 @@ def test_what_was_written_is_what_is_read(value: Json) -> None:
 
 @given(st.dictionaries(any_texts, any_texts))
 @example({"\ud83d\ude00": "a\ud83d\ude00\ud83d"})
-def test_surrogates_that_make_a_pair_become_the_character_they_spell(
+def test_a_pair_of_surrogates_becomes_the_character_it_encodes(
     value: dict[str, str],
 ) -> None:
     checked = check_json(value, "value")
 
     assert loads(dumps(checked)) == checked
-    assert checked == {in_utf_16(key): in_utf_16(text) for key, text in value.items()}
+    assert checked == {
+        combine_surrogates(key): combine_surrogates(text) for key, text in value.items()
+    }
 
 
-def in_utf_16(text: str) -> str:
+def combine_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 @given(nested(plain))
 @settings(deadline=None)
-def test_writing_what_was_read_gives_the_same_text(value: Json) -> None:
-    # Stricter than equality: 1, 1.0 and True, 0.0 and -0.0, and orders of keys are all told apart.
+def test_a_value_that_was_read_is_written_as_the_same_text(value: Json) -> None:
+    # Equality would miss 1 for 1.0 or True, 0.0 for -0.0 and another order of keys.
     text = dumps(value)
 
     assert dumps(loads(text)) == text
@@ -95,26 +97,26 @@ def test_writing_what_was_read_gives_the_same_text(value: Json) -> None:
 
 @given(nested(plain))
 @settings(deadline=None)
-def test_the_fast_way_and_the_exact_way_agree(value: Json) -> None:
+def test_the_fast_and_the_exact_codec_read_the_same_value(value: Json) -> None:
     fast = loads(dumps(value))
 
-    exact, _ = loads(dumps([value, "\ud800"]))  # a lone surrogate takes the slow way both times
+    exact, _ = loads(dumps([value, "\ud800"]))  # a lone surrogate needs the exact codec
 
     assert repr(exact) == repr(fast)
 
 
 @given(nested(decimals | floats | texts))
 @settings(deadline=None)
-def test_a_decimal_comes_back_with_its_digits_wherever_it_stands(value: Json) -> None:
+def test_a_decimal_is_read_back_with_its_digits_wherever_it_occurs(value: Json) -> None:
     text = dumps(check_json(value, "value"))
 
-    # 0.33 may come back as a float, which is written the same; 1.10 and 1e400 may not.
+    # 0.33 may be read as a float, which prints alike; 1.10 and 1e400 must stay decimals.
     assert numbers_as_decimals(loads(text)) == numbers_as_decimals(value)
 
 
 @given(st.integers(-(2**70), 2**70))
 @example(123_456_789_012_345_678)
-def test_an_integer_is_never_rounded_wherever_it_stands(number: int) -> None:
+def test_an_integer_is_never_rounded_wherever_it_occurs(number: int) -> None:
     read = loads(f'[{number},{{"a":{number} ,"b": {number}}},\t{number}]')
 
     assert read == [number, {"a": number, "b": number}, number]
@@ -123,14 +125,14 @@ def test_an_integer_is_never_rounded_wherever_it_stands(number: int) -> None:
 @given(decimals)
 @example(Decimal("1.10"))
 @example(Decimal("1E+5"))
-def test_a_number_keeps_every_digit_it_was_written_with(number: Decimal) -> None:
+def test_a_number_keeps_all_its_written_digits(number: Decimal) -> None:
     read = loads(dumps([number]))[0]
 
     assert Decimal(str(read)) == number
     assert isinstance(read, int) or Decimal(str(read)).as_tuple() == number.as_tuple()
 
 
-def test_keys_stay_in_the_order_they_came_in() -> None:
+def test_keys_keep_their_order() -> None:
     value = {"z": 1, "a": {"y": 2**64, "b": 1}, "m": Decimal("1.10"), "\ud800": 0}
 
     read = loads(dumps(check_json(value, "value")))
@@ -140,15 +142,15 @@ def test_keys_stay_in_the_order_they_came_in() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":1,"b":2,"a":3}', '{"a":1.5,"b":2,"a":3}'])
-def test_of_duplicate_keys_the_last_wins_on_both_ways(text: str) -> None:
+def test_the_last_of_duplicate_keys_wins_in_both_codecs(text: str) -> None:
     read = loads(text)
 
     assert read == {"a": 3, "b": 2}
 
 
 @pytest.mark.parametrize("kind", ["list", "object"])
-def test_a_value_may_be_nested_to_the_limit_and_still_comes_back(kind: str) -> None:
-    value = boxed(MAX_NESTING, kind)
+def test_a_value_nested_to_the_limit_is_read_back(kind: str) -> None:
+    value = nest_empty(MAX_NESTING, kind)
 
     read = loads(dumps(check_json(value, "value")))
 
@@ -157,8 +159,8 @@ def test_a_value_may_be_nested_to_the_limit_and_still_comes_back(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["list", "object"])
-def test_one_level_more_than_the_limit_is_refused(kind: str) -> None:
-    value = boxed(MAX_NESTING + 1, kind)
+def test_a_value_nested_beyond_the_limit_is_refused(kind: str) -> None:
+    value = nest_empty(MAX_NESTING + 1, kind)
 
     with pytest.raises(NotStorable, match="nested deeper than 100 levels") as error:
         check_json(value, "output")
@@ -166,7 +168,7 @@ def test_one_level_more_than_the_limit_is_refused(kind: str) -> None:
     assert error.value.path == "output" + ("[0]" if kind == "list" else ".in") * MAX_NESTING
 
 
-def test_a_value_that_holds_itself_is_refused_and_not_followed_for_ever() -> None:
+def test_a_value_that_contains_itself_is_refused() -> None:
     value: list[object] = []
     value.append(value)
 
@@ -178,7 +180,7 @@ def test_a_value_that_holds_itself_is_refused_and_not_followed_for_ever() -> Non
     "number",
     [float("nan"), float("inf"), float("-inf"), Decimal("NaN"), Decimal("sNaN"), Decimal("-inf")],
 )
-def test_a_number_that_json_does_not_know_is_refused_by_its_place(number: object) -> None:
+def test_a_number_that_json_cannot_hold_is_refused_and_its_path_named(number: object) -> None:
     value = {"items": ["a", {"price": number}]}
 
     with pytest.raises(NotStorable, match="is not a JSON number") as error:
@@ -188,7 +190,7 @@ def test_a_number_that_json_does_not_know_is_refused_by_its_place(number: object
 
 
 @pytest.mark.parametrize("key", [1, None, True, b"a", ("a",)])
-def test_a_key_that_is_not_text_is_refused_by_its_place(key: object) -> None:
+def test_a_key_that_is_not_text_is_refused_and_its_path_named(key: object) -> None:
     value = {"items": [{key: "a"}]}
 
     with pytest.raises(NotStorable, match="is not text") as error:
@@ -198,7 +200,7 @@ def test_a_key_that_is_not_text_is_refused_by_its_place(key: object) -> None:
 
 
 @pytest.mark.parametrize("value", [b"bytes", {"a", "set"}, 1j, object(), timedelta(1), type])
-def test_a_type_without_a_json_form_is_refused_by_its_name(value: object) -> None:
+def test_a_type_without_a_json_form_is_refused_and_named(value: object) -> None:
     with pytest.raises(NotStorable, match=f"{type(value).__name__} has no JSON form") as error:
         check_json([value], "output")
 
@@ -207,13 +209,13 @@ def test_a_type_without_a_json_form_is_refused_by_its_name(value: object) -> Non
 
 def test_a_datetime_without_time_zone_is_refused() -> None:
     with pytest.raises(NotStorable, match="without time zone") as error:
-        check_json({"due": datetime(2026, 1, 1)}, "output")  # noqa: DTZ001 - that is the point
+        check_json({"due": datetime(2026, 1, 1)}, "output")  # noqa: DTZ001 - to be refused
 
     assert error.value.path == "output.due"
 
 
-class Colour(StrEnum):
-    RED = "red"
+class Size(StrEnum):
+    SMALL = "small"
 
 
 class Level(IntEnum):
@@ -233,13 +235,13 @@ class Pair(Enum):
         (date(2026, 1, 2), "2026-01-02"),
         (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00+00:00"),
         (datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2))), "2026-01-02T01:00:00+00:00"),
-        (Colour.RED, "red"),
+        (Size.SMALL, "small"),
         (Level.HIGH, 3),
         (Pair.BOTH, [1, 2]),
         (True, True),
     ],
 )
-def test_usual_python_values_get_their_usual_json_form(value: object, stored: Json) -> None:
+def test_common_python_values_get_their_usual_json_form(value: object, stored: Json) -> None:
     checked = check_json(value, "value")
 
     assert repr(checked) == repr(stored)
@@ -249,12 +251,12 @@ def test_usual_python_values_get_their_usual_json_form(value: object, stored: Js
     "text",
     ["", "nul", "NaN", "[1.5,NaN]", "[1.5,-Infinity]", "[1,]", "{1:2}", "'a'", "[1.5,]", "1 2.5"],
 )
-def test_text_that_is_not_json_is_a_value_error_on_both_ways(text: str) -> None:
+def test_text_that_is_not_json_raises_value_error_in_both_codecs(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         loads(text)
 
 
-def test_ordinary_values_take_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_values_use_the_fast_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     value = {"role": "user", "content": "Milch, für 2 €", "n": 12_345_678_901_234_567}
 
     monkeypatch.setattr("eventstore.events.json_codec._write", None)

@@ -1,4 +1,4 @@
-"""Many writers at once: no gap, no double, no error, through threads and through tasks."""
+"""Concurrent writers, as threads and as asyncio tasks: no gap, no duplicate and no error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ APPENDS = 15
 
 type Request = tuple[str, list[NewEvent], str | None]
 type AtOnce = Callable[[list[list[Request]]], list[list[RecordedEvent]]]
-"""Runs lists of appends side by side, each list in its order; returns every result."""
+"""Runs lists of requests concurrently, each list in order, and returns all results."""
 
 
 @pytest.fixture(params=["threads", "tasks"])
@@ -36,33 +36,39 @@ def at_once(request: pytest.FixtureRequest, database_url: str) -> AtOnce:
 
 
 def in_threads(database_url: str) -> AtOnce:
-    def run(lanes: list[list[Request]]) -> list[list[RecordedEvent]]:
-        start = Barrier(len(lanes))
+    def run(lists: list[list[Request]]) -> list[list[RecordedEvent]]:
+        start = Barrier(len(lists))
 
-        def work(store: EventStore, lane: list[Request]) -> list[list[RecordedEvent]]:
+        def work(store: EventStore, requests: list[Request]) -> list[list[RecordedEvent]]:
             start.wait()
             return [
-                store.user(user).append(events, idempotency_key=key) for user, events, key in lane
+                store.user(user).append(events, idempotency_key=key)
+                for user, events, key in requests
             ]
 
-        with EventStore.connect(database_url) as store, ThreadPoolExecutor(len(lanes)) as pool:
-            return [one for many in pool.map(lambda lane: work(store, lane), lanes) for one in many]
+        with EventStore.connect(database_url) as store, ThreadPoolExecutor(len(lists)) as pool:
+            return [
+                one
+                for many in pool.map(lambda requests: work(store, requests), lists)
+                for one in many
+            ]
 
     return run
 
 
 def in_tasks(database_url: str) -> AtOnce:
-    async def work(store: AsyncEventStore, lane: list[Request]) -> list[list[RecordedEvent]]:
+    async def work(store: AsyncEventStore, requests: list[Request]) -> list[list[RecordedEvent]]:
         return [
-            await store.user(user).append(events, idempotency_key=key) for user, events, key in lane
+            await store.user(user).append(events, idempotency_key=key)
+            for user, events, key in requests
         ]
 
-    async def run(lanes: list[list[Request]]) -> list[list[RecordedEvent]]:
+    async def run(lists: list[list[Request]]) -> list[list[RecordedEvent]]:
         async with AsyncEventStore.connect(database_url) as store:
-            results = await asyncio.gather(*(work(store, lane) for lane in lanes))
+            results = await asyncio.gather(*(work(store, requests) for requests in lists))
         return [one for many in results for one in many]
 
-    return lambda lanes: asyncio.run(run(lanes))
+    return lambda lists: asyncio.run(run(lists))
 
 
 @pytest.fixture
@@ -72,7 +78,7 @@ def witness(database_url: str) -> Iterator[EventStore]:
         yield store
 
 
-def created(stream_id: UUID | None = None) -> NewEvent:
+def new_task(stream_id: UUID | None = None) -> NewEvent:
     return NewEvent(stream_id=stream_id or uuid4(), data=TaskCreated(title="Buy milk"))
 
 
@@ -80,11 +86,11 @@ def test_writers_of_one_user_get_every_position_and_version_exactly_once(
     at_once: AtOnce, witness: EventStore
 ) -> None:
     shared = uuid4()
-    witness.user("alice").append([created(shared)])
+    witness.user("alice").append([new_task(shared)])
 
     def request() -> Request:
         change = NewEvent(stream_id=shared, data=TaskUpdated(title="Buy oat milk"))
-        return ("alice", [change, created()], None)
+        return ("alice", [change, new_task()], None)
 
     results = at_once([[request() for _ in range(APPENDS)] for _ in range(WRITERS)])
 
@@ -97,10 +103,12 @@ def test_writers_of_one_user_get_every_position_and_version_exactly_once(
     assert witness.verify().problems == ()
 
 
-def test_writers_of_different_users_do_not_meet(at_once: AtOnce, witness: EventStore) -> None:
+def test_writers_of_different_users_do_not_affect_each_other(
+    at_once: AtOnce, witness: EventStore
+) -> None:
     names = [f"user {n}" for n in range(WRITERS)]
 
-    results = at_once([[(name, [created()], None) for _ in range(APPENDS)] for name in names])
+    results = at_once([[(name, [new_task()], None) for _ in range(APPENDS)] for name in names])
 
     in_order = list(range(1, APPENDS + 1))
     assert [events[0].position for events in results] == in_order * WRITERS
@@ -108,10 +116,10 @@ def test_writers_of_different_users_do_not_meet(at_once: AtOnce, witness: EventS
     assert witness.verify(jobs=2).problems == ()
 
 
-def test_one_key_from_many_writers_at_once_is_one_append(
+def test_many_concurrent_appends_with_one_idempotency_key_append_once(
     at_once: AtOnce, witness: EventStore
 ) -> None:
-    batch = [created(), created()]
+    batch = [new_task(), new_task()]
 
     results = at_once([[("alice", batch, "trip")] for _ in range(WRITERS)])
 
@@ -120,11 +128,11 @@ def test_one_key_from_many_writers_at_once_is_one_append(
     assert len(witness.user("alice").tasks.list()) == 2
 
 
-def test_of_many_writers_who_all_saw_one_version_exactly_one_wins(
+def test_of_many_writers_that_expect_the_same_version_exactly_one_succeeds(
     database_url: str, witness: EventStore
 ) -> None:
     stream = uuid4()
-    witness.user("alice").append([created(stream)])
+    witness.user("alice").append([new_task(stream)])
     start = Barrier(WRITERS)
 
     def write(user: User) -> int:
@@ -142,7 +150,7 @@ def test_of_many_writers_who_all_saw_one_version_exactly_one_wins(
     assert len(witness.user("alice").events()) == 2
 
 
-def test_of_many_writers_who_all_start_one_stream_exactly_one_wins(
+def test_of_many_writers_that_start_the_same_stream_exactly_one_succeeds(
     database_url: str, witness: EventStore
 ) -> None:
     stream = uuid4()

@@ -1,4 +1,4 @@
-"""The hash chain: PostgreSQL and Python compute the same, and no change of history stays unseen."""
+"""The hash chain: PostgreSQL and Python compute the same hashes, and verify finds every change."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, select_list
 from eventstore.log.tables import event as event_table
 from tests.support.tampering import disarm
 
-# The pool's thread may draw its jitter while Hypothesis draws an example, which takes it for ours.
+# The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 
-# What is asked here does not depend on the driver.
+# The stored hashes do not depend on the driver, so these tests run on one.
 one_driver = pytest.mark.parametrize("store", ["sync"], indirect=True)
 
 labels = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -51,7 +51,7 @@ select {select_list(ALL_COLUMNS)} from eventstore.event where user_id = %s order
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_the_database_hashes_as_the_specification_says(
+def test_the_database_computes_the_specified_hashes(
     store: EventStore,
     admin: psycopg.Connection,
     user_id: str,
@@ -71,7 +71,7 @@ def test_the_database_hashes_as_the_specification_says(
 
 
 @one_driver
-def test_a_digest_is_of_the_text_as_it_is_stored_and_hides_it_behind_a_salt(
+def test_a_payload_digest_covers_the_stored_text_and_a_random_salt(
     store: EventStore, admin: psycopg.Connection
 ) -> None:
     metadata = {"z": "\0\ud800", "a": 2**70}
@@ -90,7 +90,7 @@ def test_a_digest_is_of_the_text_as_it_is_stored_and_hides_it_behind_a_salt(
     assert {len(salt) for salt, *_ in rows} == {16}
 
 
-def test_the_form_that_is_hashed_never_changes() -> None:
+def test_the_hashed_form_of_an_event_never_changes() -> None:
     full = StoredEvent(
         payload=None,
         metadata=None,
@@ -116,8 +116,8 @@ def test_the_form_that_is_hashed_never_changes() -> None:
     assert chain_hash(b"before", "zoë", full) == sha256(b"before" + form.encode()).digest()
 
 
-def given_a_log(store: EventStore, user_id: str) -> None:
-    """Write four events, the second of them with everything an event can carry."""
+def append_four_events(store: EventStore, user_id: str) -> None:
+    """Append four events, of which the second has every optional field."""
     user, stream = store.user(user_id), uuid4()
     user.append([NewEvent(stream_id=stream, data=TaskCreated(title="Buy milk"))])
     full = NewEvent(
@@ -132,12 +132,12 @@ def given_a_log(store: EventStore, user_id: str) -> None:
     user.append([NewEvent(stream_id=uuid4(), data=TaskCreated(title="Fly"))])
 
 
-def found(problems: tuple[Problem, ...]) -> set[tuple[str, str, int | None]]:
+def summary(problems: tuple[Problem, ...]) -> set[tuple[str, str, int | None]]:
     return {(problem.user_id, problem.kind, problem.position) for problem in problems}
 
 
-# What the column of the event at position 2 is made, and what is said about it.
-FLIPS: dict[str, tuple[str, tuple[str, int]]] = {
+# For each column, its new value in the event at position 2 and the problem that verify reports.
+CHANGES: dict[str, tuple[str, tuple[str, int]]] = {
     "user_id": ("'mallory'", ("gap", 3)),
     "position": ("20", ("gap", 3)),
     "stream_id": ("gen_random_uuid()", ("hash", 2)),
@@ -159,73 +159,79 @@ FLIPS: dict[str, tuple[str, tuple[str, int]]] = {
 
 
 @one_driver
-def test_a_flip_of_any_column_is_found_with_its_kind_and_position(
+def test_verify_finds_a_change_of_any_column_of_an_event(
     store: EventStore, admin: psycopg.Connection
 ) -> None:
-    for user_id in (*FLIPS, "untouched"):
-        given_a_log(store, user_id)
+    for user_id in (*CHANGES, "untouched"):
+        append_four_events(store, user_id)
     before = store.verify()
     disarm(admin)
 
-    for column, (value, _) in FLIPS.items():
+    for column, (value, _) in CHANGES.items():
         changed = admin.execute(
             f"update eventstore.event set {column} = {value} where user_id = %s and position = 2",
             (column,),
         )
         assert changed.rowcount == 1
 
-    after = found(store.verify().problems)
-    unseen = [name for name, (_, problem) in FLIPS.items() if (name, *problem) not in after]
+    after = summary(store.verify().problems)
+    missed = [name for name, (_, problem) in CHANGES.items() if (name, *problem) not in after]
     assert before.ok
-    assert list(FLIPS) == [column.name for column in event_table.columns]
-    assert unseen == []
-    assert {user_id for user_id, *_ in after} == {*FLIPS, "mallory"}
+    assert list(CHANGES) == [column.name for column in event_table.columns]
+    assert missed == []
+    assert {user_id for user_id, *_ in after} == {*CHANGES, "mallory"}
 
 
 TAMPERINGS: dict[str, tuple[str, tuple[str, int | None]]] = {
-    "an event": ("delete from eventstore.event where position = 2", ("gap", 3)),
-    "the last event": ("delete from eventstore.event where position = 4", ("head", 4)),
-    "all events": ("delete from eventstore.event where true", ("head", 4)),
-    "the head": ("delete from eventstore.user_log where true", ("head", 0)),
-    "its position": ("update eventstore.user_log set position = 5 where true", ("head", 5)),
-    "its hash": ("update eventstore.user_log set hash = sha256(hash) where true", ("head", 4)),
-    "its time": ("update eventstore.user_log set recorded_at = now() where true", ("head", 4)),
-    "time": (
+    "deleted event": ("delete from eventstore.event where position = 2", ("gap", 3)),
+    "deleted last event": ("delete from eventstore.event where position = 4", ("head", 4)),
+    "deleted events": ("delete from eventstore.event where true", ("head", 4)),
+    "deleted head": ("delete from eventstore.user_log where true", ("head", 0)),
+    "head position": ("update eventstore.user_log set position = 5 where true", ("head", 5)),
+    "head hash": ("update eventstore.user_log set hash = sha256(hash) where true", ("head", 4)),
+    "head time": ("update eventstore.user_log set recorded_at = now() where true", ("head", 4)),
+    "event time": (
         "update eventstore.event set recorded_at = '2000-1-1' where position = 3",
         ("time", 3),
     ),
-    "a version": ("update eventstore.stream set version = 7 where true", ("stream", None)),
-    "an end": ("update eventstore.stream set closed = not closed where true", ("stream", None)),
-    "a kind": ("update eventstore.stream set kind = 'conversation' where true", ("stream", None)),
-    "a stream": ("delete from eventstore.stream where true", ("stream", None)),
+    "stream version": ("update eventstore.stream set version = 7 where true", ("stream", None)),
+    "stream closed": (
+        "update eventstore.stream set closed = not closed where true",
+        ("stream", None),
+    ),
+    "stream kind": (
+        "update eventstore.stream set kind = 'conversation' where true",
+        ("stream", None),
+    ),
+    "deleted stream": ("delete from eventstore.stream where true", ("stream", None)),
 }
 
 
 @one_driver
-def test_a_missing_event_or_a_moved_head_is_found(
+def test_verify_finds_a_missing_event_and_a_changed_head_or_stream(
     store: EventStore, admin: psycopg.Connection
 ) -> None:
     for user_id in (*TAMPERINGS, "untouched"):
-        given_a_log(store, user_id)
+        append_four_events(store, user_id)
 
     disarm(admin)
     for user_id, (tampering, _) in TAMPERINGS.items():
         changed = admin.execute(f"{tampering} and user_id = %s", (user_id,))
         assert changed.rowcount >= 1
 
-    after = found(store.verify().problems)
-    unseen = [name for name, (_, problem) in TAMPERINGS.items() if (name, *problem) not in after]
-    assert unseen == []
+    after = summary(store.verify().problems)
+    missed = [name for name, (_, problem) in TAMPERINGS.items() if (name, *problem) not in after]
+    assert missed == []
     assert {user_id for user_id, *_ in after} == {*TAMPERINGS}
 
 
 @one_driver
-def test_one_changed_event_is_not_reported_again_for_every_event_after_it(
+def test_a_changed_event_is_reported_once_and_not_for_the_events_after_it(
     store: EventStore, admin: psycopg.Connection
 ) -> None:
-    given_a_log(store, "alice")
+    append_four_events(store, "alice")
 
     disarm(admin)
     admin.execute("update eventstore.event set event_id = gen_random_uuid() where position = 1")
 
-    assert found(store.verify().problems) == {("alice", "hash", 1)}
+    assert summary(store.verify().problems) == {("alice", "hash", 1)}

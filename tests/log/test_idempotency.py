@@ -1,4 +1,4 @@
-"""An append happens once, however often, from wherever and at whatever time it is sent."""
+"""An append that is sent again happens once, whoever sends it again and whenever."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from eventstore import (
 )
 
 
-def to(stream_id: UUID, data: Event, **how: Any) -> NewEvent:
-    return NewEvent(stream_id=stream_id, data=data, **how)
+def new_event(stream_id: UUID, data: Event, **options: Any) -> NewEvent:
+    return NewEvent(stream_id=stream_id, data=data, **options)
 
 
-def created(stream_id: UUID | None = None, title: str = "Buy milk", **how: Any) -> NewEvent:
-    return to(stream_id or uuid4(), TaskCreated(title=title), **how)
+def new_task(stream_id: UUID | None = None, title: str = "Buy milk", **options: Any) -> NewEvent:
+    return new_event(stream_id or uuid4(), TaskCreated(title=title), **options)
 
 
-def test_the_same_key_and_content_again_returns_the_first_result(
+def test_an_append_with_the_same_key_and_content_returns_the_first_result(
     store: EventStore, alice: User, database_url: str
 ) -> None:
     stream = uuid4()
-    batch = [created(stream, expected=Expected.NEW), to(stream, TaskUpdated(title="Fly"))]
+    batch = [new_task(stream, expected=Expected.NEW), new_event(stream, TaskUpdated(title="Fly"))]
     first = alice.append(batch, idempotency_key="trip")
-    alice.append([to(stream, TaskDeleted())])
+    alice.append([new_event(stream, TaskDeleted())])
 
     again = alice.append(batch, idempotency_key="trip")
-    with EventStore.connect(database_url) as elsewhere:
-        from_elsewhere = elsewhere.user("alice").append(batch, idempotency_key="trip")
+    with EventStore.connect(database_url) as other_store:
+        from_other_store = other_store.user("alice").append(batch, idempotency_key="trip")
 
-    assert again == from_elsewhere == first
+    assert again == from_other_store == first
     assert len(alice.events()) == 3
     assert store.verify().ok
 
 
-def test_without_a_key_an_append_that_is_sent_again_is_still_known(
+def test_an_append_without_a_key_is_recognized_when_it_is_sent_again(
     store: EventStore, alice: User
 ) -> None:
-    batch = [created(), created(title="Fly")]
+    batch = [new_task(), new_task(title="Fly")]
 
     first = alice.append(batch)
     again = alice.append(batch)
@@ -61,16 +61,16 @@ def test_without_a_key_an_append_that_is_sent_again_is_still_known(
 
 
 def test_the_same_key_for_other_content_is_refused(alice: User) -> None:
-    one, two = created(), created(title="Fly")
-    alice.append([created()])
+    one, two = new_task(), new_task(title="Fly")
+    alice.append([new_task()])
     alice.append([one, two], idempotency_key="trip")
 
     for other in (
-        [one, created(two.stream_id, title="Walk")],
-        [one, created(title="Fly")],
-        [one, to(two.stream_id, TaskUpdated(title="Fly"))],
+        [one, new_task(two.stream_id, title="Walk")],
+        [one, new_task(title="Fly")],
+        [one, new_event(two.stream_id, TaskUpdated(title="Fly"))],
         [one],
-        [one, two, created()],
+        [one, two, new_task()],
         [two, one],
     ):
         with pytest.raises(IdempotencyConflict) as error:
@@ -80,9 +80,9 @@ def test_the_same_key_for_other_content_is_refused(alice: User) -> None:
     assert len(alice.events()) == len(alice.tasks.list()) == 3
 
 
-def test_a_key_is_its_users_own(alice: User, bob: User) -> None:
+def test_two_users_may_use_the_same_key(alice: User, bob: User) -> None:
     recorded = [
-        user.append([created(title=user.user_id)], idempotency_key="trip") for user in (alice, bob)
+        user.append([new_task(title=user.user_id)], idempotency_key="trip") for user in (alice, bob)
     ]
 
     assert [events[0].data for events in recorded] == [
@@ -91,21 +91,21 @@ def test_a_key_is_its_users_own(alice: User, bob: User) -> None:
     ]
 
 
-def test_a_key_that_cannot_be_kept_is_refused(alice: User) -> None:
+def test_a_key_that_cannot_be_stored_is_refused(alice: User) -> None:
     for key in ("", " ", "k" * 256, "k\0", "\ud800"):
         with pytest.raises(InvalidInput) as error:
-            alice.append([created()], idempotency_key=key)
+            alice.append([new_task()], idempotency_key=key)
         assert error.value.path == "idempotency_key"
 
     assert alice.events() == []
 
 
-def test_a_key_says_what_happened_even_if_the_retry_was_put_together_anew(alice: User) -> None:
+def test_a_retry_may_have_other_correlation_ids_and_metadata(alice: User) -> None:
     stream = uuid4()
 
-    def anew(attempt: int) -> list[NewEvent]:
+    def batch_of(attempt: int) -> list[NewEvent]:
         return [
-            created(
+            new_task(
                 stream,
                 expected=Expected.NEW,
                 correlation_id=uuid4(),
@@ -114,24 +114,24 @@ def test_a_key_says_what_happened_even_if_the_retry_was_put_together_anew(alice:
             )
         ]
 
-    first = alice.append(anew(1), idempotency_key="trip")
-    again = alice.append(anew(2), idempotency_key="trip")
+    first = alice.append(batch_of(1), idempotency_key="trip")
+    again = alice.append(batch_of(2), idempotency_key="trip")
 
     assert again == first == alice.events()
     assert first[0].metadata == {"attempt": 1}
 
 
-def test_a_failed_append_leaves_its_key_free(alice: User) -> None:
+def test_a_failed_append_does_not_use_up_its_key(alice: User) -> None:
     stream = uuid4()
     with pytest.raises(WrongVersion):
-        alice.append([created(stream, expected=1)], idempotency_key="trip")
+        alice.append([new_task(stream, expected=1)], idempotency_key="trip")
 
-    recorded = alice.append([created(stream, expected=0)], idempotency_key="trip")
+    recorded = alice.append([new_task(stream, expected=0)], idempotency_key="trip")
 
     assert alice.events() == recorded
 
 
-def test_commands_under_one_key_are_done_once(store: EventStore, alice: User) -> None:
+def test_a_command_repeated_with_its_key_is_done_once(store: EventStore, alice: User) -> None:
     task = alice.keyed("create").tasks.create("Buy milk")
     done = alice.keyed("complete").tasks.complete(task.id)
     alice.tasks.reopen(task.id)
@@ -149,17 +149,19 @@ def test_commands_under_one_key_are_done_once(store: EventStore, alice: User) ->
     assert store.verify().ok
 
 
-def test_a_transaction_under_one_key_is_done_once_and_gives_the_same_ids(alice: User) -> None:
+def test_a_transaction_repeated_with_its_key_is_done_once_and_returns_the_same_ids(
+    alice: User,
+) -> None:
     chat = alice.conversations.start()
 
-    def turn() -> list[UUID]:
+    def run_turn() -> list[UUID]:
         with alice.transaction(idempotency_key="turn 1") as tx:
             task = tx.tasks.create("Buy milk")
             message = tx.messages.post(chat.id, sender="assistant", content="Done.")
         assert len(tx.recorded) == 2
         return [task.id, message.id, *(event.event_id for event in tx.recorded)]
 
-    first, again = turn(), turn()
+    first, again = run_turn(), run_turn()
 
     assert again == first
     assert len(alice.events()) == 3

@@ -1,4 +1,4 @@
-"""Reading the log: any part of it, either way, in pages, and never past an unknown event."""
+"""Reading the log: any selection, in either direction, in pages, never past an unreadable event."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from eventstore import (
 )
 from tests.support.tampering import disarm
 
-# The pool's thread may draw its jitter while Hypothesis draws an example, which takes it for ours.
+# The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 
-MILK, TRIP, UNSCOPED_TRANSACTION = UUID(int=1), UUID(int=2), UUID(int=3)
-STORY: tuple[tuple[tuple[UUID, Event], ...], ...] = (
+MILK, TRIP, UNUSED = UUID(int=1), UUID(int=2), UUID(int=3)
+APPENDS: tuple[tuple[tuple[UUID, Event], ...], ...] = (
     ((MILK, TaskCreated(title="Buy milk")),),
     ((TRIP, TaskCreated(title="Fly")), (MILK, TaskUpdated(title="Buy oat milk"))),
     ((MILK, TaskCompleted()), (TRIP, TaskUpdated(title="Walk")), (TRIP, TaskCompleted())),
@@ -42,14 +42,14 @@ STORY: tuple[tuple[tuple[UUID, Event], ...], ...] = (
 def log(alice: User, bob: User) -> list[RecordedEvent]:
     """Return alice's eight events from four appends; bob has some too."""
     events: list[RecordedEvent] = []
-    for number, chapter in enumerate(STORY):
-        news = [NewEvent(stream_id=stream, data=data) for stream, data in chapter]
+    for number, batch in enumerate(APPENDS):
+        news = [NewEvent(stream_id=stream, data=data) for stream, data in batch]
         events += alice.append(news)
         bob.tasks.create(f"Task {number}")
     return events
 
 
-def test_the_whole_log_is_read_in_order_and_as_it_was_recorded(
+def test_the_log_is_read_in_order_and_as_it_was_recorded(
     alice: User, log: list[RecordedEvent]
 ) -> None:
     assert alice.events() == log
@@ -62,7 +62,7 @@ types = st.sampled_from(["TaskCreated", "TaskUpdated", "TaskCompleted", "Message
 
 
 @given(
-    stream_id=st.sampled_from([None, MILK, TRIP, UNSCOPED_TRANSACTION]),
+    stream_id=st.sampled_from([None, MILK, TRIP, UNUSED]),
     after=st.integers(0, 10),
     before=st.none() | st.integers(0, 10),
     wanted=st.none() | st.lists(types, max_size=2),
@@ -73,7 +73,7 @@ types = st.sampled_from(["TaskCreated", "TaskUpdated", "TaskCompleted", "Message
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_a_selection_is_what_filtering_the_whole_log_gives(
+def test_a_selection_equals_the_filtered_log(
     alice: User,
     log: list[RecordedEvent],
     stream_id: UUID | None,
@@ -108,21 +108,21 @@ def test_a_selection_is_what_filtering_the_whole_log_gives(
     )
 
 
-def test_as_of_an_instant_is_what_had_been_recorded_then(
+def test_as_of_a_timestamp_returns_the_events_recorded_until_then(
     alice: User, log: list[RecordedEvent]
 ) -> None:
     moments = sorted({event.recorded_at for event in log})
     just_before = timedelta(microseconds=1)
 
-    seen = [len(alice.events(as_of=moment)) for moment in moments]
-    seen_before = [len(alice.events(as_of=moment - just_before)) for moment in moments]
+    counts = [len(alice.events(as_of=moment)) for moment in moments]
+    counts_before = [len(alice.events(as_of=moment - just_before)) for moment in moments]
 
-    assert seen == [1, 3, 6, 8]  # an append is one moment: all of it or nothing
-    assert seen_before == [0, 1, 3, 6]
+    assert counts == [1, 3, 6, 8]  # all events of an append have one timestamp
+    assert counts_before == [0, 1, 3, 6]
 
 
 @pytest.mark.parametrize("page", [1, 3, 8])
-def test_pages_put_together_are_the_log_in_either_direction(
+def test_all_pages_together_are_the_log_in_either_direction(
     alice: User, log: list[RecordedEvent], page: int
 ) -> None:
     forward: list[RecordedEvent] = []
@@ -138,7 +138,7 @@ def test_pages_put_together_are_the_log_in_either_direction(
     assert backward == log[::-1]
 
 
-def test_a_page_holds_a_thousand_events_unless_asked_otherwise(alice: User) -> None:
+def test_a_page_has_a_thousand_events_by_default(alice: User) -> None:
     stream = NewEvent(stream_id=MILK, data=TaskCreated(title="Buy milk"))
     change = TaskUpdated(title="Buy oat milk")
     alice.append([stream, *(NewEvent(stream_id=MILK, data=change) for _ in range(999))])
@@ -149,23 +149,23 @@ def test_a_page_holds_a_thousand_events_unless_asked_otherwise(alice: User) -> N
     assert len(alice.events(limit=2_000)) == 1_001
 
 
-def test_a_question_that_makes_no_sense_is_refused_by_name(alice: User) -> None:
-    naive = datetime(2026, 1, 1)  # noqa: DTZ001 - that is the point
+def test_an_invalid_argument_is_refused_and_named(alice: User) -> None:
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001 - the store must refuse it
 
     with pytest.raises(InvalidInput) as limit:
         alice.events(limit=-1)
     with pytest.raises(InvalidInput, match="give 0 to") as position:
         alice.events(as_of=-1)
-    with pytest.raises(InvalidInput, match="without time zone") as instant:
+    with pytest.raises(InvalidInput, match="without time zone") as timestamp:
         alice.events(as_of=naive)
     with pytest.raises(InvalidInput, match="a bool") as flag:
         alice.events(as_of=True)
 
     assert limit.value.path == "limit"
-    assert {error.value.path for error in (position, instant, flag)} == {"as_of"}
+    assert {error.value.path for error in (position, timestamp, flag)} == {"as_of"}
 
 
-def test_another_users_events_are_nowhere_to_be_found(
+def test_another_users_events_are_never_returned(
     store: EventStore, log: list[RecordedEvent]
 ) -> None:
     carol = store.user("carol")
@@ -174,14 +174,14 @@ def test_another_users_events_are_nowhere_to_be_found(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("type = 'TaskPainted'", "event type TaskPainted (schema version 1) at position 5"),
         ("schema_version = 2", "event type TaskUpdated (schema version 2) at position 5"),
     ],
 )
-def test_an_event_nobody_can_read_stops_the_reading_and_is_named(
-    alice: User, log: list[RecordedEvent], admin: psycopg.Connection, change: str, said: str
+def test_reading_stops_at_an_event_of_unknown_type_and_names_it(
+    alice: User, log: list[RecordedEvent], admin: psycopg.Connection, change: str, message: str
 ) -> None:
     disarm(admin)
     admin.execute(f"update eventstore.event set {change} where user_id = 'alice' and position = 5")
@@ -190,13 +190,13 @@ def test_an_event_nobody_can_read_stops_the_reading_and_is_named(
         with pytest.raises(UnknownEventType) as error:
             alice.events(**selection)
         assert error.value.position == 5
-        assert said in str(error.value)
+        assert message in str(error.value)
 
     assert alice.events(before=5) + alice.events(after=5) == log[:4] + log[5:]
     assert alice.events(types=["TaskCompleted"]) == [log[3], log[5]]
 
 
-def test_a_payload_nobody_can_read_stops_the_reading_and_is_not_quoted(
+def test_reading_stops_at_an_unreadable_payload_and_does_not_quote_it(
     alice: User, log: list[RecordedEvent], admin: psycopg.Connection
 ) -> None:
     disarm(admin)

@@ -1,8 +1,8 @@
 """
-The documentation, kept true: examples and code blocks run, names and options and links exist.
+The documentation is true: its examples and code blocks run, its names, options and links exist.
 
-A block marked ```python runs, all of one document in order and in one namespace, on a migrated
-database of its own. One marked ```python no-run or ```text does not.
+The blocks of a document that are marked ```python run in order and in one namespace, on a migrated
+database. Blocks that are marked ```python no-run or ```text do not run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Block(NamedTuple):
 
 
 def blocks(document: Path) -> Iterator[Block]:
-    """Yield the fenced blocks of a document, each with the line its code begins at."""
+    """Yield the fenced blocks of a document, each with the line where its code begins."""
     fence = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.MULTILINE)
     text = document.read_text(encoding="utf-8")
     for found in fence.finditer(text):
@@ -54,7 +54,7 @@ def blocks(document: Path) -> Iterator[Block]:
 
 
 def prose(document: Path) -> str:
-    """Return a document without its fenced blocks, line by line where it was."""
+    """Return a document with its fenced blocks emptied, so that line numbers stay the same."""
     text = document.read_text(encoding="utf-8")
     return re.sub(
         r"^```.*\n(?:.*\n)*?^```$",
@@ -71,24 +71,24 @@ def sections(document: Path) -> dict[str, str]:
 
 
 def first_column(text: str, heading: str = ".*") -> list[str]:
-    """Return the code names that rows begin with, of the tables whose first heading fits."""
+    """Return the code names in the first column of the tables whose first heading matches."""
     tables = re.findall(rf"^\| {heading} \|.*\n\|-.*\n((?:\|.*\n)*)", text, re.MULTILINE)
     return [name for rows in tables for name in re.findall(r"^\| `([^`]+)`", rows, re.MULTILINE)]
 
 
-def named(document: Path) -> str:
+def name_of(document: Path) -> str:
     return str(document.relative_to(ROOT))
 
 
 WITH_CODE = [one for one in DOCUMENTS if any(block.language == "python" for block in blocks(one))]
 COMMANDS: dict[str, Any] = cast("Any", get_command(app)).commands
-"""Typed as anything: typer brings its own copy of click from some release on."""
+"""Typed as Any, because newer releases of typer have their own copy of click."""
 CLI = ROOT / "docs" / "cli.md"
 HOW = ROOT / "docs" / "how-it-works.md"
 PYTHON = ROOT / "docs" / "python.md"
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=named)
+@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
 def test_an_example_runs(example: Path, database_url: str) -> None:
     done = run(example, {"EVENTSTORE_DATABASE_URL": database_url})
 
@@ -98,8 +98,8 @@ def test_an_example_runs(example: Path, database_url: str) -> None:
 
 
 @pytest.mark.slow  # each starts a server of its own
-@pytest.mark.parametrize("example", EXAMPLES, ids=named)
-def test_an_example_runs_with_no_database_at_all(example: Path) -> None:
+@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
+def test_an_example_runs_without_a_database_url(example: Path) -> None:
     done = run(example, {})
 
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ def run(example: Path, variables: dict[str, str]) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("document", WITH_CODE, ids=named)
+@pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
 def test_the_code_of_a_document_runs_from_top_to_bottom(
     document: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,13 +128,13 @@ def test_the_code_of_a_document_runs_from_top_to_bottom(
 
     for block in blocks(document):
         if block.language == "python":
-            # Blank lines in front, so that a traceback names the line of the document.
-            code = compile("\n" * (block.line - 1) + block.code, named(document), "exec")
+            # With blank lines before it, a traceback names the line of the document.
+            code = compile("\n" * (block.line - 1) + block.code, name_of(document), "exec")
             exec(code, namespace)
 
 
 def test_the_readme_and_the_tutorial_have_code_that_runs() -> None:
-    assert {"README.md", "docs/tutorial.md"} <= {named(one) for one in WITH_CODE}
+    assert {"README.md", "docs/tutorial.md"} <= {name_of(one) for one in WITH_CODE}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -155,13 +155,13 @@ def test_the_cli_page_names_every_option_of_a_command_and_no_other(command: str)
 
 
 def test_the_cli_page_has_a_section_for_every_command_and_no_other() -> None:
-    told = [one for one in sections(CLI) if one.startswith("eventstore ")]
+    documented = [one for one in sections(CLI) if one.startswith("eventstore ")]
 
-    assert told == [f"eventstore {command}" for command in COMMANDS]
+    assert documented == [f"eventstore {command}" for command in COMMANDS]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_every_command_line_in_a_document_can_be_typed(document: Path) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_command_line_in_a_document_has_existing_options(document: Path) -> None:
     shown = "".join(block.code for block in blocks(document) if block.language == "sh")
 
     for command, rest in re.findall(r"^(?:.* )?eventstore ([a-z]+)([^#\n]*)", shown, re.MULTILINE):
@@ -191,8 +191,8 @@ def test_the_cli_page_names_every_field_that_a_command_prints(
     chat = tmp_path / "chat.jsonl"
     sample = next(block.code for block in blocks(CLI) if block.language == "json")
     chat.write_text(sample.replace("\n", " "), encoding="utf-8")
-    place = ["--database", database_url, "--json"]
-    imported = CliRunner().invoke(app, ["import", str(chat), "--user", "alice", *place])
+    options = ["--database", database_url, "--json"]
+    imported = CliRunner().invoke(app, ["import", str(chat), "--user", "alice", *options])
     assert imported.exit_code == 0, imported.output
     with eventstore.EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("Buy milk")
@@ -205,12 +205,12 @@ def test_the_cli_page_names_every_field_that_a_command_prints(
         "erase": ["--user", "alice", "--ordered-by", "privacy desk", "--yes"],
     }
 
-    printed = CliRunner().invoke(app, [command, *arguments.get(command, []), *place])
+    printed = CliRunner().invoke(app, [command, *arguments.get(command, []), *options])
 
     answer = loads(printed.stdout)
     fields = set(answer[0] if isinstance(answer, list) else answer)
-    told = first_column(sections(CLI)[f"eventstore {command}"], "field")
-    assert set(told) == fields
+    documented = first_column(sections(CLI)[f"eventstore {command}"], "field")
+    assert set(documented) == fields
 
 
 def test_the_cli_page_names_every_member_of_an_export(database_url: str) -> None:
@@ -220,15 +220,15 @@ def test_the_cli_page_names_every_member_of_an_export(database_url: str) -> None
     printed = CliRunner().invoke(app, ["export", "--user", "alice", "--database", database_url])
 
     document = loads(printed.stdout)
-    told = sections(CLI)["eventstore export"]
-    assert first_column(told, "field") == list(document)
-    assert first_column(told, "of an event") == list(document["events"][0])
+    section = sections(CLI)["eventstore export"]
+    assert first_column(section, "field") == list(document)
+    assert first_column(section, "of an event") == list(document["events"][0])
 
 
 @pytest.mark.skipif(
     not all(map(shutil.which, ("openssl", "xxd", "sha256sum"))), reason="checks with these tools"
 )
-def test_the_signature_of_an_anchor_can_be_checked_as_the_page_says(
+def test_the_documented_commands_verify_the_signature_of_an_anchor(
     database_url: str, tmp_path: Path
 ) -> None:
     with eventstore.EventStore.connect(database_url) as store:
@@ -252,14 +252,14 @@ def test_the_signature_of_an_anchor_can_be_checked_as_the_page_says(
 
 
 @pytest.mark.parametrize("package", [eventstore, projections], ids=lambda one: str(one.__name__))
-def test_the_python_page_names_exactly_what_a_package_offers(package: Any) -> None:
-    told = first_column(sections(PYTHON)[package.__name__])
+def test_the_python_page_names_exactly_the_exports_of_a_package(package: Any) -> None:
+    documented = first_column(sections(PYTHON)[package.__name__])
 
-    assert sorted(told) == sorted(package.__all__)
+    assert sorted(documented) == sorted(package.__all__)
 
 
-def test_the_python_page_names_exactly_what_a_user_can_do() -> None:
-    told = first_column(sections(PYTHON)["What a user can do"])
+def test_the_python_page_names_exactly_the_members_of_a_user() -> None:
+    documented = first_column(sections(PYTHON)["What a user can do"])
 
     parts = {
         "tasks": Tasks,
@@ -271,25 +271,29 @@ def test_the_python_page_names_exactly_what_a_user_can_do() -> None:
         f"{part}.{name}" for part, kind in parts.items() for name in vars(kind) if name[0] != "_"
     ]
     own = [name for name in vars(eventstore.User) if name[0] != "_"]
-    assert sorted(told) == sorted([*offered, *own])
+    assert sorted(documented) == sorted([*offered, *own])
 
 
-def test_the_python_page_names_exactly_what_a_store_can_do() -> None:
-    told = first_column(sections(PYTHON)["What a store can do"])
+def test_the_python_page_names_exactly_the_members_of_a_store() -> None:
+    documented = first_column(sections(PYTHON)["What a store can do"])
 
-    assert sorted(told) == sorted(name for name in vars(eventstore.EventStore) if name[0] != "_")
+    assert sorted(documented) == sorted(
+        name for name in vars(eventstore.EventStore) if name[0] != "_"
+    )
 
 
-def test_every_setting_is_told_with_its_default() -> None:
+def test_the_python_page_names_every_setting_with_its_default() -> None:
     rows = re.findall(
         r"^\| `EVENTSTORE_(\w+)` \| (.*?) \|", sections(PYTHON)["Settings"], re.MULTILINE
     )
 
-    defaults = {name.upper(): told(field.default) for name, field in Settings.model_fields.items()}
+    defaults = {
+        name.upper(): default_text(field.default) for name, field in Settings.model_fields.items()
+    }
     assert dict(rows) == defaults
 
 
-def told(default: float | str | None) -> str:
+def default_text(default: float | str | None) -> str:
     """Return a setting's default as the page writes it."""
     match default:
         case None:
@@ -299,17 +303,17 @@ def told(default: float | str | None) -> str:
     return f"{default:g}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_every_link_within_the_documentation_leads_somewhere(document: Path) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_link_within_the_documentation_has_a_target(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(document))
 
     for target in targets:
         if re.match(r"https?:|mailto:", target):
             continue
         path, _, anchor = target.partition("#")
-        there = (document.parent / path).resolve() if path else document
-        assert there.exists(), target
-        assert not anchor or anchor in anchors(there), target
+        linked = (document.parent / path).resolve() if path else document
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
 
 
 def anchors(document: Path) -> set[str]:
@@ -318,8 +322,8 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", one.lower()).strip().replace(" ", "-") for one in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_a_line_of_prose_is_one_sentence(document: Path) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_line_of_prose_is_one_sentence(document: Path) -> None:
     lines = [
         line
         for line in re.sub(r"`[^`]*`", "code", prose(document)).splitlines()
@@ -329,25 +333,25 @@ def test_a_line_of_prose_is_one_sentence(document: Path) -> None:
     assert [line for line in lines if re.search(r"[^.\d][.!?] [A-Z]", line)] == []
 
 
-def test_the_python_page_draws_the_error_tree_as_it_is() -> None:
+def test_the_python_page_shows_the_error_tree_of_the_code() -> None:
     (tree,) = (block.code for block in blocks(PYTHON) if block.language == "text")
 
     assert indent(tree, "    ") in str(eventstore.errors.__doc__)
 
 
-ELSEWHERE = {
+DOCUMENTED_ELSEWHERE = {
     "AuditEntry": {one.name for one in fields(ToolCallView)} | {"conversation_id"},
-    "ChatConversation": {"place"},  # for error messages
+    "ChatConversation": {"place"},  # only for error messages
 }
 VALUES = re.findall(
     r"^\| `(\w+)` \| `([\w.]+)` \| (.*) \|$", PYTHON.read_text(encoding="utf-8"), re.MULTILINE
 )
 
 
-@pytest.mark.parametrize(("name", "module", "holds"), VALUES, ids=[name for name, *_ in VALUES])
-def test_the_python_page_names_every_field_of_a_value(name: str, module: str, holds: str) -> None:
+@pytest.mark.parametrize(("name", "module", "cell"), VALUES, ids=[name for name, *_ in VALUES])
+def test_the_python_page_names_every_field_of_a_value(name: str, module: str, cell: str) -> None:
     kind = getattr(import_module(module), name)
 
-    missing = {field.name for field in fields(kind)} - {*re.findall(r"`(\w+)`", holds)}
+    missing = {field.name for field in fields(kind)} - {*re.findall(r"`(\w+)`", cell)}
 
-    assert missing - ELSEWHERE.get(name, set()) == set()
+    assert missing - DOCUMENTED_ELSEWHERE.get(name, set()) == set()

@@ -1,4 +1,4 @@
-"""The public face: a sorted list of names that all exist, the same for sync and for async."""
+"""The public API: sorted lists of names that exist, with the same methods in sync and async."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAIRS: list[tuple[type[Any], type[Any]]] = [
     (Messages, AsyncMessages),
     (ToolCalls, AsyncToolCalls),
 ]
-both = pytest.mark.parametrize(("sync", "other"), PAIRS, ids=lambda kind: kind.__name__)
+each_pair = pytest.mark.parametrize(("sync", "other"), PAIRS, ids=lambda kind: kind.__name__)
 
 
 def public_names(kind: type[Any]) -> list[str]:
@@ -51,7 +51,7 @@ def modules(package: ModuleType) -> list[ModuleType]:
     return [package, *(import_module(name) for name in found if not name.endswith("__main__"))]
 
 
-def in_order(names: list[str]) -> list[str]:
+def sort_names(names: list[str]) -> list[str]:
     """Sort as the linter does: CONSTANTS, then Classes, then functions."""
     return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
 
@@ -59,14 +59,14 @@ def in_order(names: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     "module", [*modules(eventstore), *modules(projections)], ids=lambda module: module.__name__
 )
-def test_every_module_lists_its_names_in_order_and_has_them(module: ModuleType) -> None:
+def test_the_all_of_every_module_is_sorted_and_its_names_exist(module: ModuleType) -> None:
     names: list[str] = getattr(module, "__all__", [])
 
-    assert names == in_order(list(set(names)))
+    assert names == sort_names(list(set(names)))
     assert [name for name in names if not hasattr(module, name)] == []
 
 
-def test_the_package_offers_what_it_lists_and_nothing_else() -> None:
+def test_the_package_exports_exactly_the_names_in_its_all() -> None:
     assert dir(eventstore) == eventstore.__all__ == sorted(eventstore._HOME_OF)
     assert [
         name for name in eventstore.__all__ if not inspect.isclass(getattr(eventstore, name))
@@ -83,13 +83,13 @@ def test_every_public_class_has_a_docstring() -> None:
     assert [one for one in public if inspect.isclass(one) and not one.__doc__] == []
 
 
-@both
+@each_pair
 def test_sync_and_async_have_the_same_public_names(sync: type[Any], other: type[Any]) -> None:
     assert public_names(sync) == public_names(other) != []
 
 
-@both
-def test_sync_and_async_take_the_same_parameters(sync: type[Any], other: type[Any]) -> None:
+@each_pair
+def test_sync_and_async_methods_have_the_same_parameters(sync: type[Any], other: type[Any]) -> None:
     def parameters(kind: type[Any]) -> dict[str, str]:
         return {
             name: str(inspect.signature(function_of(kind, name)).replace(return_annotation=None))
@@ -99,8 +99,8 @@ def test_sync_and_async_take_the_same_parameters(sync: type[Any], other: type[An
     assert parameters(sync) == parameters(other)
 
 
-@both
-def test_sync_and_async_say_the_same_of_every_method(sync: type[Any], other: type[Any]) -> None:
+@each_pair
+def test_sync_and_async_methods_have_the_same_docstrings(sync: type[Any], other: type[Any]) -> None:
     def docstrings(kind: type[Any]) -> dict[str, str | None]:
         return {name: inspect.getdoc(function_of(kind, name)) for name in public_names(kind)}
 
@@ -108,14 +108,14 @@ def test_sync_and_async_say_the_same_of_every_method(sync: type[Any], other: typ
     assert [name for name, text in docstrings(sync).items() if not text] == []
 
 
-def test_a_method_carries_its_name_and_docstring_for_those_who_ask_it() -> None:
+def test_a_method_of_a_user_has_its_name_and_docstring() -> None:
     for user in users():
         assert user.tasks.create.__name__ == "create"
         assert (inspect.getdoc(user.tasks.create) or "").startswith("Create a task")
 
 
-def test_every_method_of_the_async_side_is_awaited_and_none_of_the_sync_side() -> None:
-    # What gives a session or a transaction does not wait by itself.
+def test_every_async_method_is_a_coroutine_function_and_no_sync_method_is() -> None:
+    # These members send nothing to the database, so they are not awaited.
     plain = {"annotated", "commands", "keyed", "session", "transaction", "user_id"}
     sync, other = users()
 
@@ -136,7 +136,7 @@ def test_sync_and_async_users_have_the_same_parts() -> None:
     assert {type(part) for part in vars(other).values()} >= {second for _, second in PAIRS[2:]}
 
 
-def test_a_transaction_gives_the_same_commands_in_both_colours() -> None:
+def test_sync_and_async_transactions_have_the_same_commands() -> None:
     sync, other = users()
 
     one, two = sync.transaction(), other.transaction()
@@ -146,13 +146,13 @@ def test_a_transaction_gives_the_same_commands_in_both_colours() -> None:
 
 
 def users() -> tuple[User, AsyncUser]:
-    """Return a user of each colour that is never run: it has no database."""
+    """Return a sync and an async user without a database."""
     nothing = cast("Any", None)
     context = UserContext("alice", Projections(), EventRegistry(), 0)
     return User(nothing, nothing, context), AsyncUser(nothing, nothing, context)
 
 
-RECORDED = {
+COMMANDS = {
     "tasks": ("create", "update", "complete", "reopen", "delete"),
     "conversations": ("start", "rename", "archive", "reopen", "delete"),
     "messages": ("post", "retract"),
@@ -160,8 +160,8 @@ RECORDED = {
 }
 
 
-@pytest.mark.parametrize("part", RECORDED)
-def test_a_command_takes_the_same_in_a_transaction_but_for_the_key(part: str) -> None:
+@pytest.mark.parametrize("part", COMMANDS)
+def test_a_command_has_the_same_parameters_in_a_transaction_except_the_key(part: str) -> None:
     sync, _ = users()
     outside, inside = getattr(sync, part), getattr(sync.transaction()._commands, part)
 
@@ -170,20 +170,20 @@ def test_a_command_takes_the_same_in_a_transaction_but_for_the_key(part: str) ->
         found = inspect.signature(function).parameters.values()
         return [str(one) for one in found if one.name not in skipped]
 
-    assert {name: parameters(getattr(inside, name)) for name in RECORDED[part]} == {
-        name: parameters(getattr(outside, name)) for name in RECORDED[part]
+    assert {name: parameters(getattr(inside, name)) for name in COMMANDS[part]} == {
+        name: parameters(getattr(outside, name)) for name in COMMANDS[part]
     }
-    assert {*public_names(type(inside))} == {*RECORDED[part]}
+    assert {*public_names(type(inside))} == {*COMMANDS[part]}
 
 
-def every_error(kind: type[EventStoreError] = EventStoreError) -> list[type[EventStoreError]]:
-    return [kind, *(one for below in kind.__subclasses__() for one in every_error(below))]
+def error_classes(kind: type[EventStoreError] = EventStoreError) -> list[type[EventStoreError]]:
+    return [kind, *(one for below in kind.__subclasses__() for one in error_classes(below))]
 
 
-@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
-def test_an_error_is_the_same_in_another_process(kind: type[EventStoreError]) -> None:
+@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
+def test_an_error_is_pickled_and_unpickled_unchanged(kind: type[EventStoreError]) -> None:
     error = kind.__new__(kind, "what happened")
-    error.position = 7  # type: ignore[attr-defined]  # whatever facts it has
+    error.position = 7  # type: ignore[attr-defined]  # any attribute
 
     again = pickle.loads(pickle.dumps(error))
 

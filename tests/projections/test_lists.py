@@ -1,4 +1,4 @@
-"""Lists of tasks and conversations: filtered, ordered, in pages; now, and as they were."""
+"""Lists of tasks and conversations: filters, orders, pages, and the state as of earlier events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from projections.models.conversation import ConversationView
 from projections.models.task import TaskView
 from projections.queries.lists import TaskOrder
 
-# By code point: capitals before small letters, accents after both, U+FFFF before U+10000.
+# By code point, capitals come before small letters, accents after both, U+FFFF before U+10000.
 TITLES = ["zoo", "Zoo", "a", "b", "a b", "ä", "\uffff", "\U00010000", "é", "e\u0301", "10", "9"]
 ORDERS: tuple[TaskOrder, ...] = ("created", "updated", "title")
 
@@ -24,8 +24,8 @@ def titles(tasks: list[TaskView]) -> list[str]:
     return [task.title for task in tasks]
 
 
-def a_busy_week(alice: User) -> Iterator[None]:
-    """Do one thing after another to alice's tasks, yielding after each."""
+def change_tasks(alice: User) -> Iterator[None]:
+    """Change alice's tasks step by step, and yield after each step."""
     tasks = [alice.tasks.create(title) for title in ("walk", "cook", "read", "swim")]
     yield
     alice.tasks.complete(tasks[1].id)
@@ -42,14 +42,15 @@ def a_busy_week(alice: User) -> Iterator[None]:
     yield
 
 
-def every_list(alice: User, **how: Any) -> list[list[TaskView]]:
+def list_every_way(alice: User, **options: Any) -> list[list[TaskView]]:
+    """Return the lists of alice's tasks with every filter in every order."""
     return [
-        alice.tasks.list(completed=completed, order=order, newest_first=newest_first, **how)
+        alice.tasks.list(completed=completed, order=order, newest_first=newest_first, **options)
         for completed, order, newest_first in product((None, True, False), ORDERS, (False, True))
     ]
 
 
-def test_tasks_are_filtered_by_whether_they_are_done(alice: User) -> None:
+def test_tasks_are_filtered_by_completion(alice: User) -> None:
     done, open_ = alice.tasks.create("done"), alice.tasks.create("open")
     done = alice.tasks.complete(done.id)
 
@@ -58,7 +59,7 @@ def test_tasks_are_filtered_by_whether_they_are_done(alice: User) -> None:
     assert alice.tasks.list() == [done, open_]
 
 
-def test_tasks_come_in_the_order_of_creation_or_of_their_last_change(alice: User) -> None:
+def test_tasks_are_ordered_by_creation_or_by_their_last_change(alice: User) -> None:
     first, second, third = (alice.tasks.create(title) for title in ("1", "2", "3"))
     alice.tasks.complete(first.id)
     alice.tasks.update(second.id, title="2!")
@@ -70,7 +71,7 @@ def test_tasks_come_in_the_order_of_creation_or_of_their_last_change(alice: User
     assert alice.tasks.list(order="updated")[0] == third
 
 
-def test_titles_are_ordered_by_code_point_now_and_then(alice: User) -> None:
+def test_titles_are_ordered_by_code_point_now_and_as_of_an_event(alice: User) -> None:
     with alice.transaction() as tx:
         for title in TITLES * 2:
             tx.tasks.create(title)
@@ -87,7 +88,7 @@ def test_titles_are_ordered_by_code_point_now_and_then(alice: User) -> None:
     assert backward[:-1] == then[::-1]
 
 
-def test_tasks_changed_at_one_instant_keep_the_order_of_their_creation(alice: User) -> None:
+def test_tasks_changed_at_the_same_time_are_ordered_by_creation(alice: User) -> None:
     with alice.transaction() as tx:
         made = [tx.tasks.create(str(n)) for n in range(5)]
     with alice.transaction() as tx:
@@ -98,36 +99,38 @@ def test_tasks_changed_at_one_instant_keep_the_order_of_their_creation(alice: Us
         assert titles(alice.tasks.list(order="updated", as_of=as_of)) == ["0", "1", "2", "3", "4"]
 
 
-def test_pages_of_tasks_make_up_the_whole_list(alice: User) -> None:
-    for _ in a_busy_week(alice):
+def test_the_pages_of_tasks_make_up_the_complete_list(alice: User) -> None:
+    for _ in change_tasks(alice):
         pass
     head = alice.events(backward=True, limit=1)[0].position
 
-    for how in ({}, {"as_of": head}):
-        whole = every_list(alice, **how)
-        pages = [every_list(alice, limit=2, offset=offset, **how) for offset in range(0, 9, 2)]
-        assert [list(chain(*parts)) for parts in zip(*pages, strict=True)] == whole
-        assert every_list(alice, limit=0, **how) == [[] for _ in whole]
+    for options in ({}, {"as_of": head}):
+        complete = list_every_way(alice, **options)
+        pages = [
+            list_every_way(alice, limit=2, offset=offset, **options) for offset in range(0, 9, 2)
+        ]
+        assert [list(chain(*parts)) for parts in zip(*pages, strict=True)] == complete
+        assert list_every_way(alice, limit=0, **options) == [[] for _ in complete]
     assert len(alice.tasks.list()) == 4
 
 
-def test_the_list_as_of_a_moment_is_what_list_gave_then(alice: User) -> None:
-    was: dict[int, list[list[TaskView]]] = {}
-    for _ in a_busy_week(alice):
+def test_a_list_as_of_an_event_equals_the_list_at_that_time(alice: User) -> None:
+    lists: dict[int, list[list[TaskView]]] = {}
+    for _ in change_tasks(alice):
         alice.conversations.start(title="something else happens too")
         (newest,) = alice.events(backward=True, limit=1)
-        was[newest.position] = every_list(alice)
+        lists[newest.position] = list_every_way(alice)
 
     for event in alice.events():
-        if event.position in was:
-            then = was.pop(event.position)
-            assert every_list(alice, as_of=event.position) == then
-            assert every_list(alice, as_of=event.recorded_at) == then
-    assert not was
+        if event.position in lists:
+            then = lists.pop(event.position)
+            assert list_every_way(alice, as_of=event.position) == then
+            assert list_every_way(alice, as_of=event.recorded_at) == then
+    assert not lists
     assert alice.tasks.list(as_of=0) == []
 
 
-def test_one_task_as_of_a_moment_is_what_it_was_then(alice: User, bob: User) -> None:
+def test_a_task_as_of_an_event_equals_the_task_at_that_time(alice: User, bob: User) -> None:
     task = alice.tasks.create("walk", description="uphill")
     done = alice.tasks.complete(task.id)
     alice.tasks.delete(task.id)
@@ -140,25 +143,25 @@ def test_one_task_as_of_a_moment_is_what_it_was_then(alice: User, bob: User) -> 
             user.tasks.get(task.id, as_of=as_of)
 
 
-def test_what_cannot_be_listed_is_refused_with_its_name(alice: User) -> None:
+def test_an_invalid_argument_of_a_list_is_refused_with_its_name(alice: User) -> None:
     naive = datetime(2026, 1, 1)  # noqa: DTZ001 - on purpose
     wrong: list[dict[str, Any]] = [{"as_of": naive}, {"as_of": True}, {"as_of": -1}, {"limit": -1}]
 
-    for how in [*wrong, {"offset": -1}, {"order": "random"}]:
+    for options in [*wrong, {"offset": -1}, {"order": "random"}]:
         with pytest.raises(InvalidInput) as refused:
-            alice.tasks.list(**how)
-        assert [refused.value.path] == list(how)
-    for how in wrong:
+            alice.tasks.list(**options)
+        assert [refused.value.path] == list(options)
+    for options in wrong:
         with pytest.raises(InvalidInput) as refused:
-            alice.conversations.list(**how)
-        assert [refused.value.path] == list(how)
+            alice.conversations.list(**options)
+        assert [refused.value.path] == list(options)
 
 
 def ids(conversations: list[ConversationView]) -> list[UUID]:
     return [one.id for one in conversations]
 
 
-def test_conversations_come_with_the_newest_activity_first(alice: User) -> None:
+def test_conversations_with_the_newest_activity_come_first(alice: User) -> None:
     a, b, c = (alice.conversations.start(title=title).id for title in "abc")
     moment = alice.events(backward=True, limit=1)[0].position
 
@@ -175,26 +178,26 @@ def test_conversations_come_with_the_newest_activity_first(alice: User) -> None:
     assert ids(alice.conversations.list(as_of=moment)) == [c, b, a]
 
 
-def test_pages_of_conversations_make_up_the_whole_list(alice: User) -> None:
+def test_the_pages_of_conversations_make_up_the_complete_list(alice: User) -> None:
     chats = [alice.conversations.start(title=str(n)) for n in range(7)]
     for chat in chats[::2]:
         alice.messages.post(chat.id, sender="user", content="hi")
     head = alice.events(backward=True, limit=1)[0].position
 
     for as_of in (None, head):
-        whole = alice.conversations.list(as_of=as_of)
+        complete = alice.conversations.list(as_of=as_of)
         paged: list[ConversationView] = []
         while page := alice.conversations.list(
             limit=2, before=paged[-1].last_position if paged else None, as_of=as_of
         ):
             paged += page
-            assert len(paged) <= 7
-        assert paged == whole
-        assert ids(whole) == ids([*chats[6::-2], *chats[5::-2]])
+            assert len(paged) <= 7  # a wrong `before` would repeat pages for ever
+        assert paged == complete
+        assert ids(complete) == ids([*chats[6::-2], *chats[5::-2]])
         assert alice.conversations.list(limit=0, as_of=as_of) == []
 
 
-def test_archived_conversations_are_listed_when_asked_for_and_deleted_ones_never(
+def test_archived_conversations_are_listed_only_on_request_and_deleted_ones_never(
     alice: User,
 ) -> None:
     active, archived, deleted = (alice.conversations.start(title=t).id for t in "abc")
@@ -213,7 +216,7 @@ def test_archived_conversations_are_listed_when_asked_for_and_deleted_ones_never
     assert alice.conversations.get(deleted, as_of=moment).status == "active"
 
 
-def test_a_conversation_as_of_a_moment_is_what_get_gave_then(alice: User) -> None:
+def test_a_conversation_as_of_an_event_equals_the_conversation_at_that_time(alice: User) -> None:
     chat = alice.conversations.start(key="k", title="first")
     slip = alice.messages.post("k", sender="user", content="a slip")
     posted = alice.conversations.get("k")
@@ -228,7 +231,7 @@ def test_a_conversation_as_of_a_moment_is_what_get_gave_then(alice: User) -> Non
     assert (chat.title, alice.conversations.get("k").title) == ("first", None)
 
 
-def test_lists_hold_nothing_of_other_users(alice: User, bob: User) -> None:
+def test_lists_contain_nothing_of_other_users(alice: User, bob: User) -> None:
     alice.tasks.create("alice's")
     alice.conversations.start()
 
@@ -237,6 +240,6 @@ def test_lists_hold_nothing_of_other_users(alice: User, bob: User) -> None:
         assert bob.conversations.list(as_of=as_of, archived=None) == []
 
 
-def test_an_unknown_order_is_refused_with_those_there_are(alice: User) -> None:
+def test_an_unknown_order_is_refused_with_the_known_orders(alice: User) -> None:
     with pytest.raises(InvalidInput, match="order: 'due'; give one of created, updated, title"):
         alice.tasks.list(order=cast("TaskOrder", "due"))

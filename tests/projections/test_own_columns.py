@@ -1,4 +1,4 @@
-"""Columns of a service's own that hold what Python cannot are told, mended and erased."""
+"""Values in a service's own columns that Python cannot represent are repaired and erased."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from projections import Insert, RowChange, projector
 from tests.support.own_read_model import protect
 
 
-class Theirs(SQLModel, registry=registry()):
-    """The metadata of this service."""
+class Base(SQLModel, registry=registry()):
+    """The base of the table in this file, with metadata of its own."""
 
 
-class Reminder(Theirs, table=True):
-    """When to remind whom of what."""
+class Reminder(Base, table=True):
+    """A reminder, with a column of each date and time type."""
 
     __tablename__ = "reminder"
     __table_args__ = ({"schema": "service"},)
@@ -37,13 +37,13 @@ class Reminder(Theirs, table=True):
 
 
 @projector(Reminder)
-def project_reminder(fact: EventEnvelope) -> Iterator[RowChange]:
-    if isinstance(fact.data, TaskCreated):
+def project_reminder(event: EventEnvelope) -> Iterator[RowChange]:
+    if isinstance(event.data, TaskCreated):
         at = datetime(2026, 11, 28, 12, tzinfo=UTC)
         yield Insert(
             Reminder,
             {
-                "id": fact.stream_id,
+                "id": event.stream_id,
                 "day": date(2026, 11, 28),
                 "clock": time(12),
                 "local": at.replace(tzinfo=None),
@@ -54,7 +54,8 @@ def project_reminder(fact: EventEnvelope) -> Iterator[RowChange]:
 
 
 @pytest.fixture
-def store(database_url: str, direct_url: str) -> Iterator[EventStore]:
+def reminder_store(database_url: str, direct_url: str) -> Iterator[EventStore]:
+    """A store with a reminder for each of two users."""
     with psycopg.connect(direct_url, autocommit=True) as owner:
         owner.execute("create schema service")
         owner.execute(
@@ -62,10 +63,10 @@ def store(database_url: str, direct_url: str) -> Iterator[EventStore]:
             " local timestamp, at timestamptz, again interval, primary key (user_id, id, day))"
         )
         protect(owner, Reminder)
-    with EventStore.connect(database_url, projectors=[project_reminder]) as opened:
+    with EventStore.connect(database_url, projectors=[project_reminder]) as store:
         for name in ("alice", "bob"):
-            opened.user(name).tasks.create("Buy milk")
-        yield opened
+            store.user(name).tasks.create("Buy milk")
+        yield store
 
 
 @pytest.mark.parametrize(
@@ -81,68 +82,68 @@ def store(database_url: str, direct_url: str) -> Iterator[EventStore]:
         ("again", "-3000000 years"),
     ],
 )
-def test_a_value_that_python_cannot_hold_stops_nobody(
-    store: EventStore, admin: psycopg.Connection, column: str, value: str
+def test_a_value_that_python_cannot_represent_is_reported_and_repaired(
+    reminder_store: EventStore, admin: psycopg.Connection, column: str, value: str
 ) -> None:
     admin.execute(f"update service.reminder set {column} = %s where user_id = 'alice'", (value,))
     written: list[str] = []
 
-    problems = store.verify().problems
-    store.export("alice", written.append)
-    mended = store.rebuild()
+    problems = reminder_store.verify().problems
+    reminder_store.export("alice", written.append)
+    repaired = reminder_store.rebuild()
 
     assert {(one.user_id, one.table) for one in problems} == {("alice", "service.reminder")}
-    if column != "day":  # a key makes it another row
+    if column != "day":  # a change of the key makes another row
         assert [one.detail for one in problems] == [f"differs from the replay in {column}"]
     assert "Buy milk" in "".join(written)
-    assert (mended.changed, store.verify().ok) == (len(problems), True)
+    assert (repaired.changed, reminder_store.verify().ok) == (len(problems), True)
 
 
-def test_a_row_under_a_key_that_python_cannot_hold_is_erased_too(
-    store: EventStore, admin: psycopg.Connection
+def test_a_row_whose_key_python_cannot_represent_is_erased_too(
+    reminder_store: EventStore, admin: psycopg.Connection
 ) -> None:
     admin.execute("insert into service.reminder select user_id, id, 'infinity' from"
                   " service.reminder")  # fmt: skip
 
-    assert store.erase("alice", ordered_by="alice").events == 1
+    assert reminder_store.erase("alice", ordered_by="alice").events == 1
 
     left = admin.execute("select user_id, count(*) from service.reminder group by 1").fetchall()
     assert left == [("bob", 2)]
 
 
-def test_a_rebuild_that_cannot_delete_a_wrong_row_says_so(
-    store: EventStore, admin: psycopg.Connection
+def test_a_rebuild_that_cannot_delete_a_wrong_row_raises_an_error(
+    reminder_store: EventStore, admin: psycopg.Connection
 ) -> None:
     admin.execute(
-        "create function public.keep() returns trigger language plpgsql"
+        "create function public.skip() returns trigger language plpgsql"
         " as 'begin return null; end';"
-        "create trigger keep before delete on service.reminder"
-        " for each row execute function public.keep()"
+        "create trigger skip before delete on service.reminder"
+        " for each row execute function public.skip()"
     )
     admin.execute("insert into service.reminder select user_id, gen_random_uuid(), day from"
                   " service.reminder")  # fmt: skip
 
     admin.execute("update service.reminder set day = '2027-01-01' where user_id = 'alice'")
-    problems = store.verify().problems
+    problems = reminder_store.verify().problems
 
-    told = r"wrong rows of service\.reminder 0 could"
-    with pytest.raises(DatabaseFault, match=told):
-        store.rebuild("alice")
-    with pytest.raises(Incomplete, match=told):
-        store.rebuild()
+    message = r"wrong rows of service\.reminder 0 could"
+    with pytest.raises(DatabaseFault, match=message):
+        reminder_store.rebuild("alice")
+    with pytest.raises(Incomplete, match=message):
+        reminder_store.rebuild()
 
     assert {one.kind for one in problems} == {"missing_row", "extra_row"}
-    assert store.verify().problems == problems  # nothing was written by halves
+    assert reminder_store.verify().problems == problems  # the failed rebuild changed nothing
 
 
-def test_a_constraint_that_cannot_wait_is_named_by_a_rebuild(
-    store: EventStore, admin: psycopg.Connection
+def test_a_rebuild_names_a_constraint_that_cannot_be_deferred(
+    reminder_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    """Two rows that were exchanged by hand cannot be put back one after the other."""
-    store.user("alice").tasks.create("Buy bread")
+    """The log gives both rows the same clock time, which the unique index refuses."""
+    reminder_store.user("alice").tasks.create("Buy bread")
     admin.execute("update service.reminder set clock = '13:00' where user_id = 'alice'")
     admin.execute("create unique index once on service.reminder (user_id, clock)"
                   " where user_id <> 'bob' and clock < '12:30'")  # fmt: skip
 
     with pytest.raises(DatabaseFault, match=r"reminder\.once refuses the rows that the log gives"):
-        store.rebuild("alice")
+        reminder_store.rebuild("alice")

@@ -1,4 +1,4 @@
-"""A read model of a service's own: filled, followed, spoiled, mended, protected, refused."""
+"""A service's own read model is projected, verified, rebuilt and protected like the built-in."""
 
 from __future__ import annotations
 
@@ -42,32 +42,31 @@ from tests.support.own_read_model import (
     Box,
     Boxed,
     Done,
-    Own,
-    boxed,
+    ServiceModel,
+    box_event,
     project_done,
     protect,
-    service_url,
-    store,
 )
 
-__all__ = ["service_url", "store"]  # fixtures
 
-
-def stored(user: User) -> dict[str, tuple[int, str | None]]:
+def stored_boxes(user: User) -> dict[str, tuple[int, str | None]]:
+    """Return the counter and the note of each box, by its name."""
     with user.session() as session:
         return {one.name: (one.n, one.note) for one in session.exec(select(Box))}
 
 
-def test_markers_are_what_the_database_gave_the_event(store: EventStore) -> None:
-    alice, box = store.user("alice"), uuid7()
-    alice.tasks.create("positions do not begin with the box")
+def test_markers_become_the_values_that_the_database_gave_the_event(
+    service_store: EventStore,
+) -> None:
+    alice, box = service_store.user("alice"), uuid7()
+    alice.tasks.create("an event before those of the box")
 
     _, noted, put, marked = alice.append(
         [
-            boxed(box, "made"),
-            boxed(box, "noted", value="x"),
-            boxed(box, "put", value={"p": "$position", "v": "$version"}),
-            boxed(box, "marked", value={"m": "$position", "at": "$recorded_at"}),
+            box_event(box, "made"),
+            box_event(box, "noted", value="x"),
+            box_event(box, "put", value={"p": "$position", "v": "$version"}),
+            box_event(box, "marked", value={"m": "$position", "at": "$recorded_at"}),
         ]
     )
 
@@ -83,21 +82,21 @@ def test_markers_are_what_the_database_gave_the_event(store: EventStore) -> None
         }
     ]
     assert (marked.position, put.version) == (5, 3)
-    assert store.verify().ok
+    assert service_store.verify().ok
 
 
-def test_a_change_of_a_row_that_is_not_there_does_nothing(store: EventStore) -> None:
-    alice, box = store.user("alice"), uuid7()
+def test_a_change_of_a_missing_row_does_nothing(service_store: EventStore) -> None:
+    alice, box = service_store.user("alice"), uuid7()
 
     for done, value in [("noted", "x"), ("counted", 1), ("put", {}), ("marked", {}), ("gone", 0)]:
-        alice.append([boxed(box, done, value=value)])
+        alice.append([box_event(box, done, value=value)])
 
-    assert stored(alice) == {}
-    assert store.verify().ok
+    assert stored_boxes(alice) == {}
+    assert service_store.verify().ok
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (Insert(Done, {"id": UUID(int=1), "when": RECORDED_AT}), "names when, which the table"),
         (Insert(Done, {"at": RECORDED_AT}), r"must name the key of a row: \(id\)"),
@@ -109,38 +108,38 @@ def test_a_change_of_a_row_that_is_not_there_does_nothing(store: EventStore) -> 
         ),
     ],
 )
-def test_a_projector_that_is_wrong_is_told_so_and_nothing_is_written(
-    service_url: str, change: RowChange, said: str
+def test_an_invalid_row_change_is_refused_and_nothing_is_written(
+    service_url: str, change: RowChange, message: str
 ) -> None:
-    mistaken = projector(Done)(lambda _: [change])
-    with EventStore.connect(service_url, projectors=[mistaken]) as store:
+    invalid = projector(Done)(lambda _: [change])
+    with EventStore.connect(service_url, projectors=[invalid]) as store:
         alice = store.user("alice")
 
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=message):
             alice.tasks.create("Buy milk")
 
         assert alice.events() == []
 
 
-def test_a_count_of_nothing_stays_nothing_and_instants_in_items_read_the_same(
+def test_an_incremented_null_stays_null_and_times_in_items_equal_their_replay(
     service_url: str,
 ) -> None:
     when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    nothing = dict.fromkeys(("n", "note", "body", "items"))
+    nulls = dict.fromkeys(("n", "note", "body", "items"))
 
     @projector(Box)
-    def project_nothing(fact: EventEnvelope) -> Iterator[RowChange]:
-        key = {"box": fact.stream_id, "name": "box"}
-        match fact.data:
+    def project_nulls(event: EventEnvelope) -> Iterator[RowChange]:
+        key = {"box": event.stream_id, "name": "box"}
+        match event.data:
             case Boxed(done="made"):
-                yield Insert(Box, key | nothing | STAMP)
+                yield Insert(Box, key | nulls | STAMP)
             case Boxed():
                 yield Update(Box, key, {"n": Increment(1), "items": AppendItem({"at": when})})
 
-    with EventStore.connect(service_url, projectors=[project_nothing], events=[Boxed]) as store:
+    with EventStore.connect(service_url, projectors=[project_nulls], events=[Boxed]) as store:
         alice, box = store.user("alice"), uuid7()
-        alice.append([boxed(box, "made")])
-        alice.append([boxed(box, "counted")])
+        alice.append([box_event(box, "made")])
+        alice.append([box_event(box, "counted")])
 
         with alice.session() as session:
             (row,) = session.exec(select(Box)).all()
@@ -148,20 +147,20 @@ def test_a_count_of_nothing_stays_nothing_and_instants_in_items_read_the_same(
         assert store.verify().ok
 
 
-def test_an_append_whose_row_is_there_already_is_refused_whole(store: EventStore) -> None:
-    alice, box = store.user("alice"), uuid7()
-    alice.append([boxed(box, "made")])
+def test_an_append_whose_row_already_exists_writes_nothing(service_store: EventStore) -> None:
+    alice, box = service_store.user("alice"), uuid7()
+    alice.append([box_event(box, "made")])
 
     with pytest.raises(AlreadyExists):
-        alice.append([boxed(box, "noted", value="x"), boxed(box, "made")])
+        alice.append([box_event(box, "noted", value="x"), box_event(box, "made")])
 
     assert len(alice.events()) == 1
-    assert stored(alice) == {"box": (0, None)}
-    assert store.verify().ok
+    assert stored_boxes(alice) == {"box": (0, None)}
+    assert service_store.verify().ok
 
 
-def test_a_projector_follows_the_commands_of_the_facade(store: EventStore) -> None:
-    alice = store.user("alice")
+def test_a_projector_receives_the_events_of_commands(service_store: EventStore) -> None:
+    alice = service_store.user("alice")
     with alice.transaction() as tx:
         first, second = tx.tasks.create("walk"), tx.tasks.create("cook")
         tx.tasks.complete(first.id)
@@ -175,13 +174,13 @@ def test_a_projector_follows_the_commands_of_the_facade(store: EventStore) -> No
         (done,) = session.exec(select(Done)).all()
 
     assert (done.id, done.at) == (first.id, alice.tasks.get(first.id).completed_at)
-    assert store.verify().ok
+    assert service_store.verify().ok
 
 
-def test_a_projector_added_later_is_filled_by_a_rebuild(service_url: str) -> None:
-    with EventStore.connect(service_url) as before:
-        done = before.user("alice").tasks.create("walk")
-        before.user("alice").tasks.complete(done.id)
+def test_a_rebuild_fills_the_table_of_a_projector_that_was_added_later(service_url: str) -> None:
+    with EventStore.connect(service_url) as older_store:
+        done = older_store.user("alice").tasks.create("walk")
+        older_store.user("alice").tasks.complete(done.id)
     with EventStore.connect(service_url, projectors=[project_done]) as store:
         alice = store.user("alice")
         (missing,) = store.verify().problems
@@ -199,38 +198,42 @@ def test_a_projector_added_later_is_filled_by_a_rebuild(service_url: str) -> Non
         assert store.verify().ok
 
 
-def test_spoiled_rows_of_an_own_table_are_named_and_mended(
-    store: EventStore, admin: psycopg.Connection
+def test_wrong_rows_of_a_services_own_table_are_reported_and_repaired(
+    service_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    alice, bob, box = store.user("alice"), store.user("bob"), uuid7()
+    alice, bob, box = service_store.user("alice"), service_store.user("bob"), uuid7()
     for user in (alice, bob):
-        user.append([boxed(box, "made", name=name) for name in "abc"])
-    before = stored(alice), stored(bob)
-    admin.execute("update service.box set n = 7, note = 'lie' where user_id = 'bob' and name = 'a'")
+        user.append([box_event(box, "made", name=name) for name in "abc"])
+    before = stored_boxes(alice), stored_boxes(bob)
+    admin.execute(
+        "update service.box set n = 7, note = 'wrong' where user_id = 'bob' and name = 'a'"
+    )
     admin.execute("update service.box set name = 'd' where user_id = 'bob' and name = 'b'")
 
-    problems = store.verify().problems
+    problems = service_store.verify().problems
 
     assert {(one.kind, one.user_id, one.table, one.key) for one in problems} == {
         ("changed_row", "bob", "service.box", (str(box), "a")),
         ("missing_row", "bob", "service.box", (str(box), "b")),
         ("extra_row", "bob", "service.box", (str(box), "d")),
     }
-    assert store.rebuild().changed == 3
-    assert (stored(alice), stored(bob)) == before
+    assert service_store.rebuild().changed == 3
+    assert (stored_boxes(alice), stored_boxes(bob)) == before
 
 
-def test_an_own_table_shows_and_takes_nothing_of_another_user(store: EventStore) -> None:
-    alice, bob = store.user("alice"), store.user("bob")
-    alice.append([boxed(uuid7(), "made")])
+def test_a_services_own_table_neither_shows_nor_accepts_rows_of_another_user(
+    service_store: EventStore,
+) -> None:
+    alice, bob = service_store.user("alice"), service_store.user("bob")
+    alice.append([box_event(uuid7(), "made")])
 
     with bob.session(read_only=False) as session:
         session.add(Done(user_id="alice", id=uuid7(), at=datetime.now(UTC)))
         with pytest.raises(ProgrammingError, match="policy"):
             session.commit()
 
-    assert stored(bob) == {}
-    assert store.verify().ok
+    assert stored_boxes(bob) == {}
+    assert service_store.verify().ok
 
 
 def test_a_projector_whose_table_is_missing_or_unprotected_is_refused(
@@ -246,10 +249,11 @@ def test_a_projector_whose_table_is_missing_or_unprotected_is_refused(
         refused("service.done: row-level security is not enabled")
         protect(owner, Done)
 
+    # Once the table is protected, the same call succeeds.
     EventStore.connect(database_url, projectors=[project_done]).close()
 
 
-class Shared(Own, table=True):
+class Shared(ServiceModel, table=True):
     """A table of all users: its key does not begin with `user_id`."""
 
     id: UUID = Field(primary_key=True)
@@ -271,33 +275,35 @@ def test_two_projectors_for_one_table_are_refused(database_url: str) -> None:
             EventStore.connect(database_url, projectors=twice)
 
 
-class Rounded(Own, table=True):
-    """A table whose columns change what is written to them."""
+class Rounded(ServiceModel, table=True):
+    """A table with a column that rounds its values."""
 
     user_id: str = Field(primary_key=True)
     id: UUID = Field(primary_key=True)
     n: float = Field(sa_column=Column(REAL))
 
 
-def test_a_column_that_would_change_what_is_written_is_refused(database_url: str) -> None:
+def test_a_real_column_is_refused_because_it_would_change_values(database_url: str) -> None:
     message = "column n is real, which changes what is written.*; make it double precision"
 
     with pytest.raises(ConfigurationError, match=message):
         EventStore.connect(database_url, projectors=[projector(Rounded)(lambda _: [])])
 
 
-@pytest.mark.parametrize("given", [lambda _: [], None, "project_done", [project_done]])
-def test_what_is_no_projector_is_refused_by_name(database_url: str, given: Any) -> None:
+@pytest.mark.parametrize("value", [lambda _: [], None, "project_done", [project_done]])
+def test_a_value_that_is_not_a_projector_is_refused(database_url: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match="is no projector; decorate the function"):
-        EventStore.connect(database_url, projectors=[given])
+        EventStore.connect(database_url, projectors=[value])
 
 
-@pytest.mark.parametrize("given", [[object], ["Boxed"], [None], 5, object, None, "Boxed"])
-def test_what_are_no_event_classes_is_refused_by_name(database_url: str, given: Any) -> None:
+@pytest.mark.parametrize("value", [[object], ["Boxed"], [None], 5, object, None, "Boxed"])
+def test_a_value_that_is_not_a_list_of_event_classes_is_refused(
+    database_url: str, value: Any
+) -> None:
     with pytest.raises(ConfigurationError, match=r"is no (event class|list)"):
-        EventStore.connect(database_url, events=given)
+        EventStore.connect(database_url, events=value)
 
 
-def test_a_class_that_is_no_table_is_refused_by_name(database_url: str) -> None:
+def test_a_projector_for_a_class_without_a_table_is_refused(database_url: str) -> None:
     with pytest.raises(ConfigurationError, match="is no table that a projector can keep"):
-        EventStore.connect(database_url, projectors=[projector(Own)(lambda _: [])])
+        EventStore.connect(database_url, projectors=[projector(ServiceModel)(lambda _: [])])

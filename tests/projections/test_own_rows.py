@@ -1,4 +1,4 @@
-"""Whatever rows a projector of a service's own gives: tables equal their replay, or it is told."""
+"""Rows of a service's own projector equal their replay, or their row change is refused."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ from projections.projector import Projections
 from tests.support.own_read_model import protect
 
 
-class Theirs(SQLModel, registry=registry()):
-    """The metadata of this service."""
+class Base(SQLModel, registry=registry()):
+    """The base of the tables in this file, with metadata of its own."""
 
 
-class Note(Theirs, table=True):
+class Note(Base, table=True):
     __tablename__ = "note"
     __table_args__ = ({"schema": "service"},)
 
@@ -68,7 +68,7 @@ class Note(Theirs, table=True):
     price: Any = Field(sa_column=Column(Float(53)))
     exact: Any = Field(sa_column=Column(Numeric))
     cents: Any = Field(sa_column=Column(Numeric(30, 2)))
-    whole: Any = Field(sa_column=Column(Numeric(30)))
+    integral: Any = Field(sa_column=Column(Numeric(30)))
     body: Any = Field(sa_column=Column(JSON))
     items: Any = Field(sa_column=Column(ARRAY(JSON)))
 
@@ -78,14 +78,14 @@ type Open = Callable[[Project], EventStore]
 
 
 @pytest.fixture
-def opened(database_url: str, direct_url: str) -> Iterator[Open]:
-    """Open a store that keeps notes by any projector; all are closed at the end."""
+def open_notes(database_url: str, direct_url: str) -> Iterator[Open]:
+    """Return a function that opens a store with a projector of notes; all are closed at the end."""
     with psycopg.connect(direct_url, autocommit=True) as owner:
         owner.execute("create schema service")
         owner.execute(
             "create table service.note (user_id text, id text, text text default 'by default',"
             " n bigint default 7, price double precision, exact numeric,"
-            " cents numeric(30, 2), whole numeric(30), body json, items json[],"
+            " cents numeric(30, 2), integral numeric(30), body json, items json[],"
             " primary key (user_id, id))"
         )
         protect(owner, Note)
@@ -100,44 +100,48 @@ def opened(database_url: str, direct_url: str) -> Iterator[Open]:
         store.close()
 
 
-def created(values: Callable[[EventEnvelope, TaskCreated], dict[str, Any]]) -> Project:
-    """A projector that makes a note of each task that is created."""
+def note_each_task(values: Callable[[EventEnvelope, TaskCreated], dict[str, Any]]) -> Project:
+    """Return a projector that inserts a note with these values for each task."""
 
-    def project(fact: EventEnvelope) -> Iterator[RowChange]:
-        if isinstance(fact.data, TaskCreated):
-            yield Insert(Note, {"id": str(fact.stream_id)} | values(fact, fact.data))
+    def project(event: EventEnvelope) -> Iterator[RowChange]:
+        if isinstance(event.data, TaskCreated):
+            yield Insert(Note, {"id": str(event.stream_id)} | values(event, event.data))
 
     return project
 
 
-def partly(fact: EventEnvelope) -> Iterator[RowChange]:
-    """Name only those columns of which the event says something, and work on the others later."""
-    match fact.data:
+def project_parts(event: EventEnvelope) -> Iterator[RowChange]:
+    """Insert a note without some of its columns, and change those columns with later events."""
+    match event.data:
         case TaskCreated(description=description):
-            said = {} if description is None else {"text": description}
-            yield Insert(Note, {"id": str(fact.stream_id)} | said)
+            text = {} if description is None else {"text": description}
+            yield Insert(Note, {"id": str(event.stream_id)} | text)
         case TaskCompleted():
             more = {"n": Increment(1), "items": AppendItem({"a": 1})}
-            yield Update(Note, {"id": str(fact.stream_id)}, more)
+            yield Update(Note, {"id": str(event.stream_id)}, more)
         case TaskReopened():
-            yield Update(Note, {"id": str(fact.stream_id)}, {"items": ExtendItem(0, {"b": 2})})
+            yield Update(Note, {"id": str(event.stream_id)}, {"items": ExtendItem(0, {"b": 2})})
 
 
-@pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("said", [("words", None), (None, "words")])
-def test_columns_that_an_insert_leaves_out_are_null_live_replayed_and_rebuilt(
-    opened: Open, admin: psycopg.Connection, *, together: bool, said: tuple[str | None, str | None]
+@pytest.mark.parametrize("one_append", [False, True])
+@pytest.mark.parametrize("descriptions", [("words", None), (None, "words")])
+def test_columns_that_an_insert_omits_are_null_live_and_after_a_rebuild(
+    open_notes: Open,
+    admin: psycopg.Connection,
+    *,
+    one_append: bool,
+    descriptions: tuple[str | None, str | None],
 ) -> None:
-    store = opened(partly)
+    store = open_notes(project_parts)
     alice = store.user("alice")
-    if together:
+    if one_append:
         with alice.transaction() as tx:
-            for one in said:
+            for one in descriptions:
                 made = tx.tasks.create("x", description=one)
                 tx.tasks.complete(made.id)
                 tx.tasks.reopen(made.id)
     else:
-        for one in said:
+        for one in descriptions:
             task = alice.tasks.create("x", description=one)
             alice.tasks.complete(task.id)
             alice.tasks.reopen(task.id)
@@ -153,12 +157,12 @@ def test_columns_that_an_insert_leaves_out_are_null_live_replayed_and_rebuilt(
     assert store.verify().ok
 
 
-@pytest.mark.parametrize("given", [lambda fact: fact.stream_id, lambda _: 7, lambda _: True])
-def test_a_key_that_comes_back_as_something_else_is_refused(
-    opened: Open, admin: psycopg.Connection, given: Callable[[EventEnvelope], object]
+@pytest.mark.parametrize("key", [lambda event: event.stream_id, lambda _: 7, lambda _: True])
+def test_a_key_of_another_type_than_its_column_is_refused(
+    open_notes: Open, admin: psycopg.Connection, key: Callable[[EventEnvelope], object]
 ) -> None:
-    """SQL would cast it, and a replay would never find the row again."""
-    store = opened(created(lambda fact, _: {"id": given(fact)}))
+    """PostgreSQL would cast the key, and the replay would not find the row by it."""
+    store = open_notes(note_each_task(lambda event, _: {"id": key(event)}))
 
     with pytest.raises(InvalidInput, match="the column takes str") as caught:
         store.user("alice").tasks.create("x")
@@ -167,6 +171,7 @@ def test_a_key_that_comes_back_as_something_else_is_refused(
     assert admin.execute("select count(*) from eventstore.event").fetchone() == (0,)
 
 
+# Halves and numbers without an exact binary form are the ones that may be rounded differently.
 NUMBERS = [
     3, 1.5, 2.5, -2.5, 0.1, 0.1 + 0.2, 1e22, 1 / 3, 2.675, 2.6750000000000003, 1.005, -1.005,
     Decimal("0.1"), Decimal("1.500"), Decimal("2.675"), Decimal("-1.005"), Decimal("0.5"),
@@ -174,10 +179,12 @@ NUMBERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("column", ["price", "exact", "cents", "whole"])
-def test_a_number_is_the_same_as_the_database_has_it(opened: Open, column: str) -> None:
+@pytest.mark.parametrize("column", ["price", "exact", "cents", "integral"])
+def test_a_number_is_replayed_as_the_database_stores_it(open_notes: Open, column: str) -> None:
     numbers = dict(zip(map(str, range(len(NUMBERS))), NUMBERS, strict=True))
-    store = opened(created(lambda _, data: {"text": data.title, column: numbers[data.title]}))
+    store = open_notes(
+        note_each_task(lambda _, data: {"text": data.title, column: numbers[data.title]})
+    )
     for title in numbers:
         store.user("alice").tasks.create(title)
 
@@ -185,21 +192,24 @@ def test_a_number_is_the_same_as_the_database_has_it(opened: Open, column: str) 
     assert store.rebuild().changed == 0
 
 
-def test_sums_are_those_of_the_database_however_many_at_once(opened: Open) -> None:
+def test_increments_in_one_or_many_appends_are_replayed_as_the_database_adds(
+    open_notes: Open,
+) -> None:
+    # These numbers change if the sums are made in another type or are rounded only at the end.
     start = {
         "n": 5, "price": 1e16, "exact": Decimal("123456789012345678901234567890.12"),
-        "cents": Decimal("-0.005"), "whole": Decimal("0.4"),
+        "cents": Decimal("-0.005"), "integral": Decimal("0.4"),
     }  # fmt: skip
 
-    def project(fact: EventEnvelope) -> Iterator[RowChange]:
-        key = {"id": str(fact.stream_id)}
-        match fact.data:
+    def project(event: EventEnvelope) -> Iterator[RowChange]:
+        key = {"id": str(event.stream_id)}
+        match event.data:
             case TaskCreated():
                 yield Insert(Note, key | start)
             case TaskCompleted() | TaskReopened():
                 yield Update(Note, key, dict.fromkeys(start, Increment(1)))
 
-    store = opened(project)
+    store = open_notes(project)
     alice = store.user("alice")
     with alice.transaction() as tx:
         tasks = [tx.tasks.create("x") for _ in range(2)]
@@ -214,13 +224,13 @@ def test_sums_are_those_of_the_database_however_many_at_once(opened: Open) -> No
     assert store.rebuild().changed == 0
 
 
-def test_a_column_is_counted_up_from_the_position_that_it_will_have(opened: Open) -> None:
-    def project(fact: EventEnvelope) -> Iterator[RowChange]:
-        if isinstance(fact.data, TaskCreated):
-            yield Insert(Note, {"id": fact.data.title, "n": POSITION})
-            yield Update(Note, {"id": fact.data.title}, {"n": Increment(10)})
+def test_a_column_that_was_inserted_as_the_position_can_be_incremented(open_notes: Open) -> None:
+    def project(event: EventEnvelope) -> Iterator[RowChange]:
+        if isinstance(event.data, TaskCreated):
+            yield Insert(Note, {"id": event.data.title, "n": POSITION})
+            yield Update(Note, {"id": event.data.title}, {"n": Increment(10)})
 
-    store = opened(project)
+    store = open_notes(project)
     with store.user("alice").transaction() as tx:
         for title in ("a", "b"):
             tx.tasks.create(title)
@@ -228,24 +238,24 @@ def test_a_column_is_counted_up_from_the_position_that_it_will_have(opened: Open
     assert store.verify().problems == ()
 
 
-def test_a_row_may_be_named_by_the_position_of_its_event(
+def test_the_position_of_an_event_can_be_the_key_of_its_row(
     database_url: str, admin: psycopg.Connection
 ) -> None:
-    """Two of them in one append are two rows, though neither has a number yet."""
+    """Two such rows of one append are distinct, although their positions are not known yet."""
 
-    class Nobodys(SQLModel, registry=registry()):
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
-    class Line(Nobodys, table=True):
+    class Line(OtherBase, table=True):
         __tablename__ = "line"
         user_id: str = Field(sa_column=Column(Text, primary_key=True))
         at: int = Field(sa_column=Column(BigInteger, primary_key=True))
         title: str = Field(sa_column=Column(Text))
 
     @projector(Line)
-    def project_line(fact: EventEnvelope) -> Iterator[RowChange]:
-        if isinstance(fact.data, TaskCreated):
-            yield Insert(Line, {"at": POSITION, "title": fact.data.title})
+    def project_line(event: EventEnvelope) -> Iterator[RowChange]:
+        if isinstance(event.data, TaskCreated):
+            yield Insert(Line, {"at": POSITION, "title": event.data.title})
 
     admin.execute("create table line (user_id text, at bigint, title text,"
                   " primary key (user_id, at))")  # fmt: skip
@@ -263,7 +273,7 @@ def test_a_row_may_be_named_by_the_position_of_its_event(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda key: Update(Note, key, {"id": "other"}), "part of the key; delete the row"),
         (lambda key: Update(Note, key, {"text": Increment(1)}), "gives Increment"),
@@ -281,18 +291,18 @@ def test_a_row_may_be_named_by_the_position_of_its_event(
         (lambda _: "x", "gives 'x'; it yields Insert, Update and Delete"),
     ],
 )
-def test_a_change_that_cannot_be_made_alike_is_refused_and_nothing_is_written(
-    opened: Open, admin: psycopg.Connection, change: Callable[[Any], Any], told: str
+def test_a_row_change_that_sql_and_the_replay_would_not_apply_equally_is_refused(
+    open_notes: Open, admin: psycopg.Connection, change: Callable[[Any], Any], message: str
 ) -> None:
-    store = opened(lambda fact: iter([change({"id": str(fact.stream_id)})]))
+    store = open_notes(lambda event: iter([change({"id": str(event.stream_id)})]))
 
-    with pytest.raises((InvalidInput, ConfigurationError), match=told):
+    with pytest.raises((InvalidInput, ConfigurationError), match=message):
         store.user("alice").tasks.create("x")
 
     assert admin.execute("select count(*) from eventstore.event").fetchone() == (0,)
 
 
-def test_an_item_is_the_same_json_to_sql_and_to_the_replay(opened: Open) -> None:
+def test_an_item_is_the_same_json_in_the_table_and_in_the_replay(open_notes: Open) -> None:
     noon = datetime(2026, 11, 28, 12, tzinfo=timezone(timedelta(hours=2)))
     item = {
         "at": noon, "nested": [noon, {"day": noon.date()}], "id": UUID(int=7), "n": 2**70,
@@ -300,9 +310,9 @@ def test_an_item_is_the_same_json_to_sql_and_to_the_replay(opened: Open) -> None
         "position": POSITION,
     }  # fmt: skip
 
-    def project(fact: EventEnvelope) -> Iterator[RowChange]:
-        key = {"id": str(fact.stream_id)}
-        match fact.data:
+    def project(event: EventEnvelope) -> Iterator[RowChange]:
+        key = {"id": str(event.stream_id)}
+        match event.data:
             case TaskCreated():
                 yield Insert(Note, key)
                 yield Update(Note, key, {"items": AppendItem(item)})
@@ -310,7 +320,7 @@ def test_an_item_is_the_same_json_to_sql_and_to_the_replay(opened: Open) -> None
                 yield Update(Note, key, {"items": AppendItem(item)})
                 yield Update(Note, key, {"items": ExtendItem(1, {"more": [noon]})})
 
-    store = opened(project)
+    store = open_notes(project)
     task = store.user("alice").tasks.create("x")
     store.user("alice").tasks.complete(task.id)
 
@@ -318,21 +328,21 @@ def test_an_item_is_the_same_json_to_sql_and_to_the_replay(opened: Open) -> None
     assert store.rebuild().changed == 0
 
 
-def test_rows_of_one_table_go_in_the_order_in_which_they_were_asked_for(
+def test_rows_of_one_table_are_deleted_in_the_order_of_their_row_changes(
     database_url: str, admin: psycopg.Connection
 ) -> None:
-    class Nobodys(SQLModel, registry=registry()):
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
-    class Node(Nobodys, table=True):
+    class Node(OtherBase, table=True):
         __tablename__ = "node"
         user_id: str = Field(sa_column=Column(Text, primary_key=True))
         id: str = Field(sa_column=Column(Text, primary_key=True))
         old: str | None = Field(sa_column=Column(Text))
 
     @projector(Node)
-    def project_node(fact: EventEnvelope) -> Iterator[RowChange]:
-        match fact.data:
+    def project_node(event: EventEnvelope) -> Iterator[RowChange]:
+        match event.data:
             case TaskCreated():
                 yield Insert(Node, {"id": "parent"})
                 yield Insert(Node, {"id": "child", "old": "parent"})
@@ -340,6 +350,7 @@ def test_rows_of_one_table_go_in_the_order_in_which_they_were_asked_for(
                 yield Delete(Node, {"id": "child"})
                 yield Delete(Node, {"id": "parent"})
 
+    # The child refers to the parent in the same table, so it has to be deleted first.
     admin.execute("create table node (user_id text, id text, old text, primary key (user_id, id),"
                   " foreign key (user_id, old) references node deferrable)")  # fmt: skip
     protect(admin, Node)
@@ -350,21 +361,19 @@ def test_rows_of_one_table_go_in_the_order_in_which_they_were_asked_for(
         assert store.verify().problems == ()
 
 
-def test_a_number_that_equals_nothing_is_no_key(
-    database_url: str, admin: psycopg.Connection
-) -> None:
-    class Nobodys(SQLModel, registry=registry()):
+def test_nan_is_refused_as_part_of_a_key(database_url: str, admin: psycopg.Connection) -> None:
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
-    class Price(Nobodys, table=True):
+    class Price(OtherBase, table=True):
         __tablename__ = "price"
         user_id: str = Field(sa_column=Column(Text, primary_key=True))
         amount: Decimal = Field(sa_column=Column(Numeric, primary_key=True))
 
     @projector(Price)
-    def project_price(fact: EventEnvelope) -> Iterator[RowChange]:
-        if isinstance(fact.data, TaskCreated):
-            yield Insert(Price, {"amount": Decimal(fact.data.title)})
+    def project_price(event: EventEnvelope) -> Iterator[RowChange]:
+        if isinstance(event.data, TaskCreated):
+            yield Insert(Price, {"amount": Decimal(event.data.title)})
 
     admin.execute("create table price (user_id text, amount numeric, primary key (user_id,"
                   " amount))")  # fmt: skip
@@ -377,13 +386,13 @@ def test_a_number_that_equals_nothing_is_no_key(
         assert store.verify().problems == ()
 
 
-def test_a_value_that_is_refused_in_a_replay_is_told_with_its_event(
-    opened: Open, admin: psycopg.Connection
+def test_a_value_that_a_replay_refuses_is_reported_with_its_event(
+    open_notes: Open, admin: psycopg.Connection
 ) -> None:
-    """A projector that was changed meets old events: verify and rebuild say which and why."""
-    opened(created(lambda *_: {})).user("alice").tasks.create("x" * 7)
+    """A changed projector may refuse old events; verify and rebuild name the event and cause."""
+    open_notes(note_each_task(lambda *_: {})).user("alice").tasks.create("x" * 7)
 
-    after = opened(created(lambda _, data: {"n": data.title}))
+    after = open_notes(note_each_task(lambda _, data: {"n": data.title}))
 
     (problem,) = after.verify().problems
     assert (problem.kind, problem.position) == ("unreadable", 1)
@@ -393,34 +402,34 @@ def test_a_value_that_is_refused_in_a_replay_is_told_with_its_event(
 
 
 @pytest.mark.parametrize("projectors", [["tag", "label"], ["label", "tag"]])
-def test_rows_that_refer_to_each_other_come_and_go_in_order(
-    opened: Open, admin: psycopg.Connection, database_url: str, projectors: list[str]
+def test_rows_with_foreign_keys_are_inserted_and_deleted_in_a_valid_order(
+    open_notes: Open, admin: psycopg.Connection, database_url: str, projectors: list[str]
 ) -> None:
-    """A key to the task or to another own table, in whatever order projectors are registered."""
+    """The foreign keys refer to a task or another table; projectors come in either order."""
 
-    class Nobodys(SQLModel, registry=registry()):
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
-    class Tag(Nobodys, table=True):
+    class Tag(OtherBase, table=True):
         __tablename__ = "tag"
         user_id: str = Field(sa_column=Column(Text, primary_key=True))
         id: UUID = Field(primary_key=True)
 
-    class Label(Nobodys, table=True):
+    class Label(OtherBase, table=True):
         __tablename__ = "label"
         __table_args__ = (ForeignKeyConstraint(["user_id", "id"], ["tag.user_id", "tag.id"]),)
         user_id: str = Field(sa_column=Column(Text, primary_key=True))
         id: UUID = Field(primary_key=True)
 
-    def project(table: type[SQLModel]) -> Project:
-        def each(fact: EventEnvelope) -> Iterator[RowChange]:
-            match fact.data:
+    def project_each_task(table: type[SQLModel]) -> Project:
+        def project(event: EventEnvelope) -> Iterator[RowChange]:
+            match event.data:
                 case TaskCreated():
-                    yield Insert(table, {"id": fact.stream_id})
+                    yield Insert(table, {"id": event.stream_id})
                 case TaskDeleted():
-                    yield Delete(table, {"id": fact.stream_id})
+                    yield Delete(table, {"id": event.stream_id})
 
-        return each
+        return project
 
     admin.execute(
         "create table tag (user_id text, id uuid, primary key (user_id, id), foreign key"
@@ -430,7 +439,7 @@ def test_rows_that_refer_to_each_other_come_and_go_in_order(
     )
     protect(admin, Tag, Label)
     by_name = {"tag": Tag, "label": Label}
-    chosen = [projector(by_name[one])(project(by_name[one])) for one in projectors]
+    chosen = [projector(by_name[one])(project_each_task(by_name[one])) for one in projectors]
     with EventStore.connect(database_url, projectors=chosen) as store:
         alice = store.user("alice")
         task = alice.tasks.create("x")
@@ -444,21 +453,23 @@ def test_rows_that_refer_to_each_other_come_and_go_in_order(
     labels = [one for one in chosen if one.table is Label]
     with (
         EventStore.connect(database_url, projectors=labels) as store,
-        pytest.raises(InvalidInput, match=r"public\.label: breaks label_user_id_id_fkey"),
+        pytest.raises(InvalidInput, match=r"public\.label: violates label_user_id_id_fkey"),
     ):
         store.user("alice").tasks.create("without a tag")
 
 
-@pytest.mark.parametrize("body", [{"score": float("nan")}, {"said": object()}])
-def test_a_changed_projector_that_gives_what_json_cannot_hold_stops_nobody_else(
-    opened: Open, admin: psycopg.Connection, body: dict[str, Any]
+@pytest.mark.parametrize("body", [{"score": float("nan")}, {"object": object()}])
+def test_a_changed_projector_that_gives_invalid_json_fails_only_for_its_user(
+    open_notes: Open, admin: psycopg.Connection, body: dict[str, Any]
 ) -> None:
-    before = opened(created(lambda *_: {"body": {}}))
+    before = open_notes(note_each_task(lambda *_: {"body": {}}))
     before.user("alice").tasks.create("odd")
     before.user("bob").tasks.create("fine")
     admin.execute("update service.note set text = 'spoilt'")
 
-    after = opened(created(lambda _, data: {"body": body if data.title == "odd" else {}}))
+    after = open_notes(
+        note_each_task(lambda _, data: {"body": body if data.title == "odd" else {}})
+    )
 
     problems = {(one.user_id, one.kind) for one in after.verify().problems}
     assert problems == {("alice", "unreadable"), ("bob", "changed_row")}
@@ -471,16 +482,17 @@ def test_a_changed_projector_that_gives_what_json_cannot_hold_stops_nobody_else(
     assert texts == [("alice", "spoilt"), ("bob", None)]
 
 
-def test_a_constraint_that_the_replay_breaks_is_named_and_stops_nobody_else(
-    opened: Open, admin: psycopg.Connection
+def test_a_constraint_that_the_replay_violates_is_named_and_fails_only_its_user(
+    open_notes: Open, admin: psycopg.Connection
 ) -> None:
-    store = opened(partly)
+    store = open_notes(project_parts)
     alice = store.user("alice")
-    chats = [alice.conversations.start(title=title) for title in ("gone", "kept")]
+    chats = [alice.conversations.start(title=title) for title in ("deleted", "other")]
     for chat in chats:
         alice.messages.post(chat.id, sender="user", content="hello")
     for name in ("alice", "bob", "carol"):
         store.user(name).tasks.create("x")
+    # Without its first event the log has messages of a conversation that it never starts.
     admin.execute("alter table eventstore.event disable trigger all")
     admin.execute("delete from eventstore.event where user_id = 'alice' and position = 1")
     admin.execute("update eventstore.task set title = 'spoilt'")
@@ -493,25 +505,26 @@ def test_a_constraint_that_the_replay_breaks_is_named_and_stops_nobody_else(
     assert list(caught.value.failures) == ["alice"]
     titles = admin.execute("select user_id, title from eventstore.task order by user_id").fetchall()
     assert titles == [("alice", "spoilt"), ("bob", "x"), ("carol", "x")]
-    assert store.erase("alice", ordered_by="alice").events > 0  # all of it leaves nothing to refer
+    # A complete erasure leaves no row that a foreign key could refuse.
+    assert store.erase("alice", ordered_by="alice").events > 0
 
 
-def test_a_column_that_the_database_computes_stays_out_of_the_class(
-    opened: Open, admin: psycopg.Connection
+def test_a_generated_column_is_refused_in_the_class_but_not_in_the_table(
+    open_notes: Open, admin: psycopg.Connection
 ) -> None:
-    class Nobodys(SQLModel, registry=registry()):
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
-    class Computing(Nobodys, table=True):
+    class Computing(OtherBase, table=True):
         user_id: str = Field(primary_key=True)
         id: str = Field(primary_key=True)
         twice: int | None = Field(sa_column=Column(BigInteger, Computed("n * 2")))
 
     with pytest.raises(ConfigurationError, match="its column twice is computed by the database"):
-        Projections(projector(Computing)(partly))
+        Projections(projector(Computing)(project_parts))
 
     admin.execute("alter table service.note add twice bigint generated always as (n * 2) stored")
-    store = opened(created(lambda *_: {"n": 4}))
+    store = open_notes(note_each_task(lambda *_: {"n": 4}))
     store.user("alice").tasks.create("x")
 
     assert admin.execute("select n, twice from service.note").fetchall() == [(4, 8)]
@@ -520,10 +533,8 @@ def test_a_column_that_the_database_computes_stays_out_of_the_class(
 
 @pytest.mark.parametrize("name", ["order", "lateral", "Capital", "with space", "x" * 64])
 @pytest.mark.parametrize("of", ["column", "table", "schema"])
-def test_a_name_that_sql_would_have_to_quote_is_refused_before_anything_is_asked(
-    name: str, of: str
-) -> None:
-    class Nobodys(SQLModel, registry=registry()):
+def test_a_name_that_sql_would_have_to_quote_is_refused_without_a_query(name: str, of: str) -> None:
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
     fields = {
@@ -535,7 +546,7 @@ def test_a_name_that_sql_would_have_to_quote_is_refused_before_anything_is_asked
         "id": Field(primary_key=True),
         "more": Field(sa_column=Column(name if of == "column" else "more", Text)),
     }
-    odd = cast("Any", type(Nobodys))("Odd", (Nobodys,), fields, table=True)
+    odd = cast("Any", type(OtherBase))("Odd", (OtherBase,), fields, table=True)
 
     with pytest.raises(ConfigurationError, match=f"the name {name} would need quotes"):
-        Projections(projector(odd)(partly))
+        Projections(projector(odd)(project_parts))

@@ -1,4 +1,4 @@
-"""A service's own tables: erased with the rest or refused, of any shape that keeps users apart."""
+"""A service's own tables of any shape are verified, rebuilt, exported and erased with the rest."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from projections import Increment, Insert, RowChange, Update, projector
 from tests.support.own_read_model import protect
 
 
-class Theirs(SQLModel, registry=registry()):
-    """The metadata of this service."""
+class Base(SQLModel, registry=registry()):
+    """The base of the tables in this file, with metadata of its own."""
 
 
-class Total(Theirs, table=True):
-    """One row a user: the key is the user alone."""
+class Total(Base, table=True):
+    """One row for each user: the key is the user id alone."""
 
     __tablename__ = "total"
     __table_args__ = ({"schema": "service"},)
@@ -42,19 +42,19 @@ class Total(Theirs, table=True):
     last: str = Field(sa_column=Column(Text))
 
 
-class Copy(Theirs, table=True):
-    """What was said, in a column that keeps no order of keys; in partitions."""
+class Copy(Base, table=True):
+    """A partitioned table with a jsonb column, which does not preserve the order of keys."""
 
     __tablename__ = "copy"
     __table_args__ = ({"schema": "service"},)
 
     user_id: str = Field(sa_column=Column(Text, primary_key=True))
     id: Any = Field(sa_column=Column(Uuid, primary_key=True))
-    said: Any = Field(sa_column=Column(JSONB))
+    body: Any = Field(sa_column=Column(JSONB))
 
 
-class Moment(Theirs, table=True):
-    """A row an instant."""
+class Moment(Base, table=True):
+    """One row for each timestamp."""
 
     __tablename__ = "moment"
     __table_args__ = ({"schema": "service"},)
@@ -64,8 +64,8 @@ class Moment(Theirs, table=True):
 
 
 @projector(Total)
-def project_total(fact: EventEnvelope) -> Iterator[RowChange]:
-    match fact.data:
+def project_total(event: EventEnvelope) -> Iterator[RowChange]:
+    match event.data:
         case TaskCreated(title="first"):
             yield Insert(Total, {"tasks": 1, "last": "first"})
         case TaskCreated(title=title):
@@ -73,25 +73,27 @@ def project_total(fact: EventEnvelope) -> Iterator[RowChange]:
 
 
 @projector(Copy)
-def project_copy(fact: EventEnvelope) -> Iterator[RowChange]:
-    if isinstance(fact.data, TaskCreated):
-        yield Insert(Copy, {"id": fact.stream_id, "said": {"zzz": fact.data.title, "a": [1, 2.5]}})
+def project_copy(event: EventEnvelope) -> Iterator[RowChange]:
+    if isinstance(event.data, TaskCreated):
+        yield Insert(
+            Copy, {"id": event.stream_id, "body": {"zzz": event.data.title, "a": [1, 2.5]}}
+        )
 
 
 @projector(Moment)
-def project_moment(fact: EventEnvelope) -> Iterator[RowChange]:
-    if isinstance(fact.data, TaskCreated):
-        yield Insert(Moment, {"at": datetime.fromisoformat(fact.data.title)})
+def project_moment(event: EventEnvelope) -> Iterator[RowChange]:
+    if isinstance(event.data, TaskCreated):
+        yield Insert(Moment, {"at": datetime.fromisoformat(event.data.title)})
 
 
 @pytest.fixture
-def own_url(database_url: str, direct_url: str) -> str:
-    """A database with both tables, as a migration of the service's leaves them."""
+def own_tables_url(database_url: str, direct_url: str) -> str:
+    """The URL of a database with `Total` and `Copy`, as a migration would create them."""
     with psycopg.connect(direct_url, autocommit=True) as owner:
         owner.execute("create schema service")
         owner.execute("create table service.total (user_id text primary key, tasks int, last text)")
         owner.execute(
-            "create table service.copy (user_id text, id uuid, said jsonb, primary key"
+            "create table service.copy (user_id text, id uuid, body jsonb, primary key"
             " (user_id, id)) partition by hash (user_id)"
         )
         for number in range(2):
@@ -104,15 +106,17 @@ def own_url(database_url: str, direct_url: str) -> str:
 
 
 @pytest.fixture
-def store(own_url: str) -> Iterator[EventStore]:
-    with EventStore.connect(own_url, projectors=[project_total, project_copy]) as opened:
+def own_tables_store(own_tables_url: str) -> Iterator[EventStore]:
+    """A store with rows of two users in both tables."""
+    with EventStore.connect(own_tables_url, projectors=[project_total, project_copy]) as store:
         for name in ("alice", "bob"):
             for title in ("first", "rhubarb"):
-                opened.user(name).tasks.create(title)
-        yield opened
+                store.user(name).tasks.create(title)
+        yield store
 
 
-def held(admin: psycopg.Connection) -> dict[str, list[tuple[Any, ...]]]:
+def read_tables(admin: psycopg.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of both tables."""
     return {
         table: admin.execute(f"select * from service.{table} as t order by t::text").fetchall()
         for table in ("total", "copy")
@@ -120,48 +124,49 @@ def held(admin: psycopg.Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def test_tables_of_any_shape_are_verified_rebuilt_and_exported(
-    store: EventStore, admin: psycopg.Connection
+    own_tables_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    before, written = held(admin), list[str]()
-    assert store.verify().ok
-    assert (store.rebuild().changed, held(admin)) == (0, before)
+    before, written = read_tables(admin), list[str]()
+    assert own_tables_store.verify().ok
+    assert (own_tables_store.rebuild().changed, read_tables(admin)) == (0, before)
 
     admin.execute("update service.total set tasks = 7 where user_id = 'alice'")
-    admin.execute("""update service.copy set said = '{"a": 1}' where user_id = 'bob'""")
+    admin.execute("""update service.copy set body = '{"a": 1}' where user_id = 'bob'""")
 
-    assert [(one.kind, one.user_id, one.table) for one in store.verify().problems] == [
+    assert [(one.kind, one.user_id, one.table) for one in own_tables_store.verify().problems] == [
         ("changed_row", "alice", "service.total"),
         *[("changed_row", "bob", "service.copy")] * 2,
     ]
-    assert (store.rebuild().changed, held(admin)) == (3, before)
-    assert store.export("alice", written.append).unreached == ()
+    assert (own_tables_store.rebuild().changed, read_tables(admin)) == (3, before)
+    assert own_tables_store.export("alice", written.append).unreached == ()
     assert '"last": "rhubarb"' in "".join(written)
 
 
-def test_true_is_not_one_in_a_column_that_knows_both(
-    store: EventStore, admin: psycopg.Connection
+def test_true_differs_from_one_in_a_jsonb_column(
+    own_tables_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    admin.execute("""update service.copy set said = said || '{"a": [1.0, 2.50]}'""")
-    assert store.verify().ok
+    # Numbers in jsonb are equal whatever zeros they end with, so nothing differs yet.
+    admin.execute("""update service.copy set body = body || '{"a": [1.0, 2.50]}'""")
+    assert own_tables_store.verify().ok
 
     admin.execute(
-        """update service.copy set said = said || '{"a": [true, 2.5]}' where user_id = 'bob'"""
+        """update service.copy set body = body || '{"a": [true, 2.5]}' where user_id = 'bob'"""
     )
 
-    problems = [(one.kind, one.user_id, one.table) for one in store.verify().problems]
+    problems = [(one.kind, one.user_id, one.table) for one in own_tables_store.verify().problems]
     assert problems == [("changed_row", "bob", "service.copy")] * 2
 
 
 @pytest.mark.parametrize("number", ["1e5000", "1e23", "1.10", "-0.0", "12345678901234567890.5"])
-def test_numbers_of_any_size_are_the_same_in_a_column_that_writes_them_out(
-    own_url: str, number: str
+def test_numbers_of_any_size_equal_their_replay_in_a_jsonb_column(
+    own_tables_url: str, number: str
 ) -> None:
     @projector(Copy)
-    def project_number(fact: EventEnvelope) -> Iterator[RowChange]:
-        if isinstance(fact.data, TaskCreated):
-            yield Insert(Copy, {"id": fact.stream_id, "said": {"n": loads(number)}})
+    def project_number(event: EventEnvelope) -> Iterator[RowChange]:
+        if isinstance(event.data, TaskCreated):
+            yield Insert(Copy, {"id": event.stream_id, "body": {"n": loads(number)}})
 
-    with EventStore.connect(own_url, projectors=[project_number]) as store:
+    with EventStore.connect(own_tables_url, projectors=[project_number]) as store:
         for name in ("alice", "bob"):
             store.user(name).tasks.create("x")
 
@@ -169,15 +174,16 @@ def test_numbers_of_any_size_are_the_same_in_a_column_that_writes_them_out(
         assert store.rebuild(check=True).changed == 0
 
 
-def test_rows_at_instants_that_python_cannot_hold_are_read_once_each(
-    own_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+def test_rows_with_timestamps_that_python_cannot_represent_are_read_once_each(
+    own_tables_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin.execute("create table service.moment (user_id text, at timestamptz, primary key"
                   " (user_id, at))")  # fmt: skip
     protect(admin, Moment)
+    # The page after such a timestamp has to begin behind it, although Python cannot hold it.
     monkeypatch.setattr(pages, "PAGE_ROWS", 1)
     written: list[str] = []
-    with EventStore.connect(own_url, projectors=[project_moment]) as store:
+    with EventStore.connect(own_tables_url, projectors=[project_moment]) as store:
         alice = store.user("alice")
         alice.tasks.create("2026-11-22T17:45:29Z")
         admin.execute(
@@ -194,44 +200,44 @@ def test_rows_at_instants_that_python_cannot_hold_are_read_once_each(
     assert "".join(written).count('"at": ') == 6
 
 
-def test_what_a_projector_of_the_services_own_made_is_erased_too(
-    store: EventStore, admin: psycopg.Connection
+def test_the_rows_of_a_services_own_projectors_are_erased_too(
+    own_tables_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    before = held(admin)
+    before = read_tables(admin)
 
-    done = store.erase("alice", ordered_by="privacy desk")
+    done = own_tables_store.erase("alice", ordered_by="privacy desk")
 
-    after = held(admin)
+    after = read_tables(admin)
     assert (done.events, done.unreached) == (2, ())
     assert after == {
         table: [row for row in rows if row[0] == "bob"] for table, rows in before.items()
     }
-    assert store.verify().ok
+    assert own_tables_store.verify().ok
 
 
-def test_what_no_projector_here_keeps_is_not_left_behind_in_silence(
-    store: EventStore, own_url: str, admin: psycopg.Connection
+def test_an_erasure_is_refused_while_a_table_without_a_projector_may_hold_rows(
+    own_tables_store: EventStore, own_tables_url: str, admin: psycopg.Connection
 ) -> None:
-    before, written = held(admin), list[str]()
-    with EventStore.connect(own_url, projectors=[project_total]) as other:
+    before, written = read_tables(admin), list[str]()
+    with EventStore.connect(own_tables_url, projectors=[project_total]) as other_store:
         with pytest.raises(ConfigurationError, match=r"^service\.copy may hold rows of this user"):
-            other.erase("alice", ordered_by="privacy desk")
-        assert (held(admin), other.verify().erased) == (before, 0)
-        assert other.export("alice", written.append).unreached == ("service.copy",)
+            other_store.erase("alice", ordered_by="privacy desk")
+        assert (read_tables(admin), other_store.verify().erased) == (before, 0)
+        assert other_store.export("alice", written.append).unreached == ("service.copy",)
         assert '"unreached": ["service.copy"]' in written[0]
 
-        done = other.erase("alice", ordered_by="privacy desk", leave=["service.copy"])
+        done = other_store.erase("alice", ordered_by="privacy desk", leave=["service.copy"])
 
     assert (done.events, done.unreached) == (2, ("service.copy",))
-    assert held(admin)["copy"] == before["copy"]
-    assert [one.table for one in store.verify().problems] == ["service.copy"] * 2
+    assert read_tables(admin)["copy"] == before["copy"]
+    assert [one.table for one in own_tables_store.verify().problems] == ["service.copy"] * 2
 
 
-def test_a_protected_table_beside_the_stores_own_is_not_left_behind_either(
-    store: EventStore, admin: psycopg.Connection
+def test_an_erasure_is_refused_for_an_unknown_table_in_the_schema_of_the_store(
+    own_tables_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    admin.execute("create table eventstore.note (user_id text primary key, said text)")
-    Note = type("Note", (Theirs,), {  # noqa: N806 - a class
+    admin.execute("create table eventstore.note (user_id text primary key, body text)")
+    Note = type("Note", (Base,), {  # noqa: N806 - the name of a class
         "__tablename__": "note", "__table_args__": {"schema": "eventstore"}, "__module__": __name__,
         "__annotations__": {"user_id": str}, "user_id": Field(primary_key=True),
     }, table=True)  # fmt: skip
@@ -239,29 +245,27 @@ def test_a_protected_table_beside_the_stores_own_is_not_left_behind_either(
     written: list[str] = []
 
     with pytest.raises(ConfigurationError, match=r"^eventstore\.note may hold rows of this user"):
-        store.erase("alice", ordered_by="privacy desk")
-    assert store.export("alice", written.append).unreached == ("eventstore.note",)
+        own_tables_store.erase("alice", ordered_by="privacy desk")
+    assert own_tables_store.export("alice", written.append).unreached == ("eventstore.note",)
 
 
-def test_an_index_that_all_users_share_is_no_reason_not_to_connect(
-    own_url: str, admin: psycopg.Connection
+def test_an_index_that_does_not_begin_with_user_id_is_only_a_warning(
+    own_tables_url: str, admin: psycopg.Connection
 ) -> None:
     admin.execute(
         "create index words on eventstore.message using gin (to_tsvector('simple', content))"
     )
 
-    with EventStore.connect(own_url, projectors=[project_total, project_copy]) as store:
-        (shared,) = [one for one in store.doctor() if one.check == "table"]
+    with EventStore.connect(own_tables_url, projectors=[project_total, project_copy]) as store:
+        (finding,) = [one for one in store.doctor() if one.check == "table"]
 
-    assert (shared.severity, shared.location) == ("warning", "eventstore.message")
-    assert "index eventstore.words does not begin with user_id" in shared.detail
+    assert (finding.severity, finding.location) == ("warning", "eventstore.message")
+    assert "index eventstore.words does not begin with user_id" in finding.detail
 
 
-def test_an_event_of_the_kind_that_is_kept_for_erasures_is_refused() -> None:
+def test_an_event_class_with_the_stream_kind_of_erasures_is_refused() -> None:
     class Removed(Event, type="Removed", stream_kind="erasure"):
-        """Looks like the record of an erasure."""
+        """An event that looks like the record of an erasure."""
 
-    with pytest.raises(
-        ConfigurationError, match="erasure is reserved for erasures"
-    ):
+    with pytest.raises(ConfigurationError, match="erasure is reserved for erasures"):
         EventRegistry(Removed)

@@ -1,4 +1,4 @@
-"""Each type of column gives values back as the replay has them, and refuses what it would not."""
+"""Each column type stores values equal to their replay and refuses values that it would change."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from tests.support.own_read_model import protect
 
 
 class Word(StrEnum):
-    """Text, and more than that."""
+    """An enum whose members are text."""
 
-    RED = "red"
+    HIGH = "high"
 
 
 class Number(IntEnum):
-    """A number, and more than that."""
+    """An enum whose members are integers."""
 
     TWO = 2
 
 
-class Colour(Enum):
-    """Neither."""
+class Level(Enum):
+    """An enum whose members are neither text nor numbers."""
 
-    RED = "red"
+    HIGH = "high"
 
 
 class OtherUUID(UUID):
-    """As drivers and libraries have them."""
+    """A subclass of UUID, as some drivers return it."""
 
 
-NOON = datetime(2026, 11, 28, 12, 0, 0, 123_456)  # noqa: DTZ001 - for a column without a zone
+NOON = datetime(2026, 11, 28, 12, 0, 0, 123_456)  # noqa: DTZ001 - for a column without a time zone
 EAST = timezone(timedelta(hours=14))
 ID = UUID(int=7)
 
-# For each type: what comes back as it went, and what is refused.
-KEPT: dict[str, tuple[Any, list[Any], list[Any]]] = {
-    "text": (sa.Text, ["", "a", "ü€😀", Word.RED, "x" * 9_000],
-             [5, b"a", "a\0", "a\ud800", Colour.RED, POSITION, RECORDED_AT, ["a"], ID]),
+# The type of each column, the values that it accepts and the values that it refuses.
+COLUMN_TYPES: dict[str, tuple[Any, list[Any], list[Any]]] = {
+    "text": (sa.Text, ["", "a", "ü€😀", Word.HIGH, "x" * 9_000],
+             [5, b"a", "a\0", "a\ud800", Level.HIGH, POSITION, RECORDED_AT, ["a"], ID]),
     "varchar": (sa.String(3), ["", "abc", "😀😀😀"], ["abcd", "    "]),
     "collated": (sa.String(5, collation="C"), ["abcde"], ["abcdef"]),
     "smallint": (sa.SmallInteger, [0, -32_768, Number.TWO, VERSION], [32_768, True, 1.0, "1"]),
@@ -89,14 +89,14 @@ KEPT: dict[str, tuple[Any, list[Any], list[Any]]] = {
 }  # fmt: skip
 
 
-class Theirs(SQLModel, registry=registry()):
-    """The metadata of this service."""
+class Base(SQLModel, registry=registry()):
+    """The base of the tables in this file, with metadata of its own."""
 
 
-class Kept(Theirs, table=True):
-    __tablename__ = "kept"
+class Sample(Base, table=True):
+    __tablename__ = "sample"
     __table_args__ = (
-        *(sa.Column(f"a_{name}", kind) for name, (kind, _, _) in KEPT.items()),
+        *(sa.Column(f"a_{name}", kind) for name, (kind, _, _) in COLUMN_TYPES.items()),
         {"schema": "service"},
     )
 
@@ -105,55 +105,57 @@ class Kept(Theirs, table=True):
 
 
 VALUES = [
-    *((name, value, True) for name, (_, good, _) in KEPT.items() for value in good),
-    *((name, value, False) for name, (_, _, bad) in KEPT.items() for value in bad),
+    *((name, value, True) for name, (_, good, _) in COLUMN_TYPES.items() for value in good),
+    *((name, value, False) for name, (_, _, bad) in COLUMN_TYPES.items() for value in bad),
 ]
 
 
-@projector(Kept)
-def project_kept(fact: EventEnvelope) -> Iterator[RowChange]:
-    if isinstance(fact.data, TaskCreated):
-        name, value, _ = VALUES[int(fact.data.title)]
-        yield Insert(Kept, {"id": fact.stream_id, f"a_{name}": value})
+@projector(Sample)
+def project_sample(event: EventEnvelope) -> Iterator[RowChange]:
+    if isinstance(event.data, TaskCreated):
+        name, value, _ = VALUES[int(event.data.title)]
+        yield Insert(Sample, {"id": event.stream_id, f"a_{name}": value})
 
 
 @pytest.fixture(scope="module")
-def store(server: Any) -> Iterator[EventStore]:
+def values_store(server: Any) -> Iterator[EventStore]:
+    """A store with a read model of every column type, which all tests of this file share."""
     url = server.create_database()
     with psycopg.connect(server.direct(url), autocommit=True) as owner:
         owner.execute("create schema service")
+        # The DDL comes from the columns of the class, so the types of both are certainly equal.
         engine = sa.create_engine("postgresql+psycopg://", creator=lambda: owner)
         columns = ", ".join(
             f"{one.name} {one.type.compile(engine.dialect)}"
-            for one in Kept.__table__.columns  # type: ignore[attr-defined]  # SQLModel makes it
+            for one in Sample.__table__.columns  # type: ignore[attr-defined]  # SQLModel makes it
         )
-        owner.execute(f"create table service.kept ({columns}, primary key (user_id, id))")
-        protect(owner, Kept)
-    with EventStore.connect(url, projectors=[project_kept]) as opened:
-        yield opened
+        owner.execute(f"create table service.sample ({columns}, primary key (user_id, id))")
+        protect(owner, Sample)
+    with EventStore.connect(url, projectors=[project_sample]) as store:
+        yield store
     server.drop_database(url)
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_values_that_a_column_takes_come_back_as_the_replay_has_them(
-    store: EventStore, name: str
+@pytest.mark.parametrize("name", COLUMN_TYPES)
+def test_accepted_values_are_stored_equal_to_their_replay(
+    values_store: EventStore, name: str
 ) -> None:
-    user = store.user(f"takes {name}")
+    user = values_store.user(f"accepts {name}")
     for number, (column, _, good) in enumerate(VALUES):
         if column == name and good:
             user.tasks.create(str(number))
 
-    assert len(user.tasks.list()) == len(KEPT[name][1])
-    assert store.verify(user.user_id).problems == ()
-    assert store.rebuild(user.user_id, check=True).changed == 0
-    assert store.rebuild(user.user_id).changed == 0
+    assert len(user.tasks.list()) == len(COLUMN_TYPES[name][1])
+    assert values_store.verify(user.user_id).problems == ()
+    assert values_store.rebuild(user.user_id, check=True).changed == 0
+    assert values_store.rebuild(user.user_id).changed == 0
 
 
-@pytest.mark.parametrize("name", [name for name, (_, _, bad) in KEPT.items() if bad])
-def test_values_that_a_column_would_change_are_refused_by_their_place(
-    store: EventStore, name: str
+@pytest.mark.parametrize("name", [name for name, (_, _, bad) in COLUMN_TYPES.items() if bad])
+def test_values_that_a_column_would_change_are_refused_with_their_path(
+    values_store: EventStore, name: str
 ) -> None:
-    user = store.user(f"refuses {name}")
+    user = values_store.user(f"refuses {name}")
     for number, (column, value, good) in enumerate(VALUES):
         if column == name and not good:
             with pytest.raises(InvalidInput) as refused:
@@ -167,34 +169,34 @@ def test_values_that_a_column_would_change_are_refused_by_their_place(
     "kind",
     [
         sa.REAL, sa.Float(24), sa.CHAR(3), sa.DateTime().with_variant(pg.TIMESTAMP(precision=3),
-        "postgresql"), sa.Time(timezone=True), sa.Enum(Colour, name="colour"), pg.INET, pg.MONEY,
+        "postgresql"), sa.Time(timezone=True), sa.Enum(Level, name="level"), pg.INET, pg.MONEY,
         pg.ARRAY(sa.Integer, dimensions=2), pg.TSVECTOR, pg.INT4RANGE, pg.ARRAY(pg.JSONB),
         pg.ARRAY(sa.REAL), pg.BIT(3), pg.HSTORE,
         pg.INTERVAL(precision=0), pg.INTERVAL(fields="DAY"), sa.Uuid(native_uuid=False),
     ],
     ids=str,
 )  # fmt: skip
-def test_a_type_that_changes_what_is_written_is_refused_before_anything_is_asked(kind: Any) -> None:
-    class Nobodys(SQLModel, registry=registry()):
+def test_a_column_type_that_changes_values_is_refused_without_a_query(kind: Any) -> None:
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
-    class Odd(Nobodys, table=True):
+    class Odd(OtherBase, table=True):
         user_id: str = Field(primary_key=True)
         id: str = Field(primary_key=True)
         odd: Any = Field(sa_column=sa.Column(kind))
 
     with pytest.raises(ConfigurationError, match=r"its column odd is .*equal its replay"):
-        Projections(projector(Odd)(project_kept.project))
+        Projections(projector(Odd)(project_sample.project))
 
 
 @pytest.mark.parametrize("kind", [sa.Double, sa.JSON, pg.JSONB, pg.ARRAY(sa.Text)], ids=str)
-def test_a_type_without_an_order_of_its_own_is_no_key(kind: Any) -> None:
-    class Nobodys(SQLModel, registry=registry()):
+def test_a_column_type_that_cannot_be_part_of_a_key_is_refused(kind: Any) -> None:
+    class OtherBase(SQLModel, registry=registry()):
         pass
 
-    class Odd(Nobodys, table=True):
+    class Odd(OtherBase, table=True):
         user_id: str = Field(primary_key=True)
         odd: Any = Field(sa_column=sa.Column(kind, primary_key=True))
 
     with pytest.raises(ConfigurationError, match="cannot be part of a key"):
-        Projections(projector(Odd)(project_kept.project))
+        Projections(projector(Odd)(project_sample.project))

@@ -1,4 +1,4 @@
-"""Live, replay and rebuild of an own read model, whatever is appended and however together."""
+"""A service's own read model is equal live, replayed and rebuilt, for random appends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from sqlmodel import select
 from eventstore import EventStore, NewEvent, RecordedEvent, User
 from eventstore.database.timestamps import timestamp_text
 from eventstore.log.ids import uuid7
-from tests.support.own_read_model import Box, Boxed, boxed, service_url, store
-
-__all__ = ["service_url", "store"]  # fixtures
+from tests.support.own_read_model import Box, Boxed, box_event
 
 
 @dataclass
 class Row:
-    """What a box's row must be: the same rules once more, in the plainest Python."""
+    """The expected row of a box, by the rules of `project_box` in plain Python."""
 
     n: int = 0
     note: str | None = None
@@ -32,7 +30,7 @@ class Row:
     def apply(self, event: RecordedEvent) -> None:
         assert isinstance(event.data, Boxed)
         value = event.data.value
-        given = {
+        from_database = {
             "$position": event.position,
             "$version": event.version,
             "$recorded_at": timestamp_text(event.recorded_at),
@@ -45,19 +43,19 @@ class Row:
             case "counted":
                 self.n += value
             case "put":
-                self.items.append(_resolved(value, given))
+                self.items.append(_resolve(value, from_database))
             case "marked" if event.data.index < len(self.items):
-                self.items[event.data.index].update(_resolved(value, given))
+                self.items[event.data.index].update(_resolve(value, from_database))
 
 
-def _resolved(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _resolve(fields: dict[str, Any], from_database: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: given.get(value, value) if isinstance(value, str) else value
+        name: from_database.get(value, value) if isinstance(value, str) else value
         for name, value in fields.items()
     }
 
 
-def expected(events: list[RecordedEvent]) -> dict[tuple[UUID, str], Row]:
+def expected_rows(events: list[RecordedEvent]) -> dict[tuple[UUID, str], Row]:
     rows: dict[tuple[UUID, str], Row] = {}
     for event in events:
         assert isinstance(event.data, Boxed)
@@ -71,7 +69,7 @@ def expected(events: list[RecordedEvent]) -> dict[tuple[UUID, str], Row]:
     return rows
 
 
-def stored(user: User) -> dict[tuple[UUID, str], Row]:
+def stored_rows(user: User) -> dict[tuple[UUID, str], Row]:
     with user.session() as session:
         return {
             (one.box, one.name): Row(
@@ -89,7 +87,7 @@ VALUE = st.recursive(
 )
 ITEM = st.dictionaries(TEXT, VALUE, max_size=2)
 CHANGE = st.one_of(
-    st.tuples(st.just("made"), VALUE),  # where there is one already it goes
+    st.tuples(st.just("made"), VALUE),  # `appends` deletes a box that exists already instead
     st.tuples(st.just("noted"), st.sampled_from(["", "a", "b"])),
     st.tuples(st.just("filled"), VALUE),
     st.tuples(st.just("counted"), st.integers(-9, 9)),
@@ -101,32 +99,32 @@ CHANGE = st.one_of(
 STEP = st.tuples(st.integers(0, 1), st.sampled_from("ab"), CHANGE)
 
 
-def _named(value: dict[str, Any], step: str) -> dict[str, Any]:
-    """Return an item's fields under names of their own, and what the database gives its event."""
-    given = {name: f"${name}" for name in ("position", "version", "recorded_at")}
-    return {f"{name} {step}": one for name, one in (value | given).items()}
+def _make_item(value: dict[str, Any], step: str) -> dict[str, Any]:
+    """Return an item with all markers and with field names that no other step uses."""
+    markers = {name: f"${name}" for name in ("position", "version", "recorded_at")}
+    return {f"{name} {step}": one for name, one in (value | markers).items()}
 
 
 def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
-    """Turn drawn steps into events: what is not there is made first, a second making ends it."""
-    boxes, there = (uuid7(), uuid7()), set()
+    """Turn drawn steps into appends; a missing box is made, and a box made again is deleted."""
+    boxes, existing = (uuid7(), uuid7()), set()
     made: list[list[NewEvent]] = []
     for group in groups:
         made.append([])
         for number, name, (done, value, *index) in group:
             key = number, name
-            if key not in there:
-                there.add(key)
+            if key not in existing:
+                existing.add(key)
                 fields = {"done": "made", "value": value}
             elif done == "made":
-                there.remove(key)
+                existing.remove(key)
                 fields = {"done": "gone"}
             elif done in {"put", "marked"}:
-                item = _named(value, f"{len(made)}.{len(made[-1])}")
+                item = _make_item(value, f"{len(made)}.{len(made[-1])}")
                 fields = {"done": done, "value": item, "index": (*index, 0)[0]}
             else:
                 fields = {"done": done, "value": value}
-            made[-1].append(boxed(boxes[number], name=name, **fields))
+            made[-1].append(box_event(boxes[number], name=name, **fields))
     return made
 
 
@@ -137,18 +135,18 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example has its own user
 )
 @given(groups=st.lists(st.lists(STEP, min_size=1, max_size=8), max_size=5))
-def test_live_replay_and_rebuild_give_the_same_rows_whatever_was_appended_together(
-    store: EventStore, groups: list[list[Any]]
+def test_live_replayed_and_rebuilt_rows_are_equal_for_events_in_any_appends(
+    service_store: EventStore, groups: list[list[Any]]
 ) -> None:
-    user = store.user(str(uuid7()))
+    user = service_store.user(str(uuid7()))
 
     recorded = [event for events in appends(groups) for event in user.append(events)]
 
-    assert stored(user) == expected(recorded)
-    assert store.verify(user.user_id).problems == ()
+    assert stored_rows(user) == expected_rows(recorded)
+    assert service_store.verify(user.user_id).problems == ()
     with user.session(read_only=False) as session:
         for row in session.exec(select(Box)).all():
             session.delete(row)
         session.commit()
-    assert store.rebuild(user.user_id).changed == len(expected(recorded))
-    assert stored(user) == expected(recorded)
+    assert service_store.rebuild(user.user_id).changed == len(expected_rows(recorded))
+    assert stored_rows(user) == expected_rows(recorded)

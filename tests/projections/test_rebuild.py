@@ -1,4 +1,4 @@
-"""Read models that were spoiled: verify names each row, rebuild mends exactly those."""
+"""Verify reports every wrong row of the read models, and a rebuild repairs exactly those."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ from eventstore.database.pipeline import exchange
 from eventstore.log.ids import uuid7
 from projections import RECORDED_AT, Insert, RowChange, projector
 from projections.rebuild.rebuild import Rebuilt
-from tests.support.own_read_model import Done, service_url
-
-__all__ = ["service_url"]
+from tests.support.own_read_model import Done
 
 TABLES = ("task", "conversation", "message")
 LABELS = {"task": "title", "conversation": "title", "message": "content"}
 EXTRA = "'00000000-0000-0000-0000-000000000009'"
 
+# SQL that spoils the read models, and the problems that verify must report.
 SPOILS: dict[str, set[str]] = {
     "update eventstore.task set title = 'walked' where title = 'walk'": {
         "changed_row of alice: task walk differs in title"
@@ -78,18 +77,18 @@ SPOILS: dict[str, set[str]] = {
     "update eventstore.message set retracted_at = null, retracted_position = null": {
         "changed_row of alice: message slip differs in retracted_at, retracted_position"
     },
-    # Positions swapped, past a unique constraint.
+    # Two positions are swapped; negative positions avoid the unique constraint meanwhile.
     """
-    create temporary table place on commit drop as
+    create temporary table swapped on commit drop as
     select id, position from eventstore.message where content in ('hello', 'asking');
-    update eventstore.message set position = -position where id in (select id from place);
+    update eventstore.message set position = -position where id in (select id from swapped);
     update eventstore.message as m set position = other.position
-    from place join place as other on other.id <> place.id where m.id = place.id
+    from swapped join swapped as other on other.id <> swapped.id where m.id = swapped.id
     """: {
         "changed_row of alice: message hello differs in position",
         "changed_row of alice: message asking differs in position",
     },
-    # Messages that point to a conversation that should not be.
+    # Messages are moved to a conversation that the log does not have.
     f"""
     insert into eventstore.conversation
     select user_id, {EXTRA}, null, 'extra', 'active', created_at, updated_at, 98, 98, 0
@@ -104,7 +103,7 @@ SPOILS: dict[str, set[str]] = {
         "extra_row of alice: message hello",
         "missing_row of alice: message hello",
     },
-    # A conversation gone from under its messages, past their foreign key.
+    # The deleted conversation still has messages, so the foreign key has to be disabled.
     """
     set local session_replication_role = replica;
     delete from eventstore.conversation where title = 'gone'
@@ -113,10 +112,11 @@ SPOILS: dict[str, set[str]] = {
 
 
 class TaskSnoozed(Event, type="TaskSnoozed", stream_kind="task"):
-    """An event that only some stores can read."""
+    """An event whose class only some stores have."""
 
 
-def a_bit_of_everything(user: User) -> None:
+def write_sample(user: User) -> None:
+    """Write events that fill every built-in read model."""
     walk, _ = user.tasks.create("walk", description="uphill"), user.tasks.create("cook")
     user.tasks.complete(walk.id)
     chat = user.conversations.start(title="chat")
@@ -130,8 +130,8 @@ def a_bit_of_everything(user: User) -> None:
     user.conversations.delete(gone.id)
 
 
-def every_row(admin: psycopg.Connection, user_id: str = "%") -> set[tuple[str, ...]]:
-    """Return every read-model row, with the transaction that wrote it and its place on disk."""
+def read_rows(admin: psycopg.Connection, user_id: str = "%") -> set[tuple[str, ...]]:
+    """Return all read-model rows with the transaction that wrote each and its location on disk."""
     return {
         (table, *row)
         for table in TABLES
@@ -143,11 +143,12 @@ def every_row(admin: psycopg.Connection, user_id: str = "%") -> set[tuple[str, .
 
 
 def contents(rows: set[tuple[str, ...]]) -> set[tuple[str, str]]:
+    """Return the rows of `read_rows` without transactions and locations."""
     return {(table, row) for table, row, *_ in rows}
 
 
-def names(admin: psycopg.Connection) -> dict[tuple[str, str], str]:
-    """Return what each row is called in `SPOILS`, by table and key."""
+def row_names(admin: psycopg.Connection) -> dict[tuple[str, str], str]:
+    """Return the name of each row in `SPOILS`, by table and key."""
     return {
         (f"eventstore.{table}", key): f"{table} {label}"
         for table in TABLES
@@ -155,7 +156,8 @@ def names(admin: psycopg.Connection) -> dict[tuple[str, str], str]:
     }
 
 
-def told(problem: Problem, known: dict[tuple[str, str], str]) -> str:
+def describe(problem: Problem, known: dict[tuple[str, str], str]) -> str:
+    """Return a problem in the words of `SPOILS`."""
     assert problem.table is not None
     assert problem.key is not None
     name = f"{problem.kind} of {problem.user_id}: {known[problem.table, problem.key[0]]}"
@@ -164,37 +166,37 @@ def told(problem: Problem, known: dict[tuple[str, str], str]) -> str:
     return name
 
 
-def test_verify_names_exactly_the_spoiled_rows_and_rebuild_mends_exactly_those(
+def test_verify_reports_and_rebuild_repairs_exactly_the_wrong_rows(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    a_bit_of_everything(alice)
-    right, called = every_row(admin), names(admin)
+    write_sample(alice)
+    right, known = read_rows(admin), row_names(admin)
 
-    for spoil, wanted in SPOILS.items():
+    for spoil, expected in SPOILS.items():
         with admin.transaction():
             admin.execute(f"{spoil}")
-        spoiled = every_row(admin)
+        spoiled = read_rows(admin)
         verified = store.verify()
         checked = store.rebuild(check=True)
-        assert {told(one, names(admin) | called) for one in verified.problems} == wanted
-        assert len(verified.problems) == checked.changed == len(wanted)
-        assert every_row(admin) == spoiled  # verify and a check write nothing
+        assert {describe(one, row_names(admin) | known) for one in verified.problems} == expected
+        assert len(verified.problems) == checked.changed == len(expected)
+        assert read_rows(admin) == spoiled  # verify and a check write nothing
 
         rebuilt = store.rebuild()
-        mended = every_row(admin)
+        repaired = read_rows(admin)
 
-        assert rebuilt.changed == len(wanted)
-        assert contents(mended) == contents(right)
-        assert spoiled & right <= mended  # what was right was not even written again
+        assert rebuilt.changed == len(expected)
+        assert contents(repaired) == contents(right)
+        assert spoiled & right <= repaired  # correct rows were not written again
         assert store.verify().ok
-        right = mended
+        right = repaired
 
 
-def test_a_rebuild_from_nothing_makes_every_row_again(
+def test_a_rebuild_of_empty_tables_restores_every_row(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
-    a_bit_of_everything(alice)
-    right = every_row(admin)
+    write_sample(alice)
+    right = read_rows(admin)
     history = alice.history(alice.conversations.list()[0].id)
     admin.execute("truncate eventstore.task, eventstore.conversation, eventstore.message")
 
@@ -202,54 +204,54 @@ def test_a_rebuild_from_nothing_makes_every_row_again(
     rebuilt = store.rebuild()
 
     assert checked == rebuilt == Rebuilt(users=1, events=13, rows=len(right), changed=len(right))
-    assert contents(every_row(admin)) == contents(right)
+    assert contents(read_rows(admin)) == contents(right)
     assert alice.history(alice.conversations.list()[0].id) == history
     assert store.rebuild().changed == 0
 
 
-def test_a_rebuild_of_one_user_leaves_every_other_row_as_it_is_on_disk(
+def test_a_rebuild_of_one_user_does_not_write_a_row_of_another(
     store: EventStore, alice: User, bob: User, admin: psycopg.Connection
 ) -> None:
     for user in (alice, bob):
-        a_bit_of_everything(user)
+        write_sample(user)
     admin.execute("update eventstore.task set title = 'spoilt'")
-    right, spoilt = every_row(admin, "alice"), every_row(admin, "bob")
+    right, spoilt = read_rows(admin, "alice"), read_rows(admin, "bob")
 
     rebuilt = store.rebuild("alice")
 
     assert rebuilt.changed == 2
-    assert every_row(admin, "bob") == spoilt
-    assert len(every_row(admin, "alice") - right) == 2
+    assert read_rows(admin, "bob") == spoilt
+    assert len(read_rows(admin, "alice") - right) == 2
     assert store.verify("alice").ok
     assert {problem.user_id for problem in store.verify().problems} == {"bob"}
 
 
-def test_progress_is_told_once_a_user_and_adds_up(
+def test_progress_is_reported_once_for_each_user_and_adds_up(
     store: EventStore, alice: User, bob: User, admin: psycopg.Connection
 ) -> None:
-    a_bit_of_everything(alice)
+    write_sample(alice)
     bob.tasks.create("fly")
     admin.execute("update eventstore.task set title = 'spoilt'")
 
-    for how in ({"check": True}, {"check": True, "jobs": 2}, {}, {"jobs": 2}):
+    for options in ({"check": True}, {"check": True, "jobs": 2}, {}, {"jobs": 2}):
         steps: list[Rebuilt] = []
-        total = store.rebuild(progress=steps.append, **how)
+        total = store.rebuild(progress=steps.append, **options)
         assert sum(steps, start=Rebuilt()) == total
         assert sorted((step.users, step.events) for step in steps) == [(1, 1), (1, 13)]
         assert total.rows == 9 + 1
-        assert total.changed == (3 if how != {"jobs": 2} else 0)
+        assert total.changed == (3 if options != {"jobs": 2} else 0)
 
 
-def test_an_event_nobody_can_read_stops_the_rebuild_of_that_user_and_changes_nothing(
+def test_an_event_of_an_unknown_type_fails_the_rebuild_of_its_user_without_a_change(
     store: EventStore, alice: User, bob: User, admin: psycopg.Connection, database_url: str
 ) -> None:
     for user in (alice, bob):
-        a_bit_of_everything(user)
+        write_sample(user)
     (task, _) = alice.tasks.list()
-    with EventStore.connect(database_url, events=[TaskSnoozed]) as newer:
-        newer.user("alice").append([NewEvent(stream_id=task.id, data=TaskSnoozed())])
+    with EventStore.connect(database_url, events=[TaskSnoozed]) as newer_store:
+        newer_store.user("alice").append([NewEvent(stream_id=task.id, data=TaskSnoozed())])
         admin.execute("update eventstore.task set title = 'spoilt'")
-        spoilt = every_row(admin, "alice")
+        spoilt = read_rows(admin, "alice")
 
         for check in (True, False):
             with pytest.raises(UnknownEventType) as unknown:
@@ -258,22 +260,22 @@ def test_an_event_nobody_can_read_stops_the_rebuild_of_that_user_and_changes_not
         (problem,) = store.verify("alice").problems
 
         assert (problem.kind, problem.position) == ("unreadable", 14)
-        assert every_row(admin, "alice") == spoilt
+        assert read_rows(admin, "alice") == spoilt
         assert store.rebuild("bob").changed == 2
-        assert newer.rebuild("alice").changed == 2
-        assert newer.verify().ok
+        assert newer_store.rebuild("alice").changed == 2
+        assert newer_store.verify().ok
 
 
-def test_a_rebuild_of_all_goes_on_past_a_log_nobody_can_read_and_names_its_user(
+def test_a_rebuild_of_all_skips_an_unreadable_log_and_names_its_user(
     store: EventStore, alice: User, bob: User, admin: psycopg.Connection, database_url: str
 ) -> None:
     for user in (alice, bob, store.user("carol")):
-        a_bit_of_everything(user)
+        write_sample(user)
     (task, _) = bob.tasks.list()
-    with EventStore.connect(database_url, events=[TaskSnoozed]) as newer:
-        newer.user("bob").append([NewEvent(stream_id=task.id, data=TaskSnoozed())])
+    with EventStore.connect(database_url, events=[TaskSnoozed]) as newer_store:
+        newer_store.user("bob").append([NewEvent(stream_id=task.id, data=TaskSnoozed())])
     admin.execute("update eventstore.task set title = 'spoilt'")
-    spoilt = every_row(admin, "bob")
+    spoilt = read_rows(admin, "bob")
 
     for _ in range(2):
         with pytest.raises(Incomplete, match="user 'bob' was left as is, all") as left:
@@ -281,22 +283,22 @@ def test_a_rebuild_of_all_goes_on_past_a_log_nobody_can_read_and_names_its_user(
         assert isinstance(left.value.failures["bob"], UnknownEventType)
 
         assert {problem.user_id for problem in store.verify().problems} == {"bob"}
-        assert every_row(admin, "bob") == spoilt
+        assert read_rows(admin, "bob") == spoilt
 
 
-def test_a_rebuild_of_all_goes_on_past_an_event_that_a_projector_cannot_take(
+def test_a_rebuild_of_all_skips_a_user_whose_event_a_projector_cannot_apply(
     service_url: str, admin: psycopg.Connection
 ) -> None:
-    with EventStore.connect(service_url) as older:
+    with EventStore.connect(service_url) as older_store:
         for name in ("alice", "bob", "carol"):
-            older.user(name).tasks.create("secret" if name == "bob" else "Buy milk")
+            older_store.user(name).tasks.create("secret" if name == "bob" else "Buy milk")
 
     @projector(Done)
-    def project_choosy(fact: EventEnvelope) -> Iterator[RowChange]:
-        if isinstance(fact.data, TaskCreated):
-            yield Insert(Done, {"id": fact.stream_id, "at": RECORDED_AT})
-            if fact.data.title == "secret":
-                raise ValueError(fact.data.title)
+    def project_choosy(event: EventEnvelope) -> Iterator[RowChange]:
+        if isinstance(event.data, TaskCreated):
+            yield Insert(Done, {"id": event.stream_id, "at": RECORDED_AT})
+            if event.data.title == "secret":
+                raise ValueError(event.data.title)
 
     with EventStore.connect(service_url, projectors=[project_choosy]) as store:
         with pytest.raises(Incomplete) as left:
@@ -311,11 +313,11 @@ def test_a_rebuild_of_all_goes_on_past_an_event_that_a_projector_cannot_take(
     assert rows == [("alice",), ("carol",)]
 
 
-def test_a_rebuild_of_all_goes_on_past_a_user_whose_log_is_held_too_long(
+def test_a_rebuild_of_all_skips_a_user_whose_log_stays_locked(
     store: EventStore, alice: User, bob: User, direct_url: str, database_url: str
 ) -> None:
     for user in (alice, bob):
-        a_bit_of_everything(user)
+        write_sample(user)
     settings = Settings(database_url=database_url, lock_timeout_seconds=0.3)
     with (
         psycopg.connect(direct_url) as holder,
@@ -333,7 +335,7 @@ def test_a_rebuild_of_all_goes_on_past_a_user_whose_log_is_held_too_long(
     assert store.rebuild().users == 2
 
 
-def test_a_worker_who_gives_a_user_up_does_not_wait_for_one_who_has_taken_that_user_since(
+def test_a_worker_that_skips_a_user_does_not_wait_for_the_next_worker_of_that_user(
     database_url: str, direct_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(database_url=database_url, lock_timeout_seconds=0.3)
@@ -348,13 +350,14 @@ def test_a_worker_who_gives_a_user_up_does_not_wait_for_one_who_has_taken_that_u
         holder.commit()
         holder.execute("select from eventstore.user_log where user_id = 'alice' for update")
 
-        def taken_at_once(connection: Any, statements: Any) -> Any:
+        # A second worker locks the progress of alice just before the first records its failure.
+        def lock_progress_first(connection: Any, statements: Any) -> Any:
             if any("finished_at = now()" in sql and "alice" in who for sql, who, _ in statements):
                 worker.execute("select from eventstore.rebuild_progress"
                                " where user_id = 'alice' for update")  # fmt: skip
             return exchange(connection, statements)
 
-        monkeypatch.setattr(eventstore.database.driver, "exchange", taken_at_once)
+        monkeypatch.setattr(eventstore.database.driver, "exchange", lock_progress_first)
         with pytest.raises(Incomplete) as left:
             store.rebuild()
 
@@ -369,7 +372,7 @@ def test_a_user_without_a_log_has_nothing_to_rebuild(store: EventStore) -> None:
     assert store.users() == []
 
 
-def test_a_rebuild_finds_events_that_are_many_pages(
+def test_a_rebuild_reads_a_log_of_many_pages(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
     for _ in range(11):
@@ -382,7 +385,7 @@ def test_a_rebuild_finds_events_that_are_many_pages(
     assert store.verify().ok
 
 
-def test_a_rebuild_of_large_rows_is_many_statements_and_round_trips(
+def test_a_rebuild_of_large_rows_is_split_into_statements_and_round_trips(
     store: EventStore, alice: User, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projections.apply.live, "_SIZE_PER_INSERT", 2_000)
@@ -404,4 +407,5 @@ def test_a_rebuild_of_large_rows_is_many_statements_and_round_trips(
     assert store.rebuild("alice").changed == 30
     assert store.verify().ok
     assert len(sizes) > 5
-    assert max(sizes) < 5_000 + 2_000 + 2_500  # one statement more, which ends with one row more
+    # A pipeline may exceed its limit by one statement, and a statement its own by one row.
+    assert max(sizes) < 5_000 + 2_000 + 2_500

@@ -1,4 +1,4 @@
-"""The audit: how calls ended, how long they took, what they caused, and running them again."""
+"""The audit of tool calls: their status, duration and effects, and running them again."""
 
 from __future__ import annotations
 
@@ -13,16 +13,11 @@ from eventstore.log.stored_event import recorded_event
 from projections.queries.tool_call_audit import AuditEntry, rerun
 
 
-@pytest.fixture
-def chat(alice: User) -> UUID:
-    return alice.conversations.start(key="chat").id
-
-
 def statuses(entries: list[AuditEntry]) -> list[tuple[str, str]]:
     return [(entry.call_id, entry.status) for entry in entries]
 
 
-def test_the_audit_lists_calls_in_order_with_how_they_ended(alice: User, chat: UUID) -> None:
+def test_the_audit_lists_calls_in_order_with_their_status(alice: User, chat: UUID) -> None:
     other = alice.conversations.start(key="other").id
     first = alice.tool_calls.request(chat, name="a", arguments="{}", call_id="1")
     second = alice.tool_calls.request(other, name="b", arguments="{}", call_id="2")
@@ -45,7 +40,7 @@ def test_the_audit_lists_calls_in_order_with_how_they_ended(alice: User, chat: U
     assert statuses(alice.audit(as_of=first.requested_at)) == [("1", "pending")]
 
 
-def test_the_audit_shows_what_a_call_caused(alice: User, bob: User, chat: UUID) -> None:
+def test_the_audit_lists_the_events_that_a_call_caused(alice: User, bob: User, chat: UUID) -> None:
     call = alice.tool_calls.request(chat, name="plan", arguments="{}")
     idle = alice.tool_calls.request(chat, name="idle", arguments="{}")
     with alice.transaction() as tx:
@@ -68,7 +63,7 @@ def test_the_audit_shows_what_a_call_caused(alice: User, bob: User, chat: UUID) 
     assert bob.audit() == []
 
 
-def test_the_duration_is_from_request_to_outcome(alice: User, chat: UUID) -> None:
+def test_the_duration_of_a_call_lasts_from_request_to_outcome(alice: User, chat: UUID) -> None:
     call = alice.tool_calls.request(chat, name="look", arguments="{}")
     reply = alice.tool_calls.succeed(call, output=1)
 
@@ -79,7 +74,7 @@ def test_the_duration_is_from_request_to_outcome(alice: User, chat: UUID) -> Non
     assert alice.history(chat)[0].tool_calls[0].duration_ms == entry.duration_ms == milliseconds > 0
 
 
-def test_an_outcome_of_a_retracted_message_is_still_in_the_audit(
+def test_a_call_of_a_retracted_message_remains_in_the_audit(
     store: EventStore, alice: User, chat: UUID
 ) -> None:
     call = alice.tool_calls.request(chat, name="look", arguments="{}")
@@ -92,7 +87,7 @@ def test_an_outcome_of_a_retracted_message_is_still_in_the_audit(
     assert store.verify().ok
 
 
-def test_calls_are_run_again_and_compared(alice: User, chat: UUID) -> None:
+def test_a_rerun_compares_new_outputs_with_the_recorded_ones(alice: User, chat: UUID) -> None:
     def ask(name: str, arguments: str, output: object) -> None:
         call = alice.tool_calls.request(chat, name=name, arguments=arguments)
         alice.tool_calls.succeed(call, output=output)
@@ -104,7 +99,7 @@ def test_calls_are_run_again_and_compared(alice: User, chat: UUID) -> None:
         return {"double": arguments.get("n", 0) * 2}
 
     ask("double", '{"n": 2}', {"double": 4})
-    ask("double", '{"n": 3}', '{"double": 6}')  # written out by the tool itself
+    ask("double", '{"n": 3}', '{"double": 6}')  # a tool may write its output as JSON text itself
     ask("double", '{"n": 4}', {"double": 9})
     ask("double", "", {"double": 0})
     ask("double", "{not json", "?")
@@ -153,7 +148,7 @@ def _leave(q: str) -> None:
 @pytest.mark.parametrize(
     ("function", "result"), [(_look, "same"), (_leave, "raised"), (print, "raised")]
 )
-def test_functions_of_any_colour_are_run_again_and_none_ends_the_audit(
+def test_a_rerun_accepts_sync_and_async_functions_and_survives_their_errors(
     alice: User, function: Any, result: str
 ) -> None:
     chat = alice.conversations.start()
@@ -165,7 +160,7 @@ def test_functions_of_any_colour_are_run_again_and_none_ends_the_audit(
     assert again.result == result
 
 
-def test_an_erasure_between_two_pages_shows_no_call_as_it_never_was(
+def test_an_erasure_between_two_pages_leaves_the_audit_as_of_its_first_page(
     store: EventStore, alice: User, chat: UUID, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = alice.tool_calls.request(chat, name="pay", arguments="{}")
@@ -176,10 +171,11 @@ def test_an_erasure_between_two_pages_shows_no_call_as_it_never_was(
 
     def meanwhile(*arguments: Any) -> RecordedEvent:
         event = recorded_event(*arguments)
+        # The event is the last of the first page, so the second page is read after the erasure.
         if event.position == 3 and not event.erased:
             monkeypatch.setattr(read, "recorded_event", recorded_event)
-            with EventStore.connect(database_url) as other:
-                other.erase("alice", ordered_by="x", conversation=chat)
+            with EventStore.connect(database_url) as other_store:
+                other_store.erase("alice", ordered_by="x", conversation=chat)
         return event
 
     monkeypatch.setattr(read, "PAGE_ROWS", 3)

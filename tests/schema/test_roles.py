@@ -1,4 +1,4 @@
-"""What a login may do outside the store: inherited roles do not add up to other people's data."""
+"""A login that inherits several roles gets no access to other users' data from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def member_url(store: EventStore, admin: psycopg.Connection, database_url: str) 
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_login_that_inherits_both_roles_sees_no_row_without_a_user(
+def test_a_login_that_inherits_both_roles_sees_no_row_without_a_user_in_scope(
     member_url: str, table: str
 ) -> None:
     with psycopg.connect(member_url) as login:
@@ -35,7 +35,7 @@ def test_a_login_that_inherits_both_roles_sees_no_row_without_a_user(
     assert rows == []
 
 
-def test_a_login_that_inherits_both_roles_works_through_the_store(member_url: str) -> None:
+def test_a_login_that_inherits_both_roles_can_use_the_store(member_url: str) -> None:
     with EventStore.connect(member_url) as store:
         assert store.users() == ["alice", "bob"]
         assert [task.title for task in store.user("alice").tasks.list()] == ["private"]
@@ -43,7 +43,7 @@ def test_a_login_that_inherits_both_roles_works_through_the_store(member_url: st
         assert store.rebuild().changed == 0
 
 
-def test_the_operator_role_lists_users_and_reads_no_payload(
+def test_the_operator_role_can_list_users_but_not_read_payloads(
     member_url: str, server: Server
 ) -> None:
     with psycopg.connect(server.direct(member_url), autocommit=True) as login:
@@ -55,7 +55,7 @@ def test_the_operator_role_lists_users_and_reads_no_payload(
     assert {user_id for (user_id,) in users} == {"alice", "bob"}
 
 
-def test_an_id_that_comes_as_text_is_the_same_id(alice: User) -> None:
+def test_an_id_given_as_text_finds_the_same_task(alice: User) -> None:
     task = alice.tasks.create("Buy milk")
 
     done = alice.tasks.complete(str(task.id))
@@ -64,12 +64,12 @@ def test_an_id_that_comes_as_text_is_the_same_id(alice: User) -> None:
     assert alice.tasks.get(str(task.id)) == done
 
 
-def test_text_that_is_no_id_is_not_found(alice: User) -> None:
+def test_text_that_is_not_an_id_raises_not_found(alice: User) -> None:
     with pytest.raises(NotFound, match="task nonsense not found"):
         alice.tasks.complete("nonsense")
 
 
-def test_a_call_that_has_ended_does_not_end_again_under_another_key(
+def test_a_tool_call_that_has_ended_cannot_end_again_under_another_key(
     store: EventStore, alice: User
 ) -> None:
     chat = alice.conversations.start()
@@ -84,7 +84,7 @@ def test_a_call_that_has_ended_does_not_end_again_under_another_key(
 
 
 @pytest.mark.parametrize("change", ["closed = not closed", "kind = 'other'"])
-def test_verify_finds_a_stream_that_was_reopened_or_renamed(
+def test_verify_finds_a_stream_whose_closed_flag_or_kind_was_changed(
     store: EventStore, alice: User, admin: psycopg.Connection, change: str
 ) -> None:
     task = alice.tasks.create("Buy milk")

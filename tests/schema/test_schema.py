@@ -1,4 +1,4 @@
-"""What the migrations leave: keys that begin with the user, forced row security, exact rights."""
+"""The migrated schema: keys begin with the user, row security is forced, rights are minimal."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def test_every_table_forces_row_level_security(admin: psycopg.Connection) -> Non
     assert rows == sorted([("alembic_version", False), *((name, True) for name in TABLES)])
 
 
-def test_every_table_shows_and_accepts_only_the_rows_of_the_user_in_scope(
+def test_policies_show_and_accept_only_rows_of_the_user_in_scope(
     admin: psycopg.Connection,
 ) -> None:
     own = "(user_id = eventstore.current_user_id())"
-    entered = "(CURRENT_USER = 'eventstore_operator'::name)"
+    operator = "(CURRENT_USER = 'eventstore_operator'::name)"
     rows = admin.execute(
         """
         select tablename, roles::text, cmd, permissive, qual, with_check
@@ -33,20 +33,20 @@ def test_every_table_shows_and_accepts_only_the_rows_of_the_user_in_scope(
         """
     ).fetchall()
 
-    erases = (
+    erasable = (
         "((user_id = eventstore.current_user_id()) AND (CURRENT_USER = 'eventstore_eraser'::name))"
     )
-    wanted: set[tuple[str | None, ...]] = {
-        ("event", "{eventstore_eraser}", "ALL", "PERMISSIVE", erases, erases),
-        ("rebuild_progress", "{eventstore_operator}", "ALL", "PERMISSIVE", entered, entered),
+    expected: set[tuple[str | None, ...]] = {
+        ("event", "{eventstore_eraser}", "ALL", "PERMISSIVE", erasable, erasable),
+        ("rebuild_progress", "{eventstore_operator}", "ALL", "PERMISSIVE", operator, operator),
     }
     for name in {*TABLES} - {"rebuild_progress"}:
-        wanted.add((name, "{eventstore_app}", "ALL", "PERMISSIVE", own, own))
-        wanted.add((name, "{eventstore_operator}", "SELECT", "PERMISSIVE", entered, None))
-    assert set(rows) == wanted
+        expected.add((name, "{eventstore_app}", "ALL", "PERMISSIVE", own, own))
+        expected.add((name, "{eventstore_operator}", "SELECT", "PERMISSIVE", operator, None))
+    assert set(rows) == expected
 
 
-def test_every_key_and_index_begins_with_the_user(admin: psycopg.Connection) -> None:
+def test_every_key_and_index_begins_with_user_id(admin: psycopg.Connection) -> None:
     rows = admin.execute(
         """
         select c.relname, i.indexrelid::regclass::text, a.attname
@@ -74,7 +74,7 @@ def test_every_foreign_key_stays_within_one_user(admin: psycopg.Connection) -> N
     assert all("(user_id, " in row[0].partition("REFERENCES")[2] for row in rows)
 
 
-def test_the_roles_have_exactly_the_rights_they_need(admin: psycopg.Connection) -> None:
+def test_the_roles_have_exactly_the_table_rights_they_need(admin: psycopg.Connection) -> None:
     rows = admin.execute(
         """
         select grantee, table_name, string_agg(privilege_type, ', ' order by privilege_type)
@@ -87,7 +87,7 @@ def test_the_roles_have_exactly_the_rights_they_need(admin: psycopg.Connection) 
     read_and_write = "DELETE, INSERT, SELECT, UPDATE"
     assert set(rows) == {
         ("eventstore_app", "event", "INSERT, SELECT"),
-        ("eventstore_app", "user_log", "INSERT, SELECT"),  # what it may update: see the columns
+        ("eventstore_app", "user_log", "INSERT, SELECT"),  # UPDATE is granted on some columns only
         ("eventstore_app", "stream", "INSERT, SELECT"),
         ("eventstore_app", "task", read_and_write),
         ("eventstore_app", "conversation", read_and_write),
@@ -98,7 +98,7 @@ def test_the_roles_have_exactly_the_rights_they_need(admin: psycopg.Connection) 
     }
 
 
-def test_the_roles_have_exactly_the_rights_on_columns_that_they_need(
+def test_the_roles_have_exactly_the_column_rights_they_need(
     admin: psycopg.Connection,
 ) -> None:
     rows = admin.execute(
@@ -110,13 +110,16 @@ def test_the_roles_have_exactly_the_rights_on_columns_that_they_need(
         """
     ).fetchall()
 
-    listed = ("stream", "event", "task", "conversation", "message")
-    known_of_an_event = ("user_id", "position", "stream_id", "type", "idempotency_key", "salt")
-    erased_of_it = ("payload", "metadata", "salt", "fingerprint")
+    listed_tables = ("stream", "event", "task", "conversation", "message")
+    readable_columns = ("user_id", "position", "stream_id", "type", "idempotency_key", "salt")
+    erasable_columns = ("payload", "metadata", "salt", "fingerprint")
     assert set(rows) == {
-        *((f"eventstore.{name}", "user_id", "eventstore_operator", "SELECT") for name in listed),
-        *(("eventstore.event", one, "eventstore_eraser", "SELECT") for one in known_of_an_event),
-        *(("eventstore.event", one, "eventstore_eraser", "UPDATE") for one in erased_of_it),
+        *(
+            (f"eventstore.{name}", "user_id", "eventstore_operator", "SELECT")
+            for name in listed_tables
+        ),
+        *(("eventstore.event", one, "eventstore_eraser", "SELECT") for one in readable_columns),
+        *(("eventstore.event", one, "eventstore_eraser", "UPDATE") for one in erasable_columns),
         *(
             ("eventstore.user_log", one, "eventstore_app", "UPDATE")
             for one in ("position", "hash", "recorded_at")

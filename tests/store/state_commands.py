@@ -1,8 +1,8 @@
 """
-The commands of `test_state_machine`, drawn at random.
+The commands of `test_state_machine`, which Hypothesis draws at random.
 
-A command runs on a user or in a transaction alike, and names the states that its events lead to:
-none if it changes nothing.
+A command runs on a user or in a transaction, and returns the states that its events lead to; a
+command that changes nothing returns none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from eventstore import NotFound, RequestedCall
-from tests.store.state_model import Call, Chat, Said, State, Todo
+from tests.store.state_model import Call, Chat, Message, State, Todo
 
 __all__ = [
     "BEGINNING",
@@ -30,21 +30,22 @@ __all__ = [
     "Choose",
     "Command",
     "change_task",
-    "ending",
-    "picked",
+    "end_call",
+    "pick_one",
 ]
 
 ABSENT = UUID(int=1)
-UNSCOPED_TRANSACTION = 20
+PICK_ABSENT = 20
+"""The pick that stands for an item that does not exist."""
 
 
 class Command(NamedTuple):
     """
-    Something to do.
+    A command and its effect on the model.
 
-    :ivar run: on a user, or in a transaction.
-    :ivar after: the states its events lead to, from the state before and what `run` returned;
-        raises what the store is to refuse it with.
+    :ivar run: runs the command on a user or in a transaction.
+    :ivar after: returns the states that its events lead to, from the state before and the value
+        that `run` returned; raises the error with which the store must refuse the command.
     """
 
     run: Callable[[Any], Any]
@@ -52,24 +53,24 @@ class Command(NamedTuple):
 
 
 type Choose = Callable[[State], Command]
-"""Makes a command about something that there is in this state."""
+"""Makes a command about an item of this state."""
 
 
-def picked[T](things: Sequence[T], pick: int) -> T | None:
-    """Return one of `things`, rather a late one; None if there is none."""
+def pick_one[T](things: Sequence[T], pick: int) -> T | None:
+    """Return one of `things`, counted from the end; None if there is none."""
     return things[-1 - pick % len(things)] if things else None
 
 
-def picked_id(things: Mapping[UUID, object], pick: int) -> UUID:
-    """Return the id of one of `things`, or now and then one that nothing has."""
-    found = None if pick == UNSCOPED_TRANSACTION else picked(list(things), pick)
+def pick_id(things: Mapping[UUID, object], pick: int) -> UUID:
+    """Return the id of one of `things`, or for `PICK_ABSENT` an id that does not exist."""
+    found = None if pick == PICK_ABSENT else pick_one(list(things), pick)
     return found or ABSENT
 
 
 def create(title: str, description: str | None) -> Choose:
     return lambda _: Command(
         lambda on: on.tasks.create(title, description=description),
-        lambda state, made: [state.task(made.id, Todo(title, description))],
+        lambda state, made: [state.with_task(made.id, Todo(title, description))],
     )
 
 
@@ -101,13 +102,13 @@ def _on_task(
     pick: int, run: Callable[[Any, UUID], Any], change: Callable[[Todo], Todo | None]
 ) -> Choose:
     def choose(state: State) -> Command:
-        key = picked_id(state.tasks, pick)
+        key = pick_id(state.tasks, pick)
 
         def after(state: State, _: Any) -> list[State]:
             todo = state.tasks.get(key)
             if todo is None:
                 raise NotFound("task", key)
-            return [] if change(todo) == todo else [state.task(key, change(todo))]
+            return [] if change(todo) == todo else [state.with_task(key, change(todo))]
 
         return Command(lambda on: run(on, key), after)
 
@@ -117,7 +118,7 @@ def _on_task(
 def start(title: str | None) -> Choose:
     return lambda _: Command(
         lambda on: on.conversations.start(title=title),
-        lambda state, made: [state.chat(made.id, Chat(title))],
+        lambda state, made: [state.with_chat(made.id, Chat(title))],
     )
 
 
@@ -135,11 +136,11 @@ def rename(pick: int, title: str | None) -> Choose:
 
 def _on_chat(pick: int, run: Callable[[Any, UUID], Any], change: Callable[[Chat], Chat]) -> Choose:
     def choose(state: State) -> Command:
-        key = picked_id(state.chats, pick)
+        key = pick_id(state.chats, pick)
 
         def after(state: State, _: Any) -> list[State]:
-            chat = state.standing(key)
-            return [] if change(chat) == chat else [state.chat(key, change(chat))]
+            chat = state.existing_chat(key)
+            return [] if change(chat) == chat else [state.with_chat(key, change(chat))]
 
         return Command(lambda on: run(on, key), after)
 
@@ -147,24 +148,25 @@ def _on_chat(pick: int, run: Callable[[Any, UUID], Any], change: Callable[[Chat]
 
 
 def post(pick: int, sender: str, content: Any, arguments: list[str]) -> Choose:
-    """Post a message with tool calls whose ids are all alike, as some models give them."""
-    asked = [RequestedCall("call_0", "tool", text) for text in arguments]
+    """Post a message with tool calls that all have the same id, as some models give them."""
+    requests = [RequestedCall("call_0", "tool", text) for text in arguments]
 
     def choose(state: State) -> Command:
-        chat = picked_id(state.chats, pick)
+        chat = pick_id(state.chats, pick)
 
         def after(state: State, made: Any) -> list[State]:
-            state.taking(chat)
-            given = getattr(made, "tool_calls", [None] * len(asked))
-            calls = [Call(ref, one.arguments) for ref, one in zip(given, asked, strict=True)]
-            states = [state.said(chat, made.id, Said(sender, content))]
+            state.open_chat(chat)
+            # In a transaction `made` has no views of the calls, so the model cannot end them.
+            views = getattr(made, "tool_calls", [None] * len(requests))
+            calls = [Call(view, one.arguments) for view, one in zip(views, requests, strict=True)]
+            states = [state.with_message(chat, made.id, Message(sender, content))]
             for number in range(len(calls)):
-                said = Said(sender, content, tuple(calls[: number + 1]))
-                states.append(states[-1].said(chat, made.id, said))
+                message = Message(sender, content, tuple(calls[: number + 1]))
+                states.append(states[-1].with_message(chat, made.id, message))
             return states
 
         return Command(
-            lambda on: on.messages.post(chat, sender=sender, content=content, tool_calls=asked),
+            lambda on: on.messages.post(chat, sender=sender, content=content, tool_calls=requests),
             after,
         )
 
@@ -172,41 +174,42 @@ def post(pick: int, sender: str, content: Any, arguments: list[str]) -> Choose:
 
 
 def retract(pick: int) -> Choose:
-    """Take back a message that asked for no tools."""
+    """Retract a message without tool calls."""
 
     def choose(state: State) -> Command:
-        chat, message = picked(
+        chat, key = pick_one(
             [
                 (chat, key)
                 for chat, one in state.chats.items()
-                for key, said in one.said.items()
-                if not said.calls
+                for key, message in one.messages.items()
+                if not message.calls
             ],
             pick,
         ) or (ABSENT, ABSENT)
 
         def after(state: State, _: Any) -> list[State]:
-            said = state.chats[chat].standing().get(message) if chat in state.chats else None
-            if said is None:
-                raise NotFound("message", message)
-            state.taking(chat)
-            return [state.said(chat, message, replace(said, retracted=True))]
+            found = state.chats.get(chat)
+            message = None if found is None else found.visible_messages().get(key)
+            if message is None:
+                raise NotFound("message", key)
+            state.open_chat(chat)
+            return [state.with_message(chat, key, replace(message, retracted=True))]
 
-        return Command(lambda on: on.messages.retract(chat, message), after)
+        return Command(lambda on: on.messages.retract(chat, key), after)
 
     return choose
 
 
 def request(pick: int, arguments: str) -> Choose:
     def choose(state: State) -> Command:
-        chat = picked_id(state.chats, pick)
+        chat = pick_id(state.chats, pick)
 
         def after(state: State, made: Any) -> list[State]:
-            state.taking(chat)
-            said = Said("assistant", None)
-            asked = replace(said, calls=(Call(made, arguments),))
-            posted = state.said(chat, made.message_id, said)
-            return [posted, posted.said(chat, made.message_id, asked)]
+            state.open_chat(chat)
+            message = Message("assistant", None)
+            requested = replace(message, calls=(Call(made, arguments),))
+            posted = state.with_message(chat, made.message_id, message)
+            return [posted, posted.with_message(chat, made.message_id, requested)]
 
         return Command(
             lambda on: on.tool_calls.request(chat, name="tool", arguments=arguments), after
@@ -216,30 +219,32 @@ def request(pick: int, arguments: str) -> Choose:
 
 
 def end(pick: int, status: str, result: Any) -> Choose:
-    """End a pending call; create a task if there is none."""
+    """End a pending call; create a task if no call is pending."""
 
     def choose(state: State) -> Command:
-        place = picked(state.pending(), pick)
-        nothing = create("nothing is pending", None)
-        return nothing(state) if place is None else ending(state, place, status, result)
+        call = pick_one(state.pending(), pick)
+        if call is None:
+            return create("nothing is pending", None)(state)
+        return end_call(state, call, status, result)
 
     return choose
 
 
-def ending(state: State, place: tuple[UUID, UUID, int], status: str, result: Any) -> Command:
-    chat, message, index = place
-    reference = state.chats[chat].said[message].calls[index].reference
+def end_call(state: State, call: tuple[UUID, UUID, int], status: str, result: Any) -> Command:
+    """Return the command that ends a call, which `State.pending` found."""
+    chat, key, index = call
+    reference = state.chats[chat].messages[key].calls[index].reference
 
     def after(state: State, made: Any) -> list[State]:
-        said = state.taking(chat).said[message]
-        ended = replace(said.calls[index], status=status, result=result)
-        calls = (*said.calls[:index], ended, *said.calls[index + 1 :])
+        message = state.open_chat(chat).messages[key]
+        ended = replace(message.calls[index], status=status, result=result)
+        calls = (*message.calls[:index], ended, *message.calls[index + 1 :])
         messages = {
-            **state.chats[chat].said,
-            message: replace(said, calls=calls),
-            made.id: Said("tool", _written(result)),
+            **state.chats[chat].messages,
+            key: replace(message, calls=calls),
+            made.id: Message("tool", _as_text(result)),
         }
-        return [state.chat(chat, replace(state.chats[chat], said=messages))]
+        return [state.with_chat(chat, replace(state.chats[chat], messages=messages))]
 
     return Command(lambda on: _end(on, reference, status, result), after)
 
@@ -250,11 +255,11 @@ def _end(on: Any, reference: Any, status: str, result: Any) -> Any:
     return on.tool_calls.fail(reference, error=result)
 
 
-def _written(result: Any) -> str:
+def _as_text(result: Any) -> str:
     return result if isinstance(result, str) else json.dumps(result, separators=(",", ":"))
 
 
-PICK = st.integers(0, UNSCOPED_TRANSACTION)
+PICK = st.integers(0, PICK_ABSENT)
 LABEL = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9
 ).filter(str.strip)

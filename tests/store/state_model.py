@@ -1,7 +1,7 @@
 """
-The model of `test_state_machine`: what one user has after one event.
+The model of `test_state_machine`: the tasks and conversations of one user after one event.
 
-The list of a user's states is therefore indexed by position.
+The number of an event is its position, so the list of a user's states is indexed by position.
 """
 
 from __future__ import annotations
@@ -15,12 +15,21 @@ import psycopg
 from eventstore import NotFound, StreamClosed
 from projections.models.message import MessageView
 
-__all__ = ["Call", "Chat", "Said", "State", "Todo", "read_digests", "said_in", "told"]
+__all__ = [
+    "Call",
+    "Chat",
+    "Message",
+    "State",
+    "Todo",
+    "expected_history",
+    "history_values",
+    "read_digests",
+]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call; `reference` is what the store gave for it, None if it gave none."""
+    """A tool call; `reference` is the view or handle that the store returned, or None."""
 
     reference: Any
     arguments: str
@@ -29,7 +38,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Said:
+class Message:
     sender: str
     content: Any
     calls: tuple[Call, ...] = ()
@@ -40,10 +49,10 @@ class Said:
 class Chat:
     title: str | None
     status: str = "active"
-    said: dict[UUID, Said] = field(default_factory=dict)
+    messages: dict[UUID, Message] = field(default_factory=dict)
 
-    def standing(self) -> dict[UUID, Said]:
-        return {key: one for key, one in self.said.items() if not one.retracted}
+    def visible_messages(self) -> dict[UUID, Message]:
+        return {key: one for key, one in self.messages.items() if not one.retracted}
 
 
 class Todo(NamedTuple):
@@ -54,58 +63,68 @@ class Todo(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """All that one user has; a deleted task is None. In the order of creation."""
+    """Everything that one user has, in the order of creation; a deleted task is None."""
 
     tasks: dict[UUID, Todo | None] = field(default_factory=dict)
     chats: dict[UUID, Chat] = field(default_factory=dict)
     versions: dict[UUID, int] = field(default_factory=dict)
 
-    def task(self, key: UUID, now: Todo | None) -> State:
+    def with_task(self, key: UUID, now: Todo | None) -> State:
         """Return the state after an event of a task."""
         return replace(self._next(key), tasks={**self.tasks, key: now})
 
-    def chat(self, key: UUID, now: Chat) -> State:
+    def with_chat(self, key: UUID, now: Chat) -> State:
         """Return the state after an event of a conversation."""
         return replace(self._next(key), chats={**self.chats, key: now})
 
-    def said(self, chat: UUID, message: UUID, now: Said) -> State:
+    def with_message(self, chat: UUID, message: UUID, now: Message) -> State:
         """Return the state after an event of a message."""
         before = self.chats[chat]
-        return self.chat(chat, replace(before, said={**before.said, message: now}))
+        return self.with_chat(chat, replace(before, messages={**before.messages, message: now}))
 
-    def standing(self, chat: UUID) -> Chat:
+    def existing_chat(self, chat: UUID) -> Chat:
+        """
+        Return a conversation that commands can change.
+
+        :raises NotFound: there is no such conversation, or it is deleted.
+        """
         found = self.chats.get(chat)
         if found is None or found.status == "deleted":
             raise NotFound("conversation", chat)
         return found
 
-    def taking(self, chat: UUID) -> Chat:
-        """Return a conversation that takes messages; a deleted one is closed, not absent."""
+    def open_chat(self, chat: UUID) -> Chat:
+        """
+        Return a conversation that accepts messages.
+
+        :raises StreamClosed: the conversation is deleted.
+        :raises NotFound: there is no such conversation.
+        """
         if chat in self.chats and self.chats[chat].status == "deleted":
             raise StreamClosed(chat, self.versions[chat])
-        return self.standing(chat)
+        return self.existing_chat(chat)
 
     def pending(self) -> list[tuple[UUID, UUID, int]]:
-        """Return where the calls stand that may still end."""
+        """Return the conversation, message and index of each call that may still end."""
         return [
             (chat_id, message_id, index)
             for chat_id, chat in self.chats.items()
-            for message_id, said in chat.said.items()
-            for index, call in enumerate(said.calls)
+            for message_id, message in chat.messages.items()
+            for index, call in enumerate(message.calls)
             if call.status == "pending" and call.reference is not None
         ]
 
     def rows(self) -> int:
-        """Return how many read-model rows there must be."""
-        messages = sum(len(chat.said) for chat in self.chats.values())
+        """Return the number of read-model rows that the state requires."""
+        messages = sum(len(chat.messages) for chat in self.chats.values())
         return sum(map(bool, self.tasks.values())) + len(self.chats) + messages
 
     def _next(self, stream: UUID) -> State:
         return replace(self, versions={**self.versions, stream: self.versions.get(stream, 0) + 1})
 
 
-def told(history: list[MessageView]) -> list[Any]:
-    """Return what a history says, without positions and times."""
+def history_values(history: list[MessageView]) -> list[Any]:
+    """Return the values of a history that the model knows: no positions and no timestamps."""
     return [
         (
             one.id,
@@ -117,13 +136,13 @@ def told(history: list[MessageView]) -> list[Any]:
     ]
 
 
-def said_in(chat: Chat) -> list[Any]:
-    """Return what the history of a conversation must say."""
+def expected_history(chat: Chat) -> list[Any]:
+    """Return the values that the history of a conversation must have."""
     return [
         (
             key,
-            said.sender,
-            said.content,
+            message.sender,
+            message.content,
             [
                 (
                     call.arguments,
@@ -131,10 +150,10 @@ def said_in(chat: Chat) -> list[Any]:
                     call.result if call.status == "succeeded" else None,
                     call.result if call.status == "failed" else None,
                 )
-                for call in said.calls
+                for call in message.calls
             ],
         )
-        for key, said in chat.standing().items()
+        for key, message in chat.visible_messages().items()
     ]
 
 
@@ -148,7 +167,7 @@ _DIGESTS = " union all ".join(
 
 
 def read_digests(admin: psycopg.Connection) -> dict[str, set[tuple[str, str]]]:
-    """Return a digest of every table's rows of every user."""
+    """Return, for every user, a digest of that user's rows in each table."""
     found: dict[str, set[tuple[str, str]]] = {}
     for user_id, table, digest in admin.execute(_DIGESTS):
         found.setdefault(user_id, set()).add((table, digest))

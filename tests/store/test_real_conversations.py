@@ -1,4 +1,4 @@
-"""Real conversations in and out, exactly: tau-bench and Schema-Guided Dialogue, where present."""
+"""Real conversations are returned exactly: tau-bench and Schema-Guided Dialogue, if present."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from tests.support.server import Server
 
 USERS = 100
 
+# The tests share one imported database, so one worker has to run all of them.
 pytestmark = [pytest.mark.xdist_group("real conversations"), pytest.mark.slow]
 
 
-def command(url: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_command(url: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "eventstore.cli", *map(str, arguments), "--database", url],
         capture_output=True,
@@ -34,7 +35,7 @@ def command(url: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def conversations(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def read_conversations(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             one = loads(line)
@@ -47,9 +48,9 @@ def imported(server: Server) -> Iterator[str]:
     folder = Path(__file__).parent.parent.parent / "shared" / "data"
     files = [folder / "tau_airline.jsonl.xz", folder / "sgd_dev.jsonl.xz"]
     if not all(path.exists() for path in files):
-        pytest.skip("the real conversations are not beside this checkout")
+        pytest.skip("the files of the real conversations are missing")
     url = server.create_database()
-    done = command(url, "import", "--users", USERS, "--json", *files)
+    done = run_command(url, "import", "--users", USERS, "--json", *files)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["conversations"] == 2148
     yield url
@@ -62,21 +63,21 @@ def expected() -> dict[str, list[dict[str, Any]]]:
     return {
         key: messages
         for name in ("tau_airline", "sgd_dev")
-        for key, messages in conversations(folder / f"{name}.jsonl.xz")
+        for key, messages in read_conversations(folder / f"{name}.jsonl.xz")
     }
 
 
-def test_every_message_comes_back_exactly_from_both_sources_at_the_end_and_in_the_middle(
+def test_both_sources_return_every_message_exactly_now_and_as_of_an_earlier_position(
     imported: str, expected: dict[str, list[dict[str, Any]]]
 ) -> None:
-    seen = 0
+    compared = 0
 
     with EventStore.connect(imported) as store:
         for user_id in store.users():
-            seen += _compare(store.user(user_id), expected)
+            compared += _compare(store.user(user_id), expected)
         verified = store.verify()
 
-    assert seen == len(expected) == 2148
+    assert compared == len(expected) == 2148
     assert verified.ok
     assert verified.users == USERS
 
@@ -96,7 +97,7 @@ def _compare(user: User, expected: dict[str, list[dict[str, Any]]]) -> int:
     return len(chats)
 
 
-def test_verify_lists_exactly_what_was_spoiled_and_rebuild_mends_exactly_that(
+def test_verify_reports_and_rebuild_repairs_exactly_the_changed_rows(
     imported: str, server: Server
 ) -> None:
     with psycopg.connect(server.direct(imported), autocommit=True) as admin:
@@ -117,17 +118,17 @@ def test_verify_lists_exactly_what_was_spoiled_and_rebuild_mends_exactly_that(
             " ('nobody', gen_random_uuid(), 'x', false, now(), now(), 1) returning id",
         )
 
-    found = json.loads(command(imported, "verify", "--json").stdout)
-    check = command(imported, "rebuild", "--check", "--json")
-    mended = json.loads(command(imported, "rebuild", "--json").stdout)
-    after = command(imported, "verify", "--json")
+    found = json.loads(run_command(imported, "verify", "--json").stdout)
+    check = run_command(imported, "rebuild", "--check", "--json")
+    repaired = json.loads(run_command(imported, "rebuild", "--json").stdout)
+    after = run_command(imported, "verify", "--json")
 
     kinds = {"changed_row": updated, "missing_row": deleted, "extra_row": inserted}
     for kind, ids in kinds.items():
         assert {one["key"] for one in found["problems"] if one["kind"] == kind} == ids
     assert len(found["problems"]) == 7
     assert check.returncode == 1
-    assert json.loads(check.stdout)["changed"] == mended["changed"] == 7
+    assert json.loads(check.stdout)["changed"] == repaired["changed"] == 7
     assert after.returncode == 0
     assert json.loads(after.stdout)["ok"] is True
 
@@ -136,7 +137,7 @@ def _ids(admin: psycopg.Connection, statement: str) -> set[str]:
     return {str(row[0]) for row in admin.execute(statement).fetchall()}
 
 
-def test_the_command_gives_a_conversation_back_as_it_came_in(
+def test_the_history_command_prints_a_conversation_as_it_was_imported(
     imported: str, expected: dict[str, list[dict[str, Any]]], server: Server
 ) -> None:
     with psycopg.connect(server.direct(imported)) as admin:
@@ -145,21 +146,21 @@ def test_the_command_gives_a_conversation_back_as_it_came_in(
         ).fetchone()
     assert row is not None
 
-    told = [
-        command(
+    outputs = [
+        run_command(
             imported, "history", "--user", row[0], "--conversation", row[1],
             "--source", source, "--format", "openai",
         ).stdout
         for source in ("projection", "events")
     ]  # fmt: skip
 
-    assert [json.loads(one) for one in told] == [expected[row[1]]] * 2
+    assert [json.loads(one) for one in outputs] == [expected[row[1]]] * 2
 
 
-def test_an_import_killed_in_the_middle_is_completed_without_doubles(server: Server) -> None:
+def test_an_import_that_was_killed_is_completed_without_duplicates(server: Server) -> None:
     path = Path(__file__).parent.parent.parent / "shared" / "data" / "sgd_dev.jsonl.xz"
     if not path.exists():
-        pytest.skip("the real conversations are not beside this checkout")
+        pytest.skip("the files of the real conversations are missing")
     url = server.create_database()
     arguments = ["import", "--users", "5", "--json", "--database", url, str(path)]
     killed = subprocess.Popen([sys.executable, "-m", "eventstore.cli", *arguments])
@@ -168,17 +169,17 @@ def test_an_import_killed_in_the_middle_is_completed_without_doubles(server: Ser
             assert killed.poll() is None
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
-        sizes = {key: len(messages) for key, messages in conversations(path)}
+        sizes = {key: len(messages) for key, messages in read_conversations(path)}
         stored = admin.execute("select key, message_count from eventstore.conversation").fetchall()
 
-    again = json.loads(command(url, *arguments[:4], path).stdout)
+    again = json.loads(run_command(url, *arguments[:4], path).stdout)
 
     assert all(sizes[key] == count for key, count in stored)
     assert again["skipped"] >= 50
     assert again["conversations"] + again["skipped"] == 2098
     with psycopg.connect(server.direct(url)) as admin:
         assert _count(admin, "eventstore.message") == sum(sizes.values())
-    assert command(url, "verify").returncode == 0
+    assert run_command(url, "verify").returncode == 0
     server.drop_database(url)
 
 

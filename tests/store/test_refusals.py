@@ -1,4 +1,4 @@
-"""What makes no sense is refused by name before anything is written."""
+"""Invalid arguments are refused with their path before anything is written."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ def test_one_append_does_not_mix_kinds_in_one_stream(alice: User) -> None:
 
 
 @pytest.mark.parametrize("expected", [True, 2**63, -1, "newest", None])
-def test_an_expectation_that_is_none_is_refused(alice: User, expected: Any) -> None:
+def test_an_invalid_expected_version_is_refused(alice: User, expected: Any) -> None:
     with pytest.raises(InvalidInput, match=r"events\[0\]\.expected"):
         alice.append([NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), expected=expected)])
 
 
 @pytest.mark.parametrize(
-    "question",
+    "arguments",
     [{"limit": True}, {"limit": 2**63}, {"after": "1"}, {"before": -1}, {"types": "TaskCreated"}],
 )
-def test_a_page_that_cannot_be_is_refused(alice: User, question: dict[str, Any]) -> None:
+def test_an_invalid_argument_of_a_page_is_refused(alice: User, arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as error:
-        alice.events(**question)
+        alice.events(**arguments)
 
-    assert error.value.path == next(iter(question))
+    assert error.value.path == next(iter(arguments))
 
 
-def test_the_version_that_was_expected_is_told_as_a_number(alice: User) -> None:
+def test_wrong_version_carries_the_expected_and_the_actual_version(alice: User) -> None:
     task = alice.tasks.create("Buy milk")
 
     with pytest.raises(WrongVersion) as error:
@@ -79,25 +79,25 @@ def test_the_version_that_was_expected_is_told_as_a_number(alice: User) -> None:
 
 
 @pytest.mark.parametrize("calls", [7, "all", {"id": "x"}])
-def test_tool_calls_that_are_no_list_are_refused(alice: User, calls: object) -> None:
+def test_tool_calls_that_are_not_a_list_are_refused(alice: User, calls: object) -> None:
     chat = alice.conversations.start()
 
     with pytest.raises(InvalidInput, match=r"body\.tool_calls: is not a list"):
         alice.messages.post(chat.id, body={"role": "assistant", "tool_calls": calls})
 
 
-def test_an_integer_that_python_would_not_read_back_is_refused() -> None:
+def test_an_integer_too_long_for_python_to_parse_is_refused() -> None:
     with pytest.raises(NotStorable, match="4,300 digits"):
         check_json(10**5000, "content")
 
 
 @pytest.mark.parametrize("text", ["1e99999999999999999999", "[" * 100_000 + "1.5"])
-def test_text_that_is_beyond_any_number_or_depth_is_a_value_error(text: str) -> None:
+def test_json_with_a_huge_exponent_or_a_deep_nesting_raises_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"exponent|deep|recursion"):
         loads(text)
 
 
-def test_a_decimal_is_what_it_will_be_read_back_as(alice: User) -> None:
+def test_a_posted_decimal_equals_the_value_that_is_read_back(alice: User) -> None:
     chat = alice.conversations.start()
 
     message = alice.messages.post(
@@ -108,15 +108,15 @@ def test_a_decimal_is_what_it_will_be_read_back_as(alice: User) -> None:
     assert message.content == [0.33, Decimal("1.10"), 5]
 
 
-def test_what_an_append_returns_is_what_is_read_later(alice: User) -> None:
-    made = NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), metadata={"at": (1, uuid4())})
+def test_an_append_returns_the_events_that_are_read_later(alice: User) -> None:
+    event = NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), metadata={"at": (1, uuid4())})
 
-    recorded = alice.append([made])
+    recorded = alice.append([event])
 
     assert recorded == alice.events()
 
 
-def test_the_place_of_a_bad_value_is_told_with_its_indexes(alice: User) -> None:
+def test_the_path_of_an_invalid_value_includes_its_indexes(alice: User) -> None:
     chat = alice.conversations.start()
     call = alice.tool_calls.request(chat.id, name="f", arguments="{}")
 
@@ -124,7 +124,7 @@ def test_the_place_of_a_bad_value_is_told_with_its_indexes(alice: User) -> None:
         alice.tool_calls.fail(call, error=[1, {"x": float("nan")}])
 
 
-def test_a_method_shows_the_signature_that_it_is_called_with(database_url: str) -> None:
+def test_inspect_shows_the_signature_of_a_method(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         shown = inspect.signature(store.user("alice").tasks.create)
 
@@ -132,14 +132,14 @@ def test_a_method_shows_the_signature_that_it_is_called_with(database_url: str) 
     assert shown.return_annotation == "TaskView"
 
 
-def test_threads_of_one_process_may_migrate_at_once(server: Server) -> None:
+def test_threads_of_one_process_can_migrate_at_the_same_time(server: Server) -> None:
     url = server.direct(server.create_database("template0"))
     failed: list[BaseException] = []
 
     def migrate() -> None:
         try:
             upgrade(Settings(database_url=url))
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:  # noqa: BLE001 - asserted below
             failed.append(error)
 
     threads = [threading.Thread(target=migrate) for _ in range(4)]
@@ -153,18 +153,18 @@ def test_threads_of_one_process_may_migrate_at_once(server: Server) -> None:
 
 
 class Stamped(Event, type="Stamped", stream_kind="task"):
-    """Made-up fields are stored, so that they are the same at every reading."""
+    """An event with a generated field, which has to be stored."""
 
     mark: UUID = Field(default_factory=uuid4)
 
 
 class Aliased(Event, type="Aliased", stream_kind="task"):
-    """Stored by its name, read by its alias: it could never be read back."""
+    """An event that is stored by the name of its field but read by its alias."""
 
     mark: int = Field(alias="Mark")
 
 
-def test_a_made_up_field_is_the_same_at_every_reading(database_url: str) -> None:
+def test_a_generated_field_is_the_same_whenever_it_is_read(database_url: str) -> None:
     with EventStore.connect(database_url, events=[Stamped]) as store:
         alice = store.user("alice")
 
@@ -185,12 +185,12 @@ def test_an_event_that_could_not_be_read_back_is_refused(database_url: str) -> N
 
 
 @pytest.mark.parametrize("index", [-1, 1000])
-def test_a_tool_calls_index_is_a_place_in_a_list(index: int) -> None:
+def test_a_tool_call_with_an_index_outside_the_limits_is_refused(index: int) -> None:
     with pytest.raises(InvalidInput, match="index"):
         make_event(ToolCallRequested, call_id="c", message_id=uuid4(), index=index, name="f")
 
 
-def test_a_closed_store_says_so_at_once(database_url: str) -> None:
+def test_a_command_on_a_closed_store_raises_at_once(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         alice = store.user("alice")
 
@@ -199,7 +199,7 @@ def test_a_closed_store_says_so_at_once(database_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "place"),
+    ("event", "path"),
     [
         (None, r"events\[0\]"),
         (TaskCreated(title="x"), r"events\[0\]"),
@@ -215,24 +215,24 @@ def test_a_closed_store_says_so_at_once(database_url: str) -> None:
         ),
     ],
 )
-def test_what_is_no_event_is_refused_by_its_place(alice: User, given: Any, place: str) -> None:
-    with pytest.raises(InvalidInput, match=f"^{place}: "):
-        alice.append([given])
+def test_an_invalid_event_is_refused_with_its_path(alice: User, event: Any, path: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{path}: "):
+        alice.append([event])
 
     assert alice.events() == []
 
 
-def test_a_cause_that_is_no_event_is_refused(alice: User) -> None:
+def test_a_cause_that_is_not_an_event_id_is_refused(alice: User) -> None:
     with pytest.raises(InvalidInput, match="caused_by: a str; give an event's id"):
         alice.tasks.create("x", caused_by="call_1")  # type: ignore[arg-type]  # the mistake
 
 
-def test_text_that_can_be_no_key_names_no_conversation(alice: User) -> None:
+def test_text_that_is_not_a_valid_key_raises_not_found(alice: User) -> None:
     with pytest.raises(NotFound, match="conversation"):
         alice.history("\ud800")
 
 
-def test_a_transaction_is_used_once(database_url: str) -> None:
+def test_a_transaction_cannot_be_used_twice(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         transaction = store.user("alice").transaction()
         with transaction as tx:
@@ -245,36 +245,36 @@ def test_a_transaction_is_used_once(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])
-def test_a_position_of_too_many_digits_is_refused(digits: str) -> None:
+def test_a_position_with_too_many_digits_is_refused(digits: str) -> None:
     with pytest.raises(InvalidInput, match="--as-of"):
         parse_as_of(digits)
 
 
-def test_a_login_that_waits_for_longer_than_there_is_time_is_refused() -> None:
+def test_an_infinite_statement_timeout_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="EVENTSTORE_STATEMENT_TIMEOUT_SECONDS"):
         load_settings(statement_timeout_seconds=float("inf"))
 
 
-def test_one_name_for_two_roles_is_refused() -> None:
+def test_two_roles_with_the_same_name_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="the three roles need three names"):
         load_settings(application_role="todo", operator_role="todo")
 
 
 @pytest.mark.parametrize("name", ["", "Todo", "to do", "todo;drop", "1st", "t" * 64])
-def test_a_role_whose_name_would_need_quotes_is_refused(name: str) -> None:
+def test_a_role_name_that_needs_quotes_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="EVENTSTORE_ERASER_ROLE"):
         load_settings(eraser_role=name)
 
 
 class OtherUUID(UUID):
-    """As drivers and libraries have them."""
+    """A subclass of UUID, as some drivers return it."""
 
 
 WRONG: dict[str, tuple[Any, str]] = {
     "a stream that is a number": (lambda store: store.user("a").events(stream_id=5), "stream"),
     "types that are a number": (lambda store: store.user("a").events(types=5), "types"),
     "a type that is a number": (lambda store: store.user("a").events(types=[1]), "types"),
-    "a type of half a character": (lambda store: store.user("a").events(types=["\ud800"]), "types"),
+    "a lone surrogate in a type": (lambda store: store.user("a").events(types=["\ud800"]), "types"),
     "heads after a number": (lambda store: store.heads(after=5), "after"),
     "heads after NUL": (lambda store: store.heads(after="\0"), "after"),
     "heads of text": (lambda store: store.heads("alice"), "users"),
@@ -285,11 +285,11 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda store: store.user("a").messages.post("k", sender="s", tool_calls="x"),
         "tool_calls[0]",
     ),
-    "an outcome of nothing": (
+    "a call that is None": (
         lambda store: store.user("a").tool_calls.succeed(None, output=1), "call",
     ),
-    "a failure of nothing": (lambda store: store.user("a").tool_calls.fail(5, error=1), "call"),
-    "an instant beyond UTC": (
+    "a call that is a number": (lambda store: store.user("a").tool_calls.fail(5, error=1), "call"),
+    "a timestamp before the first year of UTC": (
         lambda store: store.user("a").messages.post(
             "k", sender="s", content={"at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))}
         ),
@@ -299,35 +299,35 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_value_of_the_wrong_type_is_refused_by_its_place(store: EventStore, wrong: str) -> None:
+def test_a_value_of_the_wrong_type_is_refused_with_its_path(store: EventStore, wrong: str) -> None:
     store.user("a").conversations.start(key="k")
-    ask, place = WRONG[wrong]
+    call, path = WRONG[wrong]
 
     with pytest.raises(InvalidInput) as refused:
-        ask(store)
+        call(store)
 
-    assert refused.value.path.endswith(place)
+    assert refused.value.path.endswith(path)
     assert len(store.user("a").events()) == 1
 
 
-def test_ids_of_another_class_are_ids(store: EventStore) -> None:
-    one, other = (OtherUUID(int=number) for number in (1, 2))
+def test_subclasses_of_uuid_are_accepted_as_ids(store: EventStore) -> None:
+    task, chat = (OtherUUID(int=number) for number in (1, 2))
     alice = store.user("alice")
     alice.append(
         [
-            NewEvent(stream_id=one, data=TaskCreated(title="x"), event_id=other),
-            NewEvent(stream_id=other, data=ConversationStarted(), correlation_id=one),
+            NewEvent(stream_id=task, data=TaskCreated(title="x"), event_id=chat),
+            NewEvent(stream_id=chat, data=ConversationStarted(), correlation_id=task),
         ]
     )
-    alice.messages.post(other, sender="user", content="x", caused_by=one)
-    alice.tasks.complete(one)
+    alice.messages.post(chat, sender="user", content="x", caused_by=task)
+    alice.tasks.complete(task)
 
-    assert alice.tasks.get(one).completed
-    assert len(alice.events(stream_id=other)) == 2
+    assert alice.tasks.get(task).completed
+    assert len(alice.events(stream_id=chat)) == 2
     assert store.verify().ok
 
 
-def test_what_is_not_found_is_told_in_words_that_can_be_sent_on(alice: User) -> None:
+def test_the_message_of_not_found_is_short_and_can_be_encoded(alice: User) -> None:
     with pytest.raises(NotFound) as error:
         alice.tasks.get("\ud800" + "x" * 1_000_000)
 

@@ -1,8 +1,9 @@
 """
-Random commands by three users, against a model of what each of them has.
+Random commands by three users, compared with a model of the data of each user.
 
-After every step nobody but the acting user may have changed, in any table. Positions, lists and
-histories are compared with the model now and as of earlier positions; at the end, as of all.
+After every step the rows of the other two users must be unchanged in every table. Lists and
+histories are compared with the model, now and as of earlier positions; at the end of a run the
+lists are compared as of every position.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ from eventstore import (
     WrongVersion,
 )
 from tests.store import state_commands as drawn
-from tests.store.state_commands import Choose, Command, ending, picked
-from tests.store.state_model import State, read_digests, said_in, told
+from tests.store.state_commands import Choose, Command, end_call, pick_one
+from tests.store.state_model import State, expected_history, history_values, read_digests
 from tests.support.server import Server
 
 USERS = st.sampled_from(["alice", "bob", "carol"])
 
 
 class Machine(RuleBasedStateMachine):
+    """A store with three users; `states` has the model's states of each, indexed by position."""
+
     server: ClassVar[Server]
 
     def __init__(self) -> None:
@@ -62,14 +65,14 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if sys.exception() is None:  # a failure is told as it is, not as what follows from it
-                self.everything_is_as_the_model_says()
+            if sys.exception() is None:  # a failed step is reported, not its consequences
+                self.compare_everything()
         finally:
             self.store.close()
             self.admin.close()
             self.server.drop_database(self.url)
 
-    # What is done.
+    # The steps.
 
     @rule(name=USERS, choose=drawn.STARTS | drawn.COMMANDS | drawn.ENDS)
     def command(self, name: str, choose: Choose) -> None:
@@ -103,6 +106,7 @@ class Machine(RuleBasedStateMachine):
                     try:
                         states += command.after(states[-1], made)
                     except (NotFound, StreamClosed) as expected:
+                        # The model refuses this command, so the commit has to raise an error.
                         refusal = expected
                         break
         except (NotFound, StreamClosed):
@@ -134,7 +138,7 @@ class Machine(RuleBasedStateMachine):
 
         transaction = self.store.user(name).transaction(idempotency_key=key)
         tx = transaction.__enter__()
-        tx.tasks.create("never said before")
+        tx.tasks.create("new content")
         choose(self.states[name][-1]).run(tx)
         with pytest.raises(IdempotencyConflict) as conflict:
             transaction.__exit__(None, None, None)
@@ -148,18 +152,18 @@ class Machine(RuleBasedStateMachine):
         expected=st.sampled_from(Expected) | st.integers(-2, 0),
     )
     def append(self, name: str, pick: int, title: str, expected: Expected | int) -> None:
-        """Append one raw event; an integer is so many versions beside the right one."""
+        """Append one event; an integer in `expected` is added to the right version."""
         before = self.act_as(name)
-        standing = [key for key, todo in before.tasks.items() if todo]
-        standing += [key for key, chat in before.chats.items() if chat.status != "deleted"]
-        stream = picked(standing, pick)
+        existing = [key for key, todo in before.tasks.items() if todo]
+        existing += [key for key, chat in before.chats.items() if chat.status != "deleted"]
+        stream = pick_one(existing, pick)
         if stream is None:
             return
         version = before.versions[stream]
-        wanted = expected if isinstance(expected, Expected) else max(version + expected, 0)
+        stated = expected if isinstance(expected, Expected) else max(version + expected, 0)
         data: Any = (TaskUpdated if stream in before.tasks else ConversationRenamed)(title=title)
-        event = NewEvent(stream_id=stream, data=data, expected=wanted)
-        if wanted not in {Expected.ANY, Expected.EXISTS, version}:
+        event = NewEvent(stream_id=stream, data=data, expected=stated)
+        if stated not in {Expected.ANY, Expected.EXISTS, version}:
             with pytest.raises(WrongVersion) as conflict:
                 self.store.user(name).append([event])
             assert conflict.value.actual == version
@@ -170,20 +174,21 @@ class Machine(RuleBasedStateMachine):
         assert (recorded.position, recorded.version) == (len(self.states[name]), version + 1)
         todo = before.tasks.get(stream)
         self.states[name].append(
-            before.chat(stream, replace(before.chats[stream], title=title))
+            before.with_chat(stream, replace(before.chats[stream], title=title))
             if todo is None
-            else before.task(stream, todo._replace(title=title))
+            else before.with_task(stream, todo._replace(title=title))
         )
 
     @rule(name=USERS, pick=drawn.PICK, result=drawn.RESULT)
     def end_a_call_again(self, name: str, pick: int, result: Any) -> None:
         before = self.act_as(name)
-        place = picked(before.pending(), pick)
-        if place is None or before.chats[place[0]].status == "deleted":
+        found = pick_one(before.pending(), pick)
+        if found is None or before.chats[found[0]].status == "deleted":
             return
-        call = before.chats[place[0]].said[place[1]].calls[place[2]].reference
+        chat, message, index = found
+        call = before.chats[chat].messages[message].calls[index].reference
         user = self.store.user(name)
-        command = ending(before, place, "succeeded", result)
+        command = end_call(before, found, "succeeded", result)
         first = command.run(user)
         self.states[name] += command.after(before, first)
 
@@ -207,10 +212,10 @@ class Machine(RuleBasedStateMachine):
             states[-1].rows() for one, states in self.states.items() if name in {None, one}
         )
 
-    # What must hold.
+    # The comparisons with the model.
 
     @invariant()
-    def nobody_else_changed(self) -> None:
+    def other_users_are_unchanged(self) -> None:
         now = read_digests(self.admin)
 
         for name in self.states.keys() - {self.acting}:
@@ -218,19 +223,19 @@ class Machine(RuleBasedStateMachine):
         self.digests = now
 
     @invariant()
-    def the_acting_user_has_what_the_model_says(self) -> None:
+    def the_acting_user_equals_the_model(self) -> None:
         if self.acting is not None:
             self.compare_lists(self.acting, None)
 
     @rule(name=USERS, pick=drawn.PICK)
-    def look_back(self, name: str, pick: int) -> None:
+    def compare_an_earlier_position(self, name: str, pick: int) -> None:
         self.acting = None
         position = pick % len(self.states[name])
 
         self.compare_lists(name, position)
         self.compare_histories(name, position)
 
-    def everything_is_as_the_model_says(self) -> None:
+    def compare_everything(self) -> None:
         assert self.store.verify().problems == ()
         for name, states in self.states.items():
             for position in range(len(states)):
@@ -239,7 +244,7 @@ class Machine(RuleBasedStateMachine):
             self.compare_histories(name, None)
 
     def compare_lists(self, name: str, position: int | None) -> None:
-        user, state = self.looked_at(name, position)
+        user, state = self.user_and_state(name, position)
         tasks = user.tasks.list(as_of=position, limit=1_000)
         chats = user.conversations.list(as_of=position, archived=None, limit=1_000)
         head = [event.position for event in user.events(as_of=position, limit=1_000)]
@@ -248,14 +253,14 @@ class Machine(RuleBasedStateMachine):
             (key, todo) for key, todo in state.tasks.items() if todo is not None
         ]
         assert {one.id: (one.title, one.status, one.message_count) for one in chats} == {
-            key: (chat.title, chat.status, len(chat.standing()))
+            key: (chat.title, chat.status, len(chat.visible_messages()))
             for key, chat in state.chats.items()
             if chat.status != "deleted"
         }
         assert head == list(range(1, len(self.states[name]) if position is None else position + 1))
 
     def compare_histories(self, name: str, position: int | None) -> None:
-        user, state = self.looked_at(name, position)
+        user, state = self.user_and_state(name, position)
         for key in self.states[name][-1].chats:
             chat = state.chats.get(key)
             if chat is None or chat.status == "deleted":
@@ -265,11 +270,11 @@ class Machine(RuleBasedStateMachine):
                 continue
             history = user.history(key, as_of=position)
             assert history == user.history(key, source="events", as_of=position)
-            assert told(history) == said_in(chat)
+            assert history_values(history) == expected_history(chat)
 
-    # How it is looked at.
+    # Access to a user and to the model.
 
-    def looked_at(self, name: str, position: int | None) -> tuple[User, State]:
+    def user_and_state(self, name: str, position: int | None) -> tuple[User, State]:
         return self.store.user(name), self.states[name][-1 if position is None else position]
 
     def act_as(self, name: str) -> State:
@@ -277,7 +282,7 @@ class Machine(RuleBasedStateMachine):
         return self.states[name][-1]
 
 
-def test_whatever_three_users_do_each_has_exactly_what_their_own_commands_made(
+def test_each_of_three_users_has_exactly_the_data_that_their_own_commands_made(
     server: Server,
 ) -> None:
     Machine.server = server
@@ -287,7 +292,7 @@ def test_whatever_three_users_do_each_has_exactly_what_their_own_commands_made(
         settings=settings(
             max_examples=40,
             stateful_step_count=30,
-            deadline=None,  # the first step of a process waits for the server's caches
+            deadline=None,  # the first step of a process fills the server's caches
             derandomize="CI" in os.environ,
             suppress_health_check=[HealthCheck.too_slow],
         ),

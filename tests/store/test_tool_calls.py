@@ -1,4 +1,4 @@
-"""Tool calls: recorded before they run, ended once, kept apart, audited and run again."""
+"""A tool call is stored before it runs, and ends once, whatever id a model gave it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from eventstore import (
 )
 from projections.models.message import ToolCallView
 
+# Arguments that are not JSON objects, as models produce them.
 ODD = [
     "",
     "{not json",
@@ -33,24 +34,20 @@ ODD = [
 ]
 
 
-@pytest.fixture
-def chat(alice: User) -> UUID:
-    return alice.conversations.start(key="chat").id
-
-
 def call_of(user: User, message: int = -1, index: int = 0) -> ToolCallView:
+    """Return a tool call of a message in the history of the conversation `chat`."""
     return user.history("chat")[message].tool_calls[index]
 
 
-def test_a_call_is_known_before_it_runs_and_after(alice: User, chat: UUID) -> None:
+def test_a_call_is_stored_before_it_runs_and_again_when_it_ends(alice: User, chat: UUID) -> None:
     call = alice.tool_calls.request(
         chat, name="look", arguments={"for": "milk"}, call_id="call_1", content="I shall look"
     )
     pending = call_of(alice)
     reply = alice.tool_calls.succeed(call, output={"found": 2})
 
-    asked, answer = alice.history(chat)
-    ended = asked.tool_calls[0]
+    request, answer = alice.history(chat)
+    ended = request.tool_calls[0]
 
     assert pending == call
     assert (call.id, call.name, call.arguments, call.status) == (
@@ -59,14 +56,14 @@ def test_a_call_is_known_before_it_runs_and_after(alice: User, chat: UUID) -> No
         '{"for":"milk"}',
         "pending",
     )
-    assert (asked.sender, asked.content) == ("assistant", "I shall look")
+    assert (request.sender, request.content) == ("assistant", "I shall look")
     assert answer == reply
     assert answer.body == {"role": "tool", "tool_call_id": "call_1", "content": '{"found":2}'}
     assert (ended.status, ended.output, ended.error) == ("succeeded", {"found": 2}, None)
     assert (ended.event_id, ended.finished_at) == (call.event_id, reply.created_at)
 
 
-def test_a_call_that_failed_says_how(alice: User, chat: UUID) -> None:
+def test_a_failed_call_stores_its_error(alice: User, chat: UUID) -> None:
     call = alice.tool_calls.request(chat, name="look", arguments="{}")
     reply = alice.tool_calls.fail(call, error={"code": 500})
 
@@ -78,10 +75,10 @@ def test_a_call_that_failed_says_how(alice: User, chat: UUID) -> None:
     assert (entry.status, entry.output, entry.error) == ("failed", None, {"code": 500})
 
 
-def test_parallel_calls_of_one_message_end_each_on_its_own(alice: User, chat: UUID) -> None:
-    asked = [RequestedCall(f"call_{n}", "look", f'{{"n": {n}}}') for n in range(4)]
+def test_parallel_calls_of_one_message_end_independently(alice: User, chat: UUID) -> None:
+    requests = [RequestedCall(f"call_{n}", "look", f'{{"n": {n}}}') for n in range(4)]
     first, second, third, fourth = alice.messages.post(
-        chat, sender="assistant", tool_calls=asked
+        chat, sender="assistant", tool_calls=requests
     ).tool_calls
 
     alice.tool_calls.succeed(third, output="third")
@@ -100,12 +97,15 @@ def test_parallel_calls_of_one_message_end_each_on_its_own(alice: User, chat: UU
     assert [message] == alice.history(chat, source="events")[:1]
 
 
-def test_calls_with_one_id_are_kept_apart(store: EventStore, alice: User, chat: UUID) -> None:
-    twins = [RequestedCall("call_0", "look", text) for text in ("1", "2")]
-    alice.messages.post(chat, sender="assistant", tool_calls=twins)
+def test_calls_with_the_same_id_are_distinguished(
+    store: EventStore, alice: User, chat: UUID
+) -> None:
+    same_id_calls = [RequestedCall("call_0", "look", text) for text in ("1", "2")]
+    alice.messages.post(chat, sender="assistant", tool_calls=same_id_calls)
     alice.tool_calls.request(chat, name="look", arguments="3", call_id="call_0")
     calls = [call_of(alice, 0, 0), call_of(alice, 0, 1), call_of(alice, 1, 0)]
 
+    # In reverse, so that matching calls and outcomes by their order would be wrong.
     for call in reversed(calls):
         alice.tool_calls.succeed(call, output=f"of {call.arguments}")
 
@@ -122,10 +122,10 @@ def test_calls_with_one_id_are_kept_apart(store: EventStore, alice: User, chat: 
     assert store.verify().ok
 
 
-def test_the_newest_call_of_an_id_is_found(alice: User, bob: User, chat: UUID) -> None:
+def test_find_returns_the_newest_call_with_an_id(alice: User, bob: User, chat: UUID) -> None:
     older = alice.tool_calls.request(chat, name="look", arguments="1", call_id="call_0")
-    twins = [RequestedCall("call_0", "look", text) for text in ("2", "3")]
-    posted = alice.messages.post(chat, sender="assistant", tool_calls=twins)
+    same_id_calls = [RequestedCall("call_0", "look", text) for text in ("2", "3")]
+    posted = alice.messages.post(chat, sender="assistant", tool_calls=same_id_calls)
     other = alice.conversations.start().id
     bob.conversations.start(key="chat")
 
@@ -161,7 +161,7 @@ def test_a_call_ends_once(store: EventStore, alice: User, chat: UUID) -> None:
     assert store.verify().ok
 
 
-def test_of_many_outcomes_at_once_exactly_one_is_recorded(database_url: str) -> None:
+def test_of_many_simultaneous_outcomes_exactly_one_is_recorded(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         alice = store.user("alice")
         alice.conversations.start(key="chat")
@@ -183,7 +183,7 @@ def test_of_many_outcomes_at_once_exactly_one_is_recorded(database_url: str) -> 
         assert store.verify().ok
 
 
-def test_a_call_needs_a_conversation_that_takes_it(alice: User, bob: User, chat: UUID) -> None:
+def test_a_call_needs_an_open_conversation_of_its_user(alice: User, bob: User, chat: UUID) -> None:
     call = alice.tool_calls.request(chat, name="look", arguments="{}")
 
     with pytest.raises(NotFound):
@@ -199,7 +199,7 @@ def test_a_call_needs_a_conversation_that_takes_it(alice: User, bob: User, chat:
     assert [(one.call_id, one.status) for one in alice.audit()] == [(call.id, "pending")]
 
 
-def test_arguments_and_outputs_come_back_verbatim(
+def test_arguments_and_outputs_are_returned_verbatim(
     store: EventStore, alice: User, chat: UUID
 ) -> None:
     outputs: list[Any] = [*ODD, None, True, 10**30, 1.5, [], {"b": {"\0": "\ud800"}, "a": [None]}]
@@ -220,7 +220,7 @@ def test_arguments_and_outputs_come_back_verbatim(
     assert store.verify().ok
 
 
-def test_what_json_cannot_hold_is_refused_and_the_call_still_pending(
+def test_an_output_that_json_cannot_represent_is_refused_and_the_call_stays_pending(
     alice: User, chat: UUID
 ) -> None:
     call = alice.tool_calls.request(chat, name="look", arguments="{}")

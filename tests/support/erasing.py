@@ -1,4 +1,4 @@
-"""What is said before an erasure, and where to look for it afterwards."""
+"""A log with a rare word in every column that takes text, and a search of all tables for them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import psycopg
 
 from eventstore import NewEvent, TaskCreated, User
 
-__all__ = ["WORDS", "everything", "said"]
+__all__ = ["WORDS", "all_rows", "write_words"]
 
 WORDS = ("zebra", "yucca", "xylem", "walnut", "vervain", "umbra", "teasel", "sorrel", "rhubarb",
          "quince")  # fmt: skip
 
 
-def said(user: User) -> UUID:
-    """Say each of the words, each in another place; return the conversation."""
+def write_words(user: User) -> UUID:
+    """Write each of the words into another field of the log; return the conversation's id."""
     chat = user.keyed("start").conversations.start(key="zebra", title="yucca")
     user.keyed("post").messages.post(chat.id, sender="user", content="xylem")
     call = user.tool_calls.request(chat.id, name="walnut", arguments='{"x":"vervain"}')
@@ -28,8 +28,8 @@ def said(user: User) -> UUID:
     return chat.id
 
 
-def everything(admin: psycopg.Connection, but: str = "") -> list[str]:
-    """Return every row of every table that is not the system's, as text."""
+def all_rows(admin: psycopg.Connection, containing: str = "") -> list[str]:
+    """Return every row of every table outside the system catalogs, as text."""
     tables = admin.execute(
         "select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'm')"
         " and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema)' order by 1"
@@ -38,5 +38,5 @@ def everything(admin: psycopg.Connection, but: str = "") -> list[str]:
         row
         for (table,) in tables
         for (row,) in admin.execute(f"select t::text from {table} as t").fetchall()
-        if not but or but in row
+        if containing in row
     ]

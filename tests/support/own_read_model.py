@@ -1,4 +1,9 @@
-"""A service's own read models and projectors, for tests: a box of items, and what was done when."""
+"""
+Two read models of a service that uses the library, for tests, with their projectors.
+
+`Box` has a column of every type that a row change treats differently, and is filled by the
+service's own event class. `Done` holds the completion time of each completed task.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,12 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-import pytest
 from sqlalchemy import JSON, BigInteger, Column, DateTime, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from eventstore import Event, EventEnvelope, EventStore, NewEvent, TaskCompleted, TaskReopened
+from eventstore import Event, EventEnvelope, NewEvent, TaskCompleted, TaskReopened
 from projections import (
     POSITION,
     RECORDED_AT,
@@ -36,13 +40,11 @@ __all__ = [
     "Box",
     "Boxed",
     "Done",
-    "Own",
-    "boxed",
+    "ServiceModel",
+    "box_event",
     "project_box",
     "project_done",
     "protect",
-    "service_url",
-    "store",
 ]
 
 STAMP = {"position": POSITION, "version": VERSION, "recorded_at": RECORDED_AT}
@@ -56,8 +58,8 @@ create table service.done (user_id text, id uuid, at timestamptz, primary key (u
 """
 
 
-def stamped(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return an item's fields with markers where the event says so: `$position` and the like."""
+def with_markers(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return an item's fields with each text like `$position` replaced by its marker."""
     markers = {f"${name}": marker for name, marker in STAMP.items()}
     return {
         name: markers.get(value, value) if isinstance(value, str) else value
@@ -65,11 +67,11 @@ def stamped(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Own(SQLModel, registry=registry()):
-    """A service's own metadata."""
+class ServiceModel(SQLModel, registry=registry()):
+    """The base of the service's tables; their metadata is apart from the library's."""
 
 
-class Box(Own, table=True):
+class Box(ServiceModel, table=True):
     __tablename__ = "box"
     __table_args__ = {"schema": "service"}
 
@@ -85,7 +87,7 @@ class Box(Own, table=True):
     recorded_at: datetime = Field(sa_column=Column(DateTime(timezone=True)))
 
 
-class Done(Own, table=True):
+class Done(ServiceModel, table=True):
     __tablename__ = "done"
     __table_args__ = {"schema": "service"}
 
@@ -95,7 +97,7 @@ class Done(Own, table=True):
 
 
 class Boxed(Event, type="Boxed", stream_kind="box"):
-    """Something was done to a box: `value` is what, `index` which of its items."""
+    """A change of a box; `done` names the kind of change, `index` the item that changes."""
 
     done: str
     name: str = "box"
@@ -104,11 +106,11 @@ class Boxed(Event, type="Boxed", stream_kind="box"):
 
 
 @projector(Box)
-def project_box(fact: EventEnvelope) -> Iterator[RowChange]:
-    if not isinstance(fact.data, Boxed):
+def project_box(event: EventEnvelope) -> Iterator[RowChange]:
+    if not isinstance(event.data, Boxed):
         return
-    value, key = fact.data.value, {"box": fact.stream_id, "name": fact.data.name}
-    match fact.data.done:
+    value, key = event.data.value, {"box": event.stream_id, "name": event.data.name}
+    match event.data.done:
         case "made":
             empty = {"n": 0, "note": None, "body": value, "items": None}
             yield Insert(Box, key | empty | STAMP)
@@ -119,45 +121,29 @@ def project_box(fact: EventEnvelope) -> Iterator[RowChange]:
         case "counted":
             yield Update(Box, key, {"n": Increment(value)})
         case "put":
-            yield Update(Box, key, {"items": AppendItem(stamped(value))})
+            yield Update(Box, key, {"items": AppendItem(with_markers(value))})
         case "marked":
-            yield Update(Box, key, {"items": ExtendItem(fact.data.index, stamped(value))})
+            yield Update(Box, key, {"items": ExtendItem(event.data.index, with_markers(value))})
         case "gone":
             yield Delete(Box, key)
 
 
 @projector(Done)
-def project_done(fact: EventEnvelope) -> Iterator[RowChange]:
-    match fact.data:
+def project_done(event: EventEnvelope) -> Iterator[RowChange]:
+    match event.data:
         case TaskCompleted():
-            yield Insert(Done, {"id": fact.stream_id, "at": RECORDED_AT})
+            yield Insert(Done, {"id": event.stream_id, "at": RECORDED_AT})
         case TaskReopened():
-            yield Delete(Done, {"id": fact.stream_id})
+            yield Delete(Done, {"id": event.stream_id})
 
 
 def protect(owner: psycopg.Connection, *tables: type[SQLModel]) -> None:
-    """Put a service's own tables under row-level security, as its migration does."""
+    """Put tables under row-level security, as the service's migration would."""
     for table in tables:
         for statement in protection_sql(table):
             owner.execute(statement)
 
 
-def boxed(box: UUID, done: str, **fields: Any) -> NewEvent:
+def box_event(box: UUID, done: str, **fields: Any) -> NewEvent:
+    """Return a `Boxed` event for the stream of a box."""
     return NewEvent(stream_id=box, data=Boxed(done=done, **fields))
-
-
-@pytest.fixture
-def service_url(database_url: str, direct_url: str) -> str:
-    """A database with the service's own tables, protected."""
-    with psycopg.connect(direct_url, autocommit=True) as owner:
-        owner.execute(DDL)
-        protect(owner, Box, Done)
-    return database_url
-
-
-@pytest.fixture
-def store(service_url: str) -> Iterator[EventStore]:
-    with EventStore.connect(
-        service_url, projectors=[project_box, project_done], events=[Boxed]
-    ) as opened:
-        yield opened

@@ -1,9 +1,9 @@
 """
-PgBouncer of the tests' own, in transaction mode: between the application and its PostgreSQL.
+PgBouncer in transaction mode, between the application and the PostgreSQL server of the tests.
 
-EVENTSTORE_TEST_POOLER=pgbouncer asks for it; then every URL that the application gets leads to it,
-and what needs a session of its own (migrations, a superuser's SQL) stays on the direct URL.
-A login may be any that the server has. What the server drops or crashes, PgBouncer connects anew.
+EVENTSTORE_TEST_POOLER=pgbouncer asks for it. The application's URLs then lead to PgBouncer, and
+the direct URLs still lead to the server, for migrations and a superuser's SQL.
+PgBouncer accepts every login of the server, and connects again after the server has crashed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import psycopg
 
-__all__ = ["POOLER_PORT", "pooler_asked_for", "pooler_installed", "running_pooler"]
+__all__ = ["POOLER_PORT", "pooler_asked_for", "pooler_installed", "run_pooler"]
 
 POOLER_PORT = 6432
 _STOP_SECONDS = 10
-_ANOTHER_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _TRIES = 500
 
-# Every login but the first is looked up on the server, so that a test may create its own.
+# PgBouncer looks up all other logins on the server, so that a test may create one.
 _LOGINS = '"postgres" ""\n'
 _SETTINGS = """
 [databases]
@@ -42,33 +42,35 @@ auth_query = select usename, passwd from pg_shadow where usename = $1
 admin_users = postgres
 max_client_conn = 1000
 default_pool_size = {size}
-; after a crash: 15 seconds, the default, are longer than the application tries again
+; the default of 15 seconds is longer than the application retries after a crash
 server_login_retry = 0.1
 """
 
 
 def pooler_asked_for() -> bool:
     """
-    Say whether the application is to run on PgBouncer.
+    Say whether the application's URLs should lead through PgBouncer.
 
-    :raises ValueError: on another one, which the tests do not know.
+    :raises ValueError: EVENTSTORE_TEST_POOLER names a pooler that the tests do not support.
     """
     name = os.environ.get("EVENTSTORE_TEST_POOLER", "")
     if name not in {"", "pgbouncer"}:
-        raise ValueError(f"EVENTSTORE_TEST_POOLER is {name!r}; give pgbouncer, or nothing")
+        raise ValueError(f"EVENTSTORE_TEST_POOLER is {name!r}; set it to pgbouncer or unset it")
     return bool(name)
 
 
 @contextmanager
-def running_pooler(
+def run_pooler(
     server: Path, owner: str | None, *, folder: Path | None = None, server_connections: int = 20
 ) -> Iterator[None]:
     """
     Run PgBouncer before the server whose Unix socket is in the folder `server`.
 
-    :param owner: the user to run it as; None for the one that runs the tests.
-    :param folder: where its own socket is to be, if not beside the server's.
-    :param server_connections: how many all clients of a database share at most.
+    :param owner: the account that runs PgBouncer; None for the one that runs the tests.
+    :param folder: the folder for the socket of PgBouncer; None for the folder of the server.
+    :param server_connections: the most server connections that the clients of a database share.
+    :raises FileNotFoundError: PgBouncer is not installed.
+    :raises RuntimeError: PgBouncer ended, or did not answer within ten seconds.
     """
     folder = folder or server
     (folder / "logins").write_text(_LOGINS)
@@ -79,7 +81,7 @@ def running_pooler(
     with (folder / "pooler-log").open("wb") as log:
         process = subprocess.Popen([_program(), settings], stdout=log, stderr=log, user=owner)
     try:
-        _wait_until_it_answers(process, folder)
+        _wait_until_ready(process, folder)
         yield
     finally:
         process.terminate()
@@ -87,16 +89,16 @@ def running_pooler(
 
 
 def pooler_installed() -> bool:
-    """Tell whether there is a PgBouncer to run."""
-    return _found() is not None
+    """Say whether PgBouncer is installed."""
+    return _find_program() is not None
 
 
-def _found() -> str | None:
+def _find_program() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 def _program() -> str:
-    found = _found()
+    found = _find_program()
     if found is None:
         raise FileNotFoundError(
             "a test asks for PgBouncer, which is not installed; run `apt-get install pgbouncer`"
@@ -104,14 +106,14 @@ def _program() -> str:
     return found
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], folder: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path) -> None:
     url = f"postgresql://postgres@/postgres?host={folder}&port={POOLER_PORT}"
     for _ in range(_TRIES):
         try:
             psycopg.connect(url).close()
         except psycopg.OperationalError:
             try:
-                process.wait(_ANOTHER_LOOK_SECONDS)  # what has ended will not answer
+                process.wait(_POLL_SECONDS)  # a process that has ended will never answer
             except subprocess.TimeoutExpired:
                 continue
             break

@@ -1,9 +1,9 @@
 """
-A TCP proxy between the store and PostgreSQL, so that a test can count, cut and drop.
+A TCP proxy between the store and PostgreSQL, which counts round trips and drops messages.
 
-With a pooler (`pooler`) it stands between the store and that.
+In a run with a pooler (`pooler`) it stands between the store and the pooler.
 
-`turns` counts how often the client spoke after the server had: the round trips it paid for.
+A round trip begins when the client sends data after the server has sent some.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Proxy", "proxied"]
+__all__ = ["Proxy", "run_proxy"]
 
 _CHUNK = 65536
 
 
 class Proxy:
-    """Forwards each connection on a local port to a Unix socket."""
+    """Forwards each connection on a local TCP port to a Unix socket."""
 
     def __init__(self, target: Path) -> None:
         self._target = str(target)
@@ -29,27 +29,28 @@ class Proxy:
         self._server_spoke = True
         self._lock = threading.Lock()
         self.port = self._listener.getsockname()[1]
-        self.turns = 0
+        self.round_trips = 0
         self.lose_reply: Callable[[bytes], bool] = lambda _: False
-        """Asked for each piece the server sends: True cuts the connection instead."""
+        """Called with each piece that the server sends; True cuts the connection instead."""
         self.silence: Callable[[bytes], bool] = lambda _: False
-        """Asked for each piece the server sends: True swallows it, and nothing is closed."""
+        """Called with each piece that the server sends; True drops it and leaves both ends open."""
         self.lose_request: Callable[[bytes], bool] = lambda _: False
-        """Asked for each piece the client sends: True cuts the connection instead."""
+        """Called with each piece that the client sends; True cuts the connection instead."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def count(self) -> int:
-        """Return the turns since the last count."""
+        """Return the number of round trips since the last call."""
         with self._lock:
-            turns, self.turns = self.turns, 0
-        return turns
+            round_trips, self.round_trips = self.round_trips, 0
+        return round_trips
 
     def close(self) -> None:
-        _cut(self._listener)  # without shutdown the waiting accept would take one more
+        # Only a shutdown ends accept(); a close would let it take one more connection.
+        _cut(self._listener)
         self.cut()
 
     def cut(self) -> None:
-        """Cut every connection there is; new ones are taken."""
+        """Cut all open connections; the proxy still accepts new ones."""
         for pair in self._pairs:
             _cut(*pair)
 
@@ -63,25 +64,25 @@ class Proxy:
             server.connect(self._target)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._pairs.append((client, server))
-            for source, sink, heard in (
+            for source, sink, inspect in (
                 (client, server, self._from_client),
                 (server, client, self._from_server),
             ):
                 threading.Thread(
-                    target=self._pump, args=(source, sink, heard, client), daemon=True
+                    target=self._pump, args=(source, sink, inspect, client), daemon=True
                 ).start()
 
     def _pump(
         self,
         source: socket.socket,
         sink: socket.socket,
-        heard: Callable[[bytes], bool],
+        inspect: Callable[[bytes], bool],
         client: socket.socket,
     ) -> None:
         while True:
             try:
                 data = source.recv(_CHUNK)
-                if not data or heard(data):
+                if not data or inspect(data):
                     break
                 if sink is client and self.silence(data):
                     continue
@@ -93,7 +94,7 @@ class Proxy:
     def _from_client(self, data: bytes) -> bool:
         with self._lock:
             if self._server_spoke:
-                self.turns += 1
+                self.round_trips += 1
                 self._server_spoke = False
         return self.lose_request(data)
 
@@ -114,7 +115,8 @@ def _cut(*sockets: socket.socket) -> None:
 
 
 @contextmanager
-def proxied(target: Path) -> Iterator[Proxy]:
+def run_proxy(target: Path) -> Iterator[Proxy]:
+    """Run a proxy before the Unix socket `target`, and close it at the end."""
     proxy = Proxy(target)
     try:
         yield proxy

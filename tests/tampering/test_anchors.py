@@ -1,4 +1,4 @@
-"""What verify cannot tell, because the chain was made anew, and an anchor kept outside can."""
+"""Changes that verify finds only with an anchor, because the hash chain was recomputed too."""
 
 from __future__ import annotations
 
@@ -9,79 +9,77 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import EventStore
-from tests.support.own_read_model import service_url
 from tests.support.server import Server
-from tests.tampering.given import LENGTH, anchored, armed, given_a_log, seen
+from tests.tampering.full_log import LENGTH, find_problems, take_anchor, write_log
 from tests.tampering.outsider import forge
 
-__all__ = ["armed", "service_url"]
-
-_TRUNCATE = "delete from eventstore.event where user_id = %s and position > %s"
+_DELETE_TAIL = "delete from eventstore.event where user_id = %s and position > %s"
 
 
-def hidden(store: EventStore, admin: psycopg.Connection, user_id: str) -> None:
-    """Make chain, heads and read models fit, so that the database agrees with itself."""
+def hide_traces(store: EventStore, admin: psycopg.Connection, user_id: str) -> None:
+    """Recompute the chain, the heads and the read models, so that verify finds no problem."""
     forge(admin, user_id)
     store.rebuild(user_id)
 
 
 @pytest.mark.parametrize("position", range(1, LENGTH + 1))
-def test_history_rewritten_with_its_chain_is_found_by_an_anchor_alone(
-    armed: EventStore, admin: psycopg.Connection, position: int
+def test_an_event_rewritten_together_with_its_chain_is_found_only_by_an_anchor(
+    disarmed_store: EventStore, admin: psycopg.Connection, position: int
 ) -> None:
     for user_id in ("alice", "bob"):
-        given_a_log(armed, user_id)
-    kept = anchored(armed)
+        write_log(disarmed_store, user_id)
+    anchor = take_anchor(disarmed_store)
 
     admin.execute(
         'update eventstore.event set metadata = \'{"said":"otherwise"}\''
         " where user_id = 'alice' and position = %s",
         (position,),
     )
-    hidden(armed, admin, "alice")
+    hide_traces(disarmed_store, admin, "alice")
 
-    assert armed.verify().ok
-    assert seen(armed, kept) == {("alice", "anchor", LENGTH)}
-    assert armed.verify(anchors=[kept]).anchors == 1
+    assert disarmed_store.verify().ok
+    assert find_problems(disarmed_store, anchor) == {("alice", "anchor", LENGTH)}
+    assert disarmed_store.verify(anchors=[anchor]).anchors == 1
 
 
 @pytest.mark.parametrize("left", [1, 7, 9, LENGTH - 1])
-def test_a_tail_cut_off_with_its_heads_is_found_by_an_anchor_alone(
-    armed: EventStore, admin: psycopg.Connection, left: int
+def test_a_tail_deleted_together_with_its_heads_is_found_only_by_an_anchor(
+    disarmed_store: EventStore, admin: psycopg.Connection, left: int
 ) -> None:
-    given_a_log(armed, "alice")
-    kept = anchored(armed)
+    write_log(disarmed_store, "alice")
+    anchor = take_anchor(disarmed_store)
 
-    admin.execute(_TRUNCATE, ("alice", left))
-    hidden(armed, admin, "alice")
+    admin.execute(_DELETE_TAIL, ("alice", left))
+    hide_traces(disarmed_store, admin, "alice")
 
-    assert armed.verify().ok
-    (problem,) = armed.verify(anchors=[kept]).problems
+    assert disarmed_store.verify().ok
+    (problem,) = disarmed_store.verify(anchors=[anchor]).problems
     assert (problem.kind, problem.position) == ("anchor", LENGTH)
     assert f"newer than the log, which ends at {left}:" in problem.detail
 
 
-def test_a_cut_tail_that_grew_again_is_found_by_an_anchor_alone(
-    armed: EventStore, admin: psycopg.Connection
+def test_a_deleted_tail_with_new_events_in_its_stead_is_found_only_by_an_anchor(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    given_a_log(armed, "alice")
-    kept = anchored(armed)
+    write_log(disarmed_store, "alice")
+    anchor = take_anchor(disarmed_store)
 
-    admin.execute(_TRUNCATE, ("alice", 9))
-    hidden(armed, admin, "alice")
+    admin.execute(_DELETE_TAIL, ("alice", 9))
+    hide_traces(disarmed_store, admin, "alice")
     for title in ("one", "two", "three", "four"):
-        armed.user("alice").tasks.create(title)
+        disarmed_store.user("alice").tasks.create(title)
 
-    assert armed.verify().ok
-    assert seen(armed, kept) == {("alice", "anchor", LENGTH)}
+    assert disarmed_store.verify().ok
+    assert find_problems(disarmed_store, anchor) == {("alice", "anchor", LENGTH)}
 
 
-def test_an_inserted_event_with_the_chain_made_anew_is_found_by_an_anchor_alone(
-    armed: EventStore, admin: psycopg.Connection
+def test_an_event_inserted_with_a_recomputed_chain_is_found_only_by_an_anchor(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    given_a_log(armed, "alice")
-    kept = anchored(armed)
+    write_log(disarmed_store, "alice")
+    anchor = take_anchor(disarmed_store)
 
+    # The last event moves first, because positions are unique at each statement.
     for position in range(LENGTH, 4, -1):
         admin.execute(
             "update eventstore.event set position = position + 1 where position = %s", (position,)
@@ -97,45 +95,46 @@ def test_an_inserted_event_with_the_chain_made_anew_is_found_by_an_anchor_alone(
         " where e.position = 4 and not exists (select from eventstore.event as o"
         " where o.stream_id = s.stream_id)"
     )
-    hidden(armed, admin, "alice")
+    hide_traces(disarmed_store, admin, "alice")
 
-    assert armed.verify().ok
-    assert [task.title for task in armed.user("alice").tasks.list()][-1] == "never said"
-    assert seen(armed, kept) == {("alice", "anchor", LENGTH)}
+    assert disarmed_store.verify().ok
+    assert [task.title for task in disarmed_store.user("alice").tasks.list()][-1] == "never said"
+    assert find_problems(disarmed_store, anchor) == {("alice", "anchor", LENGTH)}
 
 
-def test_a_user_that_was_removed_without_a_trace_is_found_by_an_anchor_alone(
-    armed: EventStore, admin: psycopg.Connection
+def test_a_user_whose_rows_were_all_deleted_is_found_only_by_an_anchor(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
     for user_id in ("alice", "bob"):
-        given_a_log(armed, user_id)
-    kept = anchored(armed)
+        write_log(disarmed_store, user_id)
+    anchor = take_anchor(disarmed_store)
 
     for table in ("eventstore.event", "eventstore.stream", "eventstore.user_log",
                   "eventstore.message", "eventstore.conversation", "eventstore.task",
                   "service.box", "service.done"):  # fmt: skip
         admin.execute(f"delete from {table} where user_id = 'alice'")
 
-    assert armed.verify().ok
-    assert armed.users() == ["bob"]
-    assert seen(armed, kept) == {("alice", "anchor", LENGTH)}
+    assert disarmed_store.verify().ok
+    assert disarmed_store.users() == ["bob"]
+    assert find_problems(disarmed_store, anchor) == {("alice", "anchor", LENGTH)}
 
 
-def test_a_restored_copy_is_older_than_the_anchor(
+def test_a_restored_backup_is_reported_as_older_than_the_anchor(
     server: Server, database_url: str, direct_url: str
 ) -> None:
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("before the backup")
+    # A copy of the database stands for a backup that is restored later.
     copy = server.create_database(template=str(conninfo_to_dict(direct_url)["dbname"]))
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("after it")
         store.user("bob").tasks.create("came later")
-        kept = anchored(store)
-        assert store.verify(anchors=[kept]).ok
+        anchor = take_anchor(store)
+        assert store.verify(anchors=[anchor]).ok
 
     try:
         with EventStore.connect(copy) as restored:
-            found = restored.verify(anchors=[kept])
+            found = restored.verify(anchors=[anchor])
             assert restored.verify().ok
     finally:
         server.drop_database(copy)
@@ -147,50 +146,54 @@ def test_a_restored_copy_is_older_than_the_anchor(
     assert all("the anchor is newer than the log" in one.detail for one in found.problems)
 
 
-def test_two_anchors_narrow_the_place_whatever_their_order(
-    armed: EventStore, admin: psycopg.Connection
+def test_two_anchors_narrow_the_position_of_a_change_in_either_order(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    armed.user("alice").tasks.create("first")
-    early = anchored(armed)
-    armed.user("alice").tasks.create("second")
-    late = anchored(armed)
-    armed.user("alice").tasks.create("third")
+    disarmed_store.user("alice").tasks.create("first")
+    early = take_anchor(disarmed_store)
+    disarmed_store.user("alice").tasks.create("second")
+    late = take_anchor(disarmed_store)
+    disarmed_store.user("alice").tasks.create("third")
 
     admin.execute("update eventstore.event set causation_id = gen_random_uuid() where position = 2")
-    hidden(armed, admin, "alice")
+    hide_traces(disarmed_store, admin, "alice")
 
     for anchors in ([early, late], [late, early]):
-        found = armed.verify(anchors=anchors)
+        found = disarmed_store.verify(anchors=anchors)
         (problem,) = found.problems
         assert (problem.kind, problem.position, found.anchors) == ("anchor", 2, 1)
         assert "up to position 1 an anchor confirms it" in problem.detail
 
 
-def test_one_anchor_given_twice_confirms_twice_and_accuses_nobody(armed: EventStore) -> None:
-    given_a_log(armed, "alice")
-    kept = anchored(armed)
+def test_the_same_anchor_twice_confirms_a_log_twice_and_reports_no_problem(
+    disarmed_store: EventStore,
+) -> None:
+    write_log(disarmed_store, "alice")
+    anchor = take_anchor(disarmed_store)
 
-    found = armed.verify(anchors=[kept, kept])
+    found = disarmed_store.verify(anchors=[anchor, anchor])
 
     assert found.ok
     assert found.anchors == 2
 
 
-def test_an_anchor_of_a_user_that_never_was_is_a_problem_of_that_user(armed: EventStore) -> None:
-    given_a_log(armed, "alice")
-    kept = anchored(armed)
-    (head,) = kept.heads.values()
-    ghost = replace(kept, heads=kept.heads | {"ghost": replace(head, user_id="ghost")})
+def test_an_anchor_of_an_unknown_user_is_a_problem_of_that_user(
+    disarmed_store: EventStore,
+) -> None:
+    write_log(disarmed_store, "alice")
+    anchor = take_anchor(disarmed_store)
+    (head,) = anchor.heads.values()
+    ghost = replace(anchor, heads=anchor.heads | {"ghost": replace(head, user_id="ghost")})
 
-    assert seen(armed, ghost) == {("ghost", "anchor", LENGTH)}
-    assert armed.verify("alice", anchors=[ghost]).ok
+    assert find_problems(disarmed_store, ghost) == {("ghost", "anchor", LENGTH)}
+    assert disarmed_store.verify("alice", anchors=[ghost]).ok
 
 
-def test_an_anchored_hash_of_another_log_does_not_fit(armed: EventStore) -> None:
+def test_an_anchor_with_the_hash_of_another_log_is_reported(disarmed_store: EventStore) -> None:
     for user_id in ("alice", "bob"):
-        given_a_log(armed, user_id)
-    kept = anchored(armed)
+        write_log(disarmed_store, user_id)
+    anchor = take_anchor(disarmed_store)
 
-    crossed = replace(kept, heads={"alice": replace(kept.heads["bob"], user_id="alice")})
+    crossed = replace(anchor, heads={"alice": replace(anchor.heads["bob"], user_id="alice")})
 
-    assert seen(armed, crossed) == {("alice", "anchor", LENGTH)}
+    assert find_problems(disarmed_store, crossed) == {("alice", "anchor", LENGTH)}

@@ -1,4 +1,4 @@
-"""Any column of any table, made any other value of its type, is found, located and told."""
+"""Verify finds any other value in any column of any table, and reports where it is."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from psycopg import errors
 
 from eventstore import EventStore
 from eventstore.admin.verify import Problem
-from tests.support.own_read_model import service_url
 from tests.tampering.flips import LOG, READ_MODELS, Flip, every_column, is_located, values_of
-from tests.tampering.given import armed, given_a_log
-
-__all__ = ["armed", "service_url"]
+from tests.tampering.full_log import write_log
 
 KEYS = {"user_id", "id"}
 
-# What the database itself refuses to hold, before anybody has to look for it.
+# The errors with which the database itself refuses a value.
 _REFUSED = (errors.IntegrityError, errors.NumericValueOutOfRange, errors.DatetimeFieldOverflow)
 
 
-def tried(admin: psycopg.Connection, flip: Flip, user_id: str) -> tuple[str, ...] | None:
-    """Make one change of one user; return the row's key, or None if it could not be made."""
-    place = f"{flip.table} where user_id = %(user)s and {flip.where()}"
-    key = _key_of(admin, flip, place, user_id)
+def apply_flip(admin: psycopg.Connection, flip: Flip, user_id: str) -> tuple[str, ...] | None:
+    """Change one row of a user; return its key, or None if nothing could be changed."""
+    source = f"{flip.table} where user_id = %(user)s and {flip.where()}"
+    key = _key_of(admin, flip, source, user_id)
     value = flip.value.replace("{0}", flip.column)
     try:
         changed = admin.execute(
@@ -38,18 +35,18 @@ def tried(admin: psycopg.Connection, flip: Flip, user_id: str) -> tuple[str, ...
     return key if changed.rowcount == 1 else None
 
 
-def _key_of(admin: psycopg.Connection, flip: Flip, place: str, user_id: str) -> tuple[str, ...]:
+def _key_of(admin: psycopg.Connection, flip: Flip, source: str, user_id: str) -> tuple[str, ...]:
     columns = {
         "eventstore.event": "position", "eventstore.user_log": "user_id",
         "eventstore.stream": "stream_id", "service.box": "box, name",
     }.get(flip.table, "id")  # fmt: skip
-    row = admin.execute(f"select {columns} from {place}", {"user": user_id}).fetchone()
+    row = admin.execute(f"select {columns} from {source}", {"user": user_id}).fetchone()
     assert row is not None, flip
     return tuple(str(part) for part in row)
 
 
-def every_flip(store: EventStore, admin: psycopg.Connection, tables: tuple[str, ...]) -> list[Flip]:
-    given_a_log(store, "sample")
+def list_flips(store: EventStore, admin: psycopg.Connection, tables: tuple[str, ...]) -> list[Flip]:
+    write_log(store, "sample")
     flips = []
     for table, column, kind in every_column(admin):
         if table in tables:
@@ -67,8 +64,8 @@ def every_flip(store: EventStore, admin: psycopg.Connection, tables: tuple[str, 
     return flips
 
 
-def without_constraints(admin: psycopg.Connection) -> None:
-    """Let the read models hold what their constraints keep out, as an owner can."""
+def drop_constraints(admin: psycopg.Connection) -> None:
+    """Drop the constraints of the read models, as an owner can, so that more values fit."""
     admin.execute("alter table eventstore.message drop constraint message_conversation_fkey")
     admin.execute("alter table eventstore.conversation drop constraint conversation_status_check")
     for table, column, _ in every_column(admin):
@@ -77,34 +74,35 @@ def without_constraints(admin: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("tables", [LOG, READ_MODELS], ids=["log", "read models"])
-def test_a_flip_of_any_column_is_found_and_located(
-    armed: EventStore,
+def test_a_change_of_any_column_is_found_and_located(
+    disarmed_store: EventStore,
     admin: psycopg.Connection,
     tables: tuple[str, ...],
     record_property: Callable[[str, object], None],
 ) -> None:
-    without_constraints(admin)
-    made: dict[Flip, bool] = {}
-    strangers: dict[Flip, set[str]] = {}
-    fresh: set[str] = set()
-    for flip in every_flip(armed, admin, tables):
-        user_id = f"user {len(made)}"
-        if user_id not in fresh:
-            given_a_log(armed, user_id)
-            fresh.add(user_id)
-        if (key := tried(admin, flip, user_id)) is None:
+    drop_constraints(admin)
+    located: dict[Flip, bool] = {}
+    other_users: dict[Flip, set[str]] = {}
+    written: set[str] = set()
+    for flip in list_flips(disarmed_store, admin, tables):
+        # A user whose row could not be changed is used again for the next change.
+        user_id = f"user {len(located)}"
+        if user_id not in written:
+            write_log(disarmed_store, user_id)
+            written.add(user_id)
+        if (key := apply_flip(admin, flip, user_id)) is None:
             continue
-        problems: tuple[Problem, ...] = armed.verify(user_id).problems
-        made[flip] = any(is_located(flip, key, one) for one in problems)
-        strangers[flip] = {one.user_id for one in problems} - {user_id}
+        problems: tuple[Problem, ...] = disarmed_store.verify(user_id).problems
+        located[flip] = any(is_located(flip, key, one) for one in problems)
+        other_users[flip] = {one.user_id for one in problems} - {user_id}
 
-    found = sum(made.values())
-    record_property("manipulations tried", len(made))
+    found = sum(located.values())
+    record_property("manipulations tried", len(located))
     record_property("manipulations found", found)
-    assert [flip for flip, located in made.items() if not located] == []
-    assert [flip for flip, users in strangers.items() if users] == []
-    assert {(flip.table, flip.column) for flip in made} == {
+    assert [flip for flip, is_found in located.items() if not is_found] == []
+    assert [flip for flip, users in other_users.items() if users] == []
+    assert {(flip.table, flip.column) for flip in located} == {
         (table, column) for table, column, _ in every_column(admin) if table in tables
     }
-    assert found == len(made) > 80
-    assert armed.verify("sample").ok
+    assert found == len(located) > 80
+    assert disarmed_store.verify("sample").ok

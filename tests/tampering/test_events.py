@@ -1,4 +1,4 @@
-"""Events deleted, swapped, moved, doubled and inserted: each is found at its position."""
+"""Events that were deleted, swapped, moved, copied or inserted are found at their positions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import psycopg
 import pytest
 
 from eventstore import EventStore
-from tests.support.own_read_model import service_url
-from tests.tampering.given import LENGTH, MIDDLE, anchored, armed, given_a_log, seen
+from tests.tampering.full_log import LENGTH, MIDDLE, find_problems, take_anchor, write_log
 from tests.tampering.outsider import forge
 
-__all__ = ["armed", "service_url"]
-
+# Copies an event to another position and version.
 _INSERT = """
 insert into eventstore.event
 select {user}, {position}, stream_id, {version}, gen_random_uuid(), type, schema_version, payload,
@@ -23,7 +21,7 @@ from eventstore.event where user_id = %(user)s and position = {like}
 """
 
 
-def _moved(at: int, to: str) -> str:
+def _move(at: int, to: str) -> str:
     return (
         f"update eventstore.event set position = {to} where user_id = %(user)s and position = {at}"
     )
@@ -36,7 +34,7 @@ from eventstore.event as e
 where l.user_id = %(user)s and e.user_id = l.user_id and e.position = 11
 """
 
-# What is done to a log of twelve, and one of the problems that must be told: kind and position.
+# The statements that change a log of twelve events, and one problem that verify must report.
 TAMPERINGS: dict[str, tuple[list[str], tuple[str, int]]] = {
     "the first is deleted": (
         ["delete from eventstore.event where user_id = %(user)s and position = 1"],
@@ -50,10 +48,10 @@ TAMPERINGS: dict[str, tuple[list[str], tuple[str, int]]] = {
         ["delete from eventstore.event where user_id = %(user)s and position between 5 and 8"],
         ("gap", 9),
     ),
-    "one is deleted and those after it close the gap": (
+    "one is deleted and the later ones close the gap": (
         [
             "delete from eventstore.event where user_id = %(user)s and position = 5",
-            *(_moved(at, str(at - 1)) for at in range(6, LENGTH + 1)),
+            *(_move(at, str(at - 1)) for at in range(6, LENGTH + 1)),
         ],
         ("hash", 5),
     ),
@@ -91,15 +89,15 @@ TAMPERINGS: dict[str, tuple[list[str], tuple[str, int]]] = {
         ("hash", 6),
     ),
     "two positions are swapped": (
-        [_moved(6, "99"), _moved(7, "6"), _moved(99, "7")],
+        [_move(6, "99"), _move(7, "6"), _move(99, "7")],  # positions are unique at any time
         ("hash", 6),
     ),
-    "one is moved to the end": ([_moved(5, "13")], ("hash", 13)),
-    "one is doubled at the end": (
+    "one is moved to the end": ([_move(5, "13")], ("hash", 13)),
+    "one is copied at the end": (
         [_INSERT.format(user="%(user)s", position=13, version=99, like=5)],
         ("head", 12),
     ),
-    "one is doubled and the head moved on": (
+    "one is copied and the head moved on": (
         [
             _INSERT.format(user="%(user)s", position=13, version=6, like=9),
             "update eventstore.user_log set position = 13 where user_id = %(user)s",
@@ -108,72 +106,72 @@ TAMPERINGS: dict[str, tuple[list[str], tuple[str, int]]] = {
     ),
     "one is inserted in the middle": (
         [
-            *(_moved(at, str(at + 1)) for at in range(LENGTH, 4, -1)),
+            *(_move(at, str(at + 1)) for at in range(LENGTH, 4, -1)),
             _INSERT.format(user="%(user)s", position=5, version=99, like=6),
         ],
         ("hash", 5),
     ),
-    "one that nobody wrote stands far beyond the end": (
+    "one is inserted far beyond the end": (
         [_INSERT.format(user="%(user)s", position=100, version=99, like=5)],
         ("gap", 100),
     ),
 }
 
 
-def test_events_deleted_moved_swapped_doubled_or_inserted_are_found_at_their_position(
-    armed: EventStore,
+def test_events_deleted_moved_swapped_copied_or_inserted_are_found_at_their_position(
+    disarmed_store: EventStore,
     admin: psycopg.Connection,
     record_property: Callable[[str, object], None],
 ) -> None:
     for user_id in (*TAMPERINGS, "untouched"):
-        given_a_log(armed, user_id)
+        write_log(disarmed_store, user_id)
 
     for user_id, (statements, _) in TAMPERINGS.items():
         for statement in statements:
             assert admin.execute(statement, {"user": user_id}).rowcount >= 1
 
-    after = seen(armed)
-    unseen = [name for name, (_, problem) in TAMPERINGS.items() if (name, *problem) not in after]
+    after = find_problems(disarmed_store)
+    missed = [name for name, (_, problem) in TAMPERINGS.items() if (name, *problem) not in after]
     record_property("manipulations tried", len(TAMPERINGS))
-    record_property("manipulations found", len(TAMPERINGS) - len(unseen))
-    assert unseen == []
+    record_property("manipulations found", len(TAMPERINGS) - len(missed))
+    assert missed == []
     assert {user_id for user_id, *_ in after} == {*TAMPERINGS}
 
 
-def test_an_event_moved_to_another_user_is_missed_by_one_and_strange_to_the_other(
-    armed: EventStore, admin: psycopg.Connection
+def test_an_event_moved_to_another_user_is_reported_for_both_users(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
     for user_id in ("alice", "bob", "carol"):
-        given_a_log(armed, user_id)
+        write_log(disarmed_store, user_id)
 
     admin.execute(
         "update eventstore.event set user_id = 'bob', position = 13"
         " where user_id = 'alice' and position = 12"
     )
 
-    after = seen(armed)
+    after = find_problems(disarmed_store)
     assert ("alice", "head", 12) in after
     assert ("bob", "hash", 13) in after
     assert "carol" not in {user_id for user_id, *_ in after}
 
 
-def test_a_whole_log_under_another_name_does_not_fit_its_hashes(
-    armed: EventStore, admin: psycopg.Connection
+def test_a_log_moved_to_another_user_does_not_match_its_hashes(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    given_a_log(armed, "alice")
+    write_log(disarmed_store, "alice")
 
     for table in ("event", "stream", "user_log", "task"):
         admin.execute(f"update eventstore.{table} set user_id = 'eve' where user_id = 'alice'")
 
-    assert ("eve", "hash", 1) in seen(armed)
+    assert ("eve", "hash", 1) in find_problems(disarmed_store)
 
 
-def test_an_event_moved_to_another_user_with_both_chains_made_anew_needs_an_anchor(
-    armed: EventStore, admin: psycopg.Connection
+def test_an_event_moved_with_both_chains_recomputed_is_found_only_by_an_anchor(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
     for user_id in ("alice", "bob"):
-        given_a_log(armed, user_id)
-    kept = anchored(armed)
+        write_log(disarmed_store, user_id)
+    anchor = take_anchor(disarmed_store)
 
     admin.execute(
         "update eventstore.event set user_id = 'bob', position = 13, version = 1,"
@@ -188,36 +186,36 @@ def test_an_event_moved_to_another_user_with_both_chains_made_anew_needs_an_anch
     )
     for user_id in ("alice", "bob"):
         forge(admin, user_id)
-        armed.rebuild(user_id)
+        disarmed_store.rebuild(user_id)
 
-    assert armed.verify().ok  # inside the database nothing tells
-    assert seen(armed, kept) == {("alice", "anchor", 12)}
+    assert disarmed_store.verify().ok  # the database is consistent in itself
+    assert find_problems(disarmed_store, anchor) == {("alice", "anchor", 12)}
 
 
-def test_a_forged_chain_of_nothing_is_what_the_database_wrote(
-    armed: EventStore, admin: psycopg.Connection
+def test_a_chain_recomputed_from_an_unchanged_log_equals_the_stored_chain(
+    disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
-    given_a_log(armed, "alice")
+    write_log(disarmed_store, "alice")
     rows = "select e::text from eventstore.event as e order by position"
     before = admin.execute(rows).fetchall()
 
     forge(admin, "alice")
 
     assert admin.execute(rows).fetchall() == before
-    assert armed.verify().ok
+    assert disarmed_store.verify().ok
 
 
 @pytest.mark.parametrize("position", [1, MIDDLE, LENGTH])
-def test_a_rewritten_event_is_hidden_only_if_every_hash_to_the_end_is_made_anew(
-    armed: EventStore, admin: psycopg.Connection, position: int
+def test_a_rewritten_event_is_hidden_only_if_all_later_hashes_are_recomputed(
+    disarmed_store: EventStore, admin: psycopg.Connection, position: int
 ) -> None:
-    given_a_log(armed, "alice")
+    write_log(disarmed_store, "alice")
 
     admin.execute(
         "update eventstore.event set causation_id = gen_random_uuid() where position = %s",
         (position,),
     )
 
-    assert seen(armed) == {("alice", "hash", position)}
+    assert find_problems(disarmed_store) == {("alice", "hash", position)}
     forge(admin, "alice")
-    assert armed.verify().ok
+    assert disarmed_store.verify().ok

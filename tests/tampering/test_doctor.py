@@ -1,4 +1,4 @@
-"""Triggers, policies, rights and functions tampered with: the doctor names each open door."""
+"""Changes of triggers, policies, rights and functions, each of which the doctor reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from eventstore import EventStore, UnsafeDatabase
 
-DOORS: dict[str, tuple[str, str, str]] = {
+WEAKENINGS: dict[str, tuple[str, str, str]] = {
     "a trigger disabled": (
         "alter table eventstore.event disable trigger append_only_update",
         "eventstore.event",
@@ -43,7 +43,7 @@ DOORS: dict[str, tuple[str, str, str]] = {
         "eventstore.event",
         "all_rows",
     ),
-    "force taken away": (
+    "force removed": (
         "alter table eventstore.event no force row level security",
         "eventstore.event",
         "not forced",
@@ -61,7 +61,7 @@ DOORS: dict[str, tuple[str, str, str]] = {
         "eventstore.current_user_id()",
         "not what the migrations made it",
     ),
-    "a right given": (
+    "a right granted": (
         "grant update on eventstore.event to eventstore_app",
         "eventstore.event",
         "UPDATE",
@@ -72,14 +72,15 @@ DOORS: dict[str, tuple[str, str, str]] = {
         "quiet",
     ),
 }
-_NOTHING = (
+# A trigger function that permits every change.
+_PERMIT_ALL = (
     "create or replace function eventstore.{}() returns trigger language plpgsql"
     " set search_path = pg_catalog, pg_temp as $$ begin return coalesce(new, old); end $$"
 )
-DOORS |= {
-    "a trigger's function replaced": (_NOTHING.format("refuse_change"), "refuse_change", ""),
+WEAKENINGS |= {
+    "a trigger's function replaced": (_PERMIT_ALL.format("refuse_change"), "refuse_change", ""),
     "the erasing trigger's function replaced": (
-        _NOTHING.format("refuse_other_than_erasure"),
+        _PERMIT_ALL.format("refuse_other_than_erasure"),
         "refuse_other_than_erasure",
         "",
     ),
@@ -121,12 +122,12 @@ DOORS |= {
         "eventstore.event",
         "eventstore_operator",
     ),
-    "keys may be doubled": (
+    "idempotency keys may be duplicated": (
         "drop index eventstore.event_idempotency_key",
         "eventstore.event",
         "event_idempotency_key",
     ),
-    "positions may be anything": (
+    "positions may be negative": (
         "alter table eventstore.user_log drop constraint user_log_position_check",
         "eventstore.user_log",
         "user_log_position_check",
@@ -134,30 +135,30 @@ DOORS |= {
 }
 
 
-@pytest.mark.parametrize("change", DOORS)
-def test_the_doctor_names_what_was_opened(
+@pytest.mark.parametrize("change", WEAKENINGS)
+def test_the_doctor_reports_each_weakened_protection(
     store: EventStore, admin: psycopg.Connection, change: str
 ) -> None:
-    statement, place, word = DOORS[change]
+    statement, location, word = WEAKENINGS[change]
     before = store.doctor()
 
     admin.execute(statement)
 
     found = [one for one in store.doctor() if one not in before]
-    assert any(place in one.location and word in one.detail for one in found), found
+    assert any(location in one.location and word in one.detail for one in found), found
 
 
-MIRRORS = {
+DECEPTIONS = {
     "a cast": (
         "create function public.lie(json) returns text language sql immutable return '{}'::text;"
         "create cast (json as text) with function public.lie(json)"
     ),
-    "a scope that is nobody's in a snapshot": (
+    "a scope without a user in a snapshot": (
         "create or replace function eventstore.current_user_id() returns text language sql stable"
         " return case when current_setting('transaction_isolation') = 'read committed'"
         " then nullif(current_setting('eventstore.user_id', true), '') end"
     ),
-    "a child": "create table public.extra () inherits (eventstore.message)",
+    "an inherited table": "create table public.extra () inherits (eventstore.message)",
     "a policy": (
         "create policy mirror on eventstore.event as restrictive for select to eventstore_app using"
         " (position <> 2 or current_setting('transaction_isolation') = 'repeatable read')"
@@ -165,15 +166,15 @@ MIRRORS = {
 }
 
 
-@pytest.mark.parametrize("what", MIRRORS)
-def test_what_shows_verify_other_rows_than_readers_is_no_clean_log(
+@pytest.mark.parametrize("what", DECEPTIONS)
+def test_a_database_that_may_show_verify_other_rows_than_readers_is_refused(
     store: EventStore, database_url: str, admin: psycopg.Connection, what: str
 ) -> None:
-    """Not seen: a page's twin row; what a policy shows to verify alone, by its isolation level."""
+    """Verify would otherwise confirm rows that no reader gets."""
     store.user("alice").tasks.create("Buy milk")
     assert store.verify().ok
 
-    admin.execute(MIRRORS[what].encode())
+    admin.execute(DECEPTIONS[what].encode())
 
     for user in (None, "alice"):
         with pytest.raises(UnsafeDatabase):

@@ -1,4 +1,4 @@
-"""The whole store in one story, as a first reader would try it."""
+"""The main features of the store in three examples, as a new user would try them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_agent_turn_is_stored_replayed_rebuilt_and_audited(
     assert [caused.type for caused in entry.caused] == ["TaskCreated", "ToolCallSucceeded"]
 
 
-def test_a_session_sees_the_rows_of_its_user_only(
+def test_a_session_reads_only_the_rows_of_its_user(
     store: EventStore, alice: User, bob: User, database_url: str
 ) -> None:
     alice.tasks.create("Buy milk")
@@ -45,7 +45,9 @@ def test_a_session_sees_the_rows_of_its_user_only(
     assert titles == ["Buy milk"]
 
 
-def test_another_users_conversation_is_answered_like_an_absent_one(alice: User, bob: User) -> None:
+def test_another_users_conversation_raises_the_same_error_as_an_unknown_one(
+    alice: User, bob: User
+) -> None:
     chat = alice.conversations.start()
 
     with pytest.raises(NotFound) as error:

@@ -1,0 +1,69 @@
+"""A log that fills every table, for tests that change its rows afterwards."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from eventstore import (
+    ConversationStarted,
+    EventStore,
+    MessagePosted,
+    NewEvent,
+    TaskCompleted,
+    TaskCreated,
+)
+from eventstore.log.anchors import Anchor
+from tests.support.own_read_model import Boxed, box_event
+
+__all__ = ["LENGTH", "MIDDLE", "find_problems", "take_anchor", "write_log"]
+
+MIDDLE = 8
+"""The position of the event that has a value in every column; its append has two events."""
+LENGTH = 12
+"""The number of events that `write_log` writes."""
+
+ITEM = {"a": 1, "b": True, "at": "$recorded_at"}
+
+
+def write_log(store: EventStore, user_id: str) -> None:
+    """Write twelve events in four appends, so that each read model gets rows of this user."""
+    user, chat, task, box = store.user(user_id), uuid4(), uuid4(), uuid4()
+    body = {"role": "user", "content": "Buy milk", "urgent": True, "n": 1}
+    user.append(
+        [
+            NewEvent(stream_id=chat, data=ConversationStarted(key="key", title="Groceries")),
+            message_posted(chat, body),
+            NewEvent(stream_id=task, data=TaskCreated(title="Milk", description="oat")),
+            NewEvent(stream_id=task, data=TaskCompleted()),
+            box_event(box, "made", value={"x": 1, "y": True}),
+            box_event(box, "put", value=ITEM),
+            box_event(box, "put", value={"a": 2}),
+        ]
+    )
+    full = NewEvent(
+        stream_id=box,
+        data=Boxed(done="noted", value="a note"),
+        correlation_id=uuid4(),
+        causation_id=uuid4(),
+        metadata={"model": "m", "warm": True},
+    )
+    user.append([full, box_event(box, "counted", value=3)], idempotency_key=f"key of {user_id}")
+    call = user.tool_calls.request(chat, name="f", arguments='{"x": 1}')
+    user.tool_calls.succeed(call, output={"done": True})
+
+
+def message_posted(chat: UUID, body: dict[str, object]) -> NewEvent:
+    return NewEvent(
+        stream_id=chat, data=MessagePosted(message_id=uuid4(), sender="user", body=body)
+    )
+
+
+def take_anchor(store: EventStore) -> Anchor:
+    """Return the anchor that `eventstore anchor` would write of all users now."""
+    return Anchor(datetime.now(UTC), {head.user_id: head for head in store.heads()}, signed=False)
+
+
+def find_problems(store: EventStore, *anchors: Anchor) -> set[tuple[str, str, int | None]]:
+    """Return the user, kind and position of each problem that verify reports."""
+    return {(one.user_id, one.kind, one.position) for one in store.verify(anchors=anchors).problems}
