@@ -1,9 +1,9 @@
 """
 Run the benchmarks: `uv run python -m benchmarks [--quick] [--only NAME] [--json]`.
 
-Starts a PostgreSQL of its own, measures, prints one table (or one JSON object), and stops it.
-Progress goes to standard error, a line for each benchmark: a spinner would take CPU from what is
-measured.
+Starts a temporary PostgreSQL, measures, prints one table (or one JSON object) and stops the server
+again. Progress goes to standard error, one line per benchmark, because a spinner would take CPU
+time from the measured code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from benchmarks import append, chain, growth, guessing, history, rebuild
 from benchmarks.measure import Figure
 from benchmarks.report import Report, as_json, print_table
-from benchmarks.server import Server, running_server
+from benchmarks.server import Server, run_server
 
 _BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
     "append": append.figures,
@@ -31,13 +31,14 @@ _BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
 
 
 def main() -> None:
-    """Measure and print."""
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
+    """Run the chosen benchmarks and print their figures."""
+    arguments = _parse_arguments()
+    # An exception, unlike the default action of SIGTERM, also stops the server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     start = time.monotonic()
     names = [arguments.only] if arguments.only else list(_BENCHMARKS)
-    with running_server() as server:
-        figures = [one for name in names for one in _measured(name, server, arguments.quick)]
+    with run_server() as server:
+        figures = [one for name in names for one in _measure(name, server, arguments.quick)]
         version = server.version()
     report = Report(figures, version, arguments.quick, time.monotonic() - start)
     if arguments.json:
@@ -46,7 +47,7 @@ def main() -> None:
         print_table(report)
 
 
-def _measured(name: str, server: Server, quick: bool) -> list[Figure]:
+def _measure(name: str, server: Server, quick: bool) -> list[Figure]:
     start = time.monotonic()
     print(f"{name} …", end=" ", file=sys.stderr, flush=True)
     figures = list(_BENCHMARKS[name](server, quick=quick))
@@ -54,11 +55,20 @@ def _measured(name: str, server: Server, quick: bool) -> list[Figure]:
     return figures
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, under 30 seconds")
-    parser.add_argument("--only", choices=_BENCHMARKS, metavar="NAME", help="/".join(_BENCHMARKS))
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument(
+        "--quick", action="store_true", help="use smaller sizes; takes under 30 seconds"
+    )
+    parser.add_argument(
+        "--only",
+        choices=_BENCHMARKS,
+        metavar="NAME",
+        help=f"run one benchmark: {', '.join(_BENCHMARKS)}",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the table"
+    )
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
 """
-What an append costs beside the database's own work: one message, and an agent's turn.
+What an append costs beyond the work of the database: one message, and the turn of an agent.
 
-The floor is pgbench sending the same SQL, so the ratio is the price of Python and of our code.
-Ours goes through the facade, as an application does.
+The floor is pgbench, which sends the same SQL, so the ratio is the cost of Python and of the
+store's code. The measured side calls the public API, as an application does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID, uuid5
 
-from benchmarks.measure import Figure, Side, Size, in_turn, timed
+from benchmarks.measure import Figure, Side, Size, run_in_turn, time_calls
 from benchmarks.pgbench import Pgbench, marked_ids
 from benchmarks.server import Server
 from benchmarks.turns import EVENTS_PER_AGENT_TURN, agent_turn, text
@@ -32,13 +32,13 @@ from projections.apply.live import live_statements
 __all__ = ["figures"]
 
 _APPENDS = Size(full=100, quick=50)
-"""In one round: a tenth of a second a side, so that both meet the same noise."""
+"""Appends in one round: a tenth of a second per side, so that both sides meet the same noise."""
 
 _ROUNDS = Size(full=40, quick=10)
-"""p95 has 200 slower appends behind it; the ratio is the median of so many."""
+"""At 40 rounds, 200 appends are slower than p95, and the ratio is a median of 40."""
 
 _WITHIN_SECONDS = Size(full=25, quick=2)
-"""No further round after that: a busy machine gets fewer rounds, not a longer run."""
+"""No round starts later: on a busy machine the benchmark has fewer rounds and takes no longer."""
 
 _FLOOR_USER = "floor"
 
@@ -46,7 +46,7 @@ type _Command = Callable[[TransactionCommands, UUID, int], object]
 
 
 def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
-    """Measure both appends in a database of their own."""
+    """Measure both appends in a database that only they use."""
     url = server.create_database("append")
     with EventStore.connect(url) as store:
         alice = store.user("alice")
@@ -61,27 +61,36 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
                 agent_turn(record, chat, next(numbers))
 
         floor_chat = store.user(_FLOOR_USER).conversations.start(title="Groceries").id
-        for name, ours, command, events in (
+        for name, append, command, events in (
             ("append one message", post, _post, 1),
             ("append an agent turn", turn, agent_turn, EVENTS_PER_AGENT_TURN),
         ):
             floor = Pgbench(server, "append", _statements(floor_chat, command))
-            yield _figure(server, name, floor, ours, events, quick=quick)
+            yield _figure(server, name, floor, append, events, quick=quick)
 
 
 def _figure(
-    server: Server, name: str, floor: Pgbench, ours: Callable[[], None], events: int, *, quick: bool
+    server: Server,
+    name: str,
+    floor: Pgbench,
+    append: Callable[[], None],
+    events: int,
+    *,
+    quick: bool,
 ) -> Figure:
-    appends = _APPENDS.of(quick=quick)
+    appends = _APPENDS.choose(quick=quick)
     before = _position(server)
-    sides: tuple[Side, Side] = (lambda: floor.run(appends), lambda: timed(ours, appends))
-    of_floor, of_ours = in_turn(
-        *sides, rounds=_ROUNDS.of(quick=quick), within_seconds=_WITHIN_SECONDS.of(quick=quick)
+    sides: tuple[Side, Side] = (lambda: floor.run(appends), lambda: time_calls(append, appends))
+    floor_rounds, store_rounds = run_in_turn(
+        *sides,
+        rounds=_ROUNDS.choose(quick=quick),
+        within_seconds=_WITHIN_SECONDS.choose(quick=quick),
     )
+    # A floor that appends other events than the store would be no floor.
     written = _position(server) - before
     if written != floor.calls * events:
         raise RuntimeError(f"the floor wrote {written} events in {floor.calls} appends")
-    return Figure(name, "pgbench, same SQL", events, "events", of_floor, of_ours)
+    return Figure(name, "pgbench, same SQL", events, "events", floor_rounds, store_rounds)
 
 
 def _post(record: TransactionCommands, conversation: UUID, number: int) -> None:
@@ -89,7 +98,7 @@ def _post(record: TransactionCommands, conversation: UUID, number: int) -> None:
 
 
 def _statements(conversation: UUID, command: _Command) -> list[Statement]:
-    """Return what an append by `command` sends: the scope, the append, the row changes."""
+    """Return the statements of an append by `command`: scope, append and row changes."""
     settings = Settings()
     projections = Projections(*BUILT_IN)
     work = UnitOfWork(UserContext(_FLOOR_USER, projections, EventRegistry(), 0))
@@ -105,18 +114,22 @@ def _statements(conversation: UUID, command: _Command) -> list[Statement]:
 def _mark_replies(
     statements: list[Statement], events: list[NewEvent], new_id: NewId
 ) -> list[Statement]:
-    """Give the tool's answers marked ids too: the store derives theirs from the request's id."""
-    known = {str(uuid5(event.event_id, "reply")): new_id() for event in events}
+    """
+    Give the messages with a tool's answer marked ids too.
 
-    def marked(value: object) -> Any:
+    The store derives these ids from the id of the request, so they do not end in the mark.
+    """
+    marked_ids_by_reply = {str(uuid5(event.event_id, "reply")): new_id() for event in events}
+
+    def mark(value: object) -> Any:
         if isinstance(value, UUID):
-            return known.get(str(value), value)
+            return marked_ids_by_reply.get(str(value), value)
         if isinstance(value, str):
-            for derived, replacement in known.items():
-                value = value.replace(derived, str(replacement))
+            for reply_id, marked_id in marked_ids_by_reply.items():
+                value = value.replace(reply_id, str(marked_id))
         return value
 
-    return [one._replace(params=[marked(value) for value in one.params]) for one in statements]
+    return [one._replace(params=[mark(value) for value in one.params]) for one in statements]
 
 
 def _position(server: Server) -> int:

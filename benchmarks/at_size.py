@@ -1,9 +1,9 @@
 """
-A large import, and a rebuild of all of it while users keep writing.
+A large import, and a rebuild of all users while some of them keep writing.
 
 `python -m benchmarks.at_size FILE… [--users N] [--writers N]` imports conversations (OpenAI chat
-format, see docs/cli.md), rebuilds emptied read models with live writers running, and verifies that
-every acknowledged message is there. Prints events per second; ends by itself.
+format, see docs/cli.md), empties the read models, rebuilds them while writers post messages, and
+checks that every acknowledged message is there. It prints events per second.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.server import running_server
+from benchmarks.server import run_server
 from eventstore import EventStore
 
 _WRITERS = 4
 
 
 def main() -> None:
-    """Run it once and print the figures."""
+    """Import, rebuild and verify once, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--writers", type=int, default=_WRITERS)
-    wanted = parser.parse_args()
-    with running_server() as server:
+    arguments = parser.parse_args()
+    with run_server() as server:
         url = server.url("template")
-        imported = _command(url, "import", "--users", wanted.users, "--json", *wanted.files)
+        imported = _command(url, "import", "--users", arguments.users, "--json", *arguments.files)
         print("import", imported, f"{imported['events'] / imported['seconds']:,.0f} events/s")
         with server.admin("template") as admin:
             admin.execute("truncate eventstore.task, eventstore.conversation, eventstore.message")
-        rebuilt, acknowledged = _rebuild_with_writers(url, wanted.users, wanted.writers)
+        rebuilt, acknowledged = _rebuild_with_writers(url, arguments.users, arguments.writers)
         print("rebuild", rebuilt, f"{rebuilt['events'] / rebuilt['seconds']:,.0f} events/s")
         with EventStore.connect(url) as store:
             lost = [
@@ -44,8 +44,8 @@ def main() -> None:
                 if [one.id for one in store.user(user_id).history(key)] != ids
             ]
         print(
-            f"{sum(len(ids) for *_, ids in acknowledged):,} messages written meanwhile,"
-            f" {len(lost)} conversations not as acknowledged"
+            f"{sum(len(ids) for *_, ids in acknowledged):,} messages written during the rebuild,"
+            f" {len(lost)} conversations differ from what was acknowledged"
         )
         verified = _command(url, "verify", "--jobs", 2, "--json")
         print("verify", {name: verified[name] for name in ("users", "events", "ok")})
@@ -54,7 +54,11 @@ def main() -> None:
 def _rebuild_with_writers(
     url: str, users: int, writers: int
 ) -> tuple[dict[str, float], list[tuple[str, str, list[object]]]]:
-    """Rebuild while each writer posts to conversations of its own under the imported users."""
+    """
+    Rebuild while writers post messages to new conversations of the imported users.
+
+    :return: the result of the rebuild, and user, key and message ids of each conversation written.
+    """
     stop = threading.Event()
     acknowledged: list[tuple[str, str, list[object]]] = []
 
@@ -62,6 +66,7 @@ def _rebuild_with_writers(
         turn = 0
         while not stop.is_set():
             turn += 1
+            # The factor keeps the writers apart, so that they rarely wait for one user.
             user = store.user(f"user-{(number * 37 + turn) % users + 1}")
             key = f"writer-{number}-{turn}"
             user.conversations.start(key=key)
@@ -69,7 +74,9 @@ def _rebuild_with_writers(
             acknowledged.append((user.user_id, key, list(ids)))
 
     with EventStore.connect(url) as store:
-        threads = [threading.Thread(target=write, args=(n, store)) for n in range(writers)]
+        threads = [
+            threading.Thread(target=write, args=(number, store)) for number in range(writers)
+        ]
         for thread in threads:
             thread.start()
         try:

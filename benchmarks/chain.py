@@ -1,8 +1,8 @@
 """
-What the hash chain costs an append: the same calls, with it and without it, side by side.
+What the hash chain costs an append: the same calls with the chain and without it.
 
-The floor's database has an `append_events` that hashes nothing, and its appends digest nothing:
-its log is no evidence of anything, and verify refuses it.
+In the database of the floor, `append_events` computes no hash, and appends to it compute no digest.
+Its log is no evidence of anything, and verify reports it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from itertools import count
 from unittest.mock import patch
 
-from benchmarks.measure import Figure, Samples, Size, in_turn, timed
+from benchmarks.measure import Figure, Samples, Size, run_in_turn, time_calls
 from benchmarks.server import Server
 from benchmarks.turns import text
 from eventstore import EventStore, UnsafeDatabase, User
@@ -26,7 +26,7 @@ _APPENDS = Size(full=50, quick=25)
 _ROUNDS = Size(full=30, quick=8)
 _WITHIN_SECONDS = Size(full=25, quick=3)
 _BATCH = 100
-"""Messages of the larger append: a conversation that is imported."""
+"""Messages in the larger append, which is like the import of a conversation."""
 
 _SOURCE = """
 select pg_get_functiondef(oid) from pg_proc
@@ -36,30 +36,36 @@ _HASHING = re.compile(r"v_hash := sha256\(.*?'UTF8'\)\);", re.DOTALL)
 
 
 def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
-    """Measure one message and a batch of them."""
+    """Measure the append of one message and of a batch."""
     with ExitStack() as stack:
         chained = stack.enter_context(EventStore.connect(server.create_database("chained")))
         bare = stack.enter_context(EventStore.connect(server.create_database("bare")))
-        _stop_hashing(server, "bare")  # now, as a store does not open on such a database
+        # After `connect`, which refuses a database with this `append_events`.
+        _stop_hashing(server, "bare")
         for messages in (1, _BATCH):
-            of_bare, of_chained = in_turn(
+            bare_rounds, chained_rounds = run_in_turn(
                 _side(_poster(bare.user("alice"), messages), quick, digest=_no_digest),
                 _side(_poster(chained.user("alice"), messages), quick, digest=payload_digest),
-                rounds=_ROUNDS.of(quick=quick),
-                within_seconds=_WITHIN_SECONDS.of(quick=quick),
+                rounds=_ROUNDS.choose(quick=quick),
+                within_seconds=_WITHIN_SECONDS.choose(quick=quick),
             )
             name = "append one message" if messages == 1 else f"append {messages} messages"
             yield Figure(
-                f"{name}, chained", "without hashes", messages, "events", of_bare, of_chained
+                f"{name}, chained",
+                "without hashes",
+                messages,
+                "events",
+                bare_rounds,
+                chained_rounds,
             )
         if not _is_evidence(chained) or _is_evidence(bare):
-            raise RuntimeError("the two sides are not with and without the chain")
+            raise RuntimeError("the log of the floor has a valid chain, or the other log has none")
 
 
 def _is_evidence(store: EventStore) -> bool:
     try:
         return store.verify().ok
-    except UnsafeDatabase:  # the function that hashes is not the store's
+    except UnsafeDatabase:  # verify refuses a database with another `append_events`
         return False
 
 
@@ -68,7 +74,9 @@ def _stop_hashing(server: Server, database: str) -> None:
         ((source,),) = admin.execute(_SOURCE).fetchall()
         bare, replaced = _HASHING.subn("v_hash := v_hash;", source)
         if replaced != 1:
-            raise RuntimeError("append_events hashes in another way than this benchmark knows")
+            raise RuntimeError(
+                "append_events has changed: this benchmark no longer finds where it computes hashes"
+            )
         admin.execute(bare.encode())
 
 
@@ -87,9 +95,10 @@ def _poster(user: User, messages: int) -> Callable[[], object]:
 def _side(
     post: Callable[[], object], quick: bool, *, digest: Callable[[bytes, str, str], bytes]
 ) -> Callable[[], Samples]:
+    # Patched for one round only, because both sides run in this process.
     def side() -> Samples:
         with patch.object(append_request, "payload_digest", digest):
-            return timed(post, _APPENDS.of(quick=quick))
+            return time_calls(post, _APPENDS.choose(quick=quick))
 
     return side
 

@@ -1,10 +1,10 @@
 """
-Whether an append slows down as the log grows: at a million events, beside one at a thousand.
+Whether an append slows down as the log grows: the same append at a thousand and a million events.
 
 The logs are filled by SQL, as a superuser, because a million real appends take half an hour. These
-filler rows ARE NOT CHAINED: their hashes and digests are zeros, their metadata says so, and verify
-refuses them. Keys, sizes and indexes are those of real messages, and every one has its row in the
-read model, so that the append walks trees of the real depth.
+filler events ARE NOT CHAINED: their hashes and digests are zeros, their metadata says so, and
+verify reports them. Their keys, sizes and indexes are those of real messages, and each has its row
+in the read model, so that an append meets index trees of real depth.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 
-from benchmarks.measure import Figure, Size, in_turn, timed
+from benchmarks.measure import Figure, Size, run_in_turn, time_calls
 from benchmarks.server import Server
 from benchmarks.turns import text
 from eventstore import EventStore
@@ -22,23 +22,23 @@ __all__ = ["figures"]
 
 _SMALL = Size(full=1_000, quick=1_000)
 _LARGE = Size(full=1_000_000, quick=30_000)
-"""A million is some hundred busy users for years, and more than memory buffers hold."""
+"""A million events are some hundred busy users for years, and more than fit into the buffers."""
 
 _USERS_PER_MILLION = 1_000
-"""Other users among whom nine tenths of the events are spread; the measured one has a tenth."""
+"""Other users, who share nine tenths of the events; the measured user has one tenth."""
 
 _APPENDS = Size(full=25, quick=25)
-"""In one round: both sides are ours, so they may take turns more often than beside pgbench."""
+"""Appends in one round: few, because sides without a pgbench process may alternate often."""
 
 _ROUNDS = Size(full=120, quick=30)
-"""The difference looked for is small: many short rounds see it through the noise."""
+"""Many short rounds, because the expected difference is smaller than the noise of one."""
 
 _WITHIN_SECONDS = Size(full=30, quick=2)
-"""No further round after that: a busy machine gets fewer rounds, not a longer run."""
+"""No round starts later: on a busy machine the benchmark has fewer rounds and takes no longer."""
 
-# Ids count up with users and positions, so that trees are filled from the right, which is quick.
+# Ids grow with users and positions, because an index is filled fastest at its right end.
 _FILL = """
-set session_replication_role = replica;  -- no foreign-key check for each message
+set session_replication_role = replica;  -- foreign keys are not checked row by row
 
 create temporary table filler as
 select
@@ -88,25 +88,25 @@ from eventstore.event order by user_id, position;
 
 
 def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
-    """Measure the append of one message in a small and in a large log, a database each."""
-    small, large = _SMALL.of(quick=quick), _LARGE.of(quick=quick)
+    """Measure the append of one message to a small and to a large log, each in its own database."""
+    small, large = _SMALL.choose(quick=quick), _LARGE.choose(quick=quick)
     with ExitStack() as stack:
         post_small = _poster(server, "small", small, stack)
         post_large = _poster(server, "large", large, stack)
-        appends = _APPENDS.of(quick=quick)
-        of_small, of_large = in_turn(
-            lambda: timed(post_small, appends),
-            lambda: timed(post_large, appends),
-            rounds=_ROUNDS.of(quick=quick),
-            within_seconds=_WITHIN_SECONDS.of(quick=quick),
+        appends = _APPENDS.choose(quick=quick)
+        small_rounds, large_rounds = run_in_turn(
+            lambda: time_calls(post_small, appends),
+            lambda: time_calls(post_large, appends),
+            rounds=_ROUNDS.choose(quick=quick),
+            within_seconds=_WITHIN_SECONDS.choose(quick=quick),
         )
     yield Figure(
         f"append one message at {large:,} events",
         f"the same at {small:,} events",
         1,
         "events",
-        of_small,
-        of_large,
+        small_rounds,
+        large_rounds,
     )
 
 
@@ -116,6 +116,7 @@ def _poster(server: Server, database: str, events: int, stack: ExitStack) -> Cal
     with server.admin(database) as admin:
         users = max(10, events * _USERS_PER_MILLION // 1_000_000)
         admin.execute(_FILL.format(events=events, users=users, text=text(events)).encode())
+        # Autovacuum is off, and writing the filler rows to disk must not fall into a measurement.
         admin.execute("vacuum analyze")
         admin.execute("checkpoint")
     alice = stack.enter_context(EventStore.connect(url)).user("alice")

@@ -1,7 +1,8 @@
 """
-Whether a clock tells someone else's id from one that does not exist, as no error and no row does.
+Whether the time of an answer reveals that another user's id exists.
 
-Bob asks for what is alice's, and for what is nobody's, in turn; both are answered with NotFound.
+Bob asks for entities of alice and for entities that do not exist, in turn. Both answers are
+NotFound, so only their times could differ.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from dataclasses import dataclass
 from itertools import batched
 from uuid import UUID, uuid4
 
-from benchmarks.measure import Figure, Samples, Size, in_turn, timed
+from benchmarks.measure import Figure, Samples, Size, run_in_turn, time_calls
 from benchmarks.server import Server
 from benchmarks.turns import text
 from eventstore import EventStore, NotFound, User
 
 __all__ = ["figures"]
 
-_QUESTIONS = Size(full=60, quick=20)
+_REQUESTS = Size(full=60, quick=20)
 _ROUNDS = Size(full=40, quick=4)
 _WITHIN_SECONDS = Size(full=5, quick=0)
 _AT_A_TIME = 100
 _ROWS = Size(full=2_000, quick=200)
-"""Tasks and messages of alice's: what is found would be found in a tree of some depth."""
+"""Tasks and messages of alice, together: enough for index trees of some depth."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """A task, a conversation and a message: somebody else's, or nobody's."""
+    """The ids of a task, a conversation and a message: another user's, or of nothing."""
 
     task: UUID
     chat: UUID
@@ -50,20 +51,20 @@ _GUESSES: dict[str, Callable[[User, _Ids], object]] = {
 
 
 def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
-    """Measure one method of each kind; a ratio of 1 tells nothing, which is what it is to tell."""
+    """Measure one method of each kind; a ratio of 1 means that the time reveals nothing."""
     with EventStore.connect(server.create_database("guessing")) as store:
-        hers, bob = _fill(store.user("alice"), _ROWS.of(quick=quick)), store.user("bob")
-        bob.tasks.create("Something of his own")
-        nobodys = _Ids(uuid4(), uuid4(), uuid4())
+        alices, bob = _fill(store.user("alice"), _ROWS.choose(quick=quick)), store.user("bob")
+        bob.tasks.create("A task of bob")
+        absent = _Ids(uuid4(), uuid4(), uuid4())
         for name, guess in _GUESSES.items():
-            of_nobody, of_alice = in_turn(
-                _side(guess, bob, nobodys, quick=quick),
-                _side(guess, bob, hers, quick=quick),
-                rounds=_ROUNDS.of(quick=quick),
-                within_seconds=_WITHIN_SECONDS.of(quick=quick),
+            absent_rounds, rounds = run_in_turn(
+                _side(guess, bob, absent, quick=quick),
+                _side(guess, bob, alices, quick=quick),
+                rounds=_ROUNDS.choose(quick=quick),
+                within_seconds=_WITHIN_SECONDS.choose(quick=quick),
             )
             yield Figure(
-                f"{name} of someone else's", "one that is nobody's", 1, "calls", of_nobody, of_alice
+                f"{name} by another user's id", "by an absent id", 1, "calls", absent_rounds, rounds
             )
 
 
@@ -83,6 +84,6 @@ def _side(
     def ask() -> None:
         with suppress(NotFound):
             guess(bob, ids)
-            raise RuntimeError("what is someone else's was found")
+            raise RuntimeError("an entity of another user was found")
 
-    return lambda: timed(ask, _QUESTIONS.of(quick=quick))
+    return lambda: time_calls(ask, _REQUESTS.choose(quick=quick))

@@ -1,8 +1,8 @@
 """
-What a long history costs beside fetching its rows: from the read model, and from the log.
+What a long history costs beyond fetching its rows: from the read model and from the log.
 
-The floor is psycopg fetching the rows that the source reads, binary, as tuples, as a superuser
-without row-level security. What is left is decoding, replaying and making views.
+The floor is psycopg, which fetches the same rows in binary as tuples, as a superuser without
+row-level security. The difference is the cost of decoding, replaying and making views.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import RawCursor
 
-from benchmarks.measure import Figure, Size, in_turn, timed
+from benchmarks.measure import Figure, Size, run_in_turn, time_calls
 from benchmarks.server import Server
 from benchmarks.turns import MESSAGES_PER_TURN, fill
 from eventstore import EventStore
@@ -22,13 +22,13 @@ from eventstore.log.stored_event import REPLAY_COLUMNS, select_list
 __all__ = ["figures"]
 
 _MESSAGES = Size(full=10_000, quick=1_000)
-"""The longest conversation worth loading whole; the time grows with it in proportion."""
+"""The longest conversation worth loading as a whole; the time is proportional to its length."""
 
 _ROUNDS = Size(full=15, quick=5)
-"""A round is one history from each source, a second together."""
+"""A round loads one history from each source, which takes a second together."""
 
 _WITHIN_SECONDS = Size(full=25, quick=2)
-"""No further round after that: a busy machine gets fewer rounds, not a longer run."""
+"""No round starts later: on a busy machine the benchmark has fewer rounds and takes no longer."""
 
 _MESSAGE_ROWS = """
 select id, position, sender, body::text, tool_calls::text[], created_at
@@ -46,24 +46,25 @@ order by version
 
 
 def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
-    """Measure both sources of one conversation in a database of its own."""
+    """Measure both sources of one conversation in a database that holds nothing else."""
     url = server.create_database("history")
-    messages = _MESSAGES.of(quick=quick)
-    with EventStore.connect(url) as store, server.admin("history") as plain:
+    messages = _MESSAGES.choose(quick=quick)
+    with EventStore.connect(url) as store, server.admin("history") as admin:
         alice = store.user("alice")
         chat = alice.conversations.start(title="Groceries").id
         fill(alice, chat, messages // MESSAGES_PER_TURN)
-        plain.execute("vacuum analyze")
+        # Autovacuum is off on this server.
+        admin.execute("vacuum analyze")
         if alice.history(chat) != alice.history(chat, source="events"):
             raise RuntimeError("the two sources of history differ")
-        binds = (alice.user_id, chat)
-        rounds = in_turn(
-            lambda: timed(lambda: _fetch(plain, _MESSAGE_ROWS, binds)),
-            lambda: timed(lambda: alice.history(chat)),
-            lambda: timed(lambda: _fetch(plain, _EVENT_ROWS, binds)),
-            lambda: timed(lambda: alice.history(chat, source="events")),
-            rounds=_ROUNDS.of(quick=quick),
-            within_seconds=_WITHIN_SECONDS.of(quick=quick),
+        parameters = (alice.user_id, chat)
+        rounds = run_in_turn(
+            lambda: time_calls(lambda: _fetch(admin, _MESSAGE_ROWS, parameters)),
+            lambda: time_calls(lambda: alice.history(chat)),
+            lambda: time_calls(lambda: _fetch(admin, _EVENT_ROWS, parameters)),
+            lambda: time_calls(lambda: alice.history(chat, source="events")),
+            rounds=_ROUNDS.choose(quick=quick),
+            within_seconds=_WITHIN_SECONDS.choose(quick=quick),
         )
     floor = "psycopg, same rows"
     title = f"history of {messages:,} messages, "
@@ -72,8 +73,8 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
 
 
 def _fetch(
-    connection: psycopg.Connection[Any], sql: str, binds: tuple[object, ...]
+    connection: psycopg.Connection[Any], sql: str, parameters: tuple[object, ...]
 ) -> list[tuple[Any, ...]]:
     cursor = RawCursor(connection)
-    cursor.execute(sql, binds, binary=True)
+    cursor.execute(sql, parameters, binary=True)
     return cursor.fetchall()

@@ -1,8 +1,9 @@
 """
-Measure sides in turn, so that a noisy minute hits all of them.
+Measure several sides in turn, so that a noisy minute affects all of them.
 
-A round runs every side once, floor first. A round's ratio compares medians that were taken within
-seconds of each other; a figure's ratio is the median of its rounds' ratios.
+A side is the floor or the code that is compared with it. A round runs every side once, the floor
+first. The ratio of a round compares medians that were measured within seconds of each other, and
+the ratio of a figure is the median of the ratios of its rounds.
 """
 
 from __future__ import annotations
@@ -14,31 +15,32 @@ from dataclasses import dataclass
 from itertools import chain
 from statistics import median, quantiles
 
-__all__ = ["Figure", "Samples", "Side", "Size", "in_turn", "timed"]
+__all__ = ["Figure", "Samples", "Side", "Size", "run_in_turn", "time_calls"]
 
 _FEWEST_ROUNDS = 3
-"""Below this a median is one lucky or unlucky round; a slow machine gets at least so many."""
+"""Rounds that even a slow machine runs: a median of fewer is one lucky or unlucky round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A number that `--quick` makes smaller."""
+    """A number of repetitions or rows, and the smaller number for `--quick`."""
 
     full: int
     quick: int
 
-    def of(self, *, quick: bool) -> int:
-        """Return the number for this run."""
+    def choose(self, *, quick: bool) -> int:
+        """Return the number for a quick or a full run."""
         return self.quick if quick else self.full
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
     """
-    One side's times in one round.
+    The times of one side in one round.
 
-    :ivar seconds: one for each operation.
-    :ivar cpu_seconds: of this process, for one operation on average; None if another did the work.
+    :ivar seconds: the time of each operation.
+    :ivar cpu_seconds: CPU time of this process for one operation, on average; None if another
+        process did the work.
     """
 
     seconds: list[float]
@@ -46,17 +48,20 @@ class Samples:
 
 
 type Side = Callable[[], Samples]
-"""Runs one side of a round; what it must prepare first it does outside its times."""
+"""Runs one side of a round; preparations are not part of the times it returns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """
-    What was measured, and against what.
+    One measurement: the rounds of the measured side and of its floor.
 
     :ivar floor_name: what the floor does.
-    :ivar items: how many `item`s one operation handles.
-    :ivar ours: the rounds of the measured side; `floor` likewise, round by round.
+    :ivar items: how many items one operation handles.
+    :ivar item: the plural noun for items, such as `events`.
+    :ivar floor: the rounds of the floor.
+    :ivar measured: the rounds of the measured side; each belongs to the round of `floor` at the
+        same place in the list.
     """
 
     name: str
@@ -64,48 +69,49 @@ class Figure:
     items: int
     item: str
     floor: Sequence[Samples]
-    ours: Sequence[Samples]
+    measured: Sequence[Samples]
 
     @property
     def ratios(self) -> list[float]:
-        """Ours by the floor, of each round's medians."""
+        """For each round: the median time of the measured side divided by that of the floor."""
         return [
-            median(ours.seconds) / median(floor.seconds)
-            for floor, ours in zip(self.floor, self.ours, strict=True)
+            median(measured.seconds) / median(floor.seconds)
+            for floor, measured in zip(self.floor, self.measured, strict=True)
         ]
 
     @property
     def ratio(self) -> float:
-        """The median of the rounds' ratios: what the figure says."""
+        """The median of the ratios of the rounds, which is the result of the figure."""
         return median(self.ratios)
 
     @property
     def quiet_ratio(self) -> float:
-        """The same at p10: noise only ever adds, so a busy machine disturbs this least."""
-        return percentile(self.ours, 10) / percentile(self.floor, 10)
+        """The ratio at p10: noise only adds time, so a busy machine affects this ratio least."""
+        return percentile(self.measured, 10) / percentile(self.floor, 10)
 
     @property
     def items_per_second(self) -> float:
-        """How many items the measured side handles at its median pace."""
-        return self.items / percentile(self.ours, 50)
+        """Items that the measured side handles per second, by its median time."""
+        return self.items / percentile(self.measured, 50)
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time of the client for one operation of the measured side; the median round's."""
-        return median(one.cpu_seconds or 0.0 for one in self.ours)
+        """CPU time of the client for one operation of the measured side, median of the rounds."""
+        return median(samples.cpu_seconds or 0.0 for samples in self.measured)
 
 
 def percentile(rounds: Sequence[Samples], rank: int) -> float:
     """Return the time that `rank` percent of all operations in `rounds` did not exceed."""
-    every = list(chain.from_iterable(one.seconds for one in rounds))
-    if len(every) == 1:
-        return every[0]
-    return quantiles(every, n=100, method="inclusive")[rank - 1]
+    seconds = list(chain.from_iterable(samples.seconds for samples in rounds))
+    if len(seconds) == 1:
+        return seconds[0]
+    return quantiles(seconds, n=100, method="inclusive")[rank - 1]
 
 
-def timed(operation: Callable[[], object], count: int = 1) -> Samples:
-    """Run `operation` so many times and take the time of each."""
-    gc.collect()  # what the other side left behind is not ours to pay for
+def time_calls(operation: Callable[[], object], count: int = 1) -> Samples:
+    """Call `operation` `count` times and return the time of each call."""
+    # Otherwise this side would spend time on collecting the garbage of the other side.
+    gc.collect()
     seconds = []
     cpu = time.process_time()
     for _ in range(count):
@@ -115,20 +121,20 @@ def timed(operation: Callable[[], object], count: int = 1) -> Samples:
     return Samples(seconds, (time.process_time() - cpu) / count)
 
 
-def in_turn(*sides: Side, rounds: int, within_seconds: float) -> list[list[Samples]]:
+def run_in_turn(*sides: Side, rounds: int, within_seconds: float) -> list[list[Samples]]:
     """
-    Run all sides once to warm up, then `rounds` times one after another.
+    Run all sides once to warm up, then `rounds` rounds of all sides, one after another.
 
-    :param within_seconds: no further round starts later than this, once there are enough.
-    :return: the rounds of each side, in the order given.
+    :param within_seconds: no round starts later, except that there are at least three.
+    :return: the rounds of each side, in the order of `sides`.
     """
     for side in sides:
         side()
     deadline = time.monotonic() + within_seconds
-    done: list[list[Samples]] = [[] for _ in sides]
+    results: list[list[Samples]] = [[] for _ in sides]
     for number in range(rounds):
         if number >= _FEWEST_ROUNDS and time.monotonic() > deadline:
             break
-        for side, samples in zip(sides, done, strict=True):
+        for side, samples in zip(sides, results, strict=True):
             samples.append(side())
-    return done
+    return results

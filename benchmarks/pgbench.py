@@ -1,12 +1,12 @@
 """
-Let pgbench send the statements of an append: the floor under everything a client can do.
+Let pgbench send the statements of an append: no client could be faster.
 
-The statements are the library's own. Their parameters stay parameters, sent each time, and all go
-out in one pipeline with one sync, as prepared statements. Ids differ from call to call: they end in
-`MARK`, which each call replaces by its own number.
+The statements are those of the library. They are prepared, their parameters are sent each time, and
+all go out in one pipeline with one Sync. Ids differ from call to call: they end in `MARK`, which
+each call replaces with its own number.
 
-Hashes and digests stay those of the one append that the script was made from, so a log written
-this way does not verify. It belongs to a user of its own.
+Hashes and digests stay those of the one append that the script was made from, so verify reports a
+log that is written this way. It is the log of a separate user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from eventstore.log.ids import NewId
 __all__ = ["Pgbench", "marked_ids"]
 
 MARK = "999999999999"
-"""Twelve digits, the last group of a UUID: in decimal, so that pgbench can count them up."""
+"""The last group of a UUID, twelve decimal digits, because pgbench can count in decimal only."""
 
 _FIRST = 100_000_000_000
 _PARAMETER = re.compile(r"\$(\d+)")
@@ -36,7 +36,7 @@ _LITERAL = re.compile(r"'[^']*'")
 
 
 def marked_ids() -> NewId:
-    """Return a source of UUIDv7 that differ from each other and all end in `MARK`."""
+    """Return a function that makes UUIDv7s, each another one and all of them ending in `MARK`."""
     numbers = itertools.count(1)
     return lambda: UUID(f"01980000-0000-7{next(numbers):03d}-8000-{MARK}")
 
@@ -44,11 +44,12 @@ def marked_ids() -> NewId:
 @dataclass(slots=True)
 class Pgbench:
     """
-    One append as a pgbench script, to be run many times.
+    One append as a pgbench script, which can be run many times.
 
-    :ivar statements: all of one transaction, in order; ids made by `marked_ids`.
-    :ivar warm_up: transactions of each run that are not counted: PostgreSQL plans a new
-        connection's first executions anew.
+    :ivar statements: the statements of one transaction, in order; their ids are from `marked_ids`.
+    :ivar warm_up: transactions at the start of a run that are not counted, because PostgreSQL plans
+        the first executions on a new connection anew.
+    :ivar calls: transactions that were run so far.
     """
 
     server: Server
@@ -58,11 +59,16 @@ class Pgbench:
     calls: int = 0
 
     def run(self, transactions: int) -> Samples:
-        """Run the script on a new connection and return the latency of each transaction."""
+        """
+        Run the script on a new connection and return the latency of each transaction.
+
+        :raises RuntimeError: pgbench failed.
+        """
         with TemporaryDirectory() as name:
             folder = Path(name)
             script = folder / "append.sql"
             script.write_text(self._script(), encoding="utf-8")
+            # A warm-up is needed in each run, because each run has a new connection.
             count = transactions + self.warm_up
             self._pgbench(
                 "--no-vacuum", "--protocol", "prepared", "--client", "1",
@@ -85,14 +91,14 @@ class Pgbench:
         return [
             argument
             for number, statement in enumerate(self.statements)
-            for place, value in enumerate(statement.params, 1)
-            for argument in ("--define", f"p{number}_{place}={_as_text(value)}")
+            for index, value in enumerate(statement.params, 1)
+            for argument in ("--define", f"p{number}_{index}={_as_text(value)}")
         ]
 
     def _pgbench(self, *arguments: str) -> None:
-        where = ("--host", str(self.server.folder), "--username", "postgres", self.database)
+        target = ("--host", str(self.server.folder), "--username", "postgres", self.database)
         done = subprocess.run(
-            [str(self.server.programs / "pgbench"), *arguments, *where],
+            [str(self.server.programs / "pgbench"), *arguments, *target],
             check=False,
             capture_output=True,
             text=True,
@@ -102,12 +108,12 @@ class Pgbench:
 
 
 def _with_variables(statement: Statement, number: int) -> str:
-    """Return the SQL with pgbench variables where its parameters were."""
+    """Return the SQL of a statement with pgbench variables in place of its parameters."""
 
     def variable(match: re.Match[str]) -> str:
-        place = int(match[1])
-        name = f":p{number}_{place}"
-        if MARK in _as_text(statement.params[place - 1]):
+        index = int(match[1])
+        name = f":p{number}_{index}"
+        if MARK in _as_text(statement.params[index - 1]):
             return f"replace({name}::text, '{MARK}', :n::text)"
         return name
 
@@ -115,7 +121,7 @@ def _with_variables(statement: Statement, number: int) -> str:
 
 
 def _without_colon(literal: re.Match[str]) -> str:
-    """Return a literal in which pgbench sees no variable, as it would in 'HH24:MI'."""
+    """Return a literal without colons, where pgbench would find a variable: 'HH24:MI'."""
     text = literal[0]
     return "E" + text.replace("\\", r"\\").replace(":", r"\x3a") if ":" in text else text
 

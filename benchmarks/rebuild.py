@@ -1,8 +1,8 @@
 """
-How fast events become rows again: replayed in memory, and rebuilt over emptied read models.
+How fast events become rows again: by a replay in memory, and by a rebuild of empty read models.
 
-The floor is `insert … select` of the resulting rows inside PostgreSQL, into tables with the same
-columns, checks and indexes: what writing them costs if nobody has to work them out.
+The floor is an `insert … select` of the resulting rows inside PostgreSQL, into tables with the same
+columns, checks and indexes: the cost of writing rows that nobody has to compute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from benchmarks.measure import Figure, Samples, Size, in_turn, timed
+from benchmarks.measure import Figure, Samples, Size, run_in_turn, time_calls
 from benchmarks.server import Server
 from benchmarks.turns import EVENTS_PER_TURN, fill
 from eventstore import EventStore, User
@@ -24,48 +24,48 @@ from projections.apply.replay import Replay
 __all__ = ["figures"]
 
 _USERS = Size(full=10, quick=5)
-"""So many that the work done once a user is in the figure, as in a real rebuild."""
+"""Several users, so that the figure includes the work that is done once per user."""
 
 _TURNS = Size(full=400, quick=60)
-"""A user: 2,400 events and 2,000 rows, the log of a few months."""
+"""Turns per user: 400 turns are 2,400 events and 2,000 rows, the log of a few months."""
 
 _ROUNDS = Size(full=7, quick=3)
-"""A round takes some seconds."""
+"""Few rounds, because each takes some seconds."""
 
 _WITHIN_SECONDS = Size(full=40, quick=2)
-"""No further round after that: a busy machine gets fewer rounds, not a longer run."""
+"""No round starts later: on a busy machine the benchmark has fewer rounds and takes no longer."""
 
 _TABLES = ("conversation", "message", "task")
 _FLOOR = "insert … select, same rows"
 
 
 def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
-    """Measure replay and rebuild of all users in a database of their own."""
+    """Measure replay and rebuild of all users of one database."""
     url = server.create_database("rebuild")
     with EventStore.connect(url) as store, server.admin("rebuild") as admin:
-        users = [store.user(f"user-{number:03d}") for number in range(_USERS.of(quick=quick))]
+        users = [store.user(f"user-{number:03d}") for number in range(_USERS.choose(quick=quick))]
         for user in users:
-            fill(user, user.conversations.start().id, _TURNS.of(quick=quick))
+            fill(user, user.conversations.start().id, _TURNS.choose(quick=quick))
         _prepare_floor(admin)
-        floor, replay, rebuild = in_turn(
+        floor, replay, rebuild = run_in_turn(
             lambda: _floor(admin),
-            lambda: timed(lambda: [_replay(user) for user in users]),
+            lambda: time_calls(lambda: [_replay(user) for user in users]),
             lambda: _rebuild(store, admin),
-            rounds=_ROUNDS.of(quick=quick),
-            within_seconds=_WITHIN_SECONDS.of(quick=quick),
+            rounds=_ROUNDS.choose(quick=quick),
+            within_seconds=_WITHIN_SECONDS.choose(quick=quick),
         )
         if store.rebuild(check=True).changed:
-            raise RuntimeError("the read models are not what the rebuild should have made")
+            raise RuntimeError("the read models differ from the replay after the rebuild")
         events = store.status().events
-    if events != len(users) * (_TURNS.of(quick=quick) * EVENTS_PER_TURN + 1):
-        raise RuntimeError(f"{events} events in the log")
+    if events != len(users) * (_TURNS.choose(quick=quick) * EVENTS_PER_TURN + 1):
+        raise RuntimeError(f"the logs have {events} events, which is not the expected number")
     title = f"{events:,} events of {len(users)} users"
     yield Figure(f"replay {title}", _FLOOR, events, "events", floor, replay)
     yield Figure(f"rebuild {title}", _FLOOR, events, "events", floor, rebuild)
 
 
 def _replay(user: User) -> Replay:
-    """Page through a user's events as an application can, to rows in memory."""
+    """Replay a user's events to rows in memory, page by page, as an application can."""
     replay = Replay(Projections(*BUILT_IN))
     while page := user.events(after=replay.position, limit=PAGE_ROWS):
         replay.apply(page)
@@ -74,7 +74,7 @@ def _replay(user: User) -> Replay:
 
 def _rebuild(store: EventStore, admin: psycopg.Connection[Any]) -> Samples:
     admin.execute(_truncate("eventstore"))
-    return timed(store.rebuild)
+    return time_calls(store.rebuild)
 
 
 def _prepare_floor(admin: psycopg.Connection[Any]) -> None:
@@ -83,6 +83,7 @@ def _prepare_floor(admin: psycopg.Connection[Any]) -> None:
         admin.execute(
             sql.SQL("create table floor.{0} (like eventstore.{0} including all)").format(table)
         )
+    # Autovacuum is off on this server.
     admin.execute("vacuum analyze")
 
 
@@ -92,7 +93,8 @@ def _floor(admin: psycopg.Connection[Any]) -> Samples:
         sql.SQL("insert into floor.{0} select * from eventstore.{0}").format(sql.Identifier(table))
         for table in _TABLES
     )
-    return timed(lambda: admin.execute(copies))  # sent as one, it is one transaction
+    # One query string is one transaction, as a rebuild of one user is.
+    return time_calls(lambda: admin.execute(copies))
 
 
 def _truncate(schema: str) -> sql.Composed:

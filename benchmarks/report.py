@@ -1,4 +1,4 @@
-"""Say what was measured: one table for people, one JSON object for programs."""
+"""Print the figures: one table for people, or one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def _figure(figure: Figure) -> dict[str, Any]:
     return {
         "name": figure.name,
         "floor_name": figure.floor_name,
-        "rounds": len(figure.ours),
-        "operations": sum(len(one.seconds) for one in figure.ours),
+        "rounds": len(figure.measured),
+        "operations": sum(len(samples.seconds) for samples in figure.measured),
         "floor": _times(figure.floor),
-        "ours": _times(figure.ours) | {"cpu_seconds": figure.cpu_seconds},
+        "ours": _times(figure.measured) | {"cpu_seconds": figure.cpu_seconds},
         "ratio": figure.ratio,
         "ratio_low": low,
         "ratio_high": high,
@@ -61,25 +61,25 @@ def _times(rounds: Sequence[Samples]) -> dict[str, float]:
 
 
 def _spread(figure: Figure) -> tuple[float, float]:
-    """Return the quartiles of the rounds' ratios: how far to trust the median."""
+    """Return the quartiles of the ratios of all rounds, which show how stable the median is."""
     low, _, high = quantiles(figure.ratios, n=4, method="inclusive")
     return low, high
 
 
 def print_table(report: Report) -> None:
-    """Print the table; a narrow terminal folds the names, a pipe gets all of it."""
+    """Print the table; a narrow terminal folds the names, and a pipe gets full lines."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=170)
     table = Table(
         title=f"PostgreSQL {report.server_version}, Python {platform.python_version()},"
         f" psycopg {psycopg.__version__}; {report.seconds:.0f} s",
-        caption="times in milliseconds, p50 / p95; ratio: ours by floor, median (quartiles) of the"
-        " rounds; quiet: at p10; CPU: of the client, for one operation",
+        caption="times in milliseconds, p50 / p95; ratio: store by floor, median (quartiles) of the"
+        " rounds; quiet: ratio at p10; CPU: of the client, for one operation",
     )
     for heading in ("figure", "floor"):
         table.add_column(heading, overflow="fold")
-    for heading in ("floor p50 / p95", "ours p50 / p95", "CPU", "per second", "ratio", "quiet"):
+    for heading in ("floor p50 / p95", "store p50 / p95", "CPU", "per second", "ratio", "quiet"):
         table.add_column(heading, justify="right", no_wrap=True)
     for figure in report.figures:
         table.add_row(*_row(figure))
@@ -92,7 +92,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
         figure.name,
         figure.floor_name,
         _pair(figure.floor),
-        _pair(figure.ours),
+        _pair(figure.measured),
         _milliseconds(figure.cpu_seconds),
         f"{figure.items_per_second:,.0f} {figure.item}",
         f"{figure.ratio:.2f} ({low:.2f}-{high:.2f})",

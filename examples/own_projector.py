@@ -1,13 +1,13 @@
 """
-A read model of your own: which tools are called, how often they fail, and when they last ran.
+A read model of your own: the tools that were called, their outcomes and their times.
 
     python examples/own_projector.py
 
 The table is an ordinary SQLModel table whose primary key begins with `user_id`. One projector
-keeps it live, in the transaction of each append, and fills it from the log when it is added late.
+updates it in the transaction of each append, and fills it from the log if the table is new.
 
-Uses EVENTSTORE_DATABASE_URL (after `eventstore migrate`; the login must be allowed to create a
-table), or a server in a temporary folder.
+Uses the database in EVENTSTORE_DATABASE_URL (after `eventstore migrate`; the login must be allowed
+to create a table), or else a PostgreSQL in a temporary folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from projections.protection import protection_sql
 
 
 class ToolRun(SQLModel, table=True):
-    """One call of one tool: a row to count and to filter."""
+    """A row per tool call."""
 
     __tablename__ = "example_tool_run"
 
@@ -48,15 +48,19 @@ class ToolRun(SQLModel, table=True):
     call_index: int = Field(primary_key=True)
     tool: str
     status: str
-    # With time zone: what the database gives an event is an instant.
+    # With time zone, like the time at which an event was recorded.
     requested_at: datetime = Field(sa_type=DateTime(timezone=True))
     finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
 @projector(ToolRun)
-def project_tool_run(fact: EventEnvelope) -> Iterator[RowChange]:
-    """Keep one row per call; pure, so that live, replay and rebuild give the same rows."""
-    match fact.data:
+def project_tool_run(event: EventEnvelope) -> Iterator[RowChange]:
+    """
+    Yield the row changes of an event.
+
+    The function is pure, so that appends, replay and rebuild give the same rows.
+    """
+    match event.data:
         case ToolCallRequested(message_id=message, index=index, name=name):
             yield Insert(
                 ToolRun,
@@ -65,7 +69,7 @@ def project_tool_run(fact: EventEnvelope) -> Iterator[RowChange]:
                     "call_index": index,
                     "tool": name,
                     "status": "pending",
-                    "requested_at": RECORDED_AT,  # known when the row is written, not before
+                    "requested_at": RECORDED_AT,  # a marker: the database knows the time
                     "finished_at": None,
                 },
             )
@@ -81,11 +85,11 @@ def project_tool_run(fact: EventEnvelope) -> Iterator[RowChange]:
 
 
 extensions = {"projectors": [project_tool_run]}
-"""For the command line: `eventstore rebuild --extensions own_projector:extensions`."""
+"""The same projector for commands: `eventstore rebuild --extensions own_projector:extensions`."""
 
 
 def create_table(owner: Engine) -> None:
-    """Create and protect the table; in a service, this is a migration of its own."""
+    """Create the table under row-level security; a service does this in a migration."""
     if inspect(owner).has_table(str(ToolRun.__tablename__)):
         return
     with owner.begin() as connection:
@@ -94,7 +98,7 @@ def create_table(owner: Engine) -> None:
             connection.exec_driver_sql(statement)
 
 
-def some_calls(user: User, *, failing: bool) -> None:
+def record_call(user: User, *, failing: bool) -> None:
     chat = user.conversations.start(title="Calendar")
     call = user.tool_calls.request(chat.id, name="read_calendar", arguments={"day": "Sunday"})
     if failing:
@@ -103,15 +107,15 @@ def some_calls(user: User, *, failing: bool) -> None:
         user.tool_calls.succeed(call, output=["10:00 market"])
 
 
-def show(user: User, told: str) -> None:
-    with user.session() as session:  # only this user's rows exist in it
+def print_runs(user: User, title: str) -> None:
+    with user.session() as session:  # this user's rows are the only ones in a session
         runs = session.exec(select(ToolRun).order_by(ToolRun.requested_at)).all()  # type: ignore[arg-type]  # SQLModel types a column as its value
-    print(f"{told}: {[(run.tool, run.status) for run in runs]}")
+    print(f"{title}: {[(run.tool, run.status) for run in runs]}")
 
 
 def main(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
-        some_calls(store.user("alice"), failing=True)
+        record_call(store.user("alice"), failing=True)
     print("one call was recorded before the read model existed")
 
     owner = own_engine(load_settings(database_url))
@@ -119,28 +123,28 @@ def main(database_url: str) -> None:
     with EventStore.connect(database_url, projectors=[project_tool_run]) as store:
         alice = store.user("alice")
         store.rebuild("alice")
-        show(alice, "after the first rebuild")
+        print_runs(alice, "after the first rebuild")
 
-        some_calls(alice, failing=False)
-        show(alice, "live, in the transaction of the append")
+        record_call(alice, failing=False)
+        print_runs(alice, "after an append")
 
         with alice.session(read_only=False) as session:
             for run in session.exec(select(ToolRun)).all():
                 session.delete(run)
             session.commit()
-        found = store.verify("alice").problems
-        print("all rows deleted by hand; verify:", [one.kind for one in found])
-        print("rebuilt, rows changed:", store.rebuild("alice").changed)
-        show(alice, "as before")
+        problems = store.verify("alice").problems
+        print("all rows deleted by hand; verify finds:", [problem.kind for problem in problems])
+        print("rows changed by a rebuild:", store.rebuild("alice").changed)
+        print_runs(alice, "after the rebuild")
         print("verified:", store.verify("alice").ok)
     owner.dispose()
 
 
 @contextmanager
 def database() -> Iterator[str]:
-    """Yield the URL to use; a server in a temporary folder is stopped and removed at the end."""
-    if given := os.environ.get("EVENTSTORE_DATABASE_URL"):
-        yield given
+    """Yield the URL of the configured database, or of a temporary server that is removed again."""
+    if configured := os.environ.get("EVENTSTORE_DATABASE_URL"):
+        yield configured
         return
     with TemporaryDirectory(prefix="eventstore-example-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "postgresql"
