@@ -148,9 +148,10 @@ class WrongVersion(Conflict):
 class StreamClosed(Conflict):
     """The task or conversation was deleted or erased: its stream takes no more events."""
 
-    def __init__(self, stream_id: UUID, version: int) -> None:
+    def __init__(self, stream_id: UUID, version: int | None = None) -> None:
+        closed_at = "by an event of this append" if version is None else f"at version {version}"
         super().__init__(
-            f"stream {stream_id} was closed at version {version} and takes no more events; "
+            f"stream {stream_id} was closed {closed_at} and takes no more events; "
             "create a new task or conversation instead"
         )
         self.stream_id = stream_id
@@ -173,11 +174,16 @@ class AlreadyExists(Conflict):
 
 
 class IdempotencyConflict(Conflict):
-    """The idempotency key was used for an append with other content."""
+    """
+    The idempotency key was used for an append with other content.
 
-    def __init__(self, key: str, position: int) -> None:
+    :ivar key: None of a retry without a key.
+    """
+
+    def __init__(self, key: str | None, position: int) -> None:
+        named = "an event's id" if key is None else f"idempotency key {key!r}"
         super().__init__(
-            f"idempotency key {key!r} was used at position {position} for other content; "
+            f"{named} was used at position {position} for other content; "
             "use a new key for a new intention, or send the first content again"
         )
         self.key = key
@@ -189,11 +195,14 @@ class Erased(Conflict):
     The idempotency key was used for content that has been erased since.
 
     So late a retry is refused, because its content can no longer be compared with the first.
+
+    :ivar key: None of a retry without a key.
     """
 
-    def __init__(self, key: str, position: int) -> None:
+    def __init__(self, key: str | None, position: int) -> None:
+        named = "" if key is None else f" under idempotency key {key!r}"
         super().__init__(
-            f"what was recorded under idempotency key {key!r} at position {position} was erased; "
+            f"what was recorded{named} at position {position} was erased; "
             "nothing was written, use a new key for a new intention"
         )
         self.key = key

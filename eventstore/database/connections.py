@@ -1,126 +1,136 @@
 """
-psycopg connections that do not wait for ever.
+psycopg connections that never wait for ever, and the options that pools and connections share.
 
-A pooler or proxy may go silent without closing anything: no server-side limit, keepalive or
-tcp_user_timeout then fires. So every wait for an answer has a limit on this side. A connection
-that exceeds it is closed, and the request may be settled on another.
-
-A pipeline ends with Sync and nothing after it. psycopg sends a Flush behind the Sync; where that
-comes late, PgBouncer takes it for new work, gives the client a server connection, and waits for a
-Sync that the next request may send on another connection: the one is held, the other waits.
+A pooler or proxy may go silent without closing anything. No limit of the server, keepalive or
+tcp_user_timeout fires then, so every wait for an answer has a limit on this side. A connection that
+exceeds it is closed, and so is one whose wait is interrupted: nobody reads its answer any more.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from concurrent.futures import CancelledError
 from threading import Event
-from typing import Any
+from time import monotonic
+from typing import Any, NoReturn
 
 import psycopg
-from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline
-from psycopg._pipeline_base import BasePipeline, PendingResult  # both colours' ends
+from psycopg import AsyncConnection, BaseConnection, Connection, waiting
+from psycopg._preparing import PrepareManager
 from psycopg.abc import PQGen
-from psycopg.generators import send
-from psycopg.pq import ExecStatus, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.adapt import Transformer
+from psycopg.pq import TransactionStatus
 
 from eventstore.database.settings import Settings
-from eventstore.errors import ConfigurationError
+from eventstore.errors import ConfigurationError, EventStoreError
 
 __all__ = [
     "IS_DIRECT",
     "OPEN",
-    "LimitedAsyncConnection",
-    "LimitedConnection",
-    "at_once",
+    "StoreAsyncConnection",
+    "StoreConnection",
+    "answer_timeouts",
     "check_process",
     "connect_options",
     "pool_options",
+    "refuse_fork",
 ]
 
+OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+"""A transaction is under way, and the pool would roll it back with a warning."""
+
+IS_DIRECT = "select pg_catalog.pg_backend_pid()"
+"""
+Behind a transaction pooler a prepared statement may meet another server process. A pooler shows
+itself: the process that it named at the start is not the one that answers.
+"""
+
 _POLL_SECONDS = 0.1
+"""How often a wait looks for how long the server was silent, and whether to stop."""
+
+_PATIENT = 20
+"""Times the usual silence, for work whose statements have no time limit."""
 
 
-def check_process(opened_in: int) -> None:
+class _OwnStatements(PrepareManager):
     """
-    Refuse connections that were opened before a fork.
+    Psycopg's list of the statements that it prepared itself.
 
-    Two processes on one socket read each other's answers: one user would get another's rows.
+    At a ROLLBACK psycopg deallocates all statements of the server. The list is lent to sessions,
+    which end with one, and the store's statements must stay.
     """
-    if os.getpid() != opened_in:
-        raise ConfigurationError(
-            "this store was connected before the process forked; "
-            "call EventStore.connect() in each worker process"
-        )
+
+    def clear(self) -> bool:
+        """Have only what is in the list deallocated."""
+        self._counts.clear()
+        names = [*self._names.values()]
+        self._names.clear()
+        self._to_flush.extend(names)
+        return bool(names)
 
 
-class _EndsWithSync(BasePipeline):
-    def _exit_gen(self) -> PQGen[None]:
-        self._enqueue_sync()
-        try:
-            yield from self._communicate_gen()
-        except psycopg.Error:  # of the server's: the Sync was sent all the same
-            yield from self._answers()
-            raise
-        yield from self._answers()
+class _StoreConnection(BaseConnection[Any]):
+    """
+    What sync and async connections have in common; see `pipeline.HasPipeline`.
 
-    def _process_results(self, queued: PendingResult, results: list[PGresult]) -> None:
-        """
-        Await the Sync's own answer too where an error at COMMIT comes before it.
-
-        The Sync is the last of what was sent, so that nothing else is left to be answered.
-        """
-        if queued is None and not self.result_queue and results[0].status == ExecStatus.FATAL_ERROR:
-            self.result_queue.append(None)
-        super()._process_results(queued, results)
-
-    def _answers(self) -> PQGen[None]:
-        # The socket may not have taken everything yet, and reading alone would not send it.
-        yield from send(self.pgconn)
-        yield from self._fetch_gen(flush=False)
-
-
-class _ToTheSync(_EndsWithSync, Pipeline):
-    pass
-
-
-class _ToTheSyncAsync(_EndsWithSync, AsyncPipeline):
-    pass
-
-
-class LimitedConnection(Connection[Any]):
-    """A sync connection whose waits end after `answer_timeout_seconds`, or once `stop` is set."""
+    :ivar answer_timeout_seconds: silence of the server before the connection is given up.
+    :ivar stop: once it is set, a wait ends with `CancelledError`.
+    """
 
     answer_timeout_seconds: float | None = None
     stop: Event | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepared = _OwnStatements()
+        self.statement_names: dict[str, bytes] | None = {}
+        self.transformer = Transformer(None)  # without a connection it reads timestamps in UTC
+
+    def _until_silent[R](self, gen: PQGen[R]) -> PQGen[R]:
+        """Pass on what can be read and written, and give up when nothing could be for too long."""
+        deadline: float | None = None
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                deadline = None if ready else self._check_silence(deadline)
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    def _check_silence(self, deadline: float | None) -> float | None:
+        """Return when the wait ends, which begins now if there is no deadline yet."""
+        if self.stop is not None and self.stop.is_set():
+            raise CancelledError
+        limit = self.answer_timeout_seconds
+        if limit is None or deadline is None:
+            return None if limit is None else monotonic() + limit - _POLL_SECONDS
+        if monotonic() > deadline:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"the server was silent for {limit:g} seconds")
+        return deadline
+
+
+class StoreConnection(_StoreConnection, Connection[Any]):
+    """A sync connection whose waits end, and which can run pipelines."""
 
     def wait[R](
         self, gen: PQGen[R], interval: float = _POLL_SECONDS, timeout: float | None = None
     ) -> R:
         """Wait as psycopg does, but not longer than the limit; cut what is interrupted."""
-        limited = gen if timeout is not None else _until_silent(gen, self)
+        limited = gen if timeout is not None else self._until_silent(gen)
         try:
-            return super().wait(limited, interval, timeout)
-        except psycopg.Error:
+            return waiting.wait(limited, self.pgconn.socket, interval=interval, timeout=timeout)
+        except (psycopg.Error, EventStoreError):
             raise
         except BaseException:  # Ctrl-C, a signal handler's error, `stop`: nobody reads the answer
             self.pgconn.finish()
             raise
 
-    def pipeline(self) -> Any:
-        """Return psycopg's pipeline, without the Flush behind its Sync."""
-        self._pipeline = self._pipeline or _ToTheSync(self)
-        return super().pipeline()
 
-
-class LimitedAsyncConnection(AsyncConnection[Any]):
-    """An async connection whose waits end after `answer_timeout_seconds`."""
-
-    answer_timeout_seconds: float | None = None
-    stop: None = None  # a task is cancelled instead
+class StoreAsyncConnection(_StoreConnection, AsyncConnection[Any]):
+    """An async connection whose waits end, and which can run pipelines."""
 
     async def wait[R](
         self,
@@ -128,59 +138,40 @@ class LimitedAsyncConnection(AsyncConnection[Any]):
         interval: float = _POLL_SECONDS,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own signature
     ) -> R:
-        """Wait as psycopg does, but not longer than the limit."""
-        limited = gen if timeout is not None else _until_silent(gen, self)
-        return await super().wait(limited, interval, timeout)
+        """Wait as psycopg does, but not longer than the limit; cut what is cancelled."""
+        limited = gen if timeout is not None else self._until_silent(gen)
+        try:
+            return await waiting.wait_async(
+                limited, self.pgconn.socket, interval=interval, timeout=timeout
+            )
+        except (psycopg.Error, EventStoreError):
+            raise
+        except BaseException:  # nobody reads the answer any more
+            self.pgconn.finish()
+            raise
 
-    def pipeline(self) -> Any:
-        """Return psycopg's pipeline, without the Flush behind its Sync."""
-        self._pipeline = self._pipeline or _ToTheSyncAsync(self)
-        return super().pipeline()
+
+def check_process(opened_in: int) -> None:
+    """Refuse connections that were opened in another process, before a fork."""
+    if os.getpid() != opened_in:
+        refuse_fork()
 
 
-def _until_silent[R](
-    gen: PQGen[R], connection: LimitedConnection | LimitedAsyncConnection
-) -> PQGen[R]:
+def refuse_fork() -> NoReturn:
     """
-    Pass on what can be read and written, and give up when nothing could be for too long.
+    Refuse connections that were opened before a fork.
 
-    The connection is closed then, so that nothing waits on it again; where another thread wants
-    the work stopped, too.
+    Two processes on one socket read each other's answers: one user would get another's rows.
     """
-    moved_at = time.monotonic()
-    try:
-        wanted = next(gen)
-        while True:
-            if connection.stop is not None and connection.stop.is_set():
-                raise CancelledError
-            ready = yield wanted
-            now = time.monotonic()
-            if ready:
-                moved_at = now
-            elif now - moved_at > (connection.answer_timeout_seconds or math.inf):
-                connection.pgconn.finish()
-                raise psycopg.OperationalError(
-                    f"the server was silent for {connection.answer_timeout_seconds:g} seconds"
-                )
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        result: R = end.value
-        return result
+    raise ConfigurationError(
+        "this store was connected before the process forked; "
+        "call EventStore.connect() in each worker process"
+    )
 
 
-OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
-"""A transaction is under way, and the pool would roll it back with a warning."""
-
-IS_DIRECT = "select pg_catalog.pg_backend_pid()"
-"""
-Behind a transaction pooler a prepared statement may meet another server connection. A pooler
-shows itself: the process it names is not the one that answers.
-"""
-
-
-def at_once(jobs: int, settings: Settings) -> int:
-    """Return how many plans may run at once: those without a connection would wait for one."""
-    return max(1, min(jobs, settings.pool_max_size))
+def answer_timeouts(settings: Settings) -> tuple[float, float]:
+    """Return the silence in seconds after which a connection is given up, usual and patient."""
+    return settings.answer_timeout_seconds, settings.answer_timeout_seconds * _PATIENT
 
 
 def pool_options(settings: Settings) -> dict[str, Any]:
@@ -197,7 +188,7 @@ def pool_options(settings: Settings) -> dict[str, Any]:
 
 
 def connect_options(settings: Settings) -> dict[str, Any]:
-    """Return the keywords of a connection."""
+    """Return the keywords of a connection; without BEGIN a pipeline is one transaction."""
     return {
         "autocommit": True,
         "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say

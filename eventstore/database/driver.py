@@ -1,20 +1,21 @@
 """
-The sync driver: a pool of connections, threads for what runs side by side, and the actions of the
-conductor.
+The sync driver: a pool of connections, and threads for what runs side by side.
 
-Connections are autocommit, so that a pipeline is one implicit transaction.
+It runs plans as the interpreter says. Connections are autocommit, so that a pipeline is one
+implicit transaction.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from copy import copy
 from functools import partial
+from os import getpid
 from threading import Event
-from typing import Any, assert_never
+from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -22,25 +23,17 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from eventstore.database.connections import (
     IS_DIRECT,
     OPEN,
-    LimitedConnection,
-    at_once,
-    check_process,
+    StoreConnection,
+    answer_timeouts,
     connect_options,
     pool_options,
+    refuse_fork,
 )
-from eventstore.database.errors import classify, pool_exhausted, unreachable
-from eventstore.database.interpreter import (
-    Acquire,
-    Action,
-    Done,
-    Exchange,
-    FanOut,
-    Release,
-    Sleep,
-    interpret,
-)
-from eventstore.database.pipeline import exchange
-from eventstore.database.plan import Plan
+from eventstore.database.errors import pool_exhausted, unreachable
+from eventstore.database.interpreter import interpret
+from eventstore.database.pipeline import run_pipeline
+from eventstore.database.plan import Plan, Rows, Statement
+from eventstore.database.scope import EnterScope
 from eventstore.database.settings import Settings
 from eventstore.errors import Unavailable
 
@@ -52,14 +45,17 @@ class Driver:
 
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
-        self._conninfo = conninfo
-        self._process = os.getpid()
         self.pool = ConnectionPool(
             conninfo,
-            connection_class=LimitedConnection,
+            connection_class=StoreConnection,
             configure=partial(_configure, settings),
             **pool_options(settings),
         )
+        self._conninfo = conninfo
+        self._process = getpid()
+        self._enter_scope = EnterScope(settings)
+        self._answer_timeouts = answer_timeouts(settings)
+        self._stop: Event | None = None
 
     def open(self) -> None:
         """Open the pool; connections are made in the background and when asked for."""
@@ -69,64 +65,46 @@ class Driver:
         """Close every connection; requests under way fail."""
         self.pool.close()
 
-    def run[T](self, plan: Plan[T], *, stop: Event | None = None) -> T:
-        """
-        Run `plan` to its result.
-
-        :param stop: once it is set, the plan ends at its next wait, with `CancelledError`.
-        """
-        actions = interpret(plan, self.settings)
-        action = next(actions)
-        while not isinstance(action, Done):
-            action = self._step(actions, action, stop)
-        result: T = action.result
-        return result
-
-    def _step(self, actions: Generator[Action, Any], action: Action, stop: Event | None) -> Action:
+    def run[T](self, plan: Plan[T]) -> T:
+        """Run a plan to its result."""
+        steps = interpret(plan, self, self._enter_scope)
+        answer: Any = None
         try:
-            answer = self._perform(action, stop)
-        except psycopg.Error as error:
-            known = classify(error)
-            known.__cause__ = error
-            return actions.throw(known)
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C too must give the connection back
-            return actions.throw(error)
-        return actions.send(answer)
+            while True:
+                answer = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
-    def _perform(self, action: Action, stop: Event | None) -> object:
-        match action:
-            case Acquire(suspicious):
-                if suspicious:
-                    self.pool.check()
-                return self._connection()
-            case Exchange(connection, statements, timeout_seconds):
-                connection.answer_timeout_seconds, connection.stop = timeout_seconds, stop
-                try:
-                    return exchange(connection, statements)
-                finally:
-                    connection.stop = None
-            case Release(connection):
-                self._release(connection)
-            case Sleep(seconds):
-                time.sleep(seconds)
-            case FanOut(plans, jobs):
-                return self._fan_out(plans, at_once(jobs, self.settings))
-            case Done(result):
-                return result
-            case _:
-                assert_never(action)
-        return None
+    # What the interpreter asks for; see `interpreter.Io`.
 
-    def _connection(self) -> LimitedConnection:
-        check_process(self._process)
+    def acquire(self, suspicious: bool) -> StoreConnection:
+        """Take a connection from the pool."""
+        if getpid() != self._process:
+            refuse_fork()
+        if suspicious:
+            self.pool.check()
         try:
             return self.pool.getconn()
         except PoolTimeout as error:
             raise self._no_connection() from error
 
-    def _release(self, connection: LimitedConnection) -> None:
+    def exchange(
+        self,
+        connection: StoreConnection,
+        statements: Sequence[Statement],
+        unread: int,
+        patient: bool,
+    ) -> list[Rows]:
+        """Send statements as one pipeline for their rows, without those of the first `unread`."""
+        connection.stop = self._stop
+        connection.answer_timeout_seconds = self._answer_timeouts[patient]
+        return connection.wait(run_pipeline(connection, statements, unread))
+
+    def release(self, connection: StoreConnection) -> None:
+        """Give a connection back."""
         try:
-            if connection.pgconn.pipeline_status:  # interrupted as it was begun
+            if connection.pgconn.pipeline_status:  # it was lost or interrupted in the middle
                 connection.pgconn.finish()
             if connection.pgconn.transaction_status in OPEN:  # the pool would log it
                 with suppress(psycopg.Error):
@@ -135,7 +113,30 @@ class Driver:
             connection.pgconn.finish()
             raise
         finally:
+            connection.stop = None
             self.pool.putconn(connection)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
+        """Run plans in threads, as many at once as there are connections for."""
+        jobs = min(jobs, self.settings.pool_max_size)
+        if jobs <= 1:
+            return [self.run(plan()) for plan in plans]
+        worker = copy(self)
+        worker._stop = stop = Event()  # noqa: SLF001 - its own class
+        with ThreadPoolExecutor(jobs, "eventstore") as threads:
+            running = [threads.submit(_run, worker, plan) for plan in plans]
+            try:
+                for done in as_completed(running):
+                    done.result()
+            except BaseException:  # one failure, or Ctrl-C, ends the others
+                stop.set()
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [done.result() for done in running]
 
     def _no_connection(self) -> Unavailable:
         """Ask the server itself: a pool does not tell why no connection came."""
@@ -145,27 +146,14 @@ class Driver:
             return unreachable(error)
         return pool_exhausted(self.settings)
 
-    def _run_beside(self, plan: Callable[[], Plan[Any]], stop: Event) -> Any:
-        return self.run(plan(), stop=stop)
 
-    def _fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
-        if jobs == 1:
-            return [self.run(plan()) for plan in plans]
-        stop = Event()
-        with ThreadPoolExecutor(jobs, "eventstore") as workers:
-            running = [workers.submit(self._run_beside, plan, stop) for plan in plans]
-            try:
-                for done in as_completed(running):
-                    done.result()
-            except BaseException:  # one failure, or Ctrl-C, ends the others
-                stop.set()
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [done.result() for done in running]
+def _run(driver: Driver, plan: Callable[[], Plan[Any]]) -> Any:
+    return driver.run(plan())
 
 
-def _configure(settings: Settings, connection: LimitedConnection) -> None:
+def _configure(settings: Settings, connection: StoreConnection) -> None:
     connection.answer_timeout_seconds = settings.answer_timeout_seconds  # from the first question
     row = connection.execute(IS_DIRECT, prepare=False).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None
+        connection.statement_names = None

@@ -1,5 +1,5 @@
 """
-The async driver: a pool of async connections in one event loop, and the actions of the conductor.
+The async driver: a pool of async connections in one event loop.
 
 What `driver` does with threads is done here with tasks; see there.
 """
@@ -7,11 +7,11 @@ What `driver` does with threads is done here with tasks; see there.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, assert_never
+from os import getpid
+from typing import Any
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -19,25 +19,17 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from eventstore.database.connections import (
     IS_DIRECT,
     OPEN,
-    LimitedAsyncConnection,
-    at_once,
-    check_process,
+    StoreAsyncConnection,
+    answer_timeouts,
     connect_options,
     pool_options,
+    refuse_fork,
 )
-from eventstore.database.errors import classify, pool_exhausted, unreachable
-from eventstore.database.interpreter import (
-    Acquire,
-    Action,
-    Done,
-    Exchange,
-    FanOut,
-    Release,
-    Sleep,
-    interpret,
-)
-from eventstore.database.pipeline import exchange_async
-from eventstore.database.plan import Plan
+from eventstore.database.errors import pool_exhausted, unreachable
+from eventstore.database.interpreter import interpret
+from eventstore.database.pipeline import run_pipeline
+from eventstore.database.plan import Plan, Rows, Statement
+from eventstore.database.scope import EnterScope
 from eventstore.database.settings import Settings
 from eventstore.errors import Unavailable
 
@@ -49,14 +41,16 @@ class AsyncDriver:
 
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
-        self._conninfo = conninfo
-        self._process = os.getpid()
         self.pool = AsyncConnectionPool(
             conninfo,
-            connection_class=LimitedAsyncConnection,
-            configure=partial(_configure_async, settings),
+            connection_class=StoreAsyncConnection,
+            configure=partial(_configure, settings),
             **pool_options(settings),
         )
+        self._conninfo = conninfo
+        self._process = getpid()
+        self._enter_scope = EnterScope(settings)
+        self._answer_timeouts = answer_timeouts(settings)
 
     async def open(self) -> None:
         """Open the pool; connections are made in the background and when asked for."""
@@ -67,56 +61,49 @@ class AsyncDriver:
         await self.pool.close()
 
     async def run[T](self, plan: Plan[T]) -> T:
-        """Run `plan` to its result."""
-        actions = interpret(plan, self.settings)
-        action = next(actions)
-        while not isinstance(action, Done):
-            action = await self._step(actions, action)
-        result: T = action.result
-        return result
-
-    async def _step(self, actions: Generator[Action, Any], action: Action) -> Action:
+        """Run a plan to its result."""
+        steps = interpret(plan, self, self._enter_scope)
         try:
-            answer = await self._perform(action)
-        except psycopg.Error as error:
-            known = classify(error)
-            known.__cause__ = error
-            return actions.throw(known)
-        except BaseException as error:  # noqa: BLE001 - a cancelled task must give it back too
-            return actions.throw(error)
-        return actions.send(answer)
+            waiting = next(steps)
+            while True:
+                try:
+                    answer = await waiting
+                except BaseException as error:  # noqa: BLE001 - the interpreter decides its fate
+                    waiting = steps.throw(error)
+                else:
+                    waiting = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
-    async def _perform(self, action: Action) -> object:
-        match action:
-            case Acquire(suspicious):
-                if suspicious:
-                    await self.pool.check()
-                return await self._connection()
-            case Exchange(connection, statements, timeout_seconds):
-                connection.answer_timeout_seconds = timeout_seconds
-                return await exchange_async(connection, statements)
-            case Release(connection):
-                await self._release(connection)
-            case Sleep(seconds):
-                await asyncio.sleep(seconds)
-            case FanOut(plans, jobs):
-                return await self._fan_out(plans, at_once(jobs, self.settings))
-            case Done(result):
-                return result
-            case _:
-                assert_never(action)
-        return None
+    # What the interpreter asks for; see `interpreter.Io`.
 
-    async def _connection(self) -> LimitedAsyncConnection:
-        check_process(self._process)
+    async def acquire(self, suspicious: bool) -> StoreAsyncConnection:
+        """Take a connection from the pool."""
+        if getpid() != self._process:
+            refuse_fork()
+        if suspicious:
+            await self.pool.check()
         try:
             return await self.pool.getconn()
         except PoolTimeout as error:
             raise await self._no_connection() from error
 
-    async def _release(self, connection: LimitedAsyncConnection) -> None:
+    async def exchange(
+        self,
+        connection: StoreAsyncConnection,
+        statements: Sequence[Statement],
+        unread: int,
+        patient: bool,
+    ) -> list[Rows]:
+        """Send statements as one pipeline for their rows, without those of the first `unread`."""
+        connection.answer_timeout_seconds = self._answer_timeouts[patient]
+        return await connection.wait(run_pipeline(connection, statements, unread))
+
+    async def release(self, connection: StoreAsyncConnection) -> None:
+        """Give a connection back."""
         try:
-            if connection.pgconn.pipeline_status:  # cancelled as it was begun
+            if connection.pgconn.pipeline_status:  # it was lost or cancelled in the middle
                 connection.pgconn.finish()
             if connection.pgconn.transaction_status in OPEN:
                 with suppress(psycopg.Error):
@@ -126,6 +113,25 @@ class AsyncDriver:
             raise
         finally:
             await self.pool.putconn(connection)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    async def fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
+        """Run plans in tasks, so many at once."""
+        places = asyncio.Semaphore(min(jobs, self.settings.pool_max_size))
+
+        async def run_one(plan: Callable[[], Plan[Any]]) -> Any:
+            async with places:
+                return await self.run(plan())
+
+        try:
+            async with asyncio.TaskGroup() as group:  # one failure ends the others
+                tasks = [group.create_task(run_one(plan)) for plan in plans]
+        except BaseExceptionGroup as failed:  # as the sync driver: the first error, by itself
+            raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _no_connection(self) -> Unavailable:
         """Ask the server itself: a pool does not tell why no connection came."""
@@ -138,24 +144,10 @@ class AsyncDriver:
             return unreachable(error)
         return pool_exhausted(self.settings)
 
-    async def _fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
-        places = asyncio.Semaphore(jobs)
 
-        async def one(plan: Callable[[], Plan[Any]]) -> Any:
-            async with places:
-                return await self.run(plan())
-
-        try:
-            async with asyncio.TaskGroup() as group:  # one failure ends the others
-                tasks = [group.create_task(one(plan)) for plan in plans]
-        except BaseExceptionGroup as failed:  # as the sync driver: the first error, by itself
-            raise failed.exceptions[0] from None
-        return [task.result() for task in tasks]
-
-
-async def _configure_async(settings: Settings, connection: LimitedAsyncConnection) -> None:
-    connection.answer_timeout_seconds = settings.answer_timeout_seconds
-    cursor = await connection.execute(IS_DIRECT, prepare=False)
-    row = await cursor.fetchone()
+async def _configure(settings: Settings, connection: StoreAsyncConnection) -> None:
+    connection.answer_timeout_seconds = settings.answer_timeout_seconds  # from the first question
+    row = await (await connection.execute(IS_DIRECT, prepare=False)).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None
+        connection.statement_names = None

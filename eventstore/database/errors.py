@@ -40,7 +40,7 @@ __all__ = ["AlreadyAppended", "classify", "is_stale", "pool_exhausted", "unreach
 
 class AlreadyAppended(EventStoreError):
     """
-    The idempotency key of an append is in the log already.
+    The events of an append, or its idempotency key, are in the log already.
 
     The plan of the append catches this error and loads the first result, so it reaches no caller.
     """
@@ -110,14 +110,10 @@ def _constraint_violation(state: str, diag: psycopg.errors.Diagnostic) -> EventS
     match state:
         case "23505":
             return AlreadyExists(diag.table_name or "?")
-        case "23503" if table == "eventstore.message":
-            return InvalidInput("conversation_id", "no such conversation; start it first")
         case "23503":
             return InvalidInput(
                 table, f"violates {name}: the referenced row does not exist, or would be deleted"
             )
-        case "23514" if name == "event_not_erased":
-            return Unavailable("the schema is being downgraded, so nothing is erased; try again")
         case _:
             return None
 
@@ -135,11 +131,11 @@ def _detail(error: psycopg.Error) -> dict[str, Any]:
 _STATES_OF_APPEND: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
     "VE001": lambda detail: WrongVersion(
         UUID(detail["stream_id"]),
-        int(detail["expected"]) if detail["expected"].isdigit() else detail["expected"],
+        {0: "new", -1: "exists"}.get(detail["expected"], detail["expected"]),
         detail["actual"],
     ),
     "VE002": lambda detail: StreamClosed(UUID(detail["stream_id"]), detail["version"]),
-    "VE003": lambda detail: AlreadyAppended(detail["idempotency_key"]),
+    "VE003": lambda _: AlreadyAppended("the events are in the log already"),
     "VE004": lambda detail: InvalidInput(
         "stream", f"{detail['stream_id']} is a {detail['kind']}, not a {detail['sent']}"
     ),
@@ -164,9 +160,17 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("3D000", lambda text: Unavailable(f"{text}; check the database name in the URL")),
     # The append-only triggers refuse a change of history.
     ("23001", lambda text: AccessDenied(f"{text}; `eventstore erase` removes content for good")),
-    ("42501", lambda text: AccessDenied(f"{text}; see docs/isolation.md for roles and grants")),
+    (
+        "42501",
+        lambda text: AccessDenied(f"{text}; see Isolation in the documentation for grants"),
+    ),
     # The scope names a role that does not exist.
     ("22023", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`, or set {_ROLES}")),
+    # A value that a column of a projector's table cannot hold; after the colon stands the value.
+    (
+        "22",
+        lambda text: InvalidInput("row change", f"{text.partition(': ')[0]}; see the projector"),
+    ),
     ("42P01", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("42883", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),
     ("42703", lambda text: SchemaMissing(f"{text}; run `eventstore migrate`")),

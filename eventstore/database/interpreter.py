@@ -1,9 +1,9 @@
 """
-Run a plan: what happens between its batches, for every driver.
+Run a plan: what happens around and between its batches, for every driver.
 
-The conductor turns a plan into actions (take a connection, exchange statements for rows, give it
-back, sleep) and leaves only those to a driver. Transactions, scope and the fate of errors are
-decided here, once, for sync and async.
+Transactions, scope and the fate of errors are decided here, once, for sync and async. Everything
+that waits is a method of the driver. The interpreter yields what such a method returns and gets
+back its result: the sync driver returns results as they are, the async driver awaits them.
 
 A batch is an implicit transaction: PostgreSQL opens it at the pipeline's first statement and
 commits at its end, so BEGIN and COMMIT cost nothing. A held batch gets an explicit pair.
@@ -12,163 +12,132 @@ commits at its end, so BEGIN and COMMIT cost nothing. A held batch gets an expli
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
+import psycopg
+
+from eventstore.database.errors import classify
 from eventstore.database.plan import Batch, Parallel, Pause, Plan, Rollback, Statement
-from eventstore.database.scope import SET_SCOPE, Scope, scope_values
-from eventstore.database.settings import Settings
+from eventstore.database.scope import EnterScope, Scope
 from eventstore.errors import ConnectionLost, EventStoreError
 
-__all__ = ["Acquire", "Action", "Done", "Exchange", "FanOut", "Release", "Sleep", "interpret"]
+__all__ = ["Io", "interpret"]
 
 
-@dataclass(frozen=True, slots=True)
-class Acquire:
-    """Take a connection from the pool; answered with it."""
+class Io(Protocol):
+    """What a driver does; each method returns its result, or something to await for it."""
 
-    suspicious: bool = False
-    """A connection was just lost: check the idle ones before handing one out."""
+    def acquire(self, suspicious: bool) -> Any:
+        """Take a connection; `suspicious` if one was just lost, so that idle ones are checked."""
 
+    def exchange(
+        self, connection: Any, statements: Sequence[Statement], unread: int, patient: bool
+    ) -> Any:
+        """Send statements as one pipeline for their rows, without those of the first `unread`."""
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """Send the statements as one pipeline; answered with the rows of each."""
+    def release(self, connection: Any) -> Any:
+        """Give a connection back, what is open rolled back; the pool drops it if it is broken."""
 
-    connection: Any
-    statements: list[Statement]
-    timeout_seconds: float
-    """Silence of the server before the connection is given up: it may be gone without a word."""
+    def sleep(self, seconds: float) -> Any:
+        """Wait."""
 
+    def fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> Any:
+        """Run other plans, so many at once, for their results in order."""
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give the connection back, what is open rolled back; the pool drops it if it is broken."""
-
-    connection: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Wait."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class FanOut:
-    """Run other plans, `jobs` at once; answered with their results in order."""
-
-    plans: Sequence[Callable[[], Plan[Any]]]
-    jobs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The plan has ended; always the last action."""
-
-    result: Any
-
-
-type Action = Acquire | Exchange | Release | Sleep | FanOut | Done
 
 _BEGIN = Statement("begin", prepared=False)
 _BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only", prepared=False)
 _COMMIT = Statement("commit", prepared=False)
-_PATIENT = 20  # times the usual wait, for work that has no statement limit
 
 
-def interpret(plan: Plan[Any], settings: Settings) -> Generator[Action, Any]:
+def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[Any, Any, T]:
     """
-    Ask the driver for every action the plan takes, the last one being `Done`.
+    Run a plan on connections of a driver and return its result.
 
-    Errors of an exchange are thrown into the plan, after its transaction is given up.
+    An error of a batch is thrown into the plan, once its transaction is given up.
     """
-    course = _PlanRun(settings)
-    answer: list[Any] | None = None
+    held = _Held(io, enter_scope)
+    answer: Any = None
     error: EventStoreError | None = None
     try:
         while True:
             try:
-                request = plan.throw(error) if error is not None else plan.send(answer)  # type: ignore[arg-type]  # a generator is started with None
+                request = plan.throw(error) if error is not None else plan.send(answer)
             except StopIteration as end:
-                result = end.value
-                break
-            answer = error = None
+                result: T = end.value
+                return result
+            answer, error = [], None
             try:
-                answer = yield from course.serve(request)
+                answer = yield from held.answer(request)
+            except psycopg.Error as caught:
+                error = classify(caught)
+                error.__cause__ = caught
             except EventStoreError as caught:
                 error = caught
-                course.suspicious = isinstance(caught, ConnectionLost)
-                yield from course.release()
+            if error is not None:
+                held.suspicious = isinstance(error, ConnectionLost)
+            if error is not None or not (isinstance(request, Batch) and request.hold):
+                yield from held.release()
     finally:
-        yield from course.release()
-    yield Done(result)
+        yield from held.release()
 
 
-class _PlanRun:
-    """The connection a plan holds, if it holds one, and the scope that is set on it."""
+class _Held:
+    """
+    What a running plan holds.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    :ivar connection: of its open transaction, or None.
+    :ivar scope: the scope that this transaction has entered.
+    :ivar suspicious: whether its last connection was lost.
+    """
+
+    def __init__(self, io: Io, enter_scope: EnterScope) -> None:
+        self.io = io
+        self.enter_scope = enter_scope
         self.connection: Any = None
         self.scope: Scope | None = None
         self.suspicious = False
 
-    def serve(
-        self, request: Batch | Rollback | Pause | Parallel
-    ) -> Generator[Action, Any, list[Any]]:
-        """Turn one request of the plan into actions and return the answer."""
+    def answer(self, request: Batch | Rollback | Pause | Parallel) -> Generator[Any, Any, Any]:
+        """Do what the plan asks for."""
         match request:
+            case Batch():
+                opening = self.connection is None
+                if opening:
+                    self.connection = yield self.io.acquire(self.suspicious)
+                    self.suspicious, self.scope = False, None
+                patient = request.scope is not None and request.scope.patient
+                statements, before = _framed(request, opening, self.scope, self.enter_scope)
+                rows = yield self.io.exchange(self.connection, statements, before, patient)
+                self.scope = request.scope
+                return rows[: len(request.statements)]
             case Rollback():
-                yield from self.release()
                 return []
             case Pause(seconds):
-                yield Sleep(seconds)
-                return []
+                return (yield self.io.sleep(seconds))
             case Parallel(plans, jobs):
-                results: list[Any] = yield FanOut(plans, jobs)
-                return results
-            case Batch():
-                return (yield from self._exchange(request))
+                return (yield self.io.fan_out(plans, jobs))
             case _:
                 assert_never(request)
 
-    def release(self) -> Generator[Action, Any]:
-        """Give the connection back, if one is held."""
+    def release(self) -> Generator[Any, Any]:
+        """Give the connection back, if there is one; what is open on it is rolled back."""
         if self.connection is not None:
-            held, self.connection = self.connection, None
-            yield Release(held)
-
-    def _exchange(self, batch: Batch) -> Generator[Action, Any, list[Any]]:
-        opening = self.connection is None
-        if opening:
-            self.connection = yield Acquire(self.suspicious)
-            self.suspicious, self.scope = False, None
-        statements, skipped = _framed(batch, opening, self.scope, self.settings)
-        self.scope = batch.scope
-        patience = _PATIENT if batch.scope is not None and batch.scope.patient else 1
-        timeout = self.settings.answer_timeout_seconds * patience
-        rows: list[Any] = yield Exchange(self.connection, statements, timeout)
-        if not batch.hold:
-            yield from self.release()
-        return rows[skipped : skipped + len(batch.statements)]
+            connection, self.connection = self.connection, None
+            yield self.io.release(connection)
 
 
 def _framed(
-    batch: Batch, opening: bool, scope: Scope | None, settings: Settings
+    batch: Batch, opening: bool, scope: Scope | None, enter_scope: EnterScope
 ) -> tuple[list[Statement], int]:
-    """Return the batch with its transaction and scope around it, and how many stand before it."""
-    before: list[Statement] = []
-    after: list[Statement] = []
+    """Return a batch with its transaction and scope around it, and how many stand before it."""
+    statements: list[Statement] = []
     if opening and batch.hold:
-        before.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
-    if batch.scope is not None and batch.scope != scope:
-        before.append(_set_scope(batch.scope, settings))
+        statements.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
+    if batch.scope is not None and (opening or batch.scope != scope):
+        statements.append(Statement(enter_scope.sql(batch.scope), (batch.scope.user_id,)))
+    before = len(statements)
+    statements += batch.statements
     if not opening and not batch.hold:
-        after.append(_COMMIT)
-    return [*before, *batch.statements, *after], len(before)
-
-
-def _set_scope(scope: Scope, settings: Settings) -> Statement:
-    return Statement(SET_SCOPE, scope_values(scope, settings))
+        statements.append(_COMMIT)
+    return statements, before

@@ -89,8 +89,9 @@ def retrying[T](
     """
     Run a plan again from its start when PostgreSQL or the network asks for it, up to a deadline.
 
-    Safe for appends because each carries an idempotency key: a first try that did reach COMMIT
-    is found, not repeated. A library's retry loop cannot wait inside a generator, hence our own.
+    Safe for appends because a retry finds a first try that did reach COMMIT: by its idempotency
+    key, or by the ids of its events. A library's retry loop cannot wait inside a generator, hence
+    our own.
 
     :param seconds: no new attempt starts later than this; 0 means one attempt.
     :param unless: True once an attempt has done what cannot be done again.

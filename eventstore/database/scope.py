@@ -17,32 +17,17 @@ pooler may drop what the URL asks for:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from psycopg import BaseConnection
-from psycopg.sql import SQL
+from psycopg.sql import Literal
 
 from eventstore.database.roles import Role
 from eventstore.database.settings import Settings
 
-__all__ = ["SET_SCOPE", "Scope", "operator", "scope_command", "scope_values", "user_scope"]
-
-_NAMES = (
-    "role",
-    "eventstore.user_id",
-    "statement_timeout",
-    "lock_timeout",
-    "search_path",
-    "row_security",
-)
-SET_SCOPE = "select " + ", ".join(
-    f"pg_catalog.set_config('{name}', ${number}, true)" for number, name in enumerate(_NAMES, 1)
-)
+__all__ = ["EnterScope", "Scope", "operator", "user_scope"]
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """
     The role and user of a transaction.
 
@@ -70,26 +55,44 @@ def user_scope(user_id: str, *, patient: bool = False) -> Scope:
     return Scope(Role.APPLICATION, user_id, patient)
 
 
-def scope_values(scope: Scope, settings: Settings) -> tuple[str, ...]:
-    """Return the parameters of `SET_SCOPE`, in its order; time limits are milliseconds as text."""
+class EnterScope:
+    """
+    The SQL that enters a scope until the transaction ends; its parameter is the user.
+
+    There is one text for each role and patience, with the names and limits of the settings in it,
+    so that PostgreSQL prepares each of them once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._sql = {
+            (role.value, patient): _sql(role, patient, settings)
+            for role in Role
+            for patient in (False, True)
+        }
+
+    def sql(self, scope: Scope) -> str:
+        """Return the SQL for a scope, with `$1` for its user."""
+        return self._sql[scope.role._value_, scope.patient]
+
+    def literal_sql(self, scope: Scope) -> str:
+        """
+        Return the SQL with the user as a literal.
+
+        A message with several commands, such as BEGIN and this one, cannot carry parameters.
+        """
+        return self.sql(scope).replace("$1", Literal(scope.user_id).as_string())
+
+
+def _sql(role: Role, patient: bool, settings: Settings) -> str:
     # PostgreSQL takes a limit of 0 for no limit.
-    statement_seconds = 0 if scope.patient else settings.statement_timeout_seconds
-    return (
-        settings.role_names[scope.role],
-        scope.user_id,
-        f"{statement_seconds * 1000:.0f}",
-        f"{settings.lock_timeout_seconds * 1000:.0f}",
-        f"pg_catalog, {settings.search_path}, pg_temp",
-        "on",
-    )
-
-
-def scope_command(scope: Scope, settings: Settings, connection: BaseConnection[Any]) -> bytes:
-    """
-    Return `SET_SCOPE` with its parameters as literals.
-
-    A message with several commands, such as BEGIN and this one, cannot carry parameters.
-    """
-    values = zip(_NAMES, scope_values(scope, settings), strict=True)
-    calls = (SQL("pg_catalog.set_config({}, {}, true)").format(*pair) for pair in values)
-    return (SQL("select ") + SQL(", ").join(calls)).as_bytes(connection)
+    statement_seconds = 0 if patient else settings.statement_timeout_seconds
+    values = {  # none of them can hold a quote
+        "role": f"'{settings.role_names[role]}'",
+        "eventstore.user_id": "$1",
+        "statement_timeout": f"'{statement_seconds * 1000:.0f}'",
+        "lock_timeout": f"'{settings.lock_timeout_seconds * 1000:.0f}'",
+        "search_path": f"'pg_catalog, {settings.search_path}, pg_temp'",
+        "row_security": "'on'",
+    }
+    calls = (f"pg_catalog.set_config('{name}', {value}, true)" for name, value in values.items())
+    return f"select {', '.join(calls)}"

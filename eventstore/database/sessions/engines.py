@@ -26,7 +26,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from eventstore.database.connections import check_process
 from eventstore.database.embedded import start_embedded
-from eventstore.database.scope import scope_command, user_scope
+from eventstore.database.scope import EnterScope, user_scope
 from eventstore.database.sessions.leased_connection import (
     AUTOCOMMIT_REFUSED,
     UNSCOPED_TRANSACTION,
@@ -124,9 +124,10 @@ def _of(user_id: str, read_only: bool) -> dict[str, Any]:
 
 
 def _scoped(engine: Engine, settings: Settings) -> Engine:
-    event.listen(engine, "connect", partial(_begin_as_nobody, settings))
-    event.listen(engine, "begin", partial(_enter_scope, settings))
-    event.listen(engine, "begin_twophase", partial(_enter_scope, settings))
+    enter_scope = EnterScope(settings)
+    event.listen(engine, "connect", partial(_begin_as_nobody, enter_scope))
+    event.listen(engine, "begin", partial(_enter_scope, enter_scope))
+    event.listen(engine, "begin_twophase", partial(_enter_scope, enter_scope))
     event.listen(engine, "before_cursor_execute", _refuse_unscoped)
     event.listen(engine, "commit", _forget_before_commit)
     event.listen(engine, "checkin", _forget)
@@ -143,17 +144,17 @@ def _undressed(connection: Any) -> Any:
     return getattr(connection, "driver_connection", connection)
 
 
-def _begin_as_nobody(settings: Settings, connection: Any, _record: object) -> None:
+def _begin_as_nobody(enter_scope: EnterScope, connection: Any, _record: object) -> None:
     """When a connection is leased: an engine that is used past any session sees nothing."""
     leased = _undressed(connection)
-    leased.entering = (_READ_ONLY, scope_command(user_scope(""), settings, leased))
+    leased.entering = (_READ_ONLY, enter_scope.literal_sql(user_scope("")).encode())
 
 
-def _enter_scope(settings: Settings, connection: Connection, _xid: object = None) -> None:
+def _enter_scope(enter_scope: EnterScope, connection: Connection, _xid: object = None) -> None:
     """As SQLAlchemy begins: say as whom, and whether to write."""
     leased = _leased_to(connection)
     options = connection.get_execution_options()
-    scope = scope_command(user_scope(options.get("eventstore_user", "")), settings, leased)
+    scope = enter_scope.literal_sql(user_scope(options.get("eventstore_user", ""))).encode()
     if options.get("eventstore_read_only", True):
         leased.entering = (_READ_ONLY, scope)
     elif leased.read_only is None:  # what a server connection begins with may be somebody's SET

@@ -28,8 +28,8 @@ from psycopg.pq.abc import PGresult
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from eventstore.database.connections import (
-    LimitedAsyncConnection,
-    LimitedConnection,
+    StoreAsyncConnection,
+    StoreConnection,
     check_process,
 )
 
@@ -69,7 +69,7 @@ class _Leased(BaseConnection[Any]):
     _pooled: Any = None
     _handlers: Any = None
 
-    def _borrow(self, pooled: LimitedConnection | LimitedAsyncConnection) -> None:
+    def _borrow(self, pooled: StoreConnection | StoreAsyncConnection) -> None:
         self._pooled = pooled
         self._process = os.getpid()
         self._prepared = pooled._prepared  # noqa: SLF001 - what the server knows by name
@@ -168,10 +168,10 @@ def _note(connection: Any, results: list[PGresult]) -> None:
         connection.ended = True
 
 
-class LeasedConnection(_Leased, LimitedConnection):
+class LeasedConnection(_Leased, StoreConnection):
     """Around a sync connection of `pool`."""
 
-    def __init__(self, pool: ConnectionPool[Any], pooled: LimitedConnection) -> None:
+    def __init__(self, pool: ConnectionPool[Any], pooled: StoreConnection) -> None:
         self._handlers = pooled.pgconn.notice_handler, pooled.pgconn.notify_handler
         Connection.__init__(self, pooled.pgconn)
         self.cursor_factory = _Cursor
@@ -189,10 +189,10 @@ class LeasedConnection(_Leased, LimitedConnection):
             self._to.putconn(pooled)
 
 
-class LeasedAsyncConnection(_Leased, LimitedAsyncConnection):
+class LeasedAsyncConnection(_Leased, StoreAsyncConnection):
     """Around an async connection of `pool`."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], pooled: LimitedAsyncConnection) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], pooled: StoreAsyncConnection) -> None:
         self._handlers = pooled.pgconn.notice_handler, pooled.pgconn.notify_handler
         AsyncConnection.__init__(self, pooled.pgconn)
         self.cursor_factory = _AsyncCursor
