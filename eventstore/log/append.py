@@ -5,52 +5,67 @@ Everything here is a plan (see `database.plan`): it asks for SQL, decides on row
 a connection. An append is one transaction and one round trip. It writes every event, with
 consecutive positions and versions, and the row changes that belong to them, or it writes nothing.
 
-Every append has an idempotency key: the caller's, or the id of its first event. A retry after a
-lost reply finds the key and writes nothing, and so does a first attempt that arrives after its own
-retry.
+A reply may be lost although the append was committed, and an append that seemed lost may arrive
+late. Under an idempotency key a retry finds the key in the log. Without one, the retry looks for
+the ids of its events among the newest ones of the user; if they are not there it appends them, and
+notes in the head of the log that a late first attempt is to be refused.
 
 Assumes READ COMMITTED and the lock on the user's row that `append_events` takes
-(migrations/sql/append_events.sql).
+(migrations/sql/0001_append_events.sql).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from struct import unpack
+from typing import Any
 
 from eventstore.database.errors import AlreadyAppended
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Erased, IdempotencyConflict
 from eventstore.events.json_codec import loads
 from eventstore.log.append_request import AppendRequest
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
 
-__all__ = ["append", "append_together", "first_result", "recorded_events"]
+__all__ = ["append", "append_together", "first_result", "recorded", "recorded_events"]
 
+_COLUMNS = """
+e.position, e.version, e.recorded_at, e.event_id, e.metadata::text, e.correlation_id,
+e.causation_id, e.stream_id, e.type, e.schema_version, e.payload::text
+"""
 # Index: event_idempotency_key, then event_pkey.
-_FIRST_RESULT = """
-select first.position, first.fingerprint, e.version, e.recorded_at,
-       e.event_id, e.metadata::text, e.correlation_id, e.causation_id
+_BY_KEY = f"""
+select {_COLUMNS}
 from eventstore.event as first
 join eventstore.event as e
   on e.user_id = first.user_id
  and e.position >= first.position
- and e.position < first.position + $3
+ and e.position < first.position + first.append_size
 where first.user_id = $1
   and first.idempotency_key = $2
+order by e.position
+"""
+# As far back as `append_events` looks. Index: event_pkey.
+_BY_IDS = f"""
+select {_COLUMNS}
+from eventstore.event as e
+where e.user_id = $1
+  and e.event_id = any($2)
+  and e.position > (select position - 100000 from eventstore.user_log where user_id = $1)
 order by e.position
 """
 
 
 def append(
-    request: AppendRequest, row_changes: Sequence[Statement] = ()
+    request: AppendRequest, row_changes: Sequence[Statement] = (), *, retry: bool = False
 ) -> Plan[list[RecordedEvent]]:
     """
     Write an append and its row changes, or find that it was written before.
 
     :param row_changes: the statements of the projectors, run in the same transaction.
+    :param retry: whether an earlier attempt may have been committed.
     :return: the recorded events in order; their positions follow the head without a gap.
     :raises WrongVersion: a stream is not as expected; nothing was written.
     :raises StreamClosed: a task or conversation was deleted; nothing was written.
@@ -61,18 +76,17 @@ def append(
     """
     scope = user_scope(request.user_id)
     try:
-        rows = yield Batch(scope, (request.statement, *row_changes))
+        rows = yield Batch(scope, (request.statement(retry=retry), *row_changes))
     except AlreadyAppended:
         return (yield from first_result(request))
-    first_position, recorded_at, versions = rows[0][0]
-    return recorded_events(request.envelopes, first_position, recorded_at, versions)
+    return recorded_events(request.envelopes, rows[0][0][0])
 
 
 def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]]) -> Plan[bool]:
     """
     Write several appends of one user in one transaction; one round trip each.
 
-    :param requests: each append with its row changes.
+    :param requests: each append with its row changes; each has an idempotency key.
     :return: False if all of them were written before, with this content.
     :raises IdempotencyConflict: a key was used for other content; nothing was written.
     """
@@ -81,7 +95,7 @@ def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]
         for number, (request, row_changes) in enumerate(requests):
             yield Batch(
                 user_scope(request.user_id),
-                (request.statement, *row_changes),
+                (request.statement(), *row_changes),
                 hold=number < last,
             )
     except AlreadyAppended:
@@ -91,59 +105,79 @@ def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]
     return True
 
 
-def recorded_events(
-    envelopes: Sequence[EventEnvelope],
-    first_position: int,
-    recorded_at: datetime,
-    versions: Sequence[int],
-) -> list[RecordedEvent]:
-    """Return the events of one append with what the database gave them."""
-    timestamp = recorded_at.astimezone(UTC)
+def recorded_events(envelopes: Sequence[EventEnvelope], appended: bytes) -> list[RecordedEvent]:
+    """
+    Return the events of one append with what the database gave them.
+
+    :param appended: what `append_events` returned.
+    """
+    position, microseconds, *versions = unpack(f"!{len(appended) // 8}q", appended)
+    recorded_at = _EPOCH + timedelta(microseconds=microseconds)
     return [
-        RecordedEvent(
-            envelope.user_id,
-            envelope.stream_id,
-            envelope.event_id,
-            envelope.data,
-            envelope.metadata,
-            envelope.correlation_id,
-            envelope.causation_id,
-            position,
-            version,
-            timestamp,
-        )
-        for position, (envelope, version) in enumerate(
-            zip(envelopes, versions, strict=True), first_position
-        )
+        recorded(envelope, position + number, versions[number], recorded_at)
+        for number, envelope in enumerate(envelopes)
     ]
+
+
+def recorded(
+    envelope: EventEnvelope, position: int, version: int, recorded_at: datetime
+) -> RecordedEvent:
+    """Return an event with what the database gives it."""
+    return RecordedEvent(
+        envelope.user_id,
+        envelope.stream_id,
+        envelope.event_id,
+        envelope.data,
+        envelope.metadata,
+        envelope.correlation_id,
+        envelope.causation_id,
+        position,
+        version,
+        recorded_at,
+    )
+
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's own
 
 
 def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:
     """
-    Load what the first append with this idempotency key recorded; one round trip.
+    Load what the first append recorded whose retry this is; one round trip.
 
-    :raises IdempotencyConflict: it had other content.
+    :raises IdempotencyConflict: it had the same key and other content.
     :raises Erased: its content has been erased.
     """
-    parameters = (request.user_id, request.idempotency_key, len(request.envelopes))
-    (rows,) = yield Batch(user_scope(request.user_id), (Statement(_FIRST_RESULT, parameters),))
-    if not rows:
-        raise IdempotencyConflict(request.idempotency_key, 0)
-    first_position, fingerprint = rows[0][0], rows[0][1]
-    if fingerprint is None:  # it is removed with the first payload of the append that is erased
-        raise Erased(request.idempotency_key, first_position)
-    if fingerprint != request.fingerprint or len(rows) != len(request.envelopes):
-        raise IdempotencyConflict(request.idempotency_key, first_position)
-    envelopes = [
-        replace(
-            envelope,
-            event_id=event_id,
-            metadata=loads(metadata),
-            correlation_id=correlation_id,
-            causation_id=causation_id,
-        )
-        for envelope, (*_, event_id, metadata, correlation_id, causation_id) in zip(
-            request.envelopes, rows, strict=True
-        )
-    ]
-    return recorded_events(envelopes, first_position, rows[0][3], [row[2] for row in rows])
+    user_id, key = request.user_id, request.idempotency_key
+    ids = [envelope.event_id for envelope in request.envelopes]
+    statement = Statement(_BY_IDS, (user_id, ids))
+    if key is not None:
+        statement = Statement(_BY_KEY, (user_id, key))
+    (rows,) = yield Batch(user_scope(user_id), (statement,))
+    if key is not None:
+        _require_same_content(request, key, rows)
+    return list(map(_recorded_again, request.envelopes, rows))
+
+
+def _require_same_content(request: AppendRequest, key: str, rows: Rows) -> None:
+    position = rows[0][0] if rows else 0
+    if any(row[-1] is None for row in rows):
+        raise Erased(key, position)
+    if [row[-4:] for row in rows] != request.contents():
+        raise IdempotencyConflict(key, position)
+
+
+def _recorded_again(envelope: EventEnvelope, row: tuple[Any, ...]) -> RecordedEvent:
+    """Return the event as the first append recorded it; a retry may have other metadata."""
+    position, version, recorded_at, event_id, metadata, correlation_id, causation_id, *_ = row
+    return RecordedEvent(
+        envelope.user_id,
+        envelope.stream_id,
+        event_id,
+        envelope.data,
+        {} if metadata is None else loads(metadata),
+        correlation_id,
+        causation_id,
+        position,
+        version,
+        recorded_at,
+    )

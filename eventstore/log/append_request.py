@@ -8,15 +8,14 @@ written.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
-
 from eventstore.database.plan import Statement
-from eventstore.errors import BatchTooLarge, InvalidInput
+from eventstore.errors import BatchTooLarge, InvalidInput, StreamClosed
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import Event
 from eventstore.events.fields import (
@@ -26,35 +25,105 @@ from eventstore.events.fields import (
     check_label,
     check_number,
 )
-from eventstore.events.json_codec import check_json, dumps, loads
+from eventstore.events.json_codec import checked_text, loads
 from eventstore.log.envelope import EventEnvelope, Expected, NewEvent
-from eventstore.log.hash_chain import append_fingerprint, payload_digest
+from eventstore.log.hash_chain import event_digest, payload_digest
 from eventstore.log.ids import erasure_stream
 
 __all__ = ["AppendRequest", "envelope_of", "prepare_append"]
 
-_APPEND = """
-select first_position, recorded_at, versions
-from eventstore.append_events($1, $2::jsonb, $3::jsonb, $4::json, $5::json, $6, $7)
-"""
+_ONE = "select eventstore.append_event(" + ", ".join(f"${n}" for n in range(1, 16)) + ")"
+_MANY = "select eventstore.append_events(" + ", ".join(f"${n}" for n in range(1, 11)) + ")"
 
 _SALT_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
+class _Columns(NamedTuple):
+    """What is stored of an event, and the digest that its hash covers."""
+
+    event_id: UUID
+    type: str
+    schema_version: int
+    payload: str
+    metadata: str
+    correlation_id: UUID | None
+    causation_id: UUID | None
+    salt: bytes
+    payload_digest: bytes
+    digest: bytes
+
+
+@dataclass(slots=True)
+class _Stream:
+    """
+    What an append says of a stream.
+
+    :ivar number: among the streams of the append, from 1.
+    :ivar expected: its version; 0 if it must be new, -1 if any but none will do, -2 if any will.
+    :ivar closes: whether its last event closes it.
+    """
+
+    number: int
+    kind: str
+    expected: int
+    events: int
+    closes: bool
+
+
+@dataclass(slots=True)
 class AppendRequest:
     """
     A checked append.
 
     :ivar envelopes: the events in order, as projectors see them.
-    :ivar statement: the call of `append_events`.
+    :ivar columns: what is stored of each of them.
     """
 
     user_id: str
+    idempotency_key: str | None
     envelopes: list[EventEnvelope]
-    idempotency_key: str
-    fingerprint: bytes
-    statement: Statement
+    columns: list[_Columns]
+    streams: dict[UUID, _Stream]
+
+    def statement(self, *, retry: bool = False) -> Statement:
+        """
+        Return the call of the SQL function that appends.
+
+        :param retry: whether an earlier attempt may have been committed.
+        """
+        if len(self.columns) == 1 and self.idempotency_key is None and not retry:
+            ((stream_id, stream),) = self.streams.items()
+            if stream.expected:  # it is not new
+                of_stream = (stream_id, stream.kind, stream.expected, stream.closes)
+                return Statement(_ONE, (self.user_id, *of_stream, *self.columns[0]))
+        streams = self.streams.values()
+        numbers = [(one.expected, one.events, int(one.closes)) for one in streams]
+        return Statement(
+            _MANY,
+            (
+                self.user_id,
+                self.idempotency_key,
+                retry,
+                [*self.streams],
+                [one.kind for one in streams],
+                [*chain.from_iterable(numbers)],
+                [*chain.from_iterable([(c[0], c[5], c[6]) for c in self.columns])],
+                [*chain.from_iterable(self._numbers())],
+                [*chain.from_iterable([(c[1], c[3], c[4]) for c in self.columns])],
+                b"".join(chain.from_iterable([c[7:] for c in self.columns])),
+            ),
+        )
+
+    def _numbers(self) -> Iterator[tuple[int, int]]:
+        for envelope, columns in zip(self.envelopes, self.columns, strict=True):
+            yield self.streams[envelope.stream_id].number, columns.schema_version
+
+    def contents(self) -> list[tuple[object, ...]]:
+        """Return of each event what a retry must have in common with the first attempt."""
+        return [
+            (envelope.stream_id, one.type, one.schema_version, one.payload)
+            for envelope, one in zip(self.envelopes, self.columns, strict=True)
+        ]
 
 
 def prepare_append(
@@ -64,135 +133,129 @@ def prepare_append(
     Check events and encode them as one call of `append_events`.
 
     :param events: 1 to 1,000, in the order they happened.
-    :param idempotency_key: None takes the id of the first event.
     :raises BatchTooLarge: more than 1,000 events.
     :raises InvalidInput: no events, or a value that cannot be stored; the message has its path.
+    :raises StreamClosed: an event follows one that closes its stream.
     """
-    if not events:
+    size = len(events)
+    if not 1 <= size <= MAX_BATCH:
+        if size:
+            raise BatchTooLarge(size, MAX_BATCH)
         raise InvalidInput("events", "an append needs at least one event")
-    if len(events) > MAX_BATCH:
-        raise BatchTooLarge(len(events), MAX_BATCH)
-    reserved = erasure_stream(user_id)
-    for number, event in enumerate(events):
-        _check_new_event(event, f"events[{number}]")
-        if event.stream_id == reserved and not isinstance(event.data, ContentErased):
-            raise InvalidInput(
-                f"events[{number}].stream_id",
-                f"{reserved} is reserved for erasures; give another id",
-            )
     if idempotency_key is not None:
         check_label(idempotency_key, "idempotency_key", MAX_KEY)
-    key = idempotency_key or str(events[0].event_id)
-    texts = [_json_texts(event, number) for number, event in enumerate(events)]
-    fingerprint = append_fingerprint(
-        (event.stream_id, event.data.type, event.data.schema_version, payload)
-        for event, (payload, _) in zip(events, texts, strict=True)
-    )
-    parameters = (user_id, *_parameters(events, texts), key, fingerprint)
-    envelopes = [
-        replace(envelope_of(user_id, event), metadata={} if metadata == "{}" else loads(metadata))
-        for event, (_, metadata) in zip(events, texts, strict=True)
-    ]
-    return AppendRequest(user_id, envelopes, key, fingerprint, Statement(_APPEND, parameters))
+    salts = os.urandom(_SALT_BYTES * size)  # one system call for all events
+    key, key_size = idempotency_key, None if idempotency_key is None else size
+    request = AppendRequest(user_id, idempotency_key, [], [], {})
+    for number, event in enumerate(events):
+        path = f"events[{number}]"
+        _check_event(event, path, user_id)
+        data = event.data
+        payload = data.payload_text()
+        metadata = _metadata_text(event.metadata, path) if event.metadata else "{}"
+        if len(payload) + len(metadata) > MAX_PAYLOAD_BYTES:
+            raise InvalidInput(
+                path,
+                f"{data.type} is {len(payload) + len(metadata)} characters of JSON, the limit is "
+                f"{MAX_PAYLOAD_BYTES}; store a reference to the content instead",
+            )
+        _add_to_stream(request.streams, event, path)
+        salt = salts[number * _SALT_BYTES : (number + 1) * _SALT_BYTES]
+        content_digest = payload_digest(salt, payload, metadata)
+        digest = event_digest(
+            user_id,
+            event.stream_id,
+            event.event_id,
+            data.type,
+            data.schema_version,
+            content_digest,
+            event.correlation_id,
+            event.causation_id,
+            key,
+            key_size,
+        )
+        key = key_size = None  # on the first event only
+        request.columns.append(
+            _Columns(
+                event.event_id,
+                data.type,
+                data.schema_version,
+                payload,
+                metadata,
+                event.correlation_id,
+                event.causation_id,
+                salt,
+                content_digest,
+                digest,
+            )
+        )
+        stored_metadata = loads(metadata) if event.metadata else {}
+        request.envelopes.append(envelope_of(user_id, event, stored_metadata))
+    return request
 
 
-def envelope_of(user_id: str, event: NewEvent) -> EventEnvelope:
+def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> EventEnvelope:
     """Return a new event as projectors see it."""
     return EventEnvelope(
         user_id,
         event.stream_id,
         event.event_id,
         event.data,
-        event.metadata,
+        metadata,
         event.correlation_id,
         event.causation_id,
     )
 
 
-_REQUIRED_IDS = ("stream_id", "event_id")
-_OPTIONAL_IDS = ("correlation_id", "causation_id")
+def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> None:
+    stream_id, data = event.stream_id, event.data
+    stream = streams.get(stream_id)
+    if stream is None:
+        expected: object = event.expected
+        if expected is Expected.EXISTS:
+            version = -1
+        elif expected is Expected.ANY:
+            version = -2 if data.starts else -1
+        else:
+            version = 0 if expected is Expected.NEW else check_number(expected, f"{path}.expected")
+            if version == 0 and not data.starts:
+                raise InvalidInput(
+                    f"{path}.expected", f"{data.type} cannot be the first event of a stream"
+                )
+        streams[stream_id] = _Stream(len(streams) + 1, data.stream_kind, version, 1, data.closes)
+        return
+    if stream.kind != data.stream_kind:
+        raise InvalidInput(
+            f"{path}.stream_id",
+            f"stream {stream_id} is a {stream.kind} in this append and cannot take {data.type}; "
+            "give the other entity an id of its own",
+        )
+    if stream.closes:
+        raise StreamClosed(stream_id)
+    stream.events += 1
+    stream.closes = data.closes
 
 
-def _check_new_event(event: NewEvent, path: str) -> None:
-    """Refuse what is no `NewEvent`, and attributes of another type than theirs."""
+def _check_event(event: NewEvent, path: str, user_id: str) -> None:
+    """Refuse what is no `NewEvent`, attributes of a wrong type, and a reserved stream."""
     if not isinstance(event, NewEvent) or not isinstance(event.data, Event):
-        raise InvalidInput(path, f"a {type(event).__name__}; give NewEvent(stream_id=…, data=…)")
-    for name in (*_REQUIRED_IDS, *_OPTIONAL_IDS):
+        raise InvalidInput(path, f"is a {type(event).__name__}; give NewEvent(stream_id=…, data=…)")
+    for name, value in (("stream_id", event.stream_id), ("event_id", event.event_id)):
+        if not isinstance(value, UUID):
+            raise InvalidInput(f"{path}.{name}", f"is a {type(value).__name__}; give a UUID")
+    for name in ("correlation_id", "causation_id"):
         value = getattr(event, name)
-        if not isinstance(value, UUID) and (value is not None or name in _REQUIRED_IDS):
-            raise InvalidInput(f"{path}.{name}", f"a {type(value).__name__}; give a UUID")
-    if type(event.metadata) is not dict and not isinstance(event.metadata, Mapping):
+        if value is not None and not isinstance(value, UUID):
+            raise InvalidInput(f"{path}.{name}", f"is a {type(value).__name__}; give a UUID")
+    if event.stream_id == erasure_stream(user_id) and not isinstance(event.data, ContentErased):
         raise InvalidInput(
-            f"{path}.metadata", f"a {type(event.metadata).__name__}; give a JSON object"
+            f"{path}.stream_id", f"{event.stream_id} is reserved for erasures; give another id"
         )
 
 
-def _json_texts(event: NewEvent, number: int) -> tuple[str, str]:
-    """Return payload and metadata as they are stored."""
-    payload = dumps(event.data.to_payload())
-    metadata = dumps(check_json(dict(event.metadata), f"events[{number}].metadata"))
-    size = len(payload) + len(metadata)
-    if size > MAX_PAYLOAD_BYTES:
+def _metadata_text(metadata: object, path: str) -> str:
+    if not isinstance(metadata, Mapping):
         raise InvalidInput(
-            f"events[{number}]",
-            f"{event.data.type} is {size} characters of JSON, the limit is {MAX_PAYLOAD_BYTES}; "
-            "store a reference to the content instead",
+            f"{path}.metadata", f"is a {type(metadata).__name__}; give a JSON object"
         )
-    return payload, metadata
-
-
-def _parameters(
-    events: Sequence[NewEvent], texts: Sequence[tuple[str, str]]
-) -> tuple[str, str, str, str]:
-    """Return streams, events, payloads and metadata as `append_events` takes them."""
-    streams: dict[UUID, dict[str, Any]] = {}
-    for number, event in enumerate(events):
-        stream = streams.setdefault(event.stream_id, _stream_parameter(event, number))
-        if stream["kind"] != event.data.stream_kind:
-            raise InvalidInput(
-                f"events[{number}].stream_id",
-                f"stream {event.stream_id} is a {stream['kind']} in this append and cannot take "
-                f"{event.data.type}; give the other entity an id of its own",
-            )
-    numbers = {stream_id: number for number, stream_id in enumerate(streams)}
-    salts = os.urandom(_SALT_BYTES * len(events))  # one system call for all events
-    rows = [
-        _event_parameter(event, numbers[event.stream_id], salts[at : at + _SALT_BYTES], *text)
-        for event, text, at in zip(events, texts, range(0, len(salts), _SALT_BYTES), strict=True)
-    ]
-    return (
-        orjson.dumps(list(streams.values()), _encode_uuid).decode(),
-        orjson.dumps(rows, _encode_uuid).decode(),
-        f"[{','.join(payload for payload, _ in texts)}]",
-        f"[{','.join(metadata for _, metadata in texts)}]",
-    )
-
-
-def _stream_parameter(event: NewEvent, number: int) -> dict[str, Any]:
-    expected = event.expected
-    if not isinstance(expected, Expected):
-        check_number(expected, f"events[{number}].expected")
-    return {"stream_id": event.stream_id, "kind": event.data.stream_kind, "expected": str(expected)}
-
-
-def _event_parameter(
-    event: NewEvent, stream: int, salt: bytes, payload: str, metadata: str
-) -> dict[str, Any]:
-    return {
-        "stream": stream,
-        "event_id": event.event_id,
-        "type": event.data.type,
-        "schema_version": event.data.schema_version,
-        "correlation_id": event.correlation_id,
-        "causation_id": event.causation_id,
-        "closes": event.data.closes,
-        "salt": salt.hex(),
-        "digest": payload_digest(salt, payload, metadata).hex(),
-    }
-
-
-def _encode_uuid(value: object) -> str:
-    """Encode an id of a subclass of `uuid.UUID`, which orjson does not do by itself."""
-    if isinstance(value, UUID):
-        return str(value)
-    raise TypeError
+    return checked_text(dict(metadata), f"{path}.metadata")

@@ -51,7 +51,7 @@ class NewEvent:
 
     :ivar stream_id: the task or conversation, or a stream of your own.
     :ivar expected: checked once per stream, at the stream's first event in the append.
-    :ivar event_id: made by the client; an append with an idempotency key derives it from the key.
+    :ivar event_id: made by the client; a command under an idempotency key derives it from the key.
     :ivar correlation_id: the same for all events that belong together, like those of a turn.
     :ivar causation_id: the `event_id` of the event that caused this one.
     :ivar metadata: a JSON object, stored as it is and covered by the hash chain.

@@ -1,79 +1,91 @@
 """
-The hash chain of one user's log, in a form that anyone can recompute.
+The hash chain: each event's hash covers the hash before it, and so the whole log up to it.
 
-The hash of an event is SHA-256 over the hash of the event before it and its own canonical form::
+Hashed are fixed-width binary fields, and texts with their length before them, in network byte
+order. Nothing is hashed that another program could not write in the same way:
 
-    hash      = sha256(previous ‖ canonical)         previous is 32 zero bytes at position 1
-    canonical = concatenation of netstrings, UTF-8: "<byte length>:<text>," and "-," for null, of
-                "1" (the version of this form), user_id, position, stream_id, version, event_id,
-                type, schema_version, payload_digest (hex), correlation_id, causation_id,
-                idempotency_key, recorded_at (microseconds since 1970-01-01 UTC)
-    payload_digest = sha256(salt ‖ netstring(payload text) ‖ netstring(metadata text))
-
-The salt keeps the digest of a short text from giving the text away. An erasure removes salt and
-payload together; digest and hash stay. PostgreSQL computes the same hash in `append_events`
-(migrations/sql), because position and previous hash are known only under the lock. This module
-recomputes it from outside.
+- `payload_digest` is the SHA-256 of the salt, the length of the payload, payload and metadata.
+  After an erasure it stays, and without the salt nobody can guess what was digested.
+- The event digest is the SHA-256 of everything that the client knows of an event. It is not stored.
+- The hash is the SHA-256 of the hash before it, position, version, time and event digest. The SQL
+  function `append_events` computes it (migrations/sql), because all but the digest is known only
+  under the lock on the user's row. This module computes it once more from outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from struct import Struct
 from uuid import UUID
 
 from eventstore.log.stored_event import StoredEvent
 
-__all__ = ["ZERO_HASH", "append_fingerprint", "chain_hash", "fingerprint_part", "payload_digest"]
+__all__ = ["ZERO_HASH", "chain_hash", "event_digest", "payload_digest"]
 
 ZERO_HASH = bytes(32)
-_FORM = "1"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The hash before the first event."""
+
+_LENGTH = Struct("!i")
+_NUMBERS = Struct("!ii")
+_PLACE = Struct("!qqq")
+_ABSENT, _ID = _LENGTH.pack(-1), _LENGTH.pack(16)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's own
 _MICROSECOND = timedelta(microseconds=1)
-
-
-def chain_hash(previous: bytes, user_id: str, event: StoredEvent) -> bytes:
-    """Return the hash of an event, given the hash of the event before it in the user's log."""
-    canonical = (
-        _FORM,
-        user_id,
-        event.position,
-        event.stream_id,
-        event.version,
-        event.event_id,
-        event.type,
-        event.schema_version,
-        event.payload_digest.hex(),
-        event.correlation_id,
-        event.causation_id,
-        event.idempotency_key,
-        (event.recorded_at - _EPOCH) // _MICROSECOND,
-    )
-    return sha256(previous + b"".join(map(_netstring, canonical))).digest()
 
 
 def payload_digest(salt: bytes, payload: str, metadata: str) -> bytes:
     """Return the digest of an event's content; payload and metadata are the stored texts."""
-    return sha256(salt + _netstring(payload) + _netstring(metadata)).digest()
+    data = payload.encode()
+    return sha256(b"".join((salt, _LENGTH.pack(len(data)), data, metadata.encode()))).digest()
 
 
-def append_fingerprint(events: Iterable[tuple[UUID, str, int, str]]) -> bytes:
-    """
-    Return the fingerprint of an append, which tells a retry from another use of its key.
+def event_digest(
+    user_id: str,
+    stream_id: UUID,
+    event_id: UUID,
+    type_name: str,
+    schema_version: int,
+    content_digest: bytes,
+    correlation_id: UUID | None,
+    causation_id: UUID | None,
+    idempotency_key: str | None,
+    append_size: int | None,
+) -> bytes:
+    """Return the digest of an event's columns, but for those that the database gives it."""
+    user, name = user_id.encode(), type_name.encode()
+    key = None if idempotency_key is None else idempotency_key.encode()
+    parts = (
+        stream_id.int.to_bytes(16),
+        event_id.int.to_bytes(16),
+        content_digest,
+        _ABSENT if correlation_id is None else _ID + correlation_id.int.to_bytes(16),
+        _ABSENT if causation_id is None else _ID + causation_id.int.to_bytes(16),
+        _NUMBERS.pack(schema_version, -1 if append_size is None else append_size),
+        _LENGTH.pack(len(user)),
+        user,
+        _LENGTH.pack(len(name)),
+        name,
+        _ABSENT if key is None else _LENGTH.pack(len(key)) + key,
+    )
+    return sha256(b"".join(parts)).digest()
 
-    :param events: stream id, type, schema version and payload text of each event, in order.
-    """
-    return sha256(b"".join(fingerprint_part(*event) for event in events)).digest()
 
-
-def fingerprint_part(stream_id: UUID, type_name: str, schema_version: int, payload: str) -> bytes:
-    """Return what one event contributes to the fingerprint of its append."""
-    return b"".join(map(_netstring, (stream_id, type_name, schema_version, payload)))
-
-
-def _netstring(value: object) -> bytes:
-    if value is None:
-        return b"-,"
-    text = str(value).encode()
-    return b"%d:%s," % (len(text), text)
+def chain_hash(previous: bytes, user_id: str, event: StoredEvent) -> bytes:
+    """Return the hash of an event, given the hash of the event before it in the user's log."""
+    digest = event_digest(
+        user_id,
+        event.stream_id,
+        event.event_id,
+        event.type,
+        event.schema_version,
+        event.payload_digest,
+        event.correlation_id,
+        event.causation_id,
+        event.idempotency_key,
+        event.append_size,
+    )
+    microseconds = (event.recorded_at - _EPOCH) // _MICROSECOND
+    return sha256(
+        previous + _PLACE.pack(event.position, event.version, microseconds) + digest
+    ).digest()

@@ -9,10 +9,13 @@ conversation with a key is derived from user and key, so that starting it twice 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import count
 from uuid import UUID, uuid5
 
-import uuid_utils.compat
+from uuid_utils.compat import (
+    uuid7,
+)  # of the client's time: order comes from positions, not from ids
 
 from eventstore.database.plan import Plan
 from eventstore.errors import InvalidInput, NotFound
@@ -36,11 +39,6 @@ type NewId = Callable[[], UUID]
 """A source of ids: each call returns the next one."""
 
 
-def uuid7() -> UUID:
-    """Return a new UUIDv7. Its time is the client's: order comes from positions, never from ids."""
-    return uuid_utils.compat.uuid7()
-
-
 def standard_uuid(value: UUID) -> UUID:
     """Return the id as `uuid.UUID`: drivers have subclasses that other libraries do not accept."""
     return value if type(value) is UUID else UUID(int=value.int)
@@ -52,6 +50,7 @@ def derived_ids(user_id: str, key: str) -> NewId:
     return lambda: uuid5(_KEYED, f"{len(user_id)}:{user_id}{key}\n{next(numbers)}")
 
 
+@lru_cache(maxsize=4096)
 def conversation_id(user_id: str, reference: UUID | str) -> UUID:
     """
     Return the id of a conversation that is named by its id or its key.
@@ -95,6 +94,7 @@ def with_given_reference[T](plan: Plan[T], reference: UUID | str, resolved: UUID
         raise
 
 
+@lru_cache(maxsize=4096)
 def erasure_stream(user_id: str) -> UUID:
     """Return the id of the stream in which a user's erasures are recorded, one per user."""
     return uuid5(_ERASURES, user_id)

@@ -33,8 +33,8 @@ __all__ = [
     "select_stream_page",
 ]
 
-# `$2 … $6` are bounds that exclude nothing when they are null. There is no index on type or time:
-# a log is read along its key, and every further index would cost every append.
+# Each bound excludes nothing when it is null. There is no index on type or time: a log is read
+# along its key, and every further index would cost every append.
 _SELECT = f"""
 select {select_list(REPLAY_COLUMNS)}
 from eventstore.event
@@ -47,8 +47,9 @@ where user_id = $1
 """
 _BY_POSITION = _SELECT + "order by position limit $7"
 _BY_POSITION_BACKWARD = _SELECT + "order by position desc limit $7"
-_IN_STREAM = _SELECT + "and stream_id = $7 order by version limit $8"
-_IN_STREAM_BACKWARD = _SELECT + "and stream_id = $7 order by version desc limit $8"
+# The order by stream, which is one and the same, leaves only the index of streams to read along.
+_IN_STREAM = _SELECT + "and stream_id = $7 order by stream_id, position limit $8"
+_IN_STREAM_BACKWARD = _SELECT + "and stream_id = $7 order by stream_id desc, position desc limit $8"
 
 _END = 2**63 - 1
 
@@ -80,7 +81,7 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
     """
     Return the statement that selects `REPLAY_COLUMNS` of the wanted events.
 
-    Index: `event_pkey`, or `event_stream_version_key` for one stream.
+    Index: `event_pkey`, or `event_stream` for one stream.
 
     :raises InvalidInput: an attribute of `wanted` has a wrong type or is out of range.
     """

@@ -8,7 +8,7 @@ tells a retry from a reuse of an idempotency key, and the hash chain.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -39,8 +39,8 @@ class StoredEvent(NamedTuple):
     An event as it is stored, without the `user_id` that every query names.
 
     :ivar payload: JSON text; null once erased, like `metadata` and `salt`.
-    :ivar idempotency_key: on the first event of an append whose key it is.
-    :ivar fingerprint: likewise; the digest of the append's content, null once part of it is erased.
+    :ivar idempotency_key: of its append, on the first event, if the caller gave one.
+    :ivar append_size: likewise; the number of events of that append.
     """
 
     position: int
@@ -55,7 +55,7 @@ class StoredEvent(NamedTuple):
     causation_id: UUID | None
     recorded_at: datetime
     idempotency_key: str | None = None
-    fingerprint: bytes | None = None
+    append_size: int | None = None
     salt: bytes | None = None
     payload_digest: bytes = b""
     hash: bytes = b""
@@ -94,22 +94,37 @@ def recorded_event(user_id: str, row: Sequence[Any], registry: EventRegistry) ->
 
     :raises CorruptLog: no registered class reads the event, or the row was tampered with.
     """
-    position, stream_id, version, event_id, type_name, schema_version, payload = row[:7]
+    (
+        position,
+        stream_id,
+        version,
+        event_id,
+        type_name,
+        schema_version,
+        payload,
+        metadata,
+        correlation_id,
+        causation_id,
+        recorded_at,
+    ) = row[:_REPLAYED]
+    if recorded_at is None:
+        raise UnreadableEvent(type_name, position, "it has no time")
     try:
-        data: Event = ErasedEvent(erased_type=type_name)
-        if payload is not None:
+        if payload is None:
+            data: Event = ErasedEvent(erased_type=type_name)
+        else:
             data = registry.read(type_name, schema_version, loads(payload), position)
         return RecordedEvent(
             user_id,
             stream_id,
             event_id,
             data,
-            {} if row[7] in {"{}", None} else loads(row[7]),
-            row[8],
-            row[9],
+            {} if metadata == "{}" or metadata is None else loads(metadata),
+            correlation_id,
+            causation_id,
             position,
             version,
-            row[10].astimezone(UTC),
+            recorded_at,
         )
     except EventStoreError:
         raise
@@ -117,3 +132,6 @@ def recorded_event(user_id: str, row: Sequence[Any], registry: EventRegistry) ->
         raise UnreadableEvent(type_name, position, str(error)) from error
     except Exception as error:  # a tampered row may hold values of any kind
         raise UnreadableEvent(type_name, position, type(error).__name__) from error
+
+
+_REPLAYED = len(REPLAY_COLUMNS)

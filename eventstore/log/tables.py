@@ -20,11 +20,10 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    UniqueConstraint,
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
 __all__ = ["LOG_TABLES", "SCHEMA", "event", "metadata", "rebuild_progress", "stream", "user_log"]
 
@@ -43,6 +42,7 @@ user_log = Table(
     Column("position", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("recorded_at", _TIMESTAMP, nullable=False),
+    Column("retried", ARRAY(Uuid)),
     PrimaryKeyConstraint("user_id", name="user_log_pkey"),
 )
 
@@ -67,19 +67,19 @@ event = Table(
     Column("event_id", Uuid, nullable=False),
     Column("type", Text, nullable=False),
     Column("schema_version", Integer, nullable=False),
-    Column("payload", JSON),  # an erasure sets payload, metadata, salt and fingerprint to null
+    Column("payload", JSON),  # an erasure sets payload, metadata and salt to null
     Column("metadata", JSON),
     Column("correlation_id", Uuid),
     Column("causation_id", Uuid),
     Column("idempotency_key", Text),
-    Column("fingerprint", LargeBinary),
+    Column("append_size", Integer),
     Column("recorded_at", _TIMESTAMP, nullable=False),
     Column("salt", LargeBinary),
     Column("payload_digest", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     PrimaryKeyConstraint("user_id", "position", name="event_pkey"),
-    UniqueConstraint("user_id", "stream_id", "version", name="event_stream_version_key"),
-    # Partial, because only the first event of an append has a key.
+    Index("event_stream", "user_id", "stream_id", "position"),
+    # Partial, because only the first event of an append has a key, if the caller gave one.
     Index(
         "event_idempotency_key",
         "user_id",

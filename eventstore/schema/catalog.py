@@ -73,7 +73,7 @@ with owners as (
     union all
     select p.proowner from pg_proc as p where p.pronamespace = to_regnamespace('eventstore')
     union all
-    select n.nspowner from pg_namespace as n where n.nspname = any($4)
+    select n.nspowner from pg_namespace as n where n.nspname = any($4::text[])
 )
 select r.rolname as name,
        r.rolsuper as superuser,
@@ -94,12 +94,12 @@ select r.rolname as name,
              order by 1) as powerful_memberships,
        exists (select from owners where owners.owner = r.oid) as owns_objects,
        array(select n.nspname from pg_namespace as n
-             where n.nspname = any($2) and has_schema_privilege(r.oid, n.oid, 'create')
+             where n.nspname = any($2::text[]) and has_schema_privilege(r.oid, n.oid, 'create')
              order by n.nspname = 'eventstore' desc, 1) as creates_in,
        coalesce(has_schema_privilege(r.oid, to_regnamespace('eventstore'), 'usage'), false)
            as uses_schema
 from pg_roles as r
-where r.rolname = any($1)
+where r.rolname = any($1::text[])
 """
 
 # Binds: the application role; a regular expression of texts that mention the tables. A row for each

@@ -99,9 +99,6 @@ select w.name,
              where k.conrelid = c.oid and k.contype = 'f'
                and (a.attname, b.attname) is distinct from ('user_id', 'user_id'))
            as cross_user_foreign_keys,
-       exists (select from pg_constraint as k join pg_attribute as a
-               on a.attrelid = c.oid and a.attname = 'user_id' and k.conkey = array[a.attnum]
-               where k.conrelid = c.oid and k.contype = 'c' and k.convalidated) as user_id_checked,
        (select json_object_agg(role.rolname, array(
                    select privilege from unnest(privileges.names) as privilege
                    where has_table_privilege(role.oid, c.oid, privilege)

@@ -143,7 +143,7 @@ def _check_login(server: Server) -> Iterator[Finding]:
                 "login",
                 server.login,
                 f"{power}: the store gives that up in each transaction, other SQL does not",
-                "run the service with a login of its own, see docs/isolation.md",
+                "run the service with a login of its own, see Isolation in the documentation",
             )
 
 
@@ -170,7 +170,7 @@ def _check_roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:
             yield Finding(severity, "role", name, "does not exist", remedy)
             continue
         for detail in _excessive_powers(facts):
-            remedy = "leave it the rights that docs/isolation.md lists, and no more"
+            remedy = "leave it the rights that Isolation in the documentation lists"
             yield Finding("error", "role", name, detail, remedy)
         others = [schema for schema in facts.creates_in if schema != "eventstore"]
         for schema in others if role is Role.APPLICATION else ():
@@ -218,7 +218,7 @@ def _check_views(catalog: Catalog) -> Iterator[Finding]:
 
 
 def _check_functions(catalog: Catalog) -> Iterator[Finding]:
-    restore = "restore it, see docs/isolation.md"
+    restore = "restore it, see Isolation in the documentation"
     for function in catalog.functions:
         if not function.in_schema:
             detail = "seems to use the tables of users, and runs with its owner's rights"
@@ -240,7 +240,7 @@ def _check_functions(catalog: Catalog) -> Iterator[Finding]:
         elif name in FUNCTION_DECLARATIONS and declaration != FUNCTION_DECLARATIONS[name]:
             detail = "is not declared as in the migrations (volatility, strictness, settings)"
             yield Finding("error", "function", function.name, detail, restore)
-        elif not function.fixed_search_path:
+        elif not function.fixed_search_path and name not in FUNCTION_DECLARATIONS:
             detail = "has no fixed search_path: other objects can stand in for those that it names"
             remedy = "alter function … set search_path"
             yield Finding("warning", "function", function.name, detail, remedy)

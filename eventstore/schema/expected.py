@@ -61,20 +61,26 @@ SCOPE_BODIES = {
 _FIXED_PATH = ["search_path=pg_catalog, pg_temp"]
 FUNCTION_DECLARATIONS = {
     "current_user_id": ("s", False, list[str]()),
-    "append_events": ("v", False, _FIXED_PATH),
+    "append_event": ("v", False, list[str]()),
+    "append_events": ("v", False, list[str]()),
     "refuse_change": ("v", False, _FIXED_PATH),
+    "refuse_older_head": ("v", False, list[str]()),
+    "refuse_older_stream": ("v", False, list[str]()),
     "refuse_other_than_erasure": ("v", False, _FIXED_PATH),
 }
 """Volatility, strictness and settings of each function; they decide how PostgreSQL calls it."""
 
 FUNCTION_DIGESTS = {
-    "append_events": "2eed090d2c2a3218fc295217206989a5",
+    "append_event": "29e411452c0291e9aa4f9439edd428ba",
+    "append_events": "6c4ed15c7fe5657cfc20c2e4ef7f6ae5",
     "refuse_change": "5b32691c4d137f308be85707ee8f888a",
-    "refuse_other_than_erasure": "3a68f24235fb31397262c54aadbda734",
+    "refuse_older_head": "ce5c59c35cc03602fe311d6b63437c3f",
+    "refuse_older_stream": "6ad539912f472ac8a9946d525551aef9",
+    "refuse_other_than_erasure": "f5516f10783810955f553b31ca1ce2ee",
 }
 """The MD5 digest of the body of each function, as the server computes it."""
 
-CALLED_FUNCTIONS = {"append_events", "current_user_id"}
+CALLED_FUNCTIONS = {"append_event", "append_events", "current_user_id"}
 """The functions that the application role calls."""
 
 _EVENT, _LOG, _STREAM = "eventstore.event", "eventstore.user_log", "eventstore.stream"
@@ -104,21 +110,18 @@ TRIGGERS = {
         "append_only": _append_only(_LOG),
         "forward_only": (
             f"CREATE TRIGGER forward_only BEFORE UPDATE ON {_LOG} FOR EACH ROW"
-            f' WHEN ((new."position" <= old."position")) {_REFUSE}'
+            " EXECUTE FUNCTION eventstore.refuse_older_head()"
         ),
     },
     _STREAM: {
         "append_only": _append_only(_STREAM),
         "forward_only": (
             f"CREATE TRIGGER forward_only BEFORE UPDATE ON {_STREAM} FOR EACH ROW"
-            " WHEN (((new.version < old.version) OR (old.closed AND (NOT new.closed))))"
-            f" {_REFUSE}"
+            " EXECUTE FUNCTION eventstore.refuse_older_stream()"
         ),
     },
 }
 """The triggers that keep the log append-only; see migrations/sql/0001_append_only.sql."""
-
-_USER_ID = "CHECK (((length(user_id) >= 1) AND (length(user_id) <= 255)))"
 
 
 def _not_null(*columns: str) -> dict[str, str]:
@@ -131,36 +134,30 @@ CONSTRAINTS = {
     "eventstore.message": {
         "message_pkey": "PRIMARY KEY (user_id, id)",
         "message_conversation_position_key": 'UNIQUE (user_id, conversation_id, "position")',
-        "message_conversation_fkey": (
-            "FOREIGN KEY (user_id, conversation_id)"
-            " REFERENCES eventstore.conversation(user_id, id) DEFERRABLE"
-        ),
+    },
+    "eventstore.tool_call": {
+        "tool_call_pkey": "PRIMARY KEY (user_id, id)",
     },
     _LOG: {
         **_not_null("user_id", "position", "hash", "recorded_at"),
         "user_log_pkey": "PRIMARY KEY (user_id)",
-        "user_log_position_check": 'CHECK (("position" >= 0))',
-        "user_log_user_id_check": _USER_ID,
     },
     _STREAM: {
         **_not_null("user_id", "stream_id", "kind", "version", "closed"),
         "stream_pkey": "PRIMARY KEY (user_id, stream_id)",
-        "stream_kind_check": "CHECK ((kind ~ '^[a-z][a-z0-9_]{0,62}$'::text))",
-        "stream_user_id_check": _USER_ID,
     },
     _EVENT: {
         **_not_null("user_id", "position", "stream_id", "version", "event_id", "type"),
         **_not_null("schema_version", "recorded_at", "payload_digest", "hash"),
         "event_pkey": 'PRIMARY KEY (user_id, "position")',
-        "event_stream_version_key": "UNIQUE (user_id, stream_id, version)",
         "event_idempotency_key": (
             "CREATE UNIQUE INDEX event_idempotency_key ON eventstore.event USING btree"
             " (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL)"
         ),
-        "event_position_check": 'CHECK (("position" > 0))',
-        "event_version_check": "CHECK ((version > 0))",
-        "event_type_check": "CHECK (((length(type) >= 1) AND (length(type) <= 100)))",
-        "event_user_id_check": _USER_ID,
+        "event_stream": (
+            "CREATE INDEX event_stream ON eventstore.event USING btree"
+            ' (user_id, stream_id, "position")'
+        ),
     },
 }
 """
@@ -176,6 +173,7 @@ COLUMNS = {
         "position": "bigint",
         "hash": "bytea",
         "recorded_at": "timestamp with time zone",
+        "retried": "uuid[]",
     },
     _STREAM: {
         "user_id": "text",
@@ -197,7 +195,7 @@ COLUMNS = {
         "correlation_id": "uuid",
         "causation_id": "uuid",
         "idempotency_key": "text",
-        "fingerprint": "bytea",
+        "append_size": "integer",
         "recorded_at": "timestamp with time zone",
         "salt": "bytea",
         "payload_digest": "bytea",
@@ -207,7 +205,7 @@ COLUMNS = {
 """The types of columns; with another type, a value could come back changed and not fit its hash."""
 
 APPLICATION_UPDATES = {
-    _LOG: {"position", "hash", "recorded_at"},
+    _LOG: {"position", "hash", "recorded_at", "retried"},
     _STREAM: {"version", "closed"},
 }
 """
@@ -228,11 +226,9 @@ ERASER_RIGHTS = {
     "position select",
     "stream_id select",
     "type select",
-    "idempotency_key select",
     "salt select",
     "payload update",
     "metadata update",
     "salt update",
-    "fingerprint update",
 }
 """The rights of the eraser role on columns of `event`: it finds events, and reads no payload."""

@@ -98,7 +98,6 @@ class TableFacts:
     :ivar cross_user_unique_indexes: the unique indexes that do not begin with `user_id`;
         `cross_user_indexes` are the other indexes and `cross_user_foreign_keys` the foreign keys
         that do not.
-    :ivar user_id_checked: a validated CHECK constrains `user_id` alone.
     :ivar rights: the rights of each of the store's roles, granted to it or to PUBLIC.
     :ivar triggers: of each trigger its `definition` and when it is `enabled`: `A` is always, `D` is
         disabled.
@@ -128,7 +127,6 @@ class TableFacts:
     cross_user_unique_indexes: list[str]
     cross_user_indexes: list[str]
     cross_user_foreign_keys: list[str]
-    user_id_checked: bool
     rights: dict[str, list[str]] | None
     rules: list[str]
     triggers: dict[str, dict[str, str]]

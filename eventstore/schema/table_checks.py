@@ -66,7 +66,7 @@ class TableCheck:
                 yield self._table("error", detail, remedy)
             return
         if not table.exists:
-            remedy = "create it in a migration of yours, see docs/isolation.md"
+            remedy = "create it in a migration of yours, see Isolation in the documentation"
             yield self._table("error", "does not exist", remedy)
             return
         for detail, remedy in (
@@ -158,8 +158,6 @@ class TableCheck:
         for key in table.cross_user_foreign_keys:
             detail = f"foreign key {key} does not begin with user_id on both sides"
             yield detail, "make it composite: (user_id, …) references … (user_id, …)"
-        if not table.user_id_checked:
-            yield "no CHECK refuses an empty user_id", _PROTECT
         for rule in table.rules:
             yield f"rule {rule} rewrites statements on it", "drop it"
 

@@ -5,8 +5,8 @@
 -- replica as well. Whoever disables the triggers can change history; verify then finds the change, and
 -- an anchor finds a chain that was recomputed.
 --
--- One change is allowed: the role eventstore_eraser may remove payload, metadata and salt of an event,
--- and the fingerprint of the append it belongs to. It can put nothing in their place.
+-- One change is allowed: the role eventstore_eraser may remove payload, metadata and salt of an event
+-- together. It can put nothing in their place.
 
 create function eventstore.refuse_change() returns trigger
 language plpgsql
@@ -20,6 +20,33 @@ begin
 end
 $function$;
 
+-- The head of a log and the version of a stream only move forward. The condition is in the functions and
+-- not in a WHEN clause, which PostgreSQL would parse again for every append; nor
+-- do they set a search path, which would cost more than they do.
+create function eventstore.refuse_older_head() returns trigger
+language plpgsql
+as $function$
+begin
+    if new.position <= old.position then
+        raise exception 'the log is append-only: its head cannot go back to position %', new.position
+            using errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$function$;
+
+create function eventstore.refuse_older_stream() returns trigger
+language plpgsql
+as $function$
+begin
+    if new.version < old.version or (old.closed and not new.closed) then
+        raise exception 'the log is append-only: a stream cannot go back to version %', new.version
+            using errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$function$;
+
 create function eventstore.refuse_other_than_erasure() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -27,12 +54,9 @@ as $function$
 declare
     v_erased eventstore.event%rowtype := old;
 begin
-    v_erased.fingerprint := null;
-    if new.salt is null then
-        v_erased.payload := null;
-        v_erased.metadata := null;
-        v_erased.salt := null;
-    end if;
+    v_erased.payload := null;
+    v_erased.metadata := null;
+    v_erased.salt := null;
     if new::text is distinct from v_erased::text then  -- as text, because json has no equality
         raise exception 'the log is append-only: position % may be erased, not changed', old.position
             using errcode = 'restrict_violation';
@@ -41,7 +65,8 @@ begin
 end
 $function$;
 
-revoke all on function eventstore.refuse_change(), eventstore.refuse_other_than_erasure() from public;
+revoke all on function eventstore.refuse_change(), eventstore.refuse_older_head(),
+    eventstore.refuse_older_stream(), eventstore.refuse_other_than_erasure() from public;
 
 -- Some servers speak PostgreSQL but have no triggers. Grants and the hash chain remain there.
 do $triggers$
@@ -57,14 +82,12 @@ begin
     create trigger append_only before delete or truncate on eventstore.user_log
         for each statement execute function eventstore.refuse_change();
     create trigger forward_only before update on eventstore.user_log
-        for each row when (new.position <= old.position)
-        execute function eventstore.refuse_change();
+        for each row execute function eventstore.refuse_older_head();
 
     create trigger append_only before delete or truncate on eventstore.stream
         for each statement execute function eventstore.refuse_change();
     create trigger forward_only before update on eventstore.stream
-        for each row when (new.version < old.version or (old.closed and not new.closed))
-        execute function eventstore.refuse_change();
+        for each row execute function eventstore.refuse_older_stream();
 
     alter table eventstore.event enable always trigger append_only;
     alter table eventstore.event enable always trigger append_only_update;

@@ -16,8 +16,9 @@ begin
 end
 $refuse$;
 
-drop table eventstore.message, eventstore.conversation, eventstore.task;
+drop table eventstore.tool_call, eventstore.message, eventstore.conversation, eventstore.task;
 drop table eventstore.rebuild_progress, eventstore.event, eventstore.stream, eventstore.user_log;
-drop function eventstore.append_events(text, jsonb, jsonb, json, json, text, bytea);
-drop function eventstore.refuse_change(), eventstore.refuse_other_than_erasure();
+drop function eventstore.append_event, eventstore.append_events;
+drop function eventstore.refuse_change(), eventstore.refuse_older_head(),
+    eventstore.refuse_older_stream(), eventstore.refuse_other_than_erasure();
 drop function eventstore.current_user_id();

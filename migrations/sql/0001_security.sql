@@ -46,21 +46,21 @@ grant usage on schema eventstore to eventstore_app, eventstore_operator, eventst
 
 -- The application role: the rows of one user.
 grant select, insert on eventstore.user_log, eventstore.stream, eventstore.event to eventstore_app;
-grant update (position, hash, recorded_at) on eventstore.user_log to eventstore_app;
+grant update (position, hash, recorded_at, retried) on eventstore.user_log to eventstore_app;
 grant update (version, closed) on eventstore.stream to eventstore_app;
 grant select, insert, update, delete
-    on eventstore.task, eventstore.conversation, eventstore.message to eventstore_app;
+    on eventstore.task, eventstore.conversation, eventstore.message, eventstore.tool_call
+    to eventstore_app;
 
 -- The operator role: which users there are, and where their logs end.
-grant select on eventstore.user_log to eventstore_operator;
+grant select (user_id, position, hash, recorded_at) on eventstore.user_log to eventstore_operator;
 grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
-    eventstore.conversation, eventstore.message to eventstore_operator;
+    eventstore.conversation, eventstore.message, eventstore.tool_call to eventstore_operator;
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
 grant select on eventstore.alembic_version to eventstore_operator;  -- names no user
 
 -- The eraser role: it finds events by their place and removes what they said.
-grant select (user_id, position, stream_id, type, idempotency_key, salt),
-      update (payload, metadata, salt, fingerprint)
+grant select (user_id, position, stream_id, type, salt), update (payload, metadata, salt)
     on eventstore.event to eventstore_eraser;
 
 -- A policy "to" a role also holds for the role's members. The policies of operator and eraser check
@@ -70,7 +70,8 @@ declare
     v_table text;
 begin
     foreach v_table in array array[
-        'user_log', 'stream', 'event', 'task', 'conversation', 'message', 'rebuild_progress']
+        'user_log', 'stream', 'event', 'task', 'conversation', 'message', 'tool_call',
+        'rebuild_progress']
     loop
         execute format('alter table eventstore.%I enable row level security', v_table);
         execute format('alter table eventstore.%I force row level security', v_table);
@@ -92,6 +93,5 @@ create policy eraser_erases on eventstore.event to eventstore_eraser
     using (user_id = eventstore.current_user_id() and current_user = 'eventstore_eraser')
     with check (user_id = eventstore.current_user_id() and current_user = 'eventstore_eraser');
 
-revoke all on function eventstore.append_events(text, jsonb, jsonb, json, json, text, bytea) from public;
-grant execute on function eventstore.append_events(text, jsonb, jsonb, json, json, text, bytea)
-    to eventstore_app;
+revoke all on function eventstore.append_event, eventstore.append_events from public;
+grant execute on function eventstore.append_event, eventstore.append_events to eventstore_app;
