@@ -33,11 +33,11 @@ __all__ = [
 type ConversationStatus = Literal["active", "archived", "deleted"]
 
 
-class ConversationEvent(Event, stream_kind="conversation"):
+class ConversationEvent(Event, stream_kind="conversation", starts=False):
     """The base of all events in a conversation's stream, also of messages and tool calls."""
 
 
-class ConversationStarted(ConversationEvent, type="ConversationStarted"):
+class ConversationStarted(ConversationEvent, type="ConversationStarted", starts=True):
     """A conversation began; its `key`, if it has one, is a name that the caller chose."""
 
     key: Key | None = None

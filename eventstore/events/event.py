@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventstore.errors import InvalidInput
-from eventstore.events.json_codec import Json, check_json
+from eventstore.events.json_codec import Json, check_json, checked_text, trusted_text
 
 __all__ = ["BUILT_IN_EVENTS", "Event", "Upcast", "make_event"]
 
@@ -44,6 +46,7 @@ class Event(BaseModel):
     :cvar type: the stored name, 1 to 100 characters, unique in a registry.
     :cvar schema_version: 1 at first; raised whenever the stored fields change.
     :cvar stream_kind: `task`, `conversation` or a kind of your own.
+    :cvar starts: whether a stream may begin with it.
     :cvar closes: the stream takes no more events after this one.
     :cvar upcasts: for each older schema version, the function that makes the next one's payload.
     """
@@ -53,8 +56,10 @@ class Event(BaseModel):
     type: ClassVar[str] = ""
     schema_version: ClassVar[int] = 1
     stream_kind: ClassVar[str] = ""
+    starts: ClassVar[bool] = True
     closes: ClassVar[bool] = False
     upcasts: ClassVar[Mapping[int, Upcast]] = {}
+    _built_in: ClassVar[_BuiltIn | None] = None
 
     def __init_subclass__(
         cls,
@@ -62,6 +67,7 @@ class Event(BaseModel):
         type: str | None = None,  # noqa: A002 - the field's own word
         schema_version: int = 1,
         stream_kind: str | None = None,
+        starts: bool | None = None,
         closes: bool = False,
         upcasts: Mapping[int, Upcast] | None = None,
         **kwargs: Any,
@@ -70,6 +76,8 @@ class Event(BaseModel):
         super().__init_subclass__(**kwargs)
         if stream_kind is not None:
             cls.stream_kind = stream_kind
+        if starts is not None:
+            cls.starts = starts
         if type is not None:
             cls.type = type
             cls.schema_version = schema_version
@@ -84,21 +92,108 @@ class Event(BaseModel):
 
         :raises NotStorable: a field holds a value that JSON cannot; the message names it.
         """
+        return check_json(self._stored_fields(), self.type)
+
+    def payload_text(self) -> str:
+        """
+        Return what is stored, as JSON text.
+
+        :raises NotStorable: a field holds a value that JSON cannot; the message names it.
+        """
+        if self._built_in is None:
+            return checked_text(self._stored_fields(), self.type)
+        return trusted_text(self._stored_fields())
+
+    def _stored_fields(self) -> dict[str, Any]:
+        given = self.__pydantic_fields_set__
+        if self._built_in is not None:  # its values are plain already
+            values = self.__dict__
+            if len(given) == len(values):
+                return values
+            return {name: value for name, value in values.items() if name in given}
         omitted = {
             name
             for name, field in type(self).model_fields.items()
-            if name not in self.model_fields_set and field.default_factory is None
+            if name not in given and field.default_factory is None
         }
-        return check_json(self.model_dump(mode="python", exclude=omitted), self.type)
+        return self.model_dump(mode="python", exclude=omitted)
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]) -> Self:
         """
         Return the event of a stored payload that has this class's schema version.
 
-        :raises ValidationError: the payload does not fit the class's fields.
+        A built-in event with plain fields is made without validating its values: they were
+        validated when they were appended, and the hash chain covers them.
+
+        :raises ValueError: the payload does not fit the class's fields.
         """
-        return cls.model_validate(payload)
+        built_in = cls._built_in
+        if built_in is None:
+            return cls.model_validate(payload)
+        names = {*payload}
+        if not built_in.required <= names <= built_in.names:
+            raise ValueError(f"its fields are {', '.join(sorted(map(str, names)))}")
+        values = {**built_in.defaults, **payload} if built_in.defaults else payload
+        for name in built_in.ids:
+            if values[name] is not None:
+                values[name] = UUID(values[name])
+        event: Self = _new(cls)
+        _set(event, "__dict__", values)
+        _set(event, "__pydantic_fields_set__", names)
+        _set(event, "__pydantic_extra__", None)
+        _set(event, "__pydantic_private__", None)
+        return event
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Note what `from_payload` must know of one of this package's events."""
+        super().__pydantic_init_subclass__(**kwargs)
+        fields = cls.model_fields
+        kinds = {name: _kinds(field.annotation) for name, field in fields.items()}
+        plain = all(one <= _PLAIN for one in kinds.values())
+        cls._built_in = None
+        if plain and cls.__module__.startswith(f"{__package__}."):
+            required = all(field.is_required() for field in fields.values())
+            cls._built_in = _BuiltIn(
+                frozenset(fields),
+                frozenset(name for name, field in fields.items() if field.is_required()),
+                tuple(name for name, one in kinds.items() if UUID in one),
+                {} if required else {name: field.get_default() for name, field in fields.items()},
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _BuiltIn:
+    """
+    The fields of one of this package's events.
+
+    :ivar ids: those that hold a UUID.
+    :ivar defaults: of all fields, in their order, if one may be left out; a required one is always
+        replaced.
+    """
+
+    names: frozenset[str]
+    required: frozenset[str]
+    ids: tuple[str, ...]
+    defaults: dict[str, Any]
+
+
+_new: Callable[[type[Any]], Any] = object.__new__
+_set = object.__setattr__
+
+
+_PLAIN = {str, int, bool, float, type(None), dict, list, Any, UUID}
+"""Types whose values are as JSON gives them, and ids."""
+
+
+def _kinds(annotation: object) -> set[object]:
+    """Return the types that values of a field have, those inside of lists and dicts included."""
+    arguments, origin = get_args(annotation), get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(arguments[0])
+    inside = set[object]().union(*map(_kinds, arguments))
+    return inside | ({annotation} if not arguments else {origin} & {dict, list})
 
 
 def make_event[E: Event](kind: type[E], **fields: object) -> E:

@@ -9,6 +9,7 @@ lone surrogates included.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import PlainValidator
@@ -26,6 +27,7 @@ __all__ = [
     "JsonField",
     "JsonObject",
     "Key",
+    "Name",
     "RawText",
     "Sender",
     "Title",
@@ -41,7 +43,7 @@ MAX_USER_ID = 255
 """Characters: the user id leads every key and index, and an index row holds 2,704 bytes."""
 
 MAX_KEY = 255
-"""Characters of a conversation key, idempotency key or sender: keys are indexed too."""
+"""Characters of a key, a sender or a call id: keys and call ids are indexed too."""
 
 MAX_TITLE = 500
 """Characters of a title: it is shown on one line."""
@@ -107,7 +109,7 @@ def check_user_id(user_id: object) -> str:
 
 
 def _label(path: str, limit: int, *, empty: bool = False) -> PlainValidator:
-    return PlainValidator(lambda value: check_label(value, path, limit, empty=empty))
+    return PlainValidator(partial(check_label, path=path, limit=limit, empty=empty))
 
 
 def _raw_text(value: object) -> str:
@@ -125,7 +127,7 @@ def _json(value: object) -> Json:
 
 
 def _json_object(value: object) -> Json:
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise InvalidInput("value", f"expected a JSON object, got {type(value).__name__}")
     return check_json(value, "value")
 
@@ -136,6 +138,7 @@ Title = Annotated[str, _label("title", MAX_TITLE)]
 Description = Annotated[str, _label("description", MAX_DESCRIPTION, empty=True)]
 Key = Annotated[str, _label("key", MAX_KEY)]
 Sender = Annotated[str, _label("sender", MAX_KEY)]
+Name = Annotated[str, _label("name", MAX_KEY, empty=True)]
 RawText = Annotated[str, PlainValidator(_raw_text)]
 JsonField = Annotated[Any, PlainValidator(_json)]
 JsonObject = Annotated[dict[str, Any], PlainValidator(_json_object)]

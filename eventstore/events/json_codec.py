@@ -29,9 +29,11 @@ __all__ = [
     "Json",
     "as_json_text",
     "check_json",
+    "checked_text",
     "dumps",
     "loads",
     "repeats_keys",
+    "trusted_text",
 ]
 
 type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | None
@@ -43,7 +45,7 @@ _MAX_INTEGER_BITS = 14_283
 """4,300 digits: Python reads no longer number back."""
 
 
-def check_json(value: object, path: str, depth: int = 0) -> Json:  # noqa: C901, PLR0912 - a case a type
+def check_json(value: object, path: str) -> Json:
     """
     Return `value` as plain JSON values, or raise an error that names the part JSON cannot hold.
 
@@ -51,13 +53,68 @@ def check_json(value: object, path: str, depth: int = 0) -> Json:  # noqa: C901,
     lists.
 
     :param path: what the path in an error begins with, like `output` in `output.items[3]`.
+    :return: a copy, which later changes of `value` do not reach.
     :raises NotStorable: NaN or infinity, a key that is not text, another type, nesting over 100.
     """
     if type(value) is str:  # most of what there is
         return as_json_text(value)
+    text = _plain_text(value)
+    if text is None:
+        return _check(value, path, 0)
+    copy: Json = orjson.loads(text)
+    return copy
+
+
+def checked_text(value: object, path: str) -> str:
+    """Return what `check_json` returns as compact JSON text."""
+    text = _plain_text(value)
+    return dumps(_check(value, path, 0)) if text is None else text.decode()
+
+
+def trusted_text(value: object) -> str:
+    """Return the same of a value that was checked before, but for UUIDs in it."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return dumps(_check(value, "", 0))
+
+
+_EXACTLY = (
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+
+
+def _plain_text(value: object) -> bytes | None:
+    """
+    Return JSON text if orjson surely writes the value exactly, else None: it must be walked then.
+
+    orjson writes NaN as null, and it nests deeper than `MAX_NESTING`.
+    """
+    try:
+        text = orjson.dumps(value, option=_EXACTLY)
+    except TypeError:
+        return None
+    if text.count(b"[") + text.count(b"{") > MAX_NESTING:
+        return None
+    if b"null" in text:
+        try:
+            _WITHOUT_NAN.encode(value)
+        except ValueError:
+            return None
+    return text
+
+
+_WITHOUT_NAN = json.JSONEncoder(allow_nan=False, check_circular=False, default=str)
+
+
+def _check(value: object, path: str, depth: int) -> Json:  # noqa: C901, PLR0912 - a case a type
+    if type(value) is str:
+        return as_json_text(value)
     match value:
         case Enum():
-            return check_json(value.value, path, depth)
+            return _check(value.value, path, depth)
         case None | bool():
             return value
         case int():
@@ -100,12 +157,12 @@ def _check_container(
     value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], path: str, depth: int
 ) -> Json:
     if not isinstance(value, Mapping):
-        return [check_json(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return [_check(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
     checked: dict[str, Json] = {}
     for key, item in value.items():
         if not isinstance(key, str):
             raise NotStorable(path, f"key {key!r} is not text; JSON keys are strings")
-        checked[as_json_text(key)] = check_json(item, f"{path}.{key}", depth + 1)
+        checked[as_json_text(key)] = _check(item, f"{path}.{key}", depth + 1)
     return checked
 
 
@@ -168,16 +225,17 @@ def repeats_keys(text: str) -> bool:
 
 
 def _holds_float(value: Any) -> bool:
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        kind = type(one)
-        if kind is dict:
-            waiting.extend(one.values())
-        elif kind is list:
-            waiting.extend(one)
-        elif kind is float:
-            return True
+    if type(value) is float:
+        return True
+    containers = [value]
+    for one in containers:
+        items = one.values() if type(one) is dict else one if type(one) is list else ()
+        for item in items:
+            kind = type(item)
+            if kind is float:
+                return True
+            if kind is dict or kind is list:
+                containers.append(item)
     return False
 
 

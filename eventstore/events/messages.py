@@ -1,8 +1,9 @@
 """
 The events of a message.
 
-Stored names and fields are the stored format (see `event`). `body` is the whole chat message as it
-came, whatever keys it has. What is shown of a message is derived from it.
+Stored names and fields are the stored format (see `event`). The id of a message is the id of the
+event that posted it. `body` is the whole chat message as it came, whatever keys it has. What is
+shown of a message is derived from it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ class MessagePosted(ConversationEvent, type="MessagePosted"):
     :ivar body: the chat message, a JSON object; its `content` is text, null or a list of parts.
     """
 
-    message_id: UUID
     sender: Sender
     body: JsonObject
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import ValidationError
-
 from eventstore.errors import ConfigurationError, InvalidInput, UnknownEventType, UnreadableEvent
 from eventstore.events import (  # noqa: F401 - importing a module registers its events
     conversations,
@@ -117,18 +115,11 @@ class EventRegistry:
         kind = self._classes.get(type_name)
         if kind is None or schema_version > kind.schema_version:
             raise UnknownEventType(type_name, schema_version, position)
-        for version in range(schema_version, kind.schema_version):
-            upcast = kind.upcasts.get(version)
-            if upcast is None:  # a version below 1, which nobody of ours writes
-                raise UnknownEventType(type_name, version, position)
-            try:
-                payload = upcast(payload)
-            except Exception as error:
-                reason = f"its upcast from version {version} raised {type(error).__name__}: {error}"
-                raise UnreadableEvent(type_name, position, reason) from error
+        if schema_version < kind.schema_version:
+            payload = _upcast(kind, schema_version, payload, position)
         try:
             return kind.from_payload(payload)
-        except (ValidationError, InvalidInput) as error:
+        except (ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise UnreadableEvent(type_name, position, reason) from error
 
@@ -137,6 +128,22 @@ class EventRegistry:
         kind = self._classes.get(type_name)
         return None if kind is None else (kind.stream_kind, kind.closes)
 
-    def types(self) -> list[str]:
-        """Return the registered stored names, sorted."""
-        return sorted(self._classes)
+    def types(self, *kinds: type[Event]) -> list[str]:
+        """Return the stored names of the registered subclasses of `kinds`, or of all, sorted."""
+        return sorted(
+            name for name, one in self._classes.items() if issubclass(one, kinds or Event)
+        )
+
+
+def _upcast(kind: type[Event], schema_version: int, payload: Any, position: int | None) -> Any:
+    """Return the payload that the newest schema version has for an older one."""
+    for version in range(schema_version, kind.schema_version):
+        upcast = kind.upcasts.get(version)
+        if upcast is None:  # a version below 1, which nobody of ours writes
+            raise UnknownEventType(kind.type, version, position)
+        try:
+            payload = upcast(payload)
+        except Exception as error:
+            reason = f"its upcast from version {version} raised {type(error).__name__}: {error}"
+            raise UnreadableEvent(kind.type, position, reason) from error
+    return payload

@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 
-class TaskEvent(Event, stream_kind="task"):
+class TaskEvent(Event, stream_kind="task", starts=False):
     """The base of all events in a task's stream."""
 
 
-class TaskCreated(TaskEvent, type="TaskCreated"):
+class TaskCreated(TaskEvent, type="TaskCreated", starts=True):
     """A task was added to the list."""
 
     title: Title

@@ -3,7 +3,7 @@ The events of a tool call: it is requested, and then it succeeds or fails.
 
 Stored names and fields are the stored format (see `event`). The request is recorded before the tool
 runs, so that a call which never finished can be found. Models repeat call ids even within one
-conversation. Therefore a call is identified by its message and its index there.
+conversation, so a call is identified by the id of the event that requested it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from uuid import UUID
 from pydantic import Field
 
 from eventstore.events.conversations import ConversationEvent
-from eventstore.events.fields import JsonField, JsonObject, RawText
+from eventstore.events.fields import JsonField, JsonObject, Name, RawText
 
-__all__ = ["ToolCallEvent", "ToolCallFailed", "ToolCallRequested", "ToolCallSucceeded"]
+__all__ = [
+    "ToolCallEvent",
+    "ToolCallFailed",
+    "ToolCallOutcome",
+    "ToolCallRequested",
+    "ToolCallSucceeded",
+]
 
 
 class ToolCallEvent(ConversationEvent):
@@ -24,31 +30,39 @@ class ToolCallEvent(ConversationEvent):
     The base of all events of a tool call.
 
     :ivar call_id: the model's name for the call.
-    :ivar message_id: the message that asked for the call.
-    :ivar index: the call's index among that message's calls, from 0.
     """
 
-    call_id: RawText
-    message_id: UUID
-    index: int = Field(default=0, ge=0, lt=1000)
+    call_id: Name
 
 
 class ToolCallRequested(ToolCallEvent, type="ToolCallRequested"):
-    """The model asked for a tool; `arguments` is the model's text verbatim, valid JSON or not."""
+    """
+    The model asked for a tool.
 
-    name: RawText
+    :ivar arguments: the model's text verbatim, valid JSON or not.
+    :ivar message_id: the message that asked for the call, if one did.
+    :ivar index: the call's index among that message's calls, from 0.
+    """
+
+    name: Name
     arguments: RawText
+    message_id: UUID | None = None
+    index: int = Field(default=0, ge=0, lt=1000)
 
 
 class ToolCallOutcome(ToolCallEvent):
     """
     The base of the two outcomes of a call; an outcome is the tool's message as well.
 
-    :ivar reply_id: the id of the tool's message.
-    :ivar reply: that message's body; its `content` is the call's output unless `output` is set.
+    A call ends once. What follows the first outcome stays in the log, and its message in the
+    conversation, but changes nothing of the call.
+
+    :ivar request_event_id: the id of the event that requested the call.
+    :ivar reply: the body of the tool's message, whose id is the id of this event; its `content` is
+        the call's output unless `output` is set.
     """
 
-    reply_id: UUID
+    request_event_id: UUID
     reply: JsonObject
 
 
