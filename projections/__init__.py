@@ -1,8 +1,8 @@
 """
 The read side: tables, projectors, and the three ways to run them.
 
-`Task`, `Conversation` and `Message` are SQLModel tables to query. A projector of your own is a
-function from facts to row changes: see `projector` and examples/own_projector.py.
+`Task`, `Conversation`, `Message` and `ToolCall` are SQLModel tables to query. A projector of your
+own is a function from events to row changes: see `projector` and examples/own_projector.py.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from projections.changes import (
     POSITION,
     RECORDED_AT,
     VERSION,
-    AppendItem,
     Delete,
-    ExtendItem,
     Increment,
     Insert,
     RowChange,
@@ -22,6 +20,7 @@ from projections.changes import (
 from projections.models.conversation import Conversation, project_conversation
 from projections.models.message import Message, project_message
 from projections.models.task import Task, project_task
+from projections.models.tool_call import ToolCall, project_tool_call
 from projections.projector import Projections, Projector, projector
 from projections.protection import protection_sql
 
@@ -30,10 +29,8 @@ __all__ = [
     "POSITION",
     "RECORDED_AT",
     "VERSION",
-    "AppendItem",
     "Conversation",
     "Delete",
-    "ExtendItem",
     "Increment",
     "Insert",
     "Message",
@@ -41,12 +38,19 @@ __all__ = [
     "Projector",
     "RowChange",
     "Task",
+    "ToolCall",
     "Update",
     "project_conversation",
     "project_message",
     "project_task",
+    "project_tool_call",
     "projector",
     "protection_sql",
 ]
 
-BUILT_IN: tuple[Projector, ...] = (project_task, project_conversation, project_message)
+BUILT_IN: tuple[Projector, ...] = (
+    project_task,
+    project_conversation,
+    project_message,
+    project_tool_call,
+)

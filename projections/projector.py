@@ -15,6 +15,8 @@ from sqlalchemy.schema import sort_tables
 from sqlmodel import SQLModel
 
 from eventstore.errors import ConfigurationError
+from eventstore.events.erasure import ErasedEvent
+from eventstore.events.event import Event
 from eventstore.log.envelope import EventEnvelope
 from projections.apply.table_shape import TableShape
 from projections.changes import RowChange
@@ -22,33 +24,53 @@ from projections.changes import RowChange
 __all__ = ["Projections", "Projector", "projector"]
 
 type Project = Callable[[EventEnvelope], Iterable[RowChange]]
+type EventTypes = tuple[type[Event], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Projector:
-    """The definition of a read model: the one table it owns, and what each event does to it."""
+    """
+    The definition of a read model: the one table it owns, and what each event does to it.
+
+    :ivar events: the classes whose events the function is given, subclasses included.
+    :ivar trusted: True for the built-in ones: their row changes need not be checked.
+    """
 
     table: type[SQLModel]
     project: Project
+    events: EventTypes = (Event,)
+    trusted: bool = False
 
 
-def projector(table: type[SQLModel]) -> Callable[[Project], Projector]:
+def projector(
+    table: type[SQLModel], *, events: type[Event] | EventTypes = Event, trusted: bool = False
+) -> Callable[[Project], Projector]:
     """
     Decorate the function that keeps `table`.
 
     ::
 
-        @projector(TasksPerDay)
+        @projector(TasksPerDay, events=TaskEvent)
         def project_tasks_per_day(event: EventEnvelope) -> Iterator[RowChange]:
             match event.data:
                 case TaskCompleted():
                     yield …
+
+    :param events: the classes whose events the function wants, subclasses included.
+    :param trusted: do not check its row changes; a wrong one would show as an error of PostgreSQL.
     """
-    return lambda project: Projector(table, project)
+    wanted = events if isinstance(events, tuple) else (events,)
+    return lambda project: Projector(table, project, wanted, trusted)
 
 
 class Projections:
-    """The projectors a store runs; each table has one owner."""
+    """
+    The projectors a store runs; each table has one owner.
+
+    :ivar shapes: parents before children: the order to insert in; delete in reverse.
+    :ivar shapes_by_model: the same by their class.
+    :ivar tables: their names, schema-qualified.
+    """
 
     def __init__(self, *projectors: Projector) -> None:
         for one in projectors:
@@ -57,22 +79,20 @@ class Projections:
                     f"{one!r} is no projector; decorate the function with @projector(ITS_TABLE)"
                 )
         self.projectors = projectors
-        self._shapes = {one.table: TableShape(one.table) for one in projectors}
-        if len(self._shapes) < len(projectors):
+        self.shapes_by_model = {
+            one.table: TableShape(one.table, trusted=one.trusted) for one in projectors
+        }
+        if len(self.shapes_by_model) < len(projectors):
             names = sorted(one.table.__name__ for one in projectors)
             raise ConfigurationError(f"two projectors for one table among {', '.join(names)}")
-        order = sort_tables([shape.table for shape in self._shapes.values()])
-        by_table = {shape.table: shape for shape in self._shapes.values()}
+        order = sort_tables([shape.table for shape in self.shapes_by_model.values()])
+        by_table = {shape.table: shape for shape in self.shapes_by_model.values()}
         self.shapes = [by_table[table] for table in order]
-        """Parents before children: the order to insert in; delete in reverse."""
-        self.order = {shape: number for number, shape in enumerate(self.shapes)}
+        for number, shape in enumerate(self.shapes):
+            shape.number = number
         self.tables = [shape.name for shape in self.shapes]
-        """Their names, schema-qualified."""
         self._parts: dict[tuple[type[SQLModel], ...], Projections] = {}
-
-    def shape(self, table: type[SQLModel]) -> TableShape:
-        """Return the shape of a registered table."""
-        return self._shapes[table]
+        self._wanting: dict[type[Event], list[Projector]] = {}
 
     def of(self, *tables: type[SQLModel]) -> Projections:
         """Return only the projectors of `tables`; a history needs no tasks."""
@@ -82,14 +102,38 @@ class Projections:
             part = self._parts[tables] = Projections(*chosen)
         return part
 
-    def project(self, event: EventEnvelope) -> Iterator[RowChange]:
-        """Yield what every projector wants done for an event, in the order of registration."""
-        for one in self.projectors:
-            shape = self._shapes[one.table]
-            for change in one.project(event) or ():
-                if getattr(change, "table", None) is not one.table:
-                    raise ConfigurationError(
-                        f"the projector of {shape.name} gives {change!r:.80}; it yields Insert, "
-                        f"Update and Delete of {one.table.__name__}, and of no other table"
-                    )
-                yield shape.normalized(change)
+    def project(self, event: EventEnvelope) -> list[RowChange]:
+        """
+        Return what every projector wants done for an event, in the order of registration.
+
+        Nothing is done for an erased event.
+
+        :raises ConfigurationError: a projector is wrong; the message says in what.
+        :raises InvalidInput: a value that its column cannot hold.
+        """
+        kind = type(event.data)
+        wanting = self._wanting.get(kind)
+        if wanting is None:
+            erased = kind is ErasedEvent
+            wanting = [
+                one for one in self.projectors if issubclass(kind, one.events) and not erased
+            ]
+            self._wanting[kind] = wanting
+        changes: list[RowChange] = []
+        for one in wanting:
+            if one.trusted:
+                changes += one.project(event)
+            else:
+                changes += self._checked(one, one.project(event) or ())
+        return changes
+
+    def _checked(self, one: Projector, changes: Iterable[RowChange]) -> Iterator[RowChange]:
+        shape = self.shapes_by_model[one.table]
+        for change in changes:
+            if getattr(change, "table", None) is not one.table:
+                raise ConfigurationError(
+                    f"the projector of {shape.name} gives {change!r:.80}; it yields Insert, "
+                    f"Update and Delete of {one.table.__name__}, and of no other table"
+                )
+            shape.check(change)
+            yield change

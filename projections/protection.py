@@ -45,10 +45,6 @@ def protection_sql(
             f"create policy operator_lists on {name} for select to {operator_role}"
             f" using (current_user = '{operator_role}')"
         ),
-        (
-            f"alter table {name} add constraint {shape.table.name}_user_id_check"
-            " check (length(user_id) between 1 and 255)"
-        ),
         f"grant usage on schema {schema} to {application_role}, {operator_role}",
         f"grant select, insert, update, delete on {name} to {application_role}",
         f"grant select (user_id) on {name} to {operator_role}",

@@ -1,9 +1,9 @@
 """
-What a column of a read model takes: values that come back as they went.
+The types of columns that a projector can keep, and the values that each of them takes.
 
-SQL casts what it is given: it cuts text, rounds numbers, drops time zones. A replay does none of
-that. So each value is made what its column gives back before SQL or a replay sees it, and one that
-the column would change otherwise is refused.
+PostgreSQL casts the values of a row in the same way when it writes them and when it compares them
+with a replay, so a value need not come back as it went. What a type must not do is depend on
+anything but the value, and what a value must not do is fail half-way through a cast.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_UP, Context, Decimal
 from math import isinf
-from types import NoneType
 from typing import Any
 from uuid import UUID
 
 from eventstore.errors import InvalidInput, NotStorable
-from eventstore.log.ids import standard_uuid
-from projections.changes import POSITION, RECORDED_AT, VERSION, WIDE_CONTEXT, Marker
+from eventstore.events.json_codec import checked_text
+from projections.changes import POSITION, RECORDED_AT, VERSION, Marker
 
-__all__ = ["ColumnType", "column_type"]
-
-type Coerce = Callable[[Any], Any]
+__all__ = ["ColumnType", "column_type", "key_value_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,230 +29,224 @@ class ColumnType:
     """
     A type of column that rows can be kept in.
 
-    :ivar cast: the SQL type that values are cast to, without what would cut or round them.
-    :ivar take: returns a value, not None, as the column gives it back.
-        :raises InvalidInput: with an empty place: the column would change it, or refuse it.
-    :ivar plain: Python types whose values are taken as they are, so that `take` need not be asked.
-    :ivar markers: which may stand for a value.
-    :ivar key: whether it may be part of a key: equal in SQL is equal in Python, and hashable.
-    :ivar counts: whether an `Increment` may work on it; `exact` if in any order.
+    :ivar sql: the type as values are cast to it.
+    :ivar check: refuses a value, other than None, that the column cannot hold.
+        :raises InvalidInput: with an empty path.
+    :ivar encode: writes a value as text; None if parameters and JSON hold it as it is.
+    :ivar markers: those that may stand for a value.
+    :ivar key: whether it may be part of a key: equal in SQL is equal in Python.
     """
 
-    cast: str
-    coerce: Coerce
-    plain: frozenset[type] = frozenset({NoneType})
+    sql: str
+    check: Callable[[Any], object]
+    encode: Callable[[Any], Any] | None = None
     markers: frozenset[Marker] = frozenset()
-    key: bool = True
-    counts: bool = False
-    exact: bool = True
+    key: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a value may have megabytes."""
+        return self.is_list or self.sql.startswith(_LARGE)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the column is an array."""
+        return self.sql.endswith("]")
+
+    @property
+    def compares(self) -> bool:
+        """Whether a condition may be on it, because equal in SQL is equal in Python."""
+        return self.key or self.sql == "boolean"
+
+    @property
+    def counts(self) -> bool:
+        """Whether an `Increment` may work on it."""
+        return self.markers == _NUMBERS
+
+
+_LARGE = ("bytea", "decimal", "json", "numeric", "text", "varchar")
+_NUMBERS = frozenset({POSITION, VERSION})
 
 
 def column_type(sql_type: str) -> ColumnType | None:
     """Return the type of a column from its SQL in lower case; None if no rows can be kept in it."""
-    if sql_type in _PLAIN:
-        return _PLAIN[sql_type]
-    if found := re.fullmatch(r"(text|varchar)(?:\((\d+)\))?(?: collate .*)?", sql_type):
-        return ColumnType(found[1], _text(int(found[2]) if found[2] else None))
+    if sql_type in _TYPES:
+        return _TYPES[sql_type]
+    if found := re.fullmatch(r"varchar(?:\((\d+)\))?", sql_type):
+        return ColumnType(sql_type, _text(int(found[1]) if found[1] else None), key=True)
+    if re.fullmatch(r"float(\((2[5-9]|[345]\d)\))?", sql_type):
+        return _TYPES["double precision"]
     if found := re.fullmatch(r"(?:numeric|decimal)(?:\((\d+)(?:, (-?\d+))?\))?", sql_type):
         digits = (int(found[1]), int(found[2] or 0)) if found[1] else None
-        return ColumnType("numeric", _numeric(digits), markers=_NUMBERS, counts=True)
-    if re.fullmatch(r"float(\((2[5-9]|[345]\d)\))?", sql_type):
-        return _PLAIN["double precision"]
-    if found := re.fullmatch(r"(time(?:stamp)?)\(6\) (with(?:out)? time zone)", sql_type):
-        return _PLAIN.get(f"{found[1]} {found[2]}")
-    item = column_type(sql_type[:-2]) if sql_type.endswith("[]") else None
-    if item is not None and item.cast not in _JSON and not item.cast.endswith("[]"):
-        return ColumnType(f"{item.cast}[]", _list(item.coerce), key=False)
+        return ColumnType(sql_type, _numeric(digits), _number_text)
+    item = column_type(sql_type.removesuffix("[]")) if sql_type.endswith("[]") else None
+    if item is not None and item.key:
+        return ColumnType(sql_type, _list_of(item), _array_text)
     return None
 
 
-_NUMBERS = frozenset({POSITION, VERSION})
-_JSON = {"json", "jsonb"}
-
-
 def _wrong(value: object, wanted: str) -> InvalidInput:
-    return InvalidInput("", f"{type(value).__name__}, the column takes {wanted}")
+    return InvalidInput("", f"is a {type(value).__name__}; the column takes {wanted}")
 
 
-def _text(limit: int | None) -> Coerce:
-    def coerce(value: Any) -> str:
+def _only(*kinds: type, but: tuple[type, ...] = ()) -> Callable[[Any], None]:
+    names = " or ".join(kind.__name__ for kind in kinds)
+
+    def check(value: Any) -> None:
+        if not isinstance(value, kinds) or isinstance(value, but):
+            raise _wrong(value, names)
+
+    return check
+
+
+def _text(limit: int | None) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
         if not isinstance(value, str):
             raise _wrong(value, "str")
-        text = value if type(value) is str else str.__str__(value)
-        if limit is not None and len(text) > limit:
-            raise InvalidInput("", f"{len(text)} characters, the column takes {limit}")
-        if "\0" in text:
-            raise NotStorable("", "holds NUL, which PostgreSQL text cannot")
-        if not text.isascii() and not text.isprintable():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise NotStorable("", f"holds a lone surrogate at {error.start}") from None
-        return text
+        if limit is not None and len(value) > limit:
+            raise InvalidInput("", f"has {len(value)} characters; the column takes {limit}")
+        if "\0" in value:
+            raise NotStorable("", "has a NUL, which PostgreSQL text cannot hold")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise NotStorable("", f"has a lone surrogate at character {error.start}") from None
 
-    return coerce
+    return check
 
 
-def _integer(bits: int) -> Coerce:
+def _integer(bits: int) -> Callable[[Any], None]:
     limit = 2 ** (bits - 1)
 
-    def coerce(value: Any) -> int:
+    def check(value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
             raise _wrong(value, "int")
         if not -limit <= value < limit:
-            raise InvalidInput("", f"a number of more than {bits} bits")
-        return int(value)
+            raise InvalidInput("", f"is a number of more than {bits} bits")
 
-    return coerce
-
-
-def _only(kind: type) -> Coerce:
-    def coerce(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise _wrong(value, kind.__name__)
-        return value
-
-    return coerce
+    return check
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int | Decimal) and not isinstance(value, bool)
-
-
-def _double(value: Any) -> float:
-    if not _is_number(value):
-        raise _wrong(value, "float")
-    try:
-        number = float(value)
-    except (OverflowError, ValueError):  # 10**400, a signalling NaN
-        raise InvalidInput("", "a number that the column cannot hold") from None
-    if (isinstance(value, Decimal) and value.is_finite() and isinf(number)) or (
-        isinstance(value, int) and int(number) != value
-    ):
-        raise InvalidInput("", "a number that the column cannot hold")
+def _decimal(value: Any) -> Decimal:
+    """Return a number exactly as `_number_text` writes it."""
+    if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
+        raise _wrong(value, "a number")
+    if isinstance(value, float):
+        value = float.__repr__(value)
+    number = Decimal(value)
+    if number.is_snan():
+        raise InvalidInput("", "is a signalling NaN, which PostgreSQL does not have")
     return number
 
 
-def _numeric(digits: tuple[int, int] | None) -> Coerce:
-    def coerce(value: Any) -> Decimal:
-        if not _is_number(value):
-            raise _wrong(value, "Decimal")
-        number = Decimal(repr(float(value))) if isinstance(value, float) else Decimal(value)
-        if number.is_snan() or (number.is_finite() and not _can_be_stored(number)):
-            raise InvalidInput("", "a number that the column cannot hold")
-        if digits is None or number.is_nan():
-            return number
-        precision, scale = digits
-        if number.is_infinite():
-            raise InvalidInput("", "infinite, the column has a precision")
-        if number.adjusted() > precision:  # before it is rounded, which fills up with zeros
-            raise InvalidInput("", f"more than {precision - scale} digits before the point")
-        number = number.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, WIDE_CONTEXT)
-        if number and number.adjusted() >= precision - scale:
-            raise InvalidInput("", f"more than {precision - scale} digits before the point")
-        return number
-
-    return coerce
+def _number_text(value: Any) -> str:
+    return str(_decimal(value))  # of an int, str takes only so many digits
 
 
-_BEFORE_POINT, _AFTER_POINT = 131_072, 16_383
-"""Digits of PostgreSQL's numeric."""
+def _double(value: Any) -> None:
+    number = _decimal(value)
+    nearest = float(number)
+    if number.is_finite() and (isinf(nearest) or (number and not nearest)):
+        raise _out_of_range()
 
 
-def _can_be_stored(number: Decimal) -> bool:
-    exponent = number.as_tuple().exponent
-    return number.adjusted() < _BEFORE_POINT and -int(exponent) <= _AFTER_POINT
+def _numeric(digits: tuple[int, int] | None) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        number = _decimal(value)
+        if number.is_nan() or (number.is_infinite() and digits is None):
+            return
+        if number.is_infinite() or number.adjusted() >= _DIGITS_BEFORE_POINT:
+            raise _out_of_range()
+        if -int(number.as_tuple().exponent) > _DIGITS_AFTER_POINT:
+            raise _out_of_range()
+        if digits is not None:
+            precision, scale = digits
+            rounded = number.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, _WIDE)
+            if rounded and rounded.adjusted() >= precision - scale:
+                raise _out_of_range()
+
+    return check
 
 
-def _between[T: (date, datetime, time, timedelta)](value: T, first: T, last: T) -> T:
-    if not first <= value <= last:
-        raise InvalidInput("", f"{value} is not from {first} to {last}")
-    return value
+_DIGITS_BEFORE_POINT, _DIGITS_AFTER_POINT = 131_072, 16_383
+"""What PostgreSQL's numeric can hold."""
+
+_WIDE = Context(prec=2 * (_DIGITS_BEFORE_POINT + _DIGITS_AFTER_POINT))
 
 
-def _timestamptz(value: Any) -> datetime:
+def _out_of_range() -> InvalidInput:
+    return InvalidInput("", "is a number that the column cannot hold")
+
+
+def _timestamp(value: Any) -> None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise _wrong(value, "datetime with a time zone")
+        raise _wrong(value, "a datetime with a time zone")
     try:
-        return _between(
-            value.astimezone(UTC), _FIRST.replace(tzinfo=UTC), _LAST.replace(tzinfo=UTC)
-        )
+        value.astimezone(UTC)
     except OverflowError:
-        raise InvalidInput("", f"{value} is not from {_FIRST} to {_LAST}") from None
+        raise InvalidInput("", "is not in the years 1 to 9999 in UTC") from None
 
 
-def _clockless(value: Any) -> datetime:
-    if not isinstance(value, datetime) or value.tzinfo is not None:
-        raise _wrong(value, "datetime without a time zone")
-    return _between(value, _EARLIEST, datetime.max)  # noqa: DTZ901 - as the column is
+def _utc_text(value: Any) -> Any:
+    """Return a timestamp as text, because offsets may have seconds; a marker stays one."""
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
-def _day(value: Any) -> date:
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise _wrong(value, "date")
-    return _between(value, _EARLIEST.date(), date.max)
-
-
-def _clock(value: Any) -> time:
-    if not isinstance(value, time) or value.tzinfo is not None:
-        raise _wrong(value, "time without a time zone")
-    return _between(value, time(0), time(23, 59, 59, 999_998))
-
-
-def _span(value: Any) -> timedelta:
-    if not isinstance(value, timedelta):
-        raise _wrong(value, "timedelta")
-    return _between(value, timedelta(-999_999_998), timedelta(999_999_998))
-
-
-_FIRST, _LAST = datetime.fromisoformat("0001-01-04"), datetime.fromisoformat("9999-12-28")
-_EARLIEST = datetime.fromisoformat("0001-01-02")
-"""What `instants.readable` reads as it is."""
-
-
-def _uuid(value: Any) -> UUID:
-    if not isinstance(value, UUID):
-        raise _wrong(value, "UUID")
-    return standard_uuid(value)
-
-
-def _list(coerce: Coerce) -> Coerce:
-    def coerce_all(value: Any) -> list[Any]:
+def _list_of(item: ColumnType) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
         if not isinstance(value, list):
             raise _wrong(value, "list")
-        return [None if one is None else coerce(one) for one in value]
+        for one in value:
+            if one is not None:
+                item.check(one)
 
-    return coerce_all
-
-
-def _as_it_is(value: Any) -> Any:
-    """Take JSON, which is checked where it is written as text."""
-    return value
+    return check
 
 
-def _or_null(*types: type) -> frozenset[type]:
-    return frozenset({NoneType, *types})
+def _array_text(items: list[Any]) -> str:
+    return f"{{{','.join(map(_item_text, items))}}}"
 
 
-_PLAIN = {
-    **{
-        name: ColumnType(name, _integer(bits), markers=_NUMBERS, counts=True)
-        for name, bits in (("smallint", 16), ("integer", 32), ("bigint", 64))
-    },
-    "boolean": ColumnType("boolean", _only(bool), _or_null(bool)),
-    "bytea": ColumnType("bytea", _only(bytes), _or_null(bytes)),
-    "date": ColumnType("date", _day),
-    "double precision": ColumnType(
-        "double precision", _double, key=False, counts=True, exact=False
-    ),
-    "interval": ColumnType("interval", _span),
-    "json": ColumnType("json", _as_it_is, _or_null(dict, list, str), key=False),
-    "json[]": ColumnType("json[]", _list(_as_it_is), key=False),
-    "jsonb": ColumnType("jsonb", _as_it_is, _or_null(dict, list, str), key=False),
-    "time without time zone": ColumnType("time without time zone", _clock),
+def key_value_text(value: Any) -> str:
+    """Return the text of a value of a type that keys may have; of an enum it is its value's."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int.__repr__(value) if isinstance(value, int) else str(value)
+
+
+def _item_text(item: Any) -> str:
+    if item is None:
+        return "null"
+    text = key_value_text(item)
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
+
+
+def _json_text(value: Any) -> str:
+    return checked_text(value, "")
+
+
+def _jsonb(value: Any) -> None:
+    if _NOT_IN_JSONB.search(_json_text(value)):
+        raise NotStorable("", "has a NUL or a lone surrogate; json can hold it, jsonb cannot")
+
+
+_NOT_IN_JSONB = re.compile(r"(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])", re.IGNORECASE)
+"""An escape of JSON that PostgreSQL reads, and cannot keep."""
+
+
+_TYPES = {
+    "bigint": ColumnType("bigint", _integer(64), markers=_NUMBERS, key=True),
+    "boolean": ColumnType("boolean", _only(bool)),
+    "bytea": ColumnType("bytea", _only(bytes), lambda value: f"\\x{value.hex()}"),
+    "date": ColumnType("date", _only(date, but=(datetime,)), key=True),
+    "double precision": ColumnType("double precision", _double, _number_text),
+    "integer": ColumnType("integer", _integer(32), markers=_NUMBERS, key=True),
+    "json": ColumnType("json", _json_text, _json_text),
+    "jsonb": ColumnType("jsonb", _jsonb, _json_text),
+    "smallint": ColumnType("smallint", _integer(16), markers=_NUMBERS, key=True),
+    "text": ColumnType("text", _text(None), key=True),
     "timestamp with time zone": ColumnType(
-        "timestamp with time zone", _timestamptz, markers=frozenset({RECORDED_AT})
+        "timestamp with time zone", _timestamp, _utc_text, frozenset({RECORDED_AT})
     ),
-    "timestamp without time zone": ColumnType("timestamp without time zone", _clockless),
-    "uuid": ColumnType("uuid", _uuid, _or_null(UUID)),
+    "uuid": ColumnType("uuid", _only(UUID), key=True),
 }

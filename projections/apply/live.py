@@ -1,132 +1,171 @@
 """
 Write row changes by SQL, in the append's own transaction.
 
-Changes of one append are folded first: an insert and its later updates are one row, updates of one
-row are one statement, rows of one shape are one statement. What the database gives an event is
-read from the locked head of the user's log: the last event of the append has the head's position,
-the one before it one less, and so on.
+Changes of one row are folded first: an insert and its later updates are one row, and updates are
+one statement. New rows of one table are one statement too. The last event of an append has the
+position of the user's locked head, the one before it one less, and so on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 from uuid import UUID
 
 from eventstore.database.plan import Statement
 from eventstore.errors import InvalidInput
 from eventstore.log.envelope import EventEnvelope
-from projections.apply.sql_values import Bound, Sql
-from projections.apply.table_shape import TableShape
-from projections.changes import (
-    RESOLVABLE,
-    AppendItem,
-    Delete,
-    ExtendItem,
-    Increment,
-    Insert,
-    Marker,
-    RowChange,
-    Update,
-    apply_changes,
+from projections.apply.replay import apply_changes, is_met
+from projections.apply.statements import (
+    NOWHERE,
+    Marked,
+    Place,
+    delete_row,
+    insert_rows,
+    markers_of,
+    update_row,
 )
+from projections.apply.table_shape import Key, Row, TableShape
+from projections.changes import Delete, Increment, Insert, Marker, RowChange, Update
 from projections.projector import Projections
 
-__all__ = ["insert_rows", "live_statements"]
-
-_HEAD = "eventstore.user_log as head"
-_ROWS_PER_INSERT = 500
-_SIZE_PER_INSERT = 4 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Row:
-    """All that one append does to one row."""
-
-    shape: TableShape
-    key: tuple[Any, ...]
-    insert: dict[str, Any] | None = None
-    updates: list[dict[str, Any]] = field(default_factory=list)
-    delete: bool = False
+__all__ = ["live_statements"]
 
 
 def live_statements(
-    projections: Projections, envelopes: Sequence[EventEnvelope]
+    projections: Projections,
+    envelopes: Sequence[EventEnvelope],
+    changes: Sequence[Sequence[RowChange]],
 ) -> list[Statement]:
-    """Return the statements that write the row changes of events which are appended together."""
-    rows: dict[tuple[TableShape, tuple[Any, ...]], _Row] = {}
-    in_stream: dict[UUID, int] = {}
-    for event in envelopes:
-        in_stream[event.stream_id] = in_stream.get(event.stream_id, 0) + 1
-    for index, event in enumerate(envelopes):
-        in_stream[event.stream_id] -= 1
-        place = (len(envelopes) - 1 - index, event.stream_id, in_stream[event.stream_id])
-        for change in projections.project(event):
-            shape = projections.shape(change.table)
-            bound = _bound(_values(change, shape), place)
-            key = shape.key_of(bound if isinstance(change, Insert) else change.key)
-            row = rows.get((shape, key))
-            if row is None:
-                row = rows[shape, key] = _Row(shape, key)
-            _fold(row, change, bound)
-    user_id = envelopes[0].user_id
+    """
+    Return the statements that write the row changes of events which are appended together.
 
-    def order(row: _Row) -> int:
-        return projections.order[row.shape]
-
-    touched = sorted(rows.values(), key=order)  # of one table they stay as they were asked for
+    :param changes: those of each event.
+    """
+    user_id, shapes = envelopes[0].user_id, projections.shapes_by_model
+    if len(envelopes) == 1 and len({one.table for one in changes[0]}) == len(changes[0]):
+        # No two changes are of one table, so there is nothing to fold.
+        place, ordered = Place(0, envelopes[0].stream_id, 0), changes[0]
+        if len(ordered) > 1:
+            ordered = sorted(ordered, key=lambda one: _order(shapes[one.table], one))
+        return [_statement(shapes[one.table], user_id, one, place) for one in ordered]
+    touched = _fold_all(projections, envelopes, changes)
+    new: dict[tuple[TableShape, object], list[tuple[Row, Place]]] = {}
+    for row in touched:
+        if row.insert is not None:
+            new.setdefault((row.shape, markers_of(row.insert)), []).append((row.insert, row.place))
     return [
-        *(_delete(row, user_id) for row in sorted(touched, key=order, reverse=True) if row.delete),
-        *_inserts(user_id, touched),
-        *(_update(row, changes, user_id) for row in touched for changes in row.updates),
+        *(
+            delete_row(row.shape, user_id, row.key)
+            for row in _children_first(touched)
+            if row.delete
+        ),
+        *(insert_rows(shape, user_id, rows) for (shape, _), rows in new.items()),
+        *(update_row(row.shape, user_id, row.key, *one) for row in touched for one in row.updates),
     ]
 
 
-def insert_rows(
-    shape: TableShape, user_id: str, rows: Iterable[Mapping[str, Any]]
-) -> Iterator[tuple[Statement, int]]:
-    """
-    Yield statements that insert rows with all their columns, and how large each is.
-
-    A message of PostgreSQL's protocol has a gigabyte at most, and both sides hold it in memory.
-    """
-    sql, lines = Sql(user_id), list[str]()
-    for row in rows:
-        values = ["$1::text", *(sql.value(shape, name, row[name]) for name in shape.columns)]
-        lines.append(f"({', '.join(values)})")
-        if len(lines) == _ROWS_PER_INSERT or sql.size > _SIZE_PER_INSERT:
-            yield _insert(shape, lines, sql), sql.size
-            sql, lines = Sql(user_id), []
-    if lines:
-        yield _insert(shape, lines, sql), sql.size
+def _order(shape: TableShape, change: RowChange) -> tuple[int, int]:
+    """Return a sort key: deletions first, of children before parents; all else parents first."""
+    match change:
+        case Delete():
+            return 0, -shape.number
+        case Insert():
+            return 1, shape.number
+        case _:
+            return 2, shape.number
 
 
-def _values(change: RowChange, shape: TableShape) -> Mapping[str, Any]:
+def _statement(shape: TableShape, user_id: str, change: RowChange, place: Place) -> Statement:
     match change:
         case Insert(values=values):
-            return shape.with_nulls(values)
-        case Update(changes=changes):
-            return changes
-        case Delete():
-            return {}
+            return insert_rows(shape, user_id, [(values, place)])
+        case Update(key=key, changes=changes, only_where=only_where):
+            return update_row(shape, user_id, shape.key_of(key), changes, only_where, place)
+        case Delete(key=key):
+            return delete_row(shape, user_id, shape.key_of(key))
         case _:
             assert_never(change)
 
 
-def _fold(row: _Row, change: RowChange, bound: dict[str, Any]) -> None:
+class _Update(NamedTuple):
+    changes: Row
+    only_where: Mapping[str, Any]
+    place: Place
+
+
+@dataclass(slots=True)
+class _Touched:
+    """
+    All that one append does to one row.
+
+    :ivar place: of the event that inserts it.
+    :ivar updates: those that the database must work out.
+    """
+
+    shape: TableShape
+    key: Key
+    place: Place = NOWHERE
+    insert: Row | None = None
+    updates: list[_Update] = field(default_factory=list)
+    delete: bool = False
+
+
+def _fold_all(
+    projections: Projections,
+    envelopes: Sequence[EventEnvelope],
+    changes: Sequence[Sequence[RowChange]],
+) -> list[_Touched]:
+    """Return the rows that are touched, parents first, and of one table in the order asked for."""
+    rows: dict[tuple[TableShape, Key], _Touched] = {}
+    later = len(envelopes)
+    later_in_stream: dict[UUID, int] = {}
+    for event in envelopes:
+        later_in_stream[event.stream_id] = later_in_stream.get(event.stream_id, 0) + 1
+    for event, its_changes in zip(envelopes, changes, strict=True):
+        later -= 1
+        later_in_stream[event.stream_id] -= 1
+        place = Place(later, event.stream_id, later_in_stream[event.stream_id])
+        for change in its_changes:
+            shape = projections.shapes_by_model[change.table]
+            named = change.values if isinstance(change, Insert) else change.key
+            key = shape.key_of(named)
+            if any(type(part) is Marker for part in key):
+                key = shape.key_of(_at(named, place))
+            row = rows.get((shape, key))
+            if row is None:
+                row = rows[shape, key] = _Touched(shape, key)
+            _fold(row, change, place)
+    return sorted(rows.values(), key=lambda row: row.shape.number)
+
+
+def _children_first(rows: Sequence[_Touched]) -> list[_Touched]:
+    return sorted(rows, key=lambda row: -row.shape.number)
+
+
+def _at(values: Mapping[str, Any], place: Place) -> Row:
+    """Return values whose markers are of the event at a place, wherever the values will stand."""
+    return {
+        name: Marked(value, place) if type(value) is Marker else value
+        for name, value in values.items()
+    }
+
+
+def _fold(row: _Touched, change: RowChange, place: Place) -> None:
     match change:
-        case Insert():
+        case Insert(values=values):
             if row.insert is not None:
                 raise InvalidInput("events", f"{row.shape.name} {row.key} is created twice")
-            row.insert, row.updates = bound, []
-        case Update():
-            if row.insert is not None and not row.updates and _known(row.insert, bound):
-                apply_changes(row.insert, bound)
-            elif row.updates and _foldable(row.updates[-1], bound, row.shape):
-                _fold_update(row.updates[-1], bound)
+            row.insert, row.place, row.updates = {**row.shape.nulls, **values}, place, []
+        case Update(changes=changes, only_where=only_where):
+            if row.insert is None or row.updates:
+                _fold_update(row.updates, _Update(dict(changes), only_where, place))
+            elif _is_known(row.insert, changes, only_where):
+                if is_met(row.insert, only_where):
+                    apply_changes(row.insert, _at(changes, place))
             else:
-                row.updates.append(bound)
+                row.updates.append(_Update(dict(changes), only_where, place))
         case Delete():
             row.delete = True
             row.insert, row.updates = None, []
@@ -134,103 +173,24 @@ def _fold(row: _Row, change: RowChange, bound: dict[str, Any]) -> None:
             assert_never(change)
 
 
-def _known(row: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
+def _is_known(row: Row, changes: Mapping[str, Any], only_where: Mapping[str, Any]) -> bool:
     """Tell whether an update of a new row can be worked out before the database numbers it."""
-    return not any(
-        isinstance(change, Increment) and isinstance(row[name], Bound)
-        for name, change in later.items()
-    )
+    used = (name for name, value in changes.items() if type(value) is Increment)
+    return not any(type(row.get(name)) in {Marker, Marked} for name in (*used, *only_where))
 
 
-def _foldable(earlier: Mapping[str, Any], later: Mapping[str, Any], shape: TableShape) -> bool:
-    """Tell whether two updates may be one: not if the later works on what the earlier set."""
-    return not any(
-        name in earlier
-        and (
-            isinstance(change, AppendItem | ExtendItem)
-            or (
-                isinstance(change, Increment)
-                and (not isinstance(earlier[name], Increment) or name in shape.inexact)
-            )
-        )
-        for name, change in later.items()
-    )
-
-
-def _fold_update(earlier: dict[str, Any], later: Mapping[str, Any]) -> None:
-    for name, change in later.items():
-        before = earlier.get(name)
-        if isinstance(change, Increment) and isinstance(before, Increment):
-            earlier[name] = Increment(before.by + change.by)
+def _fold_update(updates: list[_Update], update: _Update) -> None:
+    """Add an update to those of a row: into the last one, if neither has a condition."""
+    if not updates or update.only_where or updates[-1].only_where:
+        updates.append(update)
+        return
+    earlier = updates[-1].changes
+    for name, value in update.changes.items():
+        if type(value) is Increment and type(earlier.get(name, value)) is not Increment:
+            updates.append(update)  # it counts from what the earlier one sets
+            return
+    for name, value in update.changes.items():
+        if type(value) is Increment and name in earlier:
+            earlier[name] = Increment(earlier[name].by + value.by)
         else:
-            earlier[name] = change
-
-
-def _bound(values: Mapping[str, Any], place: tuple[int, UUID, int]) -> dict[str, Any]:
-    return {
-        name: _bind(value, place) if type(value) in RESOLVABLE else value
-        for name, value in values.items()
-    }
-
-
-def _bind(value: Any, place: tuple[int, UUID, int]) -> Any:
-    match value:
-        case Marker():
-            return Bound(value, *place)
-        case AppendItem(item):
-            return AppendItem(_bound(item, place))
-        case ExtendItem(index, fields):
-            return ExtendItem(index, _bound(fields, place))
-        case _:
-            return value
-
-
-def _inserts(user_id: str, rows: Iterable[_Row]) -> list[Statement]:
-    by_table: dict[TableShape, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row.insert is not None:
-            by_table.setdefault(row.shape, []).append(row.insert)
-    return [
-        statement
-        for shape, values in by_table.items()
-        for statement, _ in insert_rows(shape, user_id, values)
-    ]
-
-
-def _insert(shape: TableShape, lines: list[str], sql: Sql) -> Statement:
-    return Statement(
-        f"insert into {shape.name} ({', '.join(['user_id', *shape.columns])})\n"
-        f"select new.* from {_HEAD}\n"
-        f"cross join lateral (values {', '.join(lines)}) as new\n"
-        "where head.user_id = $1",
-        sql.parameters,
-        prepared=len(lines) == 1,
-    )
-
-
-def _update(row: _Row, changes: Mapping[str, Any], user_id: str) -> Statement:
-    sql = Sql(user_id)
-    where = _where(row, sql)
-    sets = ", ".join(f"{name} = {sql.change(row.shape, name, c)}" for name, c in changes.items())
-    return Statement(
-        f"update {row.shape.name} as t\nset {sets}\nfrom {_HEAD}\n"
-        f"where head.user_id = $1 and {where}",
-        sql.parameters,
-    )
-
-
-def _delete(row: _Row, user_id: str) -> Statement:
-    sql = Sql(user_id)
-    return Statement(f"delete from {row.shape.name} as t where {_where(row, sql)}", sql.parameters)
-
-
-def _where(row: _Row, sql: Sql) -> str:
-    return " and ".join(
-        [
-            "t.user_id = $1",
-            *(
-                f"t.{name} = {sql.bind(value)}::{row.shape.columns[name]}"
-                for name, value in zip(row.shape.key, row.key, strict=True)
-            ),
-        ]
-    )
+            earlier[name] = Marked(value, update.place) if type(value) is Marker else value

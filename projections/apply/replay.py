@@ -1,28 +1,25 @@
 """
-Replay: run projectors over events in memory.
+Replay: apply row changes in memory.
 
 The row changes that `live` writes by SQL are applied to dictionaries here. The result is what the
-read models must be: rebuild writes it, verify compares with it, and histories as of an earlier
-moment are read from it.
+read models must be: rebuild writes it, verify compares with it, histories as of an earlier moment
+are read from it, and a command's answer is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, assert_never
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from sqlmodel import SQLModel
 
 from eventstore.errors import EventStoreError, InvalidInput, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
-from projections.apply.table_shape import TableShape
-from projections.changes import Delete, Insert, RowChange, Update, apply_changes, resolve
+from projections.apply.table_shape import Key, Row, TableShape
+from projections.changes import Delete, Increment, Insert, Marker, RowChange
 from projections.projector import Projections
 
-__all__ = ["Replay", "Row"]
-
-type Row = dict[str, Any]
-"""A row by column name, without `user_id`."""
+__all__ = ["Replay", "apply_changes", "is_met"]
 
 
 class Replay:
@@ -33,53 +30,32 @@ class Replay:
         replayed in parts.
     """
 
-    def __init__(
-        self, projections: Projections, keep: Callable[[tuple[Any, ...]], bool] | None = None
-    ) -> None:
+    def __init__(self, projections: Projections, keep: Callable[[Key], bool] | None = None) -> None:
         self._projections = projections
         self._keep = keep
-        self._tables: dict[type[SQLModel], dict[tuple[Any, ...], Row]] = {
+        self._tables: dict[type[SQLModel], dict[Key, Row]] = {
             one.table: {} for one in projections.projectors
         }
         self.position = 0
         """Of the last event applied."""
-        self.touched: set[tuple[TableShape, tuple[Any, ...]]] | None = set()
-        """The rows that other transactions may have changed since; None if that is not known."""
-        self._watching = False
+        self.watching = False
+        self.touched: set[tuple[TableShape, Key]] = set()
+        """The rows that events are about which were applied while `watching`, or skipped."""
 
-    def watch(self) -> None:
-        """Note from now on which rows the applied events are about."""
-        self._watching = True
-
-    def touch(self, event: RecordedEvent) -> None:
-        """Note the rows that a skipped event is about."""
-        if self.touched is not None and not event.erased:
-            for change in self._projections.project(event):
-                self._note(change, event)
-
-    def rows(self, table: type[SQLModel]) -> dict[tuple[Any, ...], Row]:
+    def rows(self, table: type[SQLModel]) -> dict[Key, Row]:
         """Return the rows of `table` by key; a row lacks `user_id`, which is the log's."""
         return self._tables[table]
 
-    def apply(self, events: Iterable[RecordedEvent]) -> None:
+    def apply(self, event: RecordedEvent) -> None:
         """
-        Apply the row changes of `events`, which follow the events applied before.
+        Apply the row changes of an event, which follows the events applied before.
 
         An erased event changes nothing.
 
-        :raises UnreadableEvent: a projector fails on one of them.
+        :raises UnreadableEvent: a projector fails on it.
         """
-        for event in events:
-            if not event.erased:
-                self._project(event)
-            self.position = event.position
-
-    def _project(self, event: RecordedEvent) -> None:
         try:
-            for change in self._projections.project(event):
-                self._apply_change(change, event)
-                if self._watching:
-                    self._note(change, event)
+            self.apply_changes(event, self._projections.project(event))
         except InvalidInput as error:
             if not event.position:  # it is about to be recorded and is refused
                 raise
@@ -89,27 +65,63 @@ class Replay:
         except Exception as error:  # a projector, or its row changes, may raise anything
             reason = f"a projector raises {type(error).__name__}"
             raise UnreadableEvent(event.type, event.position, reason) from error
+        self.position = event.position
 
-    def _note(self, change: RowChange, event: RecordedEvent) -> None:
-        if self.touched is not None:
-            shape = self._projections.shape(change.table)
-            named = resolve(change.values, event) if isinstance(change, Insert) else change.key
-            self.touched.add((shape, shape.key_of(named)))
-
-    def _apply_change(self, change: Insert | Update | Delete, event: RecordedEvent) -> None:
-        rows = self._tables[change.table]
-        shape = self._projections.shape(change.table)
-        match change:
-            case Insert(values=values):
-                row = shape.with_nulls(resolve(values, event))
-                key = shape.key_of(row)
+    def apply_changes(self, event: RecordedEvent, changes: Iterable[RowChange]) -> None:
+        """Apply row changes that projectors gave for an event."""
+        for change in changes:
+            table = change.table
+            rows, shape = self._tables[table], self._projections.shapes_by_model[table]
+            if isinstance(change, Insert):
+                row = {**shape.nulls, **change.values}
+                for name, value in row.items():
+                    if type(value) is Marker:
+                        row[name] = getattr(event, value._value_)
+                key = tuple([row[name] for name in shape.key])
                 if self._keep is None or self._keep(key):
                     rows[key] = row
-            case Update(key=named, changes=changes):
-                known = rows.get(shape.key_of(named))
-                if known is not None:
-                    apply_changes(known, resolve(changes, event))
-            case Delete(key=named):
-                rows.pop(shape.key_of(named), None)
-            case _:
-                assert_never(change)
+            else:
+                key = tuple([change.key[name] for name in shape.key])
+                known = rows.get(key)
+                if isinstance(change, Delete):
+                    rows.pop(key, None)
+                elif known is not None and is_met(known, change.only_where):
+                    apply_changes(known, change.changes, event)
+            if self.watching:
+                self.touched.add((shape, key))
+
+    def skip(self, event: RecordedEvent) -> None:
+        """Do not apply an event, but note the rows that it is about."""
+        for change in self._projections.project(event):
+            shape = self._projections.shapes_by_model[change.table]
+            named = change.values if isinstance(change, Insert) else change.key
+            self.touched.add((shape, shape.key_of(_resolved(named, event))))
+
+
+def apply_changes(row: Row, changes: Mapping[str, Any], event: RecordedEvent | None = None) -> None:
+    """
+    Apply the changes of an update to a row in memory, as the live SQL does to a table.
+
+    :param event: for the markers among them.
+    """
+    for name, value in changes.items():
+        kind = type(value)
+        if kind is Marker and event is not None:
+            row[name] = getattr(event, value._value_)
+        elif kind is not Increment:
+            row[name] = value
+        elif row[name] is not None:  # as in SQL
+            row[name] += value.by
+
+
+def is_met(row: Row, only_where: Mapping[str, Any]) -> bool:
+    """Tell whether a row has the values on whose condition it is to be updated."""
+    return not only_where or all(row[name] == value for name, value in only_where.items())
+
+
+def _resolved(values: Mapping[str, Any], event: RecordedEvent) -> Row:
+    """Return values with each marker replaced by what the database gave the event."""
+    return {
+        name: getattr(event, value._value_) if type(value) is Marker else value
+        for name, value in values.items()
+    }

@@ -1,248 +1,254 @@
 """
-The shape of a read-model table, and which tables and row changes cannot be kept by a projector.
+The shape of a read-model table, and which tables and row changes a projector cannot keep.
 
-What is refused here would part the table from its replay, or never reach it.
+What is refused here would make the table differ from its replay, or never reach it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import date
 from typing import Any, assert_never
+from uuid import UUID
 
+import orjson
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 from sqlmodel import SQLModel
 
-from eventstore.database.timestamps import timestamp_text
 from eventstore.errors import ConfigurationError, InvalidInput
-from eventstore.events.json_codec import check_json
+from eventstore.events.json_codec import dumps
 from projections.apply.column_types import ColumnType, column_type
 from projections.apply.sql_names import is_plain
-from projections.changes import (
-    AppendItem,
-    Delete,
-    ExtendItem,
-    Increment,
-    Insert,
-    Marker,
-    RowChange,
-    Update,
-)
+from projections.changes import Delete, Increment, Insert, Marker, RowChange, Update
 
-__all__ = ["TableShape"]
+__all__ = ["Key", "Row", "TableShape"]
 
-type _Form = tuple[type[Insert | Update | Delete], tuple[str, ...], tuple[str, ...]]
+type Row = dict[str, Any]
+"""A row by column name, without `user_id`."""
+
+type Key = tuple[Any, ...]
+"""The primary key of a row, without `user_id`."""
 
 
 class TableShape:
     """
-    What SQL needs to know of a read-model table.
+    What SQL and a replay need to know of a read-model table.
 
     :ivar name: schema-qualified.
-    :ivar key: the primary key without `user_id`.
-    :ivar columns: every column but `user_id`, with the type that its values are cast to.
-    :ivar json: the names of `json` columns; `jsonb` those of them that keep no order of keys;
-        `json_lists` of `json[]` columns.
-    :ivar inexact: columns in which sums depend on their order.
+    :ivar key: the names of the primary key's columns, without `user_id`.
+    :ivar columns: the type of every column but `user_id`.
+    :ivar nulls: a row of nulls.
+    :ivar number: its place among the tables of a store: parents before children.
+
+    :param trusted: its JSON values are known to be plain, and its timestamps in UTC.
     """
 
-    def __init__(self, model: type[SQLModel]) -> None:
+    def __init__(self, model: type[SQLModel], *, trusted: bool = False) -> None:
         table: Table | None = getattr(model, "__table__", None)
         if table is None:
             raise ConfigurationError(
                 f"{model!r} is no table that a projector can keep; give a SQLModel class with "
                 "table=True"
             )
-        primary = [column.name for column in table.primary_key.columns]
+        primary = [str(column.name) for column in table.primary_key.columns]
         if primary[:1] != ["user_id"]:
             raise ConfigurationError(
                 f"read model {table.name}: its primary key is ({', '.join(primary)}); it must "
                 "begin with user_id, because isolation, locking and rebuild happen per user"
             )
+        _require_plain_names(table)
         self.model = model
         self.table = table
         self.name = f"{table.schema or 'public'}.{table.name}"
         self.key = tuple(primary[1:])
-        self._known: set[_Form] = set()
-        """Forms of changes that were found right: the same few come again with every event."""
-        self._require_plain_names()
-        self._types = {
-            column.name: self._require_kept(column)
+        # SQLAlchemy's own kind of text, which column names may have, is no name for orjson.
+        self.columns = {
+            str(column.name): _require_kept(column)
             for column in table.columns
             if column.name != "user_id"
         }
-        self.columns = {name: kind.cast for name, kind in self._types.items()}
-        self._plain = {name: kind.plain for name, kind in self._types.items()}
-        self._numbers = [name for name in self.key if self.columns[name] == "numeric"]
-        self._nulls = dict.fromkeys(self.columns)
-        self.json = self._of("json", "jsonb")
-        self.jsonb = self._of("jsonb")
-        self.json_lists = self._of("json[]")
-        self.inexact = frozenset(name for name, kind in self._types.items() if not kind.exact)
+        self.nulls: Row = dict.fromkeys(self.columns)
+        self.number = 0
+        known = _ENCODERS_OF_PLAIN_VALUES if trusted else {}
+        encoders = {name: known.get(kind.sql, kind.encode) for name, kind in self.columns.items()}
+        self._encoders = [(name, one) for name, one in encoders.items() if one is not None]
+        self._json_encoders = [
+            (name, encode) for name, encode in self._encoders if not self.columns[name].is_list
+        ]
 
-    def _of(self, *types: str) -> frozenset[str]:
-        return frozenset(name for name, sql_type in self.columns.items() if sql_type in types)
+    def key_of(self, values: Mapping[str, Any]) -> Key:
+        """Return the key of a row, or of what names one."""
+        return tuple([values[name] for name in self.key])  # a list is built faster than a generator
 
-    def with_nulls(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a new row with all columns: those that an insert does not name are null."""
-        return {**self._nulls, **values}
-
-    def key_of(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return the row's key as a tuple."""
-        return tuple([row[name] for name in self.key])  # a list is built faster than a generator
-
-    def normalized(self, change: RowChange) -> RowChange:
+    def encoded(self, values: Row) -> Row:
         """
-        Return a change with its values as the columns give them back.
+        Encode values of a row as parameters of SQL, in place, and return them.
+
+        :raises NotStorable: a value of a `json` column has no JSON form.
+        """
+        for name, encode in self._encoders:
+            if values.get(name) is not None:
+                values[name] = encode(values[name])
+        return values
+
+    def json_row(self, values: Row) -> str:
+        """
+        Return values of a row as a JSON object that PostgreSQL reads with `record_column`.
+
+        :raises NotStorable: a value of a `json` column has no JSON form.
+        """
+        encoded = {
+            name: encode(values[name])
+            for name, encode in self._json_encoders
+            if values.get(name) is not None
+        }
+        return orjson.dumps({**values, **encoded}, _encode).decode()
+
+    def keys_record(self) -> str:
+        """Return the SQL that reads `$2`, a JSON list of keys that `json_row` wrote, as `r`."""
+        if not self.key:  # one row for each user
+            return "pg_catalog.json_array_elements($2) as r"
+        columns = ", ".join(map(self.record_column, self.key))
+        return f"pg_catalog.json_to_recordset($2) as r ({columns})"
+
+    def record_column(self, name: str, sql_type: str | None = None) -> str:
+        """Return the column as which PostgreSQL reads a value that `json_row` wrote."""
+        kind = sql_type or self.columns[name].sql
+        return f"{name} {'text' if kind in _JSON else kind}"
+
+    def record_value(self, name: str, sql_type: str | None = None) -> str:
+        """Return the SQL of a column's value in a record `r` that was read so."""
+        kind = sql_type or self.columns[name].sql
+        return f"r.{name}::{kind}" if kind in _JSON else f"r.{name}"
+
+    def check(self, change: RowChange) -> None:
+        """
+        Refuse a row change that is wrong in itself.
 
         :raises ConfigurationError: the projector is wrong; the message says in what.
-        :raises InvalidInput: a value that its column would change, or refuse.
+        :raises InvalidInput: a value that its column cannot hold.
         """
         match change:
             case Insert(values=values):
-                self._require(Insert, tuple(values), ())
-                row = self._coerced(values, self._new)
-                for name in self._numbers:
-                    if row[name] != row[name]:  # NaN, which no replay would find again
-                        raise self._misplaced(name, row[name])
-                return Insert(change.table, row)
-            case Update(key=key, changes=changes):
-                self._require(Update, tuple(key), tuple(changes))
-                return Update(change.table, self._place(key), self._coerced(changes, self._changed))
+                self._check_names(values, values)
+                for name, value in values.items():
+                    self._check_value(name, value)
+            case Update(key=key, changes=changes, only_where=conditions):
+                self._check_names(key, key, changes, conditions)
+                for name, value in changes.items():
+                    if isinstance(value, Increment):
+                        self._check_increment(name, value)
+                    else:
+                        self._check_value(name, value)
+                for name, value in (*key.items(), *conditions.items()):
+                    self._check_value(name, value, markers=False)
+                self._check_conditions(conditions)
+                if moved := {*changes} & {*self.key}:
+                    raise ConfigurationError(
+                        f"the projector of {self.name} updates {', '.join(sorted(moved))}, which "
+                        "is part of the key; delete the row, and insert another"
+                    )
             case Delete(key=key):
-                self._require(Delete, tuple(key), ())
-                return Delete(change.table, self._place(key))
+                self._check_names(key, key)
+                for name, value in key.items():
+                    self._check_value(name, value, markers=False)
             case _:
                 assert_never(change)
 
-    def _require(
-        self, kind: type[Insert | Update | Delete], first: tuple[str, ...], second: tuple[str, ...]
-    ) -> None:
-        form = kind, first, second
-        if form in self._known:
-            return
-        if strange := {*first, *second} - self.columns.keys():
+    def _check_names(self, key: Mapping[str, Any], *mappings: Mapping[str, Any]) -> None:
+        """Require the key of a row, and nothing that the table does not have."""
+        names = {name for mapping in mappings for name in mapping}
+        if strange := names - self.columns.keys():
             raise ConfigurationError(
                 f"the projector of {self.name} names {', '.join(sorted(strange))}, "
                 "which the table does not have (user_id is never named)"
             )
-        if not {*first} >= {*self.key} or (kind is not Insert and len(first) > len(self.key)):
+        if not {*key} >= {*self.key} or (key is not mappings[0] and len(key) > len(self.key)):
             raise ConfigurationError(
                 f"the projector of {self.name} must name the key of a row: "
                 f"({', '.join(self.key)}), user_id aside"
             )
-        if moved := {*second} & {*self.key}:
-            raise ConfigurationError(
-                f"the projector of {self.name} updates {', '.join(sorted(moved))}, which is part "
-                "of the key; delete the row, and insert another"
-            )
-        self._known.add(form)
 
-    def _coerced(
-        self, values: Mapping[str, Any], coerce: Callable[[str, Any], Any]
-    ) -> dict[str, Any]:
-        plain = self._plain
-        return {
-            name: value if type(value) in plain[name] else coerce(name, value)
-            for name, value in values.items()
-        }
-
-    def _new(self, column: str, value: Any) -> Any:
-        kind = self._types[column]
-        if type(value) is Marker:
-            if value not in kind.markers:
-                raise self._misplaced(column, value)
-            return value
+    def _check_value(self, name: str, value: Any, *, markers: bool = True) -> None:
+        kind = self.columns[name]
+        if value is None and name not in self.key:
+            return
+        if isinstance(value, Marker) and markers and value in kind.markers:
+            return
+        if isinstance(value, Marker | Increment):
+            raise self._misplaced(name, value)
         try:
-            return kind.coerce(value)
+            kind.check(value)
         except InvalidInput as error:
-            raise error.within(f"{self.name}.{column}") from None
+            raise error.within(f"{self.name}.{name}") from None
 
-    def _changed(self, column: str, change: Any) -> Any:
-        match change:
-            case Increment(by):
-                if not self._types[column].counts or not _is_whole(by):
-                    raise self._misplaced(column, change)
-                return change
-            case AppendItem(item):
-                return AppendItem(self._item(column, change, item))
-            case ExtendItem(index, fields):
-                if not _is_whole(index) or index < 0:
-                    raise self._misplaced(column, change)
-                return ExtendItem(index, self._item(column, change, fields))
-            case _:
-                return self._new(column, change)
-
-    def _place(self, key: Mapping[str, Any]) -> dict[str, Any]:
-        for name, value in key.items():
-            if isinstance(value, Marker):
-                raise self._misplaced(name, value)
-        return self._coerced(key, self._new)
-
-    def _item(self, column: str, change: object, item: Any) -> dict[str, Any]:
-        """Return an item as JSON, but for markers; an instant as its own instants are written."""
-        if column not in self.json_lists or not isinstance(item, Mapping):
-            raise self._misplaced(column, change)
-        checked: dict[str, Any] = {}
-        for name, value in item.items():
-            place = f"{self.name}.{column}.{name}"
-            if not isinstance(name, str):
-                raise InvalidInput(place, "the name of a field is text")
-            if isinstance(value, Marker):
-                checked[name] = value
-                continue
-            as_json = check_json(value, place)
-            checked[name] = timestamp_text(value) if isinstance(value, datetime) else as_json
-        return checked
-
-    def _misplaced(self, column: str, value: object) -> InvalidInput:
-        fact = f"the projector gives {type(value).__name__} for a column of {self.columns[column]}"
-        return InvalidInput(f"{self.name}.{column}", fact)
-
-    def _require_plain_names(self) -> None:
-        table = self.table
-        for name in (table.schema or "public", table.name, *table.columns.keys()):
-            if not is_plain(name):
-                raise ConfigurationError(
-                    f"read model {table.name}: the name {name} would need quotes in SQL; take one "
-                    "in lower case that is no word of SQL"
-                )
-
-    def _require_kept(self, column: Column[Any]) -> ColumnType:
-        """Return the type of a column, if a replay can know all that will be in it."""
-        problem = None
-        sql_type = _sql_type(column)
-        kind = column_type(sql_type)
-        if column.computed is not None or column.identity is not None:
-            problem = "is computed by the database; leave it out of the class"
-        elif kind is None:
-            better = _BETTER.get(sql_type.partition("(")[0], "text, or leave it out of the class")
-            problem = f"is {sql_type}, which changes what is written; make it {better}"
-        elif column.primary_key and not kind.key:
-            problem = f"is {sql_type}, and cannot be part of a key"
-        if kind is None or problem is not None:
+    def _check_conditions(self, names: Mapping[str, Any]) -> None:
+        if odd := [name for name in names if not self.columns[name].compares]:
             raise ConfigurationError(
-                f"read model {self.table.name}: its column {column.name} {problem}: "
-                "the table would not equal its replay"
+                f"the projector of {self.name} has a condition on {', '.join(odd)}; "
+                "give one on text, whole numbers, booleans, uuids or dates"
             )
-        return kind
+
+    def _check_increment(self, name: str, increment: Increment) -> None:
+        by: object = increment.by
+        if not self.columns[name].counts or not isinstance(by, int) or isinstance(by, bool):
+            raise self._misplaced(name, increment)
+
+    def _misplaced(self, name: str, value: object) -> InvalidInput:
+        kind = self.columns[name].sql
+        return InvalidInput(
+            f"{self.name}.{name}", f"is given {type(value).__name__}, which a {kind} does not take"
+        )
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+_JSON = {"json", "jsonb"}
+
+_ENCODERS_OF_PLAIN_VALUES = {**dict.fromkeys(_JSON, dumps), "timestamp with time zone": None}
+
+
+def _encode(value: object) -> str:
+    """Encode a value of a subclass, as drivers and libraries for time have them."""
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError
+
+
+def _require_plain_names(table: Table) -> None:
+    for name in (table.schema or "public", table.name, *table.columns.keys()):
+        if not is_plain(name):
+            raise ConfigurationError(
+                f"read model {table.name}: the name {name} would need quotes in SQL; take one "
+                "in lower case that is no word of SQL"
+            )
+
+
+def _require_kept(column: Column[Any]) -> ColumnType:
+    """Return the type of a column, if a replay can know all that will be in it."""
+    problem = None
+    sql_type = column.type.compile(_DIALECT).lower()
+    kind = column_type(sql_type)
+    if column.computed is not None or column.identity is not None:
+        problem = "is computed by the database; leave it out of the class"
+    elif kind is None:
+        better = _BETTER.get(sql_type.partition("(")[0], "text, or leave it out of the class")
+        problem = f"is {sql_type}, which a projector cannot keep; make it {better}"
+    elif column.primary_key and not kind.key:
+        problem = f"is {sql_type}, and cannot be part of a key"
+    if kind is None or problem is not None:
+        raise ConfigurationError(
+            f"read model {column.table.name}: its column {column.name} {problem}: "
+            "the table would not equal its replay"
+        )
+    return kind
 
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects are untyped
 
-
-def _sql_type(column: Column[Any]) -> str:
-    return column.type.compile(_DIALECT).lower()
-
-
 _BETTER = {
     "real": "double precision",
-    "float": "double precision",
-    "timestamp": "one with microseconds, without a precision",
-    "time": "one with microseconds, without a precision",
+    "timestamp": "timestamp with time zone",
+    "time": "text",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -79,28 +79,29 @@ class ConversationView(View):
     message_count: int
 
 
-@projector(Conversation)
-def project_conversation(event: EventEnvelope) -> Iterator[RowChange]:
+@projector(Conversation, events=ConversationEvent, trusted=True)
+def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
     """Keep one row per conversation; every event of its stream counts as activity."""
     match event.data:
         case ConversationStarted(key=key, title=title):
-            yield Insert(
-                Conversation,
-                {
-                    "id": event.stream_id,
-                    "key": key,
-                    "title": title,
-                    "status": "active",
-                    "created_at": RECORDED_AT,
-                    "updated_at": RECORDED_AT,
-                    "position": POSITION,
-                    "last_position": POSITION,
-                    "message_count": 0,
-                },
-            )
-        case ConversationEvent() as data:
-            activity = {"updated_at": RECORDED_AT, "last_position": POSITION}
-            yield Update(Conversation, {"id": event.stream_id}, {**_changes(data), **activity})
+            row = {
+                "id": event.stream_id,
+                "key": key,
+                "title": title,
+                "status": "active",
+                "created_at": RECORDED_AT,
+                "updated_at": RECORDED_AT,
+                "position": POSITION,
+                "last_position": POSITION,
+                "message_count": 0,
+            }
+            return (Insert(Conversation, row),)
+        case data:
+            changes = {**_changes(data), "updated_at": RECORDED_AT, "last_position": POSITION}
+            return (Update(Conversation, {"id": event.stream_id}, changes),)
+
+
+_ONE_MORE, _ONE_LESS = Increment(1), Increment(-1)
 
 
 def _changes(event: Event) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def _changes(event: Event) -> dict[str, Any]:
                 "deleted_position": POSITION,
             }
         case MessagePosted() | ToolCallOutcome():
-            return {"message_count": Increment(1)}
+            return {"message_count": _ONE_MORE}
         case MessageRetracted():
-            return {"message_count": Increment(-1)}
+            return {"message_count": _ONE_LESS}
         case _:
             return {}

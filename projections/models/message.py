@@ -1,61 +1,36 @@
-"""
-Messages and their tool calls: the `message` table, its views, and the projector that keeps it.
-
-A tool call is stored on the message that asked for it. The outcome of a call is the tool's own
-message as well, so that a history can be given to a model as it is.
-"""
+"""Messages: the `message` table, the view of one message, and the projector of the table."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Column,
-    ForeignKeyConstraint,
-    PrimaryKeyConstraint,
-    UniqueConstraint,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, JSON
+from sqlalchemy import Column, Integer, PrimaryKeyConstraint, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSON
 from sqlmodel import Field
 
-from eventstore.database.timestamps import as_utc
+from eventstore.events.conversations import ConversationEvent
 from eventstore.events.messages import MessagePosted, MessageRetracted
-from eventstore.events.tool_calls import (
-    ToolCallFailed,
-    ToolCallOutcome,
-    ToolCallRequested,
-    ToolCallSucceeded,
-)
-from eventstore.log.envelope import EventEnvelope, PointInTime
+from eventstore.events.tool_calls import ToolCallOutcome
+from eventstore.log.envelope import EventEnvelope, RecordedEvent
 from eventstore.log.tables import SCHEMA
-from projections.changes import (
-    POSITION,
-    RECORDED_AT,
-    AppendItem,
-    ExtendItem,
-    Insert,
-    RowChange,
-    Update,
-)
+from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, bigint, text, timestamp, uuid
+from projections.models.tool_call import ToolCallView
 from projections.projector import projector
 
 __all__ = [
     "Message",
     "MessageView",
-    "ToolCallStatus",
-    "ToolCallView",
-    "message_view",
+    "full_body",
     "plain_text",
+    "posted_view",
     "project_message",
 ]
-
-type ToolCallStatus = Literal["pending", "succeeded", "failed"]
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -65,10 +40,11 @@ class Message(ReadModel, table=True):
     One message of a conversation.
 
     `content` is for reading and searching: PostgreSQL text cannot hold NUL or lone surrogates, so
-    they appear as U+FFFD there. `body` is the chat message exactly as it came. `tool_calls` holds
-    one object per call that the message asked for: `id`, `name`, `arguments` (verbatim text),
-    `requested_at`, and once the call ended `status`, `output` or `error`, and `finished_at`.
-    A retracted message keeps its row, with `retracted_at`, for histories of earlier moments.
+    they appear as U+FFFD there. `body` is the chat message as it came, so that `full_body` gives
+    it exactly: where its content is the text in `content`, null stands in its place, and it is
+    null as a whole where it has nothing but role and content. `tool_call_count` says how many
+    calls the message asks for; they are rows of `tool_call`. A retracted message keeps its row,
+    with `retracted_at`, for histories of earlier moments.
     """
 
     __tablename__ = "message"
@@ -76,13 +52,6 @@ class Message(ReadModel, table=True):
         PrimaryKeyConstraint("user_id", "id", name="message_pkey"),
         UniqueConstraint(
             "user_id", "conversation_id", "position", name="message_conversation_position_key"
-        ),
-        ForeignKeyConstraint(
-            ["user_id", "conversation_id"],
-            [f"{SCHEMA}.conversation.user_id", f"{SCHEMA}.conversation.id"],
-            name="message_conversation_fkey",
-            deferrable=True,
-            initially="IMMEDIATE",
         ),
         {"schema": SCHEMA},
     )
@@ -93,48 +62,11 @@ class Message(ReadModel, table=True):
     position: int = bigint()
     sender: str = text()
     content: str | None = text(nullable=True)
-    body: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
-    tool_calls: list[dict[str, Any]] | None = Field(
-        default=None, sa_column=Column(ARRAY(JSON), nullable=True)
-    )
+    body: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    tool_call_count: int = Field(sa_column=Column(Integer, nullable=False))
     created_at: datetime = timestamp()
     retracted_at: datetime | None = timestamp(nullable=True)
     retracted_position: int | None = bigint(nullable=True)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallView:
-    """
-    One tool call at some moment.
-
-    :ivar id: the model's name for it. Models repeat such ids, so `message_id` and `index` together
-        identify a call.
-    :ivar arguments: the text that the model wrote, verbatim.
-    :ivar output: what the tool returned, if it succeeded.
-    :ivar error: what the tool reported, if it failed.
-    :ivar event_id: the id of the request's event, which later events name as their cause.
-    """
-
-    conversation_id: UUID
-    message_id: UUID
-    index: int
-    id: str
-    name: str
-    arguments: str
-    status: ToolCallStatus
-    output: Any
-    error: Any
-    requested_at: datetime
-    finished_at: datetime | None
-    position: int
-    event_id: UUID
-
-    @property
-    def duration_ms(self) -> float | None:
-        """Milliseconds from the request to the outcome, or None while the call is pending."""
-        if self.finished_at is None:
-            return None
-        return (self.finished_at - self.requested_at).total_seconds() * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +76,7 @@ class MessageView:
 
     :ivar content: exactly what was said: text, null, or a list of parts.
     :ivar body: the whole chat message as it came.
-    :ivar tool_calls: the calls that this message asked for.
+    :ivar tool_calls: the calls that this message asked for, in their order.
     """
 
     id: UUID
@@ -157,123 +89,98 @@ class MessageView:
     created_at: datetime
 
 
-def message_view(row: Mapping[str, Any], moment: PointInTime) -> MessageView:
+def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> MessageView:
     """
-    Return the view of a `message` row at a moment; what was recorded later is left out.
+    Return the view of the message that an event posts.
 
-    :param row: `body` and each item of `tool_calls` as parsed JSON.
+    :param event: of `MessagePosted`, or the outcome of a tool call.
+    :param tool_calls: those that name it as their message; shown if its body asks for calls.
     """
-    items = row["tool_calls"] or ()
-    calls = (_call_view(row, index, item, moment) for index, item in enumerate(items))
-    return MessageView(
-        row["id"],
-        row["conversation_id"],
-        row["position"],
-        row["sender"],
-        row["body"].get("content"),
-        row["body"],
-        tuple(call for call in calls if moment.includes(call.position, call.requested_at)),
-        as_utc(row["created_at"]),
-    )
-
-
-def _call_view(
-    message: Mapping[str, Any], index: int, item: Mapping[str, Any], moment: PointInTime
-) -> ToolCallView:
-    status: ToolCallStatus = item.get("status", "pending")
-    finished_at = None
-    if status != "pending":
-        finished_at = datetime.fromisoformat(item["finished_at"])
-        if not moment.includes(item["finished_position"], finished_at):
-            status, finished_at = "pending", None
-    return ToolCallView(
-        message["conversation_id"],
-        message["id"],
-        index,
-        item["id"],
-        item["name"],
-        item["arguments"],
-        status,
-        item.get("output") if status == "succeeded" else None,
-        item.get("error") if status == "failed" else None,
-        datetime.fromisoformat(item["requested_at"]),
-        finished_at,
-        item["requested_position"],
-        UUID(item["event_id"]),
-    )
-
-
-@projector(Message)
-def project_message(event: EventEnvelope) -> Iterator[RowChange]:
-    """Keep one row per message, with the tool calls that the message asked for."""
     match event.data:
-        case MessagePosted(message_id=message_id, sender=sender, body=body):
-            yield _message(event, message_id, sender, body)
+        case MessagePosted(sender=sender, body=body):
+            pass
+        case ToolCallOutcome(reply=body):
+            sender = "tool"
+        case other:
+            raise TypeError(f"a {type(other).__name__} posts no message")
+    return MessageView(
+        event.event_id,
+        event.stream_id,
+        event.position,
+        sender,
+        body.get("content"),
+        body,
+        tuple(tool_calls) if tool_calls and _tool_call_count(body) else (),
+        event.recorded_at,
+    )
+
+
+@projector(Message, events=ConversationEvent, trusted=True)
+def project_message(event: EventEnvelope) -> Sequence[RowChange]:
+    """Keep one row per message; the outcome of a tool call is the tool's message as well."""
+    match event.data:
+        case MessagePosted(sender=sender, body=body):
+            return (_message(event, sender, body),)
+        case ToolCallOutcome(reply=reply):
+            return (_message(event, "tool", reply),)
         case MessageRetracted(message_id=message_id):
-            yield Update(
-                Message,
-                {"id": message_id},
-                {"retracted_at": RECORDED_AT, "retracted_position": POSITION},
-            )
-        case ToolCallRequested() as call:
-            item = {
-                "id": call.call_id,
-                "name": call.name,
-                "arguments": call.arguments,
-                "event_id": str(event.event_id),
-                "requested_at": RECORDED_AT,
-                "requested_position": POSITION,
-            }
-            yield Update(Message, {"id": call.message_id}, {"tool_calls": AppendItem(item)})
-        case ToolCallOutcome() as outcome:
-            yield _message(event, outcome.reply_id, "tool", outcome.reply)
-            fields = {
-                **_outcome_fields(outcome),
-                "finished_at": RECORDED_AT,
-                "finished_position": POSITION,
-            }
-            yield Update(
-                Message,
-                {"id": outcome.message_id},
-                {"tool_calls": ExtendItem(outcome.index, fields)},
-            )
+            retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
+            return (Update(Message, {"id": message_id}, retracted),)
+        case _:
+            return ()
 
 
-def _message(
-    event: EventEnvelope, message_id: object, sender: str, body: Mapping[str, Any]
-) -> Insert:
+def _message(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
+    content = body.get("content")
+    shown = plain_text(content) if isinstance(content, str) else _text_of_parts(content)
     return Insert(
         Message,
         {
-            "id": message_id,
+            "id": event.event_id,
             "conversation_id": event.stream_id,
             "position": POSITION,
             "sender": sender,
-            "content": _shown_content(body.get("content")),
-            "body": body,
+            "content": shown,
+            "body": _stored_body(body, sender, shown),
+            "tool_call_count": _tool_call_count(body),
             "created_at": RECORDED_AT,
         },
     )
 
 
-def _outcome_fields(outcome: ToolCallOutcome) -> dict[str, Any]:
-    match outcome:
-        case ToolCallSucceeded():
-            return {"status": "succeeded", "output": outcome.result}
-        case ToolCallFailed(error=error):
-            return {"status": "failed", "error": error}
-        case _:
-            return {"status": outcome.type}
+def _tool_call_count(body: dict[str, Any]) -> int:
+    calls = body.get("tool_calls")
+    return len(calls) if isinstance(calls, list) else 0
 
 
-def _shown_content(content: object) -> str | None:
-    """Return a message's content as one text; of a list of parts, the parts' texts."""
-    if isinstance(content, str):
-        return plain_text(content)
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        return plain_text("\n".join(one for one in texts if isinstance(one, str)))
-    return None
+def _stored_body(body: dict[str, Any], sender: str, content: str | None) -> dict[str, Any] | None:
+    """Return what is stored of a body beside its content; `full_body` is the inverse."""
+    if content is None or body.get("content") != content:
+        return body
+    if len(body) == 2 and body.get("role") == sender and next(iter(body)) == "role":  # noqa: PLR2004 - role and content
+        return None
+    return {**body, "content": None}
+
+
+def full_body(stored: dict[str, Any] | None, sender: str, content: str | None) -> dict[str, Any]:
+    """
+    Return the chat message as it came, from the columns of its row.
+
+    :param stored: the column `body` as parsed JSON.
+    """
+    if stored is None:
+        return {"role": sender, "content": content}
+    if content is not None and stored.get("content", content) is None:
+        return {**stored, "content": content}
+    return stored
+
+
+def _text_of_parts(content: object) -> str | None:
+    """Return the texts of a list of parts as one text; None of any other content."""
+    if not isinstance(content, list):
+        return None
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return plain_text("\n".join(one for one in texts if isinstance(one, str)))
 
 
 def plain_text(text: str) -> str:

@@ -31,9 +31,9 @@ def text(*, nullable: bool = False) -> Any:
     return Field(default=None, sa_column=Column(Text, nullable=nullable))
 
 
-def uuid() -> Any:
-    """Return a `uuid` column that is never null."""
-    return Field(sa_column=Column(Uuid, nullable=False))
+def uuid(*, nullable: bool = False) -> Any:
+    """Return a `uuid` column."""
+    return Field(default=None, sa_column=Column(Uuid, nullable=nullable))
 
 
 def bigint(*, nullable: bool = False) -> Any:

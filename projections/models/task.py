@@ -10,16 +10,18 @@ from uuid import UUID
 
 from sqlalchemy import PrimaryKeyConstraint
 
+from eventstore.events.event import Event
 from eventstore.events.tasks import (
     TaskCompleted,
     TaskCreated,
     TaskDeleted,
+    TaskEvent,
     TaskReopened,
     TaskUpdated,
 )
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Delete, Insert, RowChange, Update
+from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
 
@@ -28,9 +30,10 @@ __all__ = ["Task", "TaskView", "project_task"]
 
 class Task(ReadModel, table=True):
     """
-    One task on a user's list, as it is now; a deleted task has no row.
+    One task of a user.
 
-    `position` is the position of the event that created it, and so the order of the list.
+    A deleted task keeps its row with `deleted_at`, so that lists of earlier moments can be given.
+    `position` is the position of the event that created the task, and so the order of the list.
     Timestamps are UTC.
     """
 
@@ -49,6 +52,9 @@ class Task(ReadModel, table=True):
     updated_at: datetime = timestamp()
     completed_at: datetime | None = timestamp(nullable=True)
     position: int = bigint()
+    last_position: int = bigint()
+    deleted_at: datetime | None = timestamp(nullable=True)
+    deleted_position: int | None = bigint(nullable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +75,39 @@ class TaskView(View):
     position: int
 
 
-@projector(Task)
+@projector(Task, events=TaskEvent, trusted=True)
 def project_task(event: EventEnvelope) -> Iterator[RowChange]:
-    """Keep one row per task; deleting a task deletes its row."""
-    key = {"id": event.stream_id}
+    """Keep one row per task."""
     match event.data:
         case TaskCreated(title=title, description=description):
             yield Insert(
                 Task,
                 {
-                    **key,
+                    "id": event.stream_id,
                     "title": title,
                     "description": description,
                     "completed": False,
                     "created_at": RECORDED_AT,
                     "updated_at": RECORDED_AT,
                     "position": POSITION,
+                    "last_position": POSITION,
                 },
             )
-        case TaskUpdated() as update:
-            changes: dict[str, Any] = {
-                name: getattr(update, name) for name in sorted(update.model_fields_set)
-            }
-            yield Update(Task, key, {**changes, "updated_at": RECORDED_AT})
+        case TaskEvent() as data:
+            changes = {"updated_at": RECORDED_AT, "last_position": POSITION}
+            yield Update(Task, {"id": event.stream_id}, {**_changes(data), **changes})
+
+
+def _changes(event: Event) -> dict[str, Any]:
+    """Return what an event changes of its task, beside the time and place of the change."""
+    match event:
+        case TaskUpdated():
+            return {name: getattr(event, name) for name in sorted(event.model_fields_set)}
         case TaskCompleted():
-            yield Update(
-                Task,
-                key,
-                {"completed": True, "completed_at": RECORDED_AT, "updated_at": RECORDED_AT},
-            )
+            return {"completed": True, "completed_at": RECORDED_AT}
         case TaskReopened():
-            yield Update(
-                Task, key, {"completed": False, "completed_at": None, "updated_at": RECORDED_AT}
-            )
+            return {"completed": False, "completed_at": None}
         case TaskDeleted():
-            yield Delete(Task, key)
+            return {"deleted_at": RECORDED_AT, "deleted_position": POSITION}
+        case _:
+            return {}

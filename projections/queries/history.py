@@ -2,12 +2,13 @@
 The history of one conversation, from the read model or from the log: the same answer.
 
 From the read model a page is one round trip along `message_conversation_position_key`. From the
-log the conversation's stream is replayed, which also works where the read model is not trusted.
+log the conversation's stream is read, which also works where the read model is not trusted.
 """
 
 from __future__ import annotations
 
-from operator import itemgetter
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,13 +17,17 @@ from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.fields import check_number
 from eventstore.events.json_codec import loads
+from eventstore.events.messages import MessagePosted, MessageRetracted
 from eventstore.events.registry import EventRegistry
-from eventstore.log.envelope import PointInTime
+from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
+from eventstore.log.envelope import PointInTime, RecordedEvent
 from eventstore.log.read import Selection, read_all_events
 from projections.apply.replay import Replay
 from projections.models.conversation import Conversation
-from projections.models.message import Message, MessageView, message_view
+from projections.models.message import MessageView, full_body, posted_view
+from projections.models.tool_call import ToolCall, ToolCallView
 from projections.projector import Projections
+from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
 
 __all__ = ["Source", "history"]
 
@@ -35,8 +40,7 @@ where user_id = $1 and id = $2
 """
 
 # $3 is `before`; $4 and $5 are the moment; each of them is null where it bounds nothing.
-_MESSAGES = """
-select id, position, sender, body::text, tool_calls::text[], created_at
+_PAGE = """
 from eventstore.message
 where user_id = $1
   and conversation_id = $2
@@ -48,6 +52,20 @@ where user_id = $1
        or retracted_at > coalesce($5, 'infinity'::timestamptz))
 order by position desc
 limit $6
+"""
+# Index: message_conversation_position_key.
+_MESSAGES = f"""
+select id, position, sender, content, body::text, created_at
+{_PAGE}"""
+# Index: tool_call_message.
+_TOOL_CALLS = f"""
+select {TOOL_CALL_COLUMNS}
+from eventstore.tool_call as t
+where t.user_id = $1
+  and t.message_id in (
+    select page.id from (select id, tool_call_count {_PAGE}) as page
+    where page.tool_call_count > 0)
+order by t.index, t.position
 """
 
 
@@ -74,8 +92,7 @@ def history(
         case "projection":
             return (yield from _from_tables(user_id, conversation, moment, before, limit))
         case "events":
-            only = projections.of(Conversation, Message)
-            messages = yield from _from_log(user_id, conversation, moment, only, registry)
+            messages = yield from _from_log(user_id, conversation, moment, projections, registry)
             earlier = [one for one in messages if before is None or one.position < before]
             return earlier if limit is None else earlier[max(0, len(earlier) - limit) :]
         case _:
@@ -89,31 +106,49 @@ def _from_tables(
     before: int | None,
     limit: int | None,
 ) -> Plan[list[MessageView]]:
-    bounds = (before, moment.position, moment.timestamp, limit)
-    found, rows = yield Batch(
+    page = (user_id, conversation, before, moment.position, moment.timestamp, limit)
+    found, rows, call_rows = yield Batch(
         user_scope(user_id),
         (
             Statement(_CONVERSATION, (user_id, conversation)),
-            Statement(_MESSAGES, (user_id, conversation, *bounds)),
+            Statement(_MESSAGES, page),
+            Statement(_TOOL_CALLS, page),
         ),
     )
     if not found or not _existed(found[0], moment):
         raise NotFound("conversation", conversation)
-    return [
-        message_view(
-            {
-                "id": message_id,
-                "conversation_id": conversation,
-                "position": position,
-                "sender": sender,
-                "body": loads(body),
-                "tool_calls": tool_calls and [loads(call) for call in tool_calls],
-                "created_at": created_at,
-            },
-            moment,
+    calls = _by_message(map(tool_call_view, call_rows), moment)
+    messages = []
+    for message_id, position, sender, content, stored, created_at in reversed(rows):
+        if stored is None:
+            body = {"role": sender, "content": content}
+        else:
+            body = full_body(loads(stored), sender, content)
+        messages.append(
+            MessageView(
+                message_id,
+                conversation,
+                position,
+                sender,
+                body.get("content"),
+                body,
+                calls.get(message_id, ()) if calls else (),
+                created_at,
+            )
         )
-        for message_id, position, sender, body, tool_calls, created_at in reversed(rows)
-    ]
+    return messages
+
+
+def _by_message(
+    calls: Iterable[ToolCallView], moment: PointInTime
+) -> dict[UUID, tuple[ToolCallView, ...]]:
+    """Return calls as they were at a moment, by their message, in their order."""
+    by_message: dict[UUID, tuple[ToolCallView, ...]] = {}
+    for call in calls:
+        if call.message_id is not None and moment.includes(call.position, call.requested_at):
+            known = by_message.get(call.message_id, ())
+            by_message[call.message_id] = (*known, call.as_of(moment))
+    return by_message
 
 
 def _from_log(
@@ -123,16 +158,33 @@ def _from_log(
     projections: Projections,
     registry: EventRegistry,
 ) -> Plan[list[MessageView]]:
+    """Return the messages of a conversation from its events: those posted and not retracted."""
+    posted: list[RecordedEvent] = []
+    retracted: set[UUID] = set()
+    calls, rest = Replay(projections.of(ToolCall)), Replay(projections.of(Conversation))
     wanted = Selection(stream_id=conversation, moment=moment)
-    replay = Replay(projections)
-    replay.apply((yield from read_all_events(user_id, wanted, registry)))
-    row = replay.rows(Conversation).get((conversation,))
+    for event in (yield from read_all_events(user_id, wanted, registry)):
+        data = event.data
+        if isinstance(data, MessagePosted):
+            posted.append(event)
+        elif isinstance(data, ToolCallEvent):
+            calls.apply(event)
+            if isinstance(data, ToolCallOutcome):
+                posted.append(event)
+        elif isinstance(data, MessageRetracted):
+            retracted.add(data.message_id)
+        else:
+            rest.apply(event)
+    row = rest.rows(Conversation).get((conversation,))
     if row is None or row["deleted_position"] is not None:
         raise NotFound("conversation", conversation)
+    if retracted:
+        posted = [event for event in posted if event.event_id not in retracted]
+    views = map(ToolCallView.from_row, calls.rows(ToolCall).values())
+    by_message = _by_message(sorted(views, key=attrgetter("index", "position")), moment)
     return [
-        message_view(message, moment)
-        for message in sorted(replay.rows(Message).values(), key=itemgetter("position"))
-        if message["retracted_position"] is None
+        posted_view(event, by_message.get(event.event_id, ()) if by_message else ())
+        for event in posted
     ]
 
 

@@ -1,8 +1,7 @@
 """
 Read tasks and conversations: one of them or a page of a list, now or as of an earlier moment.
 
-The present is read from the tables in one round trip. An earlier moment is replayed from the log,
-because the tables hold only what is true now.
+The present is read from the tables in one round trip; see `past` for an earlier moment.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.fields import check_number
-from eventstore.events.registry import BUILT_IN_EVENTS, EventRegistry
-from eventstore.events.tasks import TaskEvent
+from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime
 from eventstore.log.read import Selection, read_all_events
 from projections.apply.replay import Replay
-from projections.models.conversation import Conversation, ConversationView
+from projections.models.conversation import ConversationView
 from projections.models.read_model import View
 from projections.models.task import Task, TaskView
 from projections.projector import Projections
+from projections.queries.past import past_conversations, past_tasks
 
 __all__ = [
     "TaskOrder",
@@ -38,7 +37,10 @@ __all__ = [
 
 type TaskOrder = Literal["created", "updated", "title"]
 
-_TASK = f"select {', '.join(TaskView.columns())} from eventstore.task where user_id = $1"
+_TASK = (
+    f"select {', '.join(TaskView.columns())} from eventstore.task"
+    " where user_id = $1 and deleted_position is null"
+)
 _CONVERSATION = (
     f"select {', '.join(ConversationView.columns())} from eventstore.conversation"
     " where user_id = $1"
@@ -50,11 +52,10 @@ _TASK_ORDERS: dict[str, tuple[str, Callable[[TaskView], Any]]] = {
     "updated": ("updated_at, position", attrgetter("updated_at", "position")),
     "title": ('title collate "C", position', attrgetter("title", "position")),
 }
-_TASK_EVENT_TYPES = [one.type for one in BUILT_IN_EVENTS if issubclass(one, TaskEvent)]
 
 
 def select_task(user_id: str, task_id: UUID) -> Statement:
-    """Return the statement that selects one task, `TaskView.columns()`. Index: `task_pkey`."""
+    """Return the statement that selects one task that is not deleted, `TaskView.columns()`."""
     return Statement(f"{_TASK} and id = $2", (user_id, task_id))
 
 
@@ -85,8 +86,11 @@ def get_task(
         tasks = yield from _query(user_id, select_task(user_id, task_id), TaskView)
     else:
         wanted = Selection(stream_id=task_id, moment=moment)
-        replay = yield from _replay(user_id, wanted, projections.of(Task), registry)
-        tasks = [TaskView.from_row(row) for row in replay.rows(Task).values()]
+        replay = Replay(projections.of(Task))
+        for event in (yield from read_all_events(user_id, wanted, registry)):
+            replay.apply(event)
+        rows = replay.rows(Task).values()
+        tasks = [TaskView.from_row(row) for row in rows if row["deleted_position"] is None]
     if not tasks:
         raise NotFound("task", task_id)
     return tasks[0]
@@ -112,16 +116,21 @@ def list_tasks(
     if not isinstance(order, str) or order not in _TASK_ORDERS:
         raise InvalidInput("order", f"{order!r}; give one of {', '.join(_TASK_ORDERS)}")
     sql_order, sort_key = _TASK_ORDERS[order]
+    direction = " desc" if newest_first else ""
+    by = ", ".join(part + direction for part in sql_order.split(", "))
     if moment == NOW:
-        direction = " desc" if newest_first else ""
-        by = ", ".join(part + direction for part in sql_order.split(", "))
         sql = f"{_TASK} and completed = coalesce($2, completed) order by {by} limit $3 offset $4"
         statement = Statement(sql, (user_id, completed, limit, offset))
         return (yield from _query(user_id, statement, TaskView))
-    wanted = Selection(types=_TASK_EVENT_TYPES, moment=moment)
-    replay = yield from _replay(user_id, wanted, projections.of(Task), registry)
-    tasks = [TaskView.from_row(row) for row in replay.rows(Task).values()]
-    tasks = [one for one in tasks if completed is None or one.completed == completed]
+    tasks = yield from past_tasks(
+        user_id,
+        moment,
+        completed=completed,
+        order_sql=by,
+        limit=limit + offset,
+        projections=projections,
+        registry=registry,
+    )
     tasks.sort(key=sort_key, reverse=newest_first)
     return tasks[offset : offset + limit]
 
@@ -142,10 +151,16 @@ def get_conversation(
         statement = select_conversation(user_id, conversation_id)
         found = yield from _query(user_id, statement, ConversationView)
     else:
-        wanted = Selection(stream_id=conversation_id, moment=moment)
-        replay = yield from _replay(user_id, wanted, projections.of(Conversation), registry)
-        rows = replay.rows(Conversation).values()
-        found = [ConversationView.from_row(row) for row in rows if row["status"] != "deleted"]
+        found = yield from past_conversations(
+            user_id,
+            moment,
+            statuses=list(_STATUS_OF.values()),
+            before=None,
+            limit=1,
+            conversation_id=conversation_id,
+            projections=projections,
+            registry=registry,
+        )
     if not found:
         raise NotFound("conversation", conversation_id)
     return found[0]
@@ -179,13 +194,15 @@ def list_conversations(
         )
         statement = Statement(sql, (user_id, statuses, before, limit))
         return (yield from _query(user_id, statement, ConversationView))
-    wanted = Selection(moment=moment)
-    replay = yield from _replay(user_id, wanted, projections.of(Conversation), registry)
-    found = [
-        ConversationView.from_row(row)
-        for row in replay.rows(Conversation).values()
-        if row["status"] in statuses and (before is None or row["last_position"] < before)
-    ]
+    found = yield from past_conversations(
+        user_id,
+        moment,
+        statuses=statuses,
+        before=before,
+        limit=limit,
+        projections=projections,
+        registry=registry,
+    )
     return sorted(found, key=attrgetter("last_position"), reverse=True)[:limit]
 
 
@@ -196,11 +213,3 @@ def _query[V: View](user_id: str, statement: Statement, view: type[V]) -> Plan[l
     """Run one statement that selects the columns of `view`."""
     (rows,) = yield Batch(user_scope(user_id), (statement,))
     return [view.from_row(dict(zip(view.columns(), row, strict=True))) for row in rows]
-
-
-def _replay(
-    user_id: str, wanted: Selection, projections: Projections, registry: EventRegistry
-) -> Plan[Replay]:
-    replay = Replay(projections)
-    replay.apply((yield from read_all_events(user_id, wanted, registry)))
-    return replay

@@ -28,7 +28,7 @@ from eventstore.events.tool_calls import (
 )
 from eventstore.log.envelope import PointInTime, RecordedEvent
 from eventstore.log.read import Selection, read_all_events
-from projections.models.message import ToolCallStatus
+from projections.models.tool_call import ToolCallStatus
 
 __all__ = ["AuditEntry", "Caused", "Rerun", "audit", "rerun"]
 
@@ -116,18 +116,20 @@ def audit(
 
 
 def _paired(events: Iterable[RecordedEvent], conversation: UUID | None) -> list[AuditEntry]:
-    entries: dict[UUID, AuditEntry] = {}  # by the request's event_id
-    requests: dict[tuple[UUID, int], UUID] = {}  # by message and index
+    entries: dict[UUID, AuditEntry] = {}  # by the id of the request's event
     for event in events:
         match event.data:
             case ToolCallRequested() as call:
                 if conversation is None or event.stream_id == conversation:
                     entries[event.event_id] = _requested(event, call)
-                    requests[call.message_id, call.index] = event.event_id
-            case ToolCallOutcome() as outcome:
-                request = requests.get((outcome.message_id, outcome.index))
-                if request is not None:
-                    entries[request] = _ended(entries[request], event, outcome)
+            case ToolCallOutcome(request_event_id=request) as outcome:
+                entry = entries.get(request)
+                if (
+                    entry is not None
+                    and entry.status == "pending"  # the first outcome counts
+                    and entry.conversation_id == event.stream_id
+                ):
+                    entries[request] = _ended(entry, event, outcome)
             case ErasedEvent(erased_type=ToolCallRequested.type):
                 if conversation is None or event.stream_id == conversation:
                     entries[event.event_id] = _request_erased(event)

@@ -1,30 +1,34 @@
 """
-How what the read models hold differs from a replay.
+How the rows of read models differ from a replay.
 
-Used by verify, which reports the differences, and by rebuild, which mends exactly those.
+PostgreSQL compares: the rows of the replay are sent as JSON, cast to the types of the columns in
+the way in which they are written, and joined with the rows that are stored. JSON is compared as
+text. Used by verify, which reports the differences, and by rebuild, which repairs exactly those.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Literal
+from functools import cache
+from itertools import batched
+from typing import Literal, NamedTuple
 
-from eventstore.database.plan import Batch, Plan
+from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope
-from eventstore.errors import InvalidInput
-from eventstore.events.json_codec import check_json, dumps, loads, repeats_keys
-from projections.apply.replay import Replay, Row
-from projections.apply.table_shape import TableShape
+from projections.apply.column_types import key_value_text
+from projections.apply.replay import Replay
+from projections.apply.table_shape import Key, Row, TableShape
 from projections.projector import Projections
-from projections.rebuild.stored_rows import StoredRow, read_page, select_by_keys, select_page
+from projections.rebuild.parts import WHOLE, Part, sql_key_text
 
-__all__ = ["Difference", "compare", "compare_again"]
+__all__ = ["Difference", "KeyText", "compare", "compare_keys", "key_text"]
 
-type DifferenceKind = Literal["missing_row", "extra_row", "changed_row"]
-type Keep = Callable[[tuple[Any, ...]], bool]
+type KeyText = tuple[str, ...]
+"""The key of a row as text, without `user_id`."""
+
+_ROWS_TOGETHER = 2_000
+_SIZE_TOGETHER = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,182 +38,230 @@ class Difference:
 
     :ivar columns: those that differ, for a changed row; never their values.
     :ivar row: what the row must be; None if there must be none.
-    :ivar key_text: the key that stands in the table, as text; None if no row does.
     """
 
-    kind: DifferenceKind
+    kind: Literal["missing_row", "extra_row", "changed_row"]
     shape: TableShape
-    key: tuple[Any, ...]
+    key: KeyText
     columns: tuple[str, ...]
     row: Row | None
-    key_text: list[str] | None = None
 
 
 def compare(
-    scope: Scope, projections: Projections, replay: Replay, keep: Keep | None = None
+    scope: Scope, projections: Projections, replay: Replay, part: Part = WHOLE
 ) -> Plan[list[Difference]]:
     """
-    Compare a user's rows in all tables with the replay, and leave the transaction open.
+    Compare a user's rows in all tables with a replay, and leave the transaction open.
 
-    A page at a time, so that memory is the replay's; the first pages come in one round trip.
+    The rows of a small user are compared in one round trip.
 
-    :param keep: of which keys the replay is; see `Replay`.
+    :param part: the rows that the replay has.
     :raises InvalidInput: a row of the replay has a value that cannot be stored.
     """
     found: list[Difference] = []
-    firsts = yield Batch(
-        scope,
-        tuple(select_page(shape, scope.user_id) for shape in projections.shapes),
-        hold=True,
-    )
-    for shape, first in zip(projections.shapes, firsts, strict=True):
-        comparison = _Comparison(shape, dict(replay.rows(shape.model)), keep)
-        rows, after = read_page(shape, first)
-        found.extend(comparison.compare(rows))
-        while after:
-            (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
-            rows, after = read_page(shape, page)
-            found.extend(comparison.compare(rows))
-        found.extend(comparison.end())
+    stored: dict[TableShape, int] = {}
+    missing = dict.fromkeys(projections.shapes, 0)
+    for questions in _together(_questions(scope.user_id, projections, replay, part)):
+        statements = tuple(one.statement for one in questions)
+        answers = yield Batch(scope, statements, hold=True)
+        for question, answer in zip(questions, answers, strict=True):
+            shape = question.shape
+            if question.rows is None:
+                ((stored[shape],),) = answer
+                continue
+            differences = _differences(shape, question.rows, answer)
+            missing[shape] += sum(one.kind == "missing_row" for one in differences)
+            found += differences
+    for shape in projections.shapes:
+        rows = replay.rows(shape.model)
+        if stored[shape] != len(rows) - missing[shape]:
+            statement = _select_extra(shape, scope.user_id, rows, part)
+            (answer,) = yield Batch(scope, (statement,), hold=True)
+            found += (_extra(shape, key, rows) for (key,) in answer)
     return found
 
 
-def compare_again(
+def compare_keys(
     scope: Scope,
     projections: Projections,
     replay: Replay,
-    suspects: Sequence[Difference],
-    touched: Iterable[tuple[TableShape, tuple[Any, ...]]],
+    suspects: Iterable[Difference],
+    touched: Iterable[tuple[TableShape, Key]],
 ) -> Plan[list[Difference]]:
     """
-    Compare some rows once more, under a lock that was not held before.
+    Compare some rows once more, and leave the transaction open; one round trip.
 
-    :param suspects: what differed then.
-    :param touched: what events since, and those left out, were about; nothing else can have become
-        wrong.
+    :param suspects: rows that differed before.
+    :param touched: rows that events since, and those left out, were about.
     """
-    by_text: dict[TableShape, list[list[str]]] = {}
-    by_value: dict[TableShape, set[tuple[Any, ...]]] = {}
+    keys: dict[TableShape, dict[KeyText, Key | None]] = {}
+    for one in suspects:
+        known = None if one.row is None else one.shape.key_of(one.row)
+        keys.setdefault(one.shape, {})[one.key] = known
     for shape, key in touched:
-        by_value.setdefault(shape, set()).add(key)
-    for one in suspects:  # a key that Python cannot hold is known by its text alone
-        if one.key_text is not None:
-            by_text.setdefault(one.shape, []).append(one.key_text)
-        if one.row is not None:
-            by_value.setdefault(one.shape, set()).add(one.key)
+        keys.setdefault(shape, {})[key_text(key)] = key
+    shapes = [shape for shape in projections.shapes if shape in keys]
+    wanted: dict[TableShape, list[Row]] = {}
+    statements: list[Statement] = []
+    for shape in shapes:
+        rows = replay.rows(shape.model)
+        wanted[shape] = [rows[key] for key in keys[shape].values() if key in rows]
+        unwanted = [text for text, key in keys[shape].items() if key not in rows]
+        statements += (
+            _select_differing(shape, scope.user_id, wanted[shape]),
+            _select_stored(shape, scope.user_id, unwanted),
+        )
+    answers = yield Batch(scope, tuple(statements), hold=True)
     found: list[Difference] = []
-    for shape in projections.shapes:
-        if shape not in by_text and shape not in by_value:
-            continue
-        keys, rows = by_value.get(shape, set()), replay.rows(shape.model)
-        statement = select_by_keys(shape, scope.user_id, by_text.get(shape, ()), [*keys])
-        (page,) = yield Batch(scope, (statement,), hold=True)
-        comparison = _Comparison(shape, {key: rows[key] for key in keys if key in rows}, None)
-        found.extend(comparison.compare(read_page(shape, page)[0]))
-        found.extend(comparison.end())
+    for shape, differing, stored in zip(shapes, answers[::2], answers[1::2], strict=True):
+        found += _differences(shape, wanted[shape], differing)
+        found += (Difference("extra_row", shape, tuple(key), (), None) for (key,) in stored)
     return found
 
 
-class _Comparison:
+def key_text(key: Key) -> KeyText:
+    """Return a key as `sql_key_text` does: no type of a key has two forms of one value."""
+    return tuple(map(key_value_text, key))
+
+
+class _Question(NamedTuple):
     """
-    Rows of one table, as they are read, against those of a replay.
+    A statement that compares.
 
-    :param wanted: by key; emptied on the way.
-    :param keep: of which keys the replay is; see `Replay`.
+    :ivar rows: those of the replay that are compared; None if the stored rows are counted.
     """
 
-    def __init__(
-        self,
-        shape: TableShape,
-        wanted: dict[tuple[Any, ...], Row],
-        keep: Keep | None,
-    ) -> None:
-        self._shape = shape
-        self._wanted = wanted
-        self._keep = keep
-
-    def compare(self, rows: Iterable[StoredRow]) -> Iterator[Difference]:
-        """Compare some rows of the table; each is one too many, different, or right."""
-        shape = self._shape
-        for stored, key_text in rows:
-            key = shape.key_of(stored)
-            if self._keep is not None and not self._keep(key):
-                continue
-            row = self._wanted.pop(key, None)
-            if row is None:
-                yield Difference("extra_row", shape, key, (), None, key_text)
-            elif columns := _differing(shape, row, stored):
-                yield Difference("changed_row", shape, key, columns, row, key_text)
-
-    def end(self) -> Iterator[Difference]:
-        """Name the rows that the table did not have."""
-        for key, row in self._wanted.items():
-            yield Difference("missing_row", self._shape, key, (), row)
+    shape: TableShape
+    statement: Statement
+    rows: Sequence[Row] | None = None
+    size: int = 0
 
 
-def _differing(shape: TableShape, row: Row, stored: Row) -> tuple[str, ...]:
-    try:
-        return tuple(
-            name for name in shape.columns if not _same(shape, name, row[name], stored[name])
+def _questions(
+    user_id: str, projections: Projections, replay: Replay, part: Part
+) -> Iterator[_Question]:
+    for shape in projections.shapes:
+        for rows in batched(replay.rows(shape.model).values(), _ROWS_TOGETHER, strict=False):
+            statement = _select_differing(shape, user_id, rows)
+            yield _Question(shape, statement, rows, len(str(statement.params[1])))
+        yield _Question(shape, Statement(_count_sql(shape, part), (user_id,)))
+
+
+def _together(questions: Iterable[_Question]) -> Iterator[list[_Question]]:
+    """Yield as many questions as fit into one round trip."""
+    some: list[_Question] = []
+    size = 0
+    for one in questions:
+        if size + one.size > _SIZE_TOGETHER and some:
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += one.size
+    yield some
+
+
+def _differences(shape: TableShape, rows: Sequence[Row], answer: Rows) -> list[Difference]:
+    if not answer:
+        return []
+    by_key = {key_text(shape.key_of(row)): row for row in rows}
+    return [
+        Difference(
+            "missing_row" if missing else "changed_row",
+            shape,
+            tuple(key),
+            () if missing else tuple(columns),
+            by_key[tuple(key)],
         )
-    except InvalidInput as error:  # a projector that was changed, which live would have refused
-        raise error.within(f"{shape.name}.") from error
-    except Exception as error:  # tampered with, anything can be in a column
-        fact = f"a row cannot be compared, which raises {type(error).__name__}"
-        raise InvalidInput(shape.name, fact) from error
+        for key, missing, columns in answer
+    ]
 
 
-def _same(shape: TableShape, column: str, right: Any, stored: Any) -> bool:
-    if right is None or stored is None:
-        return right is stored
-    if column in shape.jsonb:
-        return _same_jsonb(right, stored, column)
-    if column in shape.json:
-        return _same_json(right, stored, column)
-    if column in shape.json_lists:
-        return len(right) == len(stored) and all(
-            # An array of arrays has lists where texts must be.
-            isinstance(text, str) and _same_json(one, text, column)
-            for one, text in zip(right, stored, strict=True)
-        )
-    return _alike(right, stored)
+def _extra(shape: TableShape, key: Sequence[str], rows: Mapping[Key, Row]) -> Difference:
+    """Return the difference of a row that the replay lacks, or that is stored twice."""
+    wanted = next((row for one, row in rows.items() if key_text(one) == tuple(key)), None)
+    return Difference("extra_row", shape, tuple(key), (), wanted)
 
 
-def _alike(right: Any, stored: Any) -> bool:
-    """Compare values as PostgreSQL does: 1 is 1.0, NaN is NaN, and neither of them is true."""
-    match right, stored:
-        case bool(), _:
-            return right is stored
-        case _, bool():
-            return False
-        case dict(), dict():
-            return right.keys() == stored.keys() and all(
-                _alike(value, stored[name]) for name, value in right.items()
-            )
-        case list(), list():
-            return len(right) == len(stored) and all(map(_alike, right, stored))
-    return bool(right == stored or (right != right and stored != stored))  # noqa: PLR0124 - NaN
+def _select_differing(shape: TableShape, user_id: str, rows: Sequence[Row]) -> Statement:
+    return Statement(_differing_sql(shape), (user_id, _json_list(shape, rows)))
 
 
-def _same_jsonb(right: Any, stored: str, column: str) -> bool:
-    """Compare as PostgreSQL does: in any order of keys, numbers by their value and whole length."""
-    wanted = dumps(check_json(right, column))
-    try:
-        return _alike(_with_exact_numbers(wanted), _with_exact_numbers(stored))
-    except (ValueError, RecursionError):
-        return False
+def _select_extra(shape: TableShape, user_id: str, keys: Iterable[Key], part: Part) -> Statement:
+    """Return the statement for the keys that are stored and not wanted, or are stored twice."""
+    return Statement(_extra_sql(shape, part), (user_id, _json_keys(shape, keys)), prepared=False)
 
 
-def _with_exact_numbers(text: str) -> Any:
-    return json.loads(text, parse_int=Decimal, parse_float=Decimal)
+def _select_stored(shape: TableShape, user_id: str, keys: Iterable[KeyText]) -> Statement:
+    """Return the statement for those of some keys that are stored."""
+    return Statement(_stored_sql(shape), (user_id, _json_keys(shape, keys)), prepared=False)
 
 
-def _same_json(right: Any, stored: str | None, column: str) -> bool:
-    """Compare as written, keys in their order: to Python, true, 1 and 1.0 are the same."""
-    written = dumps(check_json(right, column))
-    if stored == written:
-        return True
-    try:
-        return stored is not None and dumps(loads(stored)) == written and not repeats_keys(stored)
-    except (ValueError, RecursionError):  # nothing of ours: too deep, or a number too long to read
-        return False
+def _json_list(shape: TableShape, rows: Iterable[Row]) -> str:
+    return f"[{','.join(map(shape.json_row, rows))}]"
+
+
+def _json_keys(shape: TableShape, keys: Iterable[Key | KeyText]) -> str:
+    return _json_list(shape, (dict(zip(shape.key, key, strict=True)) for key in keys))
+
+
+@cache
+def _differing_sql(shape: TableShape) -> str:
+    differs = {
+        name: f"{_comparable(shape, name, 'r')} is distinct from {_comparable(shape, name, 't')}"
+        for name in shape.columns
+        if name not in shape.key
+    }
+    named = "".join(f", case when {sql} then '{name}' end" for name, sql in differs.items())
+    record = ", ".join(map(shape.record_column, shape.columns))
+    return (
+        f"select {_key_array(shape, 'r')}, t.user_id is null,"
+        f" array_remove(array[null::text{named}], null)\n"
+        f"from pg_catalog.json_to_recordset($2) as r ({record})\n"
+        f"left join {shape.name} as t on t.user_id = $1 and {_same_key(shape)}\n"
+        f"where {' or '.join(('t.user_id is null', *differs.values()))}"
+    )
+
+
+@cache
+def _count_sql(shape: TableShape, part: Part) -> str:
+    return f"select count(*) from {shape.name} as t where t.user_id = $1{part.condition(shape)}"
+
+
+@cache
+def _extra_sql(shape: TableShape, part: Part) -> str:
+    stored = f"from {shape.name} as t where t.user_id = $1{part.condition(shape)}"
+    key = _key_array(shape, "t")
+    return (
+        f"select {key} {stored}\n"
+        f"and not exists (select from {shape.keys_record()} where {_same_key(shape)})\n"
+        f"union all\n"
+        f"select {key} {stored} group by {key} having count(*) > 1"
+    )
+
+
+@cache
+def _stored_sql(shape: TableShape) -> str:
+    return (
+        f"select {_key_array(shape, 't')} from {shape.keys_record()}\n"
+        f"join {shape.name} as t on t.user_id = $1 and {_same_key(shape)}"
+    )
+
+
+def _key_array(shape: TableShape, alias: str) -> str:
+    return f"array[{', '.join(sql_key_text(alias, name) for name in shape.key)}]::text[]"
+
+
+def _same_key(shape: TableShape) -> str:
+    return " and ".join(f"t.{name} = r.{name}" for name in shape.key) or "true"
+
+
+def _comparable(shape: TableShape, name: str, alias: str) -> str:
+    """Return the SQL of a column as it is compared: text by its characters, JSON by its text."""
+    kind = shape.columns[name].sql
+    if kind == "json":
+        return f"{alias}.{name}::text"
+    if kind == "jsonb":
+        return f"{alias}.{name}::jsonb"
+    if kind.startswith(("text", "varchar")):
+        return f'{alias}.{name} collate "C"'
+    return f"{alias}.{name}"

@@ -1,5 +1,5 @@
 """
-Replay a user's whole log, then lock the user's row: the first half of a rebuild and of an erasure.
+Replay a user's log, then lock the user's row: the first half of a rebuild and of an erasure.
 
 The log is replayed without a lock up to the head seen then, and compared with the tables. Then the
 user's row is locked, the few events since are replayed, and only some rows are compared again:
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from eventstore.database.pages import page_of
 from eventstore.database.plan import Batch, Plan, Statement
@@ -21,7 +22,8 @@ from eventstore.log.read import select_log_page
 from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_event
 from projections.apply.replay import Replay
 from projections.projector import Projections
-from projections.rebuild.compare import Difference, compare, compare_again
+from projections.rebuild.compare import Difference, compare, compare_keys
+from projections.rebuild.parts import WHOLE, Part
 from projections.rebuild.repair import repair
 
 __all__ = ["LockedReplay", "repair_locked", "replay_then_lock", "replay_to_end"]
@@ -30,25 +32,26 @@ type Skip = Callable[[StoredEvent], bool]
 """Tells of an event that a replay must leave it out."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LockedReplay:
     """
-    The replay of a whole log whose user's row is locked.
+    The replay of a log, or of a part of it, whose user's row is locked.
 
     :ivar events: how many events were replayed.
-    :ivar suspects: the rows that differed before the lock; None if that is not known.
+    :ivar suspects: rows that differed before the lock; None if all must be compared again.
     """
 
+    part: Part
     replay: Replay
-    events: int
-    suspects: list[Difference] | None
+    events: int = 0
+    suspects: list[Difference] | None = None
 
 
 _FEW = 2_000
-"""Rows that are compared one by one under the lock; for more, whole tables are compared."""
+"""Rows that are compared again under the lock; for more, whole tables are compared."""
 
 _HEAD = "select position from eventstore.user_log where user_id = $1"
-_LOCK = f"{_HEAD} for update"
+_LOCK = f"{_HEAD} for no key update"
 
 _ERASED = """
 select 1 from eventstore.event where user_id = $1 and stream_id = $2 and position > $3 limit 1
@@ -60,22 +63,27 @@ def replay_then_lock(
     projections: Projections,
     registry: EventRegistry,
     *,
+    part: Part = WHOLE,
     skip: Skip | None = None,
 ) -> Plan[LockedReplay]:
     """
-    Replay the whole log and compare the rows with it, then lock the user's row.
+    Replay the log and compare the rows with it, then lock the user's row.
 
     From then on writers wait; the events that they appended meanwhile are replayed before this
     returns. An event that was erased since the first page was read may have been replayed. Then
     everything begins anew, because a repair would bring its rows back.
 
+    :param part: the rows to replay and compare.
     :param skip: events to leave out. The tables may not have their rows yet, because another
         rebuild may write them before the lock is held, so the rows they are about are noted.
     """
-    replay = Replay(projections)
-    count, head = yield from replay_to_end(scope, replay, registry, skip=skip)
-    suspects: list[Difference] | None = yield from compare(scope, projections, replay)
-    replay.watch()
+    locked = LockedReplay(part, Replay(projections, part.keeps), suspects=[])
+    head = yield from replay_to_end(scope, locked, registry, skip=skip)
+    differences = yield from compare(scope, projections, locked.replay, part)
+    stored_twice = any(one.kind == "extra_row" and one.row is not None for one in differences)
+    if locked.suspects is not None:
+        locked.suspects = None if stored_twice else differences
+    locked.replay.watching = True
     user_id = scope.user_id
     _, erased = yield Batch(
         scope,
@@ -86,18 +94,20 @@ def replay_then_lock(
         hold=True,
     )
     if erased:
-        replay, count, suspects = Replay(projections), 0, None
-    since, _ = yield from replay_to_end(scope, replay, registry, skip=skip)
-    return LockedReplay(replay, count + since, suspects)
+        locked = LockedReplay(part, Replay(projections, part.keeps))
+    yield from replay_to_end(scope, locked, registry, skip=skip)
+    return locked
 
 
 def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) -> Plan[int]:
     """Make the user's rows those of the replay; return how many were not."""
-    suspects, touched = locked.suspects, locked.replay.touched
-    if suspects is None or touched is None or len(suspects) + len(touched) > _FEW:
-        differences = yield from compare(scope, projections, locked.replay)
+    suspects, replay = locked.suspects, locked.replay
+    if suspects is None or len(suspects) + len(replay.touched) > _FEW:
+        differences = yield from compare(scope, projections, replay, locked.part)
+    elif suspects or replay.touched:
+        differences = yield from compare_keys(scope, projections, replay, suspects, replay.touched)
     else:
-        differences = yield from compare_again(scope, projections, locked.replay, suspects, touched)
+        return 0
     if differences:
         yield from repair(scope, differences)
     return len(differences)
@@ -105,45 +115,47 @@ def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) 
 
 def replay_to_end(
     scope: Scope,
-    replay: Replay,
+    locked: LockedReplay,
     registry: EventRegistry,
     *,
     snapshot: bool = False,
     skip: Skip | None = None,
-) -> Plan[tuple[int, int]]:
+) -> Plan[int]:
     """
     Replay the events of the log after the replay's position.
 
     :param skip: events to leave out.
-    :return: how many events there were, and the position of the log's head before they were read.
+    :return: the position of the log's head before they were read.
     """
-    count, head = 0, 0
-    first: tuple[Statement, ...] = (Statement(_HEAD, (scope.user_id,)),)
+    replay, user_id, head = locked.replay, scope.user_id, 0
+    first: tuple[Statement, ...] = (Statement(_HEAD, (user_id,)),)
     while True:
-        statement = select_log_page(REPLAY_COLUMNS, scope.user_id, replay.position)
+        statement = select_log_page(REPLAY_COLUMNS, user_id, replay.position)
         *heads, page = yield Batch(scope, (*first, statement), hold=True, snapshot=snapshot)
         if first:
             ((head,),) = heads[0] or [(0,)]
             first = ()
         rows, more = page_of(page)
         for row in rows:
-            event = StoredEvent._make((*row, *_NO_EVIDENCE))
-            if skip is None or not skip(event):
-                replay.apply([recorded_event(scope.user_id, event, registry)])
+            if skip is not None and skip(StoredEvent._make((*row, *_NO_EVIDENCE))):
+                _skip(locked, user_id, row, registry)
             else:
-                _touch(replay, scope.user_id, event, registry)
-            replay.position = event.position
-        count += len(rows)
+                replay.apply(recorded_event(user_id, row, registry))
+        locked.events += len(rows)
+        if rows:
+            replay.position = rows[-1][0]
         if not more:
-            return count, head
+            return head
 
 
 _NO_EVIDENCE = (None,) * (len(StoredEvent._fields) - len(REPLAY_COLUMNS))
 
 
-def _touch(replay: Replay, user_id: str, event: StoredEvent, registry: EventRegistry) -> None:
+def _skip(
+    locked: LockedReplay, user_id: str, row: tuple[Any, ...], registry: EventRegistry
+) -> None:
     """Note the rows that a skipped event is about: its append, or a rebuild, wrote them."""
     try:
-        replay.touch(recorded_event(user_id, event, registry))
+        locked.replay.skip(recorded_event(user_id, row, registry))
     except Exception:  # noqa: BLE001 - it cannot be read: whole tables are compared instead
-        replay.touched = None
+        locked.suspects = None

@@ -1,9 +1,9 @@
 """
 Rebuild the read models of one user, or of all, while everybody keeps writing.
 
-One user: replay, hold the user's row (see `held`), replace exactly the rows that are wrong, commit.
-Only that user's writers wait, for as long as that takes, and readers see the state before or the
-state after.
+One user: replay, lock the user's row (see `locked_replay`), replace exactly the rows that are
+wrong, commit. Only that user's writers wait, for as long as the repair takes, and readers see the
+state before or the state after. A log that is too long for memory is rebuilt in parts.
 
 All users: their names are put into `rebuild_progress`; workers take one at a time with SKIP LOCKED
 in the transaction that rebuilds it. A killed worker therefore leaves its user undone, and the next
@@ -30,10 +30,24 @@ from eventstore.events.registry import EventRegistry
 from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import compare
-from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
+from projections.rebuild.locked_replay import (
+    LockedReplay,
+    repair_locked,
+    replay_then_lock,
+    replay_to_end,
+)
+from projections.rebuild.parts import parts_of, select_size
 from projections.rebuild.users import users_union
 
-__all__ = ["Progress", "Rebuilt", "check_user", "prepare_rebuild", "rebuild_user", "rebuild_worker"]
+__all__ = [
+    "Progress",
+    "Rebuilt",
+    "Share",
+    "check_user",
+    "prepare_rebuild",
+    "rebuild_user",
+    "rebuild_worker",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +74,11 @@ class Rebuilt:
         )
 
 
-type Progress = Callable[[Rebuilt], None]
+type Progress = Callable[[Rebuilt], object]
 """Called after each user with what was done for that user."""
+
+type Share = tuple[Rebuilt, dict[str, EventStoreError]]
+"""What one of several workers did, and which users were left as they are, and why."""
 
 _OF_ONE_USER = (Conflict, CorruptLog, DatabaseFault, InvalidInput, TimedOut)
 """What may be the matter with one user's log or rows, and is no reason to leave the others."""
@@ -121,12 +138,11 @@ def prepare_rebuild(projections: Projections) -> Plan[int]:
 
 def rebuild_worker(
     projections: Projections, registry: EventRegistry, progress: Progress, *, retry_seconds: float
-) -> Plan[tuple[Rebuilt, dict[str, EventStoreError]]]:
+) -> Plan[Share]:
     """
     Rebuild one user after another until none is left that no other worker has taken.
 
     :param retry_seconds: how long one user is tried again where a connection is lost.
-    :return: what was done, and who was left as they are, and why.
     """
     total = Rebuilt()
     failures: dict[str, EventStoreError] = {}
@@ -174,21 +190,37 @@ def check_user(
 
 
 def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
-    """Do the work of one user and leave the transaction open, for the caller to commit."""
+    """
+    Do the work of one user and leave the last transaction open, for the caller to commit.
+
+    Only a log that is too long for memory takes more than one transaction, one for each part.
+    """
     scope = user_scope(user_id, patient=True)
-    held = yield from replay_then_lock(scope, projections, registry)
-    changed = yield from repair_locked(scope, held, projections)
-    rows = _count(projections, held.replay)
-    return Rebuilt(int(bool(held.events or changed)), held.events, rows, changed)
+    (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True)
+    parts = parts_of(sizes[0])
+    events = rows = changed = 0
+    for part in parts:
+        if part.number:
+            yield Batch(scope, ())
+        locked = yield from replay_then_lock(scope, projections, registry, part=part)
+        changed += yield from repair_locked(scope, locked, projections)
+        rows += _count(projections, locked.replay)
+        events = locked.events
+    return Rebuilt(int(bool(events or changed)), events, rows, changed)
 
 
 def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     scope = user_scope(user_id, patient=True)
-    replay = Replay(projections)
-    events, _ = yield from replay_to_end(scope, replay, registry, snapshot=True)
-    changed = len((yield from compare(scope, projections, replay)))
+    (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True, snapshot=True)
+    events = rows = changed = 0
+    for part in parts_of(sizes[0]):
+        locked = LockedReplay(part, Replay(projections, part.keeps))
+        yield from replay_to_end(scope, locked, registry)
+        changed += len((yield from compare(scope, projections, locked.replay, part)))
+        rows += _count(projections, locked.replay)
+        events = locked.events
     yield Batch(scope, ())
-    return Rebuilt(int(bool(events or changed)), events, _count(projections, replay), changed)
+    return Rebuilt(int(bool(events or changed)), events, rows, changed)
 
 
 def _count(projections: Projections, replay: Replay) -> int:

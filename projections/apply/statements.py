@@ -1,0 +1,236 @@
+"""
+The SQL of row changes.
+
+The text of a statement depends on the shape of its rows only, so each shape is prepared once on a
+connection. PostgreSQL casts the values that are sent to the types of the columns. Several new rows
+of a table are sent as one JSON array.
+
+Every statement takes the user from its first parameter. Those that write take `user_id`, and what
+the database gives an event, from the locked head of the user's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import count
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from eventstore.database.plan import Statement
+from projections.apply.table_shape import Key, Row, TableShape
+from projections.changes import Increment, Marker
+
+__all__ = [
+    "NOWHERE",
+    "Marked",
+    "Place",
+    "delete_row",
+    "insert_rows",
+    "markers_of",
+    "update_row",
+]
+
+
+class Place(NamedTuple):
+    """
+    The place of an event in its append.
+
+    :ivar later: how many events of the append come after it; `later_in_stream` of its stream.
+    """
+
+    later: int
+    stream_id: UUID
+    later_in_stream: int
+
+
+NOWHERE = Place(0, UUID(int=0), 0)
+"""The place of rows without markers."""
+
+
+class Marked(NamedTuple):
+    """A marker of another event than the row it stands in."""
+
+    marker: Marker
+    place: Place
+
+
+type Markers = tuple[tuple[str, Marker], ...]
+"""The columns of a row whose values the database gives."""
+
+
+def markers_of(row: Mapping[str, Any]) -> Markers:
+    """Return the columns of a row whose values the database gives."""
+    markers = []
+    for name, value in row.items():
+        if type(value) is Marker:
+            markers.append((name, value))
+        elif type(value) is Marked:
+            markers.append((name, value.marker))
+    return tuple(markers)
+
+
+def insert_rows(
+    shape: TableShape, user_id: str, rows: Sequence[tuple[Mapping[str, Any], Place]]
+) -> Statement:
+    """
+    Return the statement that inserts rows.
+
+    :param rows: each with the place of its event; columns that are not named become null, and all
+        rows have the same markers.
+    """
+    row, place = rows[0]
+    markers = markers_of(row)
+    if len(rows) == 1:
+        values = _sent(shape.encoded({**shape.nulls, **row}), place)
+        return Statement(_insert_sql(shape, markers), (user_id, *values))
+    texts = [shape.json_row(_sent_by_name(row, place)) for row, place in rows]
+    return Statement(_insert_all_sql(shape, markers), (user_id, f"[{','.join(texts)}]"))
+
+
+def update_row(
+    shape: TableShape,
+    user_id: str,
+    key: Key,
+    changes: Mapping[str, Any],
+    only_where: Mapping[str, Any],
+    place: Place,
+) -> Statement:
+    """Return the statement that updates one row, if there is one as `only_where` says."""
+    increments = {name: one.by for name, one in changes.items() if type(one) is Increment}
+    sql = _update_sql(
+        shape, tuple(changes), markers_of(changes), tuple(increments), tuple(only_where)
+    )
+    values = _sent(shape.encoded({**changes, **increments}), place)
+    return Statement(sql, (user_id, *key, *only_where.values(), *values))
+
+
+def delete_row(shape: TableShape, user_id: str, key: Key) -> Statement:
+    """Return the statement that deletes one row, if it exists."""
+    return Statement(_delete_sql(shape), (user_id, *key))
+
+
+def _sent(row: Row, place: Place) -> list[Any]:
+    """Return what is sent of a row: of a marker, how many events come after the marked one."""
+    sent = []
+    for value in row.values():
+        marker, of = value, place
+        if type(value) is Marked:
+            marker, of = value
+        if type(marker) is not Marker:
+            sent.append(value)
+        elif marker is Marker.POSITION:
+            sent.append(of.later)
+        elif marker is Marker.VERSION:
+            sent += (of.later_in_stream, of.stream_id)
+    return sent
+
+
+_STREAM = "_stream_of_version"
+
+
+def _sent_by_name(row: Mapping[str, Any], place: Place) -> Row:
+    """Return the same by name; the time of an event is not sent."""
+    sent: Row = {}
+    for name, value in row.items():
+        marker, of = value if type(value) is Marked else (value, place)
+        if type(marker) is not Marker:
+            sent[name] = value
+        elif marker is Marker.POSITION:
+            sent[name] = of.later
+        elif marker is Marker.VERSION:
+            sent[name], sent[f"{name}{_STREAM}"] = of.later_in_stream, of.stream_id
+    return sent
+
+
+@cache
+def _insert_sql(shape: TableShape, markers: Markers) -> str:
+    values = _values(shape, shape.columns, markers, _parameters(2))
+    return (
+        f"insert into {shape.name} ({', '.join(('user_id', *shape.columns))})\n"
+        f"select head.user_id, {', '.join(values)}\n"
+        "from eventstore.user_log as head\n"
+        "where head.user_id = $1"
+    )
+
+
+@cache
+def _insert_all_sql(shape: TableShape, markers: Markers) -> str:
+    record: list[str] = []
+
+    def sent(name: str, sql_type: str) -> str:
+        record.append(shape.record_column(name, sql_type))
+        return shape.record_value(name, sql_type)
+
+    values = _values(shape, shape.columns, markers, sent)
+    return (
+        f"insert into {shape.name} ({', '.join(('user_id', *shape.columns))})\n"
+        f"select head.user_id, {', '.join(values)}\n"
+        "from eventstore.user_log as head,"
+        f" pg_catalog.json_to_recordset($2) as r ({', '.join(record)})\n"
+        "where head.user_id = $1"
+    )
+
+
+@cache
+def _update_sql(
+    shape: TableShape,
+    names: tuple[str, ...],
+    markers: Markers,
+    increments: tuple[str, ...],
+    only_where: tuple[str, ...],
+) -> str:
+    sent = _parameters(2)
+    conditions = ["t.user_id = head.user_id"]
+    conditions += [f"t.{name} = {sent(name, shape.columns[name].sql)}" for name in shape.key]
+    conditions += [
+        f"t.{name} is not distinct from {sent(name, shape.columns[name].sql)}"
+        for name in only_where
+    ]
+    values = zip(names, _values(shape, names, markers, sent), strict=True)
+    sets = (f"{n} = t.{n} + {v}" if n in increments else f"{n} = {v}" for n, v in values)
+    return (
+        f"update {shape.name} as t\nset {', '.join(sets)}\n"
+        "from eventstore.user_log as head\n"
+        f"where head.user_id = $1 and {' and '.join(conditions)}"
+    )
+
+
+@cache
+def _delete_sql(shape: TableShape) -> str:
+    sent = _parameters(2)
+    conditions = ["t.user_id = $1"]
+    conditions += [f"t.{name} = {sent(name, shape.columns[name].sql)}" for name in shape.key]
+    return f"delete from {shape.name} as t\nwhere {' and '.join(conditions)}"
+
+
+type _Source = Callable[[str, str], str]
+"""Returns the SQL of a value that is sent, from its name and type."""
+
+
+def _parameters(first: int) -> _Source:
+    """Return the source of values that are sent as parameters, one after another."""
+    numbers = count(first)
+    return lambda _, sql_type: f"${next(numbers)}::{sql_type}"
+
+
+def _values(shape: TableShape, names: Iterable[str], markers: Markers, sent: _Source) -> list[str]:
+    """Return the SQL of the new values of columns, for what `_sent` sends of them."""
+    given = dict(markers)
+    values = []
+    for name in names:
+        match given.get(name):
+            case None:
+                values.append(sent(name, shape.columns[name].sql))
+            case Marker.POSITION:
+                values.append(f"head.position - {sent(name, 'bigint')}")
+            case Marker.RECORDED_AT:
+                values.append("head.recorded_at")
+            case Marker.VERSION:
+                later = sent(name, "bigint")
+                stream = sent(f"{name}{_STREAM}", "uuid")
+                values.append(
+                    "(select s.version from eventstore.stream as s"
+                    f" where s.user_id = head.user_id and s.stream_id = {stream}) - {later}"
+                )
+    return values

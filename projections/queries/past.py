@@ -1,0 +1,178 @@
+"""
+Tasks and conversations as they were at an earlier moment.
+
+What did not change since then is read from its table as it is. Of what did change the table gives
+the ids, and the streams give the rest. Neither depends on how long the user's log is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import batched
+from typing import Any
+from uuid import UUID
+
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import user_scope
+from eventstore.events.conversations import ConversationEvent
+from eventstore.events.messages import MessagePosted, MessageRetracted
+from eventstore.events.registry import EventRegistry
+from eventstore.events.tasks import TaskEvent
+from eventstore.events.tool_calls import ToolCallOutcome, ToolCallRequested
+from eventstore.log.envelope import PointInTime
+from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
+from projections.apply.replay import Replay
+from projections.models.conversation import Conversation, ConversationView
+from projections.models.task import Task, TaskView
+from projections.projector import Projections
+
+__all__ = ["past_conversations", "past_tasks"]
+
+
+_STREAMS_AT_ONCE = 1_000
+
+# $2 and $3 are the moment; each of them is null where it bounds nothing.
+_EXISTED = """
+user_id = $1 and position <= coalesce($2, 9223372036854775807)
+  and created_at <= coalesce($3, 'infinity'::timestamptz)
+"""
+_UNCHANGED = """
+last_position <= coalesce($2, 9223372036854775807)
+  and updated_at <= coalesce($3, 'infinity'::timestamptz)
+"""
+
+# Index: task_pkey.
+_UNCHANGED_TASKS = f"""
+select {", ".join(TaskView.columns())} from eventstore.task
+where {_EXISTED} and {_UNCHANGED} and deleted_position is null
+  and completed = coalesce($4, completed)
+"""
+# Index: conversation_pkey.
+_UNCHANGED_CONVERSATIONS = f"""
+select {", ".join(ConversationView.columns())} from eventstore.conversation
+where {_EXISTED} and {_UNCHANGED} and status = any($4)
+  and last_position < coalesce($5, 9223372036854775807) and id = coalesce($6, id)
+order by last_position desc limit $7
+"""
+
+# $2 and $3 are the moment, $4 the streams and $5 the types. Index: event_stream.
+_OF_STREAMS = """
+from eventstore.event
+where user_id = $1 and stream_id = any($4) and type = any($5)
+  and position <= coalesce($2, 9223372036854775807)
+  and recorded_at <= coalesce($3, 'infinity'::timestamptz)
+"""
+_EVENTS = f"select {select_list(REPLAY_COLUMNS)} {_OF_STREAMS} order by position"
+_ACTIVITY = f"""
+select stream_id, max(position), max(recorded_at),
+       count(*) filter (where type = any($6)) - count(*) filter (where type = any($7))
+{_OF_STREAMS} group by stream_id
+"""
+
+
+def past_tasks(
+    user_id: str,
+    moment: PointInTime,
+    *,
+    completed: bool | None,
+    order_sql: str,
+    limit: int,
+    projections: Projections,
+    registry: EventRegistry,
+) -> Plan[list[TaskView]]:
+    """
+    Return tasks as of `moment`, in no order.
+
+    One round trip, and one more for each thousand tasks that changed since.
+
+    :param order_sql: with `limit`, which of the unchanged tasks are wanted.
+    """
+    at = (user_id, moment.position, moment.timestamp)
+    unchanged, changed = yield Batch(
+        user_scope(user_id),
+        (
+            Statement(f"{_UNCHANGED_TASKS} order by {order_sql} limit $5", (*at, completed, limit)),
+            _changed("task", at),
+        ),
+    )
+    tasks = {row[0]: TaskView(*row) for row in unchanged}
+    types = registry.types(TaskEvent)
+    for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
+        statement = Statement(_EVENTS, (*at, list(ids), types))
+        (events,) = yield Batch(user_scope(user_id), (statement,))
+        for row in _replay(user_id, events, projections.of(Task), registry).rows(Task).values():
+            if row["deleted_position"] is None and completed in {None, row["completed"]}:
+                tasks[row["id"]] = TaskView.from_row(row)
+    return list(tasks.values())
+
+
+def past_conversations(
+    user_id: str,
+    moment: PointInTime,
+    *,
+    statuses: Sequence[str],
+    before: int | None,
+    limit: int,
+    projections: Projections,
+    registry: EventRegistry,
+    conversation_id: UUID | None = None,
+) -> Plan[list[ConversationView]]:
+    """
+    Return conversations as of `moment`, in no order.
+
+    One round trip, and one more for each thousand conversations that changed since.
+
+    :param before: only those whose `last_position` was less.
+    :param limit: of the unchanged conversations, so many of the newest.
+    :param conversation_id: only this one.
+    """
+    at = (user_id, moment.position, moment.timestamp)
+    wanted = (*at, list(statuses), before, conversation_id, limit)
+    unchanged, changed = yield Batch(
+        user_scope(user_id),
+        (
+            Statement(_UNCHANGED_CONVERSATIONS, wanted),
+            _changed("conversation", at, conversation_id),
+        ),
+    )
+    found = {row[0]: ConversationView(*row) for row in unchanged}
+    types = registry.types(ConversationEvent)
+    posted = registry.types(MessagePosted, ToolCallOutcome)
+    retracted = registry.types(MessageRetracted)
+    state = sorted({*types} - {*posted, *retracted, ToolCallRequested.type})
+    for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
+        streams = (*at, list(ids))
+        events, activity = yield Batch(
+            user_scope(user_id),
+            (
+                Statement(_EVENTS, (*streams, state)),
+                Statement(_ACTIVITY, (*streams, types, posted, retracted)),
+            ),
+        )
+        rows = _replay(user_id, events, projections.of(Conversation), registry).rows(Conversation)
+        for stream_id, last_position, updated_at, message_count in activity:
+            row = rows.get((stream_id,))
+            newest = before is None or last_position < before
+            if row is not None and newest and row["status"] in statuses:
+                row["last_position"], row["updated_at"] = last_position, updated_at
+                row["message_count"] = message_count
+                found[stream_id] = ConversationView.from_row(row)
+    return list(found.values())
+
+
+def _changed(table: str, at: tuple[Any, ...], row_id: UUID | None = None) -> Statement:
+    """Return the statement that selects the ids of rows that existed and have changed since."""
+    return Statement(
+        f"select id from eventstore.{table}\n"
+        f"where {_EXISTED} and not ({_UNCHANGED}) and id = coalesce($4, id)",
+        (*at, row_id),
+    )
+
+
+def _replay(
+    user_id: str, rows: Sequence[Sequence[Any]], projections: Projections, registry: EventRegistry
+) -> Replay:
+    replay = Replay(projections)
+    for row in rows:
+        replay.apply(recorded_event(user_id, row, registry))
+    return replay
