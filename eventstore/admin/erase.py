@@ -1,8 +1,8 @@
 """
 Erase a user's content, or that of one conversation, for good and keep the evidence.
 
-It is one transaction, with the user's row locked. The eraser role removes payload, metadata, salt
-and fingerprint of the events. The application role records the erasure as an event of the same log
+It is one transaction, with the user's row locked. The eraser role removes payload, metadata and
+salt of the events. The application role records the erasure as an event of the same log
 and closes the streams. Then the read models are replayed and repaired, so that the rows which any
 projector made from the erased events are gone too. Positions, types, times, digests and hashes
 stay, and with them the chain. A digest without its salt does not give its content away.
@@ -56,7 +56,7 @@ where user_id = $1
 _ERASE = """
 with erased as (
     update eventstore.event
-    set payload = null, metadata = null, salt = null, fingerprint = null
+    set payload = null, metadata = null, salt = null
     where user_id = $1
       and ($2::uuid is null or stream_id = $2)
       and type <> 'ContentErased'
@@ -66,21 +66,6 @@ with erased as (
 select count(*), max(position) from erased
 """
 
-# A fingerprint covers a whole append. It would allow guessing the text of an erased event in it.
-_ERASE_FINGERPRINTS = """
-with appended as (
-    select salt is null as erased,
-           max(position) filter (where idempotency_key is not null)
-               over (order by position) as first
-    from eventstore.event
-    where user_id = $1
-)
-update eventstore.event
-set fingerprint = null
-where user_id = $1
-  and salt is not null
-  and position in (select first from appended where erased)
-"""
 _CLOSE = """
 update eventstore.stream
 set closed = true
@@ -177,7 +162,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         yield Batch(scope, ())
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
     event = yield from _record_erasure(scope, order, through, count)
-    yield from replay_to_end(scope, locked.replay, registry)
+    yield from replay_to_end(scope, locked, registry)
     yield from repair_locked(scope, locked, projections)
     yield Batch(scope, ())
     return _erasure(event, unreached)
@@ -196,13 +181,9 @@ def _remove_content(
     order: ErasureOrder, expected: int, unsalted: list[int] | None
 ) -> Plan[tuple[int, int]]:
     """Remove the payloads as the eraser role; return how many, and the last position."""
-    erased, _ = yield Batch(
-        Scope(Role.ERASER, order.user_id, patient=True),
-        (
-            Statement(_ERASE, (order.user_id, order.conversation_id, unsalted or [])),
-            Statement(_ERASE_FINGERPRINTS, (order.user_id,)),
-        ),
-        hold=True,
+    statement = Statement(_ERASE, (order.user_id, order.conversation_id, unsalted or []))
+    (erased,) = yield Batch(
+        Scope(Role.ERASER, order.user_id, patient=True), (statement,), hold=True
     )
     count, through = erased[0]
     if count != expected:
@@ -228,10 +209,10 @@ def _record_erasure(
     request = prepare_append(scope.user_id, [event])
     rows, _ = yield Batch(
         scope,
-        (request.statement, Statement(_CLOSE, (scope.user_id, order.conversation_id))),
+        (request.statement(), Statement(_CLOSE, (scope.user_id, order.conversation_id))),
         hold=True,
     )
-    return recorded_events(request.envelopes, *rows[0])[0]
+    return recorded_events(request.envelopes, rows[0][0])[0]
 
 
 def _erasure(event: RecordedEvent, unreached: tuple[str, ...]) -> Erasure:

@@ -23,7 +23,7 @@ store keeps, and whose rows are therefore missing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +31,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.admin.verify_streams import STREAM_COLUMNS
-from eventstore.database.pages import page_of
+from eventstore.database.pages import page_of, page_query
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.database.timestamps import readable_timestamp, timestamp_text
@@ -42,10 +42,10 @@ from eventstore.log.stored_event import ALL_COLUMNS
 from eventstore.schema.catalog import other_protected_tables
 from projections.apply.table_shape import TableShape
 from projections.projector import Projections
-from projections.rebuild.stored_rows import read_page, select_page
 
 __all__ = ["Exported", "export_user"]
 
+_IN_UTC = Statement("set local timezone to 'UTC'", prepared=False)
 _HEAD_MEMBERS = ("exported_at", "position", "hash", "recorded_at")
 _HEAD = f"""
 select now(), position, hash, {readable_timestamp("recorded_at")}
@@ -74,9 +74,10 @@ def export_user(
     :raises NotFound: nothing is held about this user.
     """
     scope = user_scope(user_id, patient=True)
-    head, others = yield Batch(
+    _, head, others = yield Batch(
         scope,
         (
+            _IN_UTC,
             Statement(_HEAD, (user_id,)),
             other_protected_tables(projections.tables),
         ),
@@ -122,12 +123,34 @@ def _table(scope: Scope, shape: TableShape, write: Callable[[str], object]) -> P
     after: list[str] = []
     more = True
     while more:
-        (page,) = yield Batch(scope, (select_page(shape, scope.user_id, after),), hold=True)
-        rows, after = read_page(shape, page)
-        more = bool(after)
-        for one in rows:
-            lines.add(_object(one.row.items(), shape.json, shape.json_lists))
+        (page,) = yield Batch(scope, (_select_rows(shape, scope.user_id, after),), hold=True)
+        rows, more = page_of(page)
+        for line, _ in rows:
+            lines.add(line)
+        after = rows[-1][1] if rows else after
+        more = more and bool(shape.key)  # without one, a user has one row
     return lines.end()
+
+
+def _select_rows(shape: TableShape, user_id: str, after: Sequence[str]) -> Statement:
+    """
+    Return the statement for the next page of a user's rows: each as JSON, and its key as text.
+
+    :param after: the key of the last row of the page before.
+    """
+    key = ", ".join(("user_id", *shape.key))
+    where = "user_id = $1"
+    if after:
+        values = (
+            f"${number}::{shape.columns[name].sql}"
+            for number, name in enumerate(shape.key, start=2)
+        )
+        where += f" and ({key}) > ({', '.join(('$1', *values))})"
+    line = f"(select row_to_json(line)::text from (select {', '.join(shape.columns)}) as line)"
+    key_text = f"array[{', '.join(f'{name}::text' for name in shape.key)}]::text[]"
+    large = [name for name, kind in shape.columns.items() if kind.is_large]
+    sql = page_query(f"{line}, {key_text}", shape.name, where, key, large)
+    return Statement(sql, (user_id, *after))
 
 
 def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
@@ -161,26 +184,13 @@ class _Lines:
         return self._count
 
 
-def _object(
-    members: Iterable[tuple[str, Any]],
-    json: AbstractSet[str] = frozenset(),
-    json_lists: AbstractSet[str] = frozenset(),
-) -> str:
-    """Return a JSON object; `json` members are JSON text already, `json_lists` lists of it."""
-    pieces = []
-    for name, value in members:
-        text = value
-        if name in json_lists and value is not None:
-            text = f"[{', '.join(map(str, value))}]" if _is_list(value) else dumps(str(value))
-        elif name not in json or value is None:
-            text = dumps(_plain(value))
-        pieces.append(f"{dumps(name)}: {text}")
+def _object(members: Iterable[tuple[str, Any]], json: AbstractSet[str] = frozenset()) -> str:
+    """Return a JSON object; the values of `json` members are JSON text already."""
+    pieces = (
+        f"{dumps(name)}: {value if name in json and value is not None else dumps(_plain(value))}"
+        for name, value in members
+    )
     return f"{{{', '.join(pieces)}}}"
-
-
-def _is_list(value: list[Any]) -> bool:
-    """Tell whether a `json[]` is a list of JSON texts; tampering may have put anything there."""
-    return all(isinstance(item, str) and item for item in value)
 
 
 def _plain(value: Any) -> Any:

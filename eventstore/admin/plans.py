@@ -41,6 +41,7 @@ from projections import Projections
 from projections.rebuild.rebuild import (
     Progress,
     Rebuilt,
+    Share,
     check_user,
     prepare_rebuild,
     rebuild_user,
@@ -48,7 +49,7 @@ from projections.rebuild.rebuild import (
 )
 from projections.rebuild.users import list_users
 
-__all__ = ["AdminPlans", "Status"]
+__all__ = ["AdminPlans", "Status", "sum_of_shares"]
 
 _USERS_AT_A_TIME = 1_000
 """Users whose plans exist at once: a million users must not need a million plans in memory."""
@@ -235,18 +236,40 @@ class AdminPlans:
             plan = partial(rebuild_user, user_id, self.projections, self.registry, check=check)
             return (yield from self._report(plan, progress or _ignore))
         if check:
-            return (yield from self._check_all(jobs, progress))
-        yield from self._retrying(lambda: prepare_rebuild(self.projections))
-        worker = partial(
-            rebuild_worker,
+            users = yield from self.users()
+            shares = [(yield from self.check_share(users, jobs=jobs, progress=progress))]
+        else:
+            yield from self.prepare_rebuild()
+            worker = partial(self.rebuild_share, progress)
+            shares = yield Parallel([worker] * max(1, jobs), jobs)
+        return sum_of_shares(shares)
+
+    def prepare_rebuild(self) -> Plan[int]:
+        """Note that all users are to be rebuilt, and return how many are left to do."""
+        return self._retrying(lambda: prepare_rebuild(self.projections))
+
+    def rebuild_share(self, progress: Progress | None = None) -> Plan[Share]:
+        """Rebuild users that are left, as long as others who do the same leave some."""
+        return rebuild_worker(
             self.projections,
             self.registry,
             progress or _ignore,
             retry_seconds=self.settings.retry_seconds,
         )
-        results = yield Parallel([worker] * max(1, jobs), jobs)
-        _require_complete({user: error for _, failed in results for user, error in failed.items()})
-        return sum((done for done, _ in results), start=Rebuilt())
+
+    def check_share(
+        self, users: Sequence[str], *, jobs: int = 1, progress: Progress | None = None
+    ) -> Plan[Share]:
+        """Compare the rows of users with their replay."""
+        failures: dict[str, EventStoreError] = {}
+        done = yield from self._for_each_user(
+            users,
+            lambda user_id: check_user(user_id, self.projections, self.registry, failures),
+            Rebuilt(),
+            jobs=jobs,
+            progress=progress,
+        )
+        return done, failures
 
     def erase(
         self,
@@ -328,19 +351,6 @@ class AdminPlans:
             return Verified(users=1, problems=(Problem("hidden", user_id, detail),))
         return done
 
-    def _check_all(self, jobs: int, progress: Progress | None) -> Plan[Rebuilt]:
-        failures: dict[str, EventStoreError] = {}
-        users = yield from self.users()
-        done = yield from self._for_each_user(
-            users,
-            lambda user_id: check_user(user_id, self.projections, self.registry, failures),
-            Rebuilt(),
-            jobs=jobs,
-            progress=progress,
-        )
-        _require_complete(failures)
-        return done
-
     def _for_each_user[R: (Rebuilt, Verified)](
         self,
         users: Iterable[str],
@@ -348,7 +358,7 @@ class AdminPlans:
         start: R,
         *,
         jobs: int,
-        progress: Callable[[R], None] | None,
+        progress: Callable[[R], object] | None,
     ) -> Plan[R]:
         """Run a plan for each user and return the sum of the results."""
         report = progress or _ignore
@@ -358,7 +368,7 @@ class AdminPlans:
             done = sum((yield Parallel(plans, jobs)), start=done)
         return done
 
-    def _report[R](self, plan: Callable[[], Plan[R]], report: Callable[[R], None]) -> Plan[R]:
+    def _report[R](self, plan: Callable[[], Plan[R]], report: Callable[[R], object]) -> Plan[R]:
         done = yield from self._retrying(plan)
         report(done)
         return done
@@ -367,9 +377,19 @@ class AdminPlans:
         return retrying(plan, seconds=self.settings.retry_seconds)
 
 
-def _require_complete(failures: dict[str, EventStoreError]) -> None:
+def sum_of_shares(shares: Iterable[Share]) -> Rebuilt:
+    """
+    Return what was done in all shares of a rebuild.
+
+    :raises Incomplete: some users were left as they are.
+    """
+    done, failures = Rebuilt(), dict[str, EventStoreError]()
+    for its_done, its_failures in shares:
+        done += its_done
+        failures |= its_failures
     if failures:
         raise Incomplete(failures) from next(iter(failures.values()))
+    return done
 
 
 def _read_status() -> Plan[tuple[Any, ...]]:

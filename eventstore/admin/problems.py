@@ -12,7 +12,7 @@ class Problem:
     """
     One thing in a log or a read model that is wrong.
 
-    :ivar kind: in the log `gap`, `version`, `payload`, `fingerprint`, `hash`, `time`, `head`,
+    :ivar kind: in the log `gap`, `version`, `payload`, `hash`, `time`, `head`,
         `stream`, `erasure`, `anchor`, `hidden` or `unreadable`; in a read model `missing_row`,
         `extra_row` or `changed_row`; `more` if there are too many to list.
     :ivar detail: what is wrong, without any stored content.

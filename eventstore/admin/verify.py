@@ -2,21 +2,20 @@
 Verify one user: the log against itself, and the read models against the log.
 
 Everything is read in one snapshot, so users may write meanwhile, and in pages, so memory is
-bounded. A log with more than `EVENTS_PER_PASS` events or `BYTES_PER_PASS` is replayed and compared
-in parts, with one pass over the log for each part. Every difference is reported.
+bounded: a log that is too long for it is replayed and compared in parts (see `rebuild.parts`), with
+one pass over the log for each part. Every difference is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from eventstore.admin.problems import Problem
 from eventstore.admin.verify_log import LogCheck
 from eventstore.admin.verify_streams import STREAM_COLUMNS, StreamCheck
-from eventstore.database.pages import page_of, size_of
+from eventstore.database.pages import page_of
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.database.timestamps import readable_timestamp
@@ -27,28 +26,19 @@ from eventstore.events.registry import EventRegistry
 from eventstore.log.anchors import Head
 from eventstore.log.ids import erasure_stream
 from eventstore.log.read import select_log_page, select_stream_page
-from eventstore.log.stored_event import (
-    ALL_COLUMNS,
-    VARIABLE_SIZE_COLUMNS,
-    StoredEvent,
-    recorded_event,
-)
+from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, recorded_event
 from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import Difference, compare
+from projections.rebuild.parts import Part, parts_of, select_size
 
 __all__ = [
-    "BYTES_PER_PASS",
-    "EVENTS_PER_PASS",
     "MAX_PROBLEMS",
     "Problem",
     "Verified",
     "verify_user",
 ]
 
-EVENTS_PER_PASS = 200_000
-BYTES_PER_PASS = 96 * 1024 * 1024
-"""Of events and their texts: what one part may hold in memory, whichever limit comes first."""
 MAX_PROBLEMS = 1_000
 """Problems listed of one user; of further ones the number is reported."""
 
@@ -87,10 +77,6 @@ class Verified:
         )
 
 
-_SIZE = f"""
-select count(*), coalesce(sum({size_of(VARIABLE_SIZE_COLUMNS)}), 0)
-from eventstore.event where user_id = $1
-"""
 _BEFORE_ALL = -(2**63)
 _HEAD = f"""
 select position, hash, {readable_timestamp("recorded_at")}
@@ -122,29 +108,27 @@ def verify_user(
         scope,
         (
             Statement(_HEAD, (user_id,)),
-            Statement(_SIZE, (user_id,)),
+            select_size(user_id),
             Statement(_ERASURES, (user_id, erasure_stream(user_id))),
         ),
         hold=True,
         snapshot=True,
     )
     erasures = Erasures(_readable(erasure_rows))
-    log = LogCheck(user_id, erasures, anchored)
     problems: list[Problem] = []
-    events, size = sizes[0]
-    parts = 1 + max(events // EVENTS_PER_PASS, size // BYTES_PER_PASS)
-    progress = _Progress(parts, seen)
-    for part in range(parts):
-        keep = _keys_of_part(part, parts)
-        streams = StreamCheck(user_id, registry, erasures, keep)
-        replay = Replay(projections, keep)
-        checks = [streams.check] if part else [log.check, streams.check]
-        unreadable = yield from _replay_log(scope, replay, registry, checks, problems, progress)
-        if part == 0:
-            problems.extend(log.end(head, events))
-        yield from _check_streams(scope, streams, problems)
+    log = LogCheck(user_id, erasures, problems, anchored)
+    parts = parts_of(sizes[0])
+    progress = _Progress(len(parts), seen)
+    for part in parts:
+        streams = StreamCheck(user_id, registry, erasures, problems, part.keeps)
+        replay = Replay(projections, part.keeps)
+        checks = [streams.check] if part.number else [log.check, streams.check]
+        unreadable = yield from _replay_log(scope, replay, registry, checks, progress)
+        if part.number == 0:
+            log.end(head, events=sizes[0][0])
+        yield from _check_streams(scope, streams)
         if unreadable is None:
-            unreadable = yield from _compare_rows(scope, projections, replay, keep, problems)
+            unreadable = yield from _compare_rows(scope, projections, replay, part, problems)
         if unreadable is not None:
             problems.append(unreadable)
             break
@@ -180,8 +164,7 @@ def _replay_log(
     scope: Scope,
     replay: Replay,
     registry: EventRegistry,
-    checks: Sequence[Callable[[StoredEvent], Iterator[Problem]]],
-    problems: list[Problem],
+    checks: Sequence[Callable[[StoredEvent], None]],
     progress: _Progress,
 ) -> Plan[Problem | None]:
     """Check and replay the log; return the problem of what cannot be read, if any."""
@@ -196,9 +179,9 @@ def _replay_log(
             position = event.position
             try:
                 for check in checks:
-                    problems.extend(check(event))
+                    check(event)
                 if unreadable is None:
-                    replay.apply([recorded_event(user_id, event, registry)])
+                    replay.apply(recorded_event(user_id, event, registry))
             except (ConfigurationError, MemoryError):
                 raise
             except Exception as error:  # noqa: BLE001 - a tampered column may hold anything
@@ -210,7 +193,7 @@ def _replay_log(
             return unreadable
 
 
-def _check_streams(scope: Scope, streams: StreamCheck, problems: list[Problem]) -> Plan[None]:
+def _check_streams(scope: Scope, streams: StreamCheck) -> Plan[None]:
     """Check the rows of `stream`, once all events were seen."""
     after: UUID | None = None
     more = True
@@ -218,22 +201,22 @@ def _check_streams(scope: Scope, streams: StreamCheck, problems: list[Problem]) 
         statement = select_stream_page(STREAM_COLUMNS, scope.user_id, after)
         (page,) = yield Batch(scope, (statement,), hold=True)
         rows, more = page_of(page)
-        problems.extend(streams.check_rows(rows))
+        streams.check_rows(rows)
         after = rows[-1][0] if rows else None
         more = more and after is not None  # nulls are ordered last
-    problems.extend(streams.end())
+    streams.end()
 
 
 def _compare_rows(
     scope: Scope,
     projections: Projections,
     replay: Replay,
-    keep: Callable[[tuple[Any, ...]], bool] | None,
+    part: Part,
     problems: list[Problem],
 ) -> Plan[Problem | None]:
     """Compare the rows with the replay; return the problem of what cannot be stored, if any."""
     try:
-        differences = yield from compare(scope, projections, replay, keep)
+        differences = yield from compare(scope, projections, replay, part)
     except InvalidInput as error:
         detail = f"a projector yields what cannot be stored: {error}"
         return Problem("unreadable", scope.user_id, detail)
@@ -250,13 +233,6 @@ def _readable(rows: Rows) -> Iterator[ContentErased]:
             continue
 
 
-def _keys_of_part(part: int, parts: int) -> Callable[[tuple[Any, ...]], bool] | None:
-    """Return a function that tells whether a key belongs to a part; None for a single part."""
-    if parts == 1:
-        return None
-    return lambda key: hash(key) % parts == part  # hashes stay the same within a process
-
-
 _DETAILS = {
     "missing_row": "the replay has this row, the table does not",
     "extra_row": "the table has this row, the replay does not",
@@ -264,6 +240,8 @@ _DETAILS = {
 
 
 def _row_problem(user_id: str, one: Difference) -> Problem:
-    detail = _DETAILS.get(one.kind) or f"differs from the replay in {', '.join(one.columns)}"
-    key = tuple(str(part) for part in one.key)
-    return Problem(one.kind, user_id, detail, table=one.shape.name, key=key)
+    if one.kind == "extra_row" and one.row is not None:
+        detail = "the table has this row more than once"
+    else:
+        detail = _DETAILS.get(one.kind) or f"differs from the replay in {', '.join(one.columns)}"
+    return Problem(one.kind, user_id, detail, table=one.shape.name, key=one.key)

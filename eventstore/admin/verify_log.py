@@ -9,15 +9,15 @@ memory does not grow with the log. Streams are checked by `verify_streams`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from hashlib import sha256
+from operator import attrgetter
 
 from eventstore.admin.problems import Problem
 from eventstore.database.plan import Rows
 from eventstore.events.erasure import Erasures
 from eventstore.log.anchors import Head
-from eventstore.log.hash_chain import ZERO_HASH, chain_hash, fingerprint_part, payload_digest
+from eventstore.log.hash_chain import ZERO_HASH, chain_hash, payload_digest
 from eventstore.log.stored_event import StoredEvent
 
 __all__ = ["LogCheck"]
@@ -32,6 +32,7 @@ _NEVER_NULL = (
     "payload_digest",
     "hash",
 )
+_never_null = attrgetter(*_NEVER_NULL)
 
 
 class LogCheck:
@@ -39,6 +40,7 @@ class LogCheck:
     Follows one log and knows what the next event must be.
 
     :param erasures: all erasures that the log records, read before the events they cover.
+    :param problems: where what is found is added.
     :param anchored: heads of this user that were kept outside the database, in any order.
     :ivar count: events checked; `erased` of them have no payload, as an erasure records.
     :ivar anchors: anchored heads that were found again.
@@ -49,6 +51,7 @@ class LogCheck:
         self,
         user_id: str,
         erasures: Erasures,
+        problems: list[Problem],
         anchored: Sequence[Head] = (),
     ) -> None:
         self.user_id = user_id
@@ -58,48 +61,43 @@ class LogCheck:
         self.anchored = 0
         self.position = 0
         self._erasures = erasures
+        self._problems = problems
         self._to_find = deque(sorted(anchored, key=lambda head: head.position))
         self._hash = ZERO_HASH
         self._recorded_at: datetime | None = None
-        self._append = _AppendCheck(0, None)
 
-    def check(self, event: StoredEvent) -> Iterator[Problem]:
+    def check(self, event: StoredEvent) -> None:
         """Check one event against those before it."""
         position = event.position
         self.count += 1
-        if nulls := [name for name in _NEVER_NULL if getattr(event, name) is None]:
+        if None in _never_null(event):
+            nulls = [name for name in _NEVER_NULL if getattr(event, name) is None]
             detail = f"{', '.join(nulls)} is null, which the store never writes"
-            yield self._problem("hash", position, detail)
+            self._report("hash", position, detail)
             self.position = position
             return
         if position != self.position + 1:
-            yield self._problem("gap", position, f"follows position {self.position}")
+            self._report("gap", position, f"follows position {self.position}")
         if self._recorded_at is not None and event.recorded_at < self._recorded_at:
-            yield self._problem("time", position, "recorded earlier than the event before it")
-        yield from self._check_content(event)
+            self._report("time", position, "recorded earlier than the event before it")
+        self._check_content(event)
         if chain_hash(self._hash, self.user_id, event) != event.hash:
-            yield self._problem("hash", position, "the hash does not follow from the event")
-        if event.idempotency_key is not None:
-            yield from self._end_of_append()
-            self._append = _AppendCheck(position, event.fingerprint)
-        elif event.fingerprint is not None:
-            yield self._problem("fingerprint", position, "a fingerprint without an idempotency key")
-        self._append.add(event)
-        yield from self._check_anchors(position, event.hash)
+            self._report("hash", position, "the hash does not follow from the event")
+        if self._to_find:
+            self._check_anchors(position, event.hash)
         # The check continues from the stored values, so that one change is one problem, not many.
         self.position, self._hash, self._recorded_at = position, event.hash, event.recorded_at
 
-    def end(self, head: Rows, events: int) -> Iterator[Problem]:
+    def end(self, head: Rows, events: int) -> None:
         """
         Check that all events were seen, and that the head is at the last one.
 
         :param head: the rows of `user_log`; without tampering there is one.
         :param events: how many events there are, counted apart from the pages.
         """
-        yield from self._end_of_append()
         if events != self.count:
             detail = f"{events} events, and only {self.count} of them are found by their position"
-            yield self._problem("gap", self.position, detail)
+            self._report("gap", self.position, detail)
         known = head[0] if head else (0, ZERO_HASH, None)
         if known != (self.position, self._hash, self._recorded_at):
             detail = f"the head is at position {known[0]}, the log ends at {self.position}"
@@ -107,17 +105,17 @@ class LogCheck:
                 detail = "there is a head but no event"
             elif known[0] == self.position:
                 detail = "the head's hash or time is not that of the last event"
-            yield self._problem("head", known[0], detail)
+            self._report("head", known[0], detail)
         if len(head) > 1:
-            yield self._problem("head", known[0], f"there are {len(head)} heads")
+            self._report("head", known[0], f"there are {len(head)} heads")
         for anchor in self._to_find:
             detail = (
                 f"the anchor is newer than the log, which ends at {self.position}: its tail was "
                 "cut off, or an older backup restored"
             )
-            yield self._problem("anchor", anchor.position, detail)
+            self._report("anchor", anchor.position, detail)
 
-    def _check_content(self, event: StoredEvent) -> Iterator[Problem]:
+    def _check_content(self, event: StoredEvent) -> None:
         """Check payload and metadata, or that they are gone where an erasure is recorded."""
         position = event.position
         covered = self._erasures.covers(event.type, event.stream_id, position)
@@ -125,20 +123,20 @@ class LogCheck:
             self.erased += 1
             if not covered:
                 detail = "its payload is gone, and no erasure of it is recorded"
-                yield self._problem("erasure", position, detail)
+                self._report("erasure", position, detail)
             return
         if covered:
             detail = "an erasure of it is recorded, but it has a payload"
-            yield self._problem("erasure", position, detail)
+            self._report("erasure", position, detail)
         if (
             event.payload is None
             or event.metadata is None
             or event.salt is None
             or payload_digest(event.salt, event.payload, event.metadata) != event.payload_digest
         ):
-            yield self._problem("payload", position, "payload or metadata differ from their digest")
+            self._report("payload", position, "payload or metadata differ from their digest")
 
-    def _check_anchors(self, position: int, stored_hash: bytes) -> Iterator[Problem]:
+    def _check_anchors(self, position: int, stored_hash: bytes) -> None:
         while self._to_find and self._to_find[0].position <= position:
             anchor = self._to_find.popleft()
             if (anchor.position, anchor.hash) == (position, stored_hash):
@@ -148,39 +146,7 @@ class LogCheck:
             detail = "history up to here was rewritten after it was anchored"
             if self.anchored:
                 detail += f"; up to position {self.anchored} an anchor confirms it"
-            yield self._problem("anchor", anchor.position, detail)
+            self._report("anchor", anchor.position, detail)
 
-    def _end_of_append(self) -> Iterator[Problem]:
-        if not self._append.matches():
-            detail = "the append differs from its fingerprint"
-            yield self._problem("fingerprint", self._append.position, detail)
-
-    def _problem(self, kind: str, position: int, detail: str) -> Problem:
-        return Problem(kind, self.user_id, detail, position=position)
-
-
-class _AppendCheck:
-    """The events of one append, against the fingerprint on the first of them."""
-
-    def __init__(self, position: int, fingerprint: bytes | None) -> None:
-        self.position = position
-        self._fingerprint = fingerprint
-        self._computed = sha256()
-        self._count = 0
-        self._erased = False
-
-    def add(self, event: StoredEvent) -> None:
-        """Include the next event."""
-        self._count += 1
-        self._erased = self._erased or event.payload is None
-        if event.payload is not None:
-            part = fingerprint_part(
-                event.stream_id, event.type, event.schema_version, event.payload
-            )
-            self._computed.update(part)
-
-    def matches(self) -> bool:
-        """Tell whether the fingerprint is that of the events; an erasure removes it too."""
-        if self._erased:
-            return self._fingerprint is None
-        return self._count == 0 or self._computed.digest() == self._fingerprint
+    def _report(self, kind: str, position: int, detail: str) -> None:
+        self._problems.append(Problem(kind, self.user_id, detail, position=position))

@@ -6,8 +6,8 @@ Of each stream only its last event is remembered. A log with very many streams i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 from uuid import UUID
 
 from eventstore.admin.problems import Problem
@@ -24,16 +24,17 @@ STREAM_COLUMNS = ("stream_id", "version", "kind", "closed")
 class _LastEvent(NamedTuple):
     """The last event of a stream."""
 
-    version: int = 0
-    type_name: str = ""
-    position: int = 0
+    version: int
+    type_name: str
+    position: int
 
 
 class StreamCheck:
     """
     Follows the streams of one log.
 
-    :param keep: tells of a stream's key whether this part checks it; None checks all streams.
+    :param problems: where what is found is added.
+    :param keep: tells of a stream's key whether this part checks it.
     """
 
     def __init__(
@@ -41,48 +42,53 @@ class StreamCheck:
         user_id: str,
         registry: EventRegistry,
         erasures: Erasures,
-        keep: Callable[[tuple[Any, ...]], bool] | None = None,
+        problems: list[Problem],
+        keep: Callable[[tuple[UUID]], bool],
     ) -> None:
         self._user_id = user_id
         self._registry = registry
         self._erasures = erasures
+        self._problems = problems
         self._keep = keep
         self._last: dict[UUID, _LastEvent] = {}
 
-    def check(self, event: StoredEvent) -> Iterator[Problem]:
+    def check(self, event: StoredEvent) -> None:
         """Check one event against the one before it in its stream."""
         stream_id, version = event.stream_id, event.version
-        if None in {stream_id, version, event.type}:
+        if stream_id is None or version is None or event.type is None:
             return  # the check of the log reports nulls
-        if self._keep is not None and not self._keep((stream_id,)):
+        if not self._keep((stream_id,)):
             return
-        expected = self._last.get(stream_id, _LastEvent()).version + 1
+        last = self._last.get(stream_id)
+        expected = 1 if last is None else last.version + 1
         if version != expected:
             detail = f"version {version} of stream {stream_id}, expected {expected}"
-            yield Problem("version", self._user_id, detail, position=event.position)
+            self._problems.append(
+                Problem("version", self._user_id, detail, position=event.position)
+            )
         self._last[stream_id] = _LastEvent(version, event.type, event.position)
 
-    def check_rows(self, rows: Rows) -> Iterator[Problem]:
+    def check_rows(self, rows: Rows) -> None:
         """Check some rows of `stream`, its `STREAM_COLUMNS`, against the last events."""
         for stream_id, version, kind, closed in rows:
-            if self._keep is not None and not self._keep((stream_id,)):
+            if not self._keep((stream_id,)):
                 continue
             last = self._last.pop(stream_id, None)
             if last is None:
                 detail = "no event is in this stream, or the stream is there twice"
-                yield self._problem(stream_id, detail)
+                self._report(stream_id, detail)
             elif version != last.version:
                 detail = f"the stream is at version {version}, its events end at {last.version}"
-                yield self._problem(stream_id, detail)
+                self._report(stream_id, detail)
             elif not self._is_right(kind, closed, stream_id, last):
                 detail = "its kind, or whether it is closed, is not as recorded"
-                yield self._problem(stream_id, detail)
+                self._report(stream_id, detail)
 
-    def end(self) -> Iterator[Problem]:
+    def end(self) -> None:
         """Report the streams that have no row."""
         for stream_id, last in self._last.items():
             detail = f"the stream is missing, its events end at {last.version}"
-            yield self._problem(stream_id, detail)
+            self._report(stream_id, detail)
 
     def _is_right(self, kind: str, closed: bool, stream_id: UUID, last: _LastEvent) -> bool:
         """Tell whether kind and closed are those of a stream with that last event."""
@@ -94,6 +100,8 @@ class StreamCheck:
         erased = self._erasures.covers(last.type_name, stream_id, last.position)
         return (kind, closed) == (stream_kind, closes or erased)
 
-    def _problem(self, stream_id: UUID, detail: str) -> Problem:
+    def _report(self, stream_id: UUID, detail: str) -> None:
         key = (str(stream_id),)
-        return Problem("stream", self._user_id, detail, table="eventstore.stream", key=key)
+        self._problems.append(
+            Problem("stream", self._user_id, detail, table="eventstore.stream", key=key)
+        )

@@ -10,35 +10,57 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
-from importlib.metadata import version
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from eventstore.cli.commands import (
-    anchor,
-    audit,
-    doctor,
-    erase,
-    export,
-    import_files,
-    migrate,
-    rebuild,
-    show,
-    status,
-    tail,
-    verify,
-)
-from eventstore.cli.demo import command as demo
 from eventstore.cli.output import console, printable
 from eventstore.cli.output_files import exit_on_broken_pipe, exit_on_failed_output
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
+from eventstore.version import VERSION
 
 __all__ = ["app", "main"]
 
+_COMMANDS = {
+    "demo": "demo.command:demo",
+    "migrate": "commands.migrate:migrate",
+    "status": "commands.status:status",
+    "doctor": "commands.doctor:doctor",
+    "import": "commands.import_files:import_files",
+    "history": "commands.show:history",
+    "tasks": "commands.show:tasks",
+    "rebuild": "commands.rebuild:rebuild",
+    "verify": "commands.verify:verify",
+    "anchor": "commands.anchor:anchor",
+    "audit": "commands.audit:audit",
+    "tail": "commands.tail:tail",
+    "export": "commands.export:export",
+    "erase": "commands.erase:erase",
+}
+"""Each command's module in this package, and its function there."""
+
+
+class _Commands(TyperGroup):
+    """The commands; the module of one is imported when it is called, or listed with its help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - likewise
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, function = _COMMANDS[cmd_name].partition(":")
+        command = getattr(import_module(f"{__package__}.{module}"), function)
+        one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        one.command(cmd_name)(exit_on_broken_pipe(command))
+        return typer.main.get_command(one)
+
+
 app = typer.Typer(
     name="eventstore",
+    cls=_Commands,
     help=(
         "The event-sourced store of an AI todo chatbot: conversations, tasks and tool calls.\n\n"
         "The database is the one in --database or EVENTSTORE_DATABASE_URL. With neither, the "
@@ -55,29 +77,9 @@ app = typer.Typer(
 )
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo.demo,
-    "migrate": migrate.migrate,
-    "status": status.status,
-    "doctor": doctor.doctor,
-    "import": import_files.import_files,
-    "history": show.history,
-    "tasks": show.tasks,
-    "rebuild": rebuild.rebuild,
-    "verify": verify.verify,
-    "anchor": anchor.anchor,
-    "audit": audit.audit,
-    "tail": tail.tail,
-    "export": export.export,
-    "erase": erase.erase,
-}
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(exit_on_broken_pipe(_command))
-
-
 def _show_version(requested: bool) -> None:
     if requested:
-        console.print(version("todo-eventstore"))
+        console.print(VERSION)
         raise typer.Exit
 
 

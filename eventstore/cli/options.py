@@ -50,7 +50,7 @@ OneUser = Annotated[
     typer.Option("--user", metavar="USER", help="Only the user with this id. Default: all users."),
 ]
 Jobs = Annotated[
-    int, typer.Option("--jobs", min=1, max=64, help="How many users are processed at once.")
+    int, typer.Option("--jobs", min=1, max=64, help="How many processes share the users.")
 ]
 AsOfOption = Annotated[
     str | None,
@@ -79,8 +79,9 @@ def open_store(
     database: str | None, extensions: str | None = None, *, jobs: int = 1, worker: bool = False
 ) -> Iterator[EventStore]:
     """
-    Open the store for one command, with enough connections for its jobs.
+    Open the store for one command.
 
+    :param jobs: how many threads will use it.
     :param worker: True in a worker process, which leaves messages to the main process.
     :raises ConfigurationError: a setting, the URL or `extensions` is wrong.
     :raises UnsafeDatabase: the database would not isolate users.
@@ -90,8 +91,7 @@ def open_store(
     # prints the error itself.
     for name in ("psycopg", "eventstore") if worker else ("psycopg",):
         logging.getLogger(name).addHandler(logging.NullHandler())
-    # One connection per job, and one for the command itself.
-    settings = load_settings(database, pool_max_size=max(jobs + 1, 2))
+    settings = load_settings(database, pool_max_size=jobs + 1)  # one is for the command itself
     with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:
         if settings.database_url is None and not worker:
             sys.stderr.write(f"no database URL is set: using {store.database}\n")
@@ -116,7 +116,7 @@ def _load_extensions(reference: str | None) -> dict[str, Any]:
     extensions = load_object(reference) if reference else {}
     if not isinstance(extensions, dict) or extensions.keys() - {"events", "projectors"}:
         raise ConfigurationError(
-            f"--extensions {reference}: is not a dict of events and projectors; see docs/cli.md"
+            f"--extensions {reference}: is not a dict; give {{'events': […], 'projectors': […]}}"
         )
     return extensions
 

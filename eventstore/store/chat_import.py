@@ -128,7 +128,7 @@ def _import_conversation(context: UserContext, conversation: ChatConversation) -
 def _require_no_more(context: UserContext, key: str, number: int) -> Plan[None]:
     """Refuse a conversation that was imported with more appends than this one has."""
     next_key = f"{key}#{number}"
-    state = yield from read_for_decision(context.user_id, next_key, ())
+    state = yield from read_for_decision(context.user_id, next_key, (), ())
     if state.existing_position is not None:
         raise IdempotencyConflict(next_key, state.existing_position)
 
@@ -136,17 +136,20 @@ def _require_no_more(context: UserContext, key: str, number: int) -> Plan[None]:
 def _requests(
     context: UserContext, key: str, events: Sequence[NewEvent]
 ) -> list[tuple[AppendRequest, list[Statement]]]:
+    projections = context.projections
     requests = []
     for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
         request = prepare_append(context.user_id, chunk, f"{key}#{number}" if number else key)
-        requests.append((request, live_statements(context.projections, request.envelopes)))
+        changes = [projections.project(envelope) for envelope in request.envelopes]
+        requests.append((request, live_statements(projections, request.envelopes, changes)))
     return requests
 
 
 def _events(context: UserContext, conversation: ChatConversation, new_id: NewId) -> list[NewEvent]:
     stream = resolve_conversation(context.user_id, conversation.key)
-    pending: dict[str, list[ToolCallRequested]] = {}
-    events: list[Event] = [make_event(ConversationStarted, key=conversation.key)]
+    pending: dict[str, list[UUID]] = {}
+    started = make_event(ConversationStarted, key=conversation.key)
+    events: list[tuple[UUID, Event]] = [(new_id(), started)]
     for number, body in enumerate(conversation.messages):
         events += _events_of_message(body, f"messages[{number}]", new_id, pending)
     return [
@@ -154,58 +157,49 @@ def _events(context: UserContext, conversation: ChatConversation, new_id: NewId)
             stream_id=stream,
             data=data,
             expected=Expected.ANY if number else Expected.NEW,
-            event_id=new_id(),
+            event_id=event_id,
             correlation_id=context.correlation_id,
             metadata=context.metadata,
         )
-        for number, data in enumerate(events)
+        for number, (event_id, data) in enumerate(events)
     ]
 
 
 def _events_of_message(
-    body: Mapping[str, Any],
-    path: str,
-    new_id: NewId,
-    pending: dict[str, list[ToolCallRequested]],
-) -> list[Event]:
+    body: Mapping[str, Any], path: str, new_id: NewId, pending: dict[str, list[UUID]]
+) -> list[tuple[UUID, Event]]:
     """
-    Return the events of one message.
+    Return the events of one message, each with its id.
 
-    :param pending: the calls that wait for their answer, by the model's name for them; updated.
+    :param pending: the requests that wait for their answer, by the model's name for the call; each
+        is the id of the event. It is updated.
     """
     if not isinstance(body, Mapping):
         raise InvalidInput(path, f"expected a JSON object, got {type(body).__name__}")
     role = body.get("role")
     if not isinstance(role, str):
         raise InvalidInput(f"{path}.role", "is missing; give user, assistant, system or tool")
-    message_id = new_id()
-    if role == "tool":
-        waiting = pending.get(str(body.get("tool_call_id")))
-        if waiting:
-            return [_outcome(waiting.pop(0), message_id, body)]
-    posted = make_event(MessagePosted, message_id=message_id, sender=role, body=body)
-    calls = [
-        make_event(
+    event_id, call_id = new_id(), str(body.get("tool_call_id"))
+    if role == "tool" and pending.get(call_id):
+        outcome = make_event(
+            ToolCallSucceeded,
+            call_id=call_id,
+            request_event_id=pending[call_id].pop(0),
+            reply=body,
+        )
+        return [(event_id, outcome)]
+    posted = make_event(MessagePosted, sender=role, body=body)
+    events: list[tuple[UUID, Event]] = [(event_id, posted)]
+    for index, call in enumerate(requested_calls(body, path)):
+        requested = make_event(
             ToolCallRequested,
             call_id=call.id,
-            message_id=message_id,
-            index=index,
             name=call.name,
             arguments=call.arguments,
+            message_id=event_id,
+            index=index,
         )
-        for index, call in enumerate(requested_calls(body, path))
-    ]
-    for call in calls:
-        pending.setdefault(call.call_id, []).append(call)
-    return [posted, *calls]
-
-
-def _outcome(call: ToolCallRequested, reply_id: UUID, body: Mapping[str, Any]) -> Event:
-    return make_event(
-        ToolCallSucceeded,
-        call_id=call.call_id,
-        message_id=call.message_id,
-        index=call.index,
-        reply_id=reply_id,
-        reply=body,
-    )
+        request_id = new_id()
+        pending.setdefault(call.id, []).append(request_id)
+        events.append((request_id, requested))
+    return events

@@ -15,12 +15,12 @@ from eventstore.log.envelope import NOW, Expected
 from eventstore.store.context import AsOf, Queries, point_in_time
 from eventstore.store.decisions import Cause, state_of
 from eventstore.store.sync_async import (
-    AsyncCommand,
     AsyncFacade,
-    AsyncMethod,
-    SyncCommand,
     SyncFacade,
-    SyncMethod,
+    async_command,
+    async_method,
+    sync_command,
+    sync_method,
 )
 from eventstore.store.unit_of_work import Commands, Handle
 from projections import Conversation
@@ -160,7 +160,8 @@ class ConversationQueries(Queries):
         :param archived: False for active ones, True for archived ones, None for both.
         :param limit: conversations on a page.
         :param before: the `last_position` of the last conversation on the page before.
-        :param as_of: a position or a timestamp: the list as it was then, replayed from the log.
+        :param as_of: a position or a timestamp: the list as it was then; one more round trip for
+            each thousand conversations that changed since.
         :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
         context, moment = self.context, point_in_time(as_of)
@@ -182,13 +183,13 @@ class Conversations(SyncFacade[ConversationQueries]):
 
     _commands = ConversationCommands
 
-    start = SyncCommand(ConversationCommands.start)
-    rename = SyncCommand(ConversationCommands.rename)
-    archive = SyncCommand(ConversationCommands.archive)
-    reopen = SyncCommand(ConversationCommands.reopen)
-    delete = SyncCommand(ConversationCommands.delete)
-    get = SyncMethod(ConversationQueries.get)
-    list = SyncMethod(ConversationQueries.list)
+    start = sync_command(ConversationCommands.start)
+    rename = sync_command(ConversationCommands.rename)
+    archive = sync_command(ConversationCommands.archive)
+    reopen = sync_command(ConversationCommands.reopen)
+    delete = sync_command(ConversationCommands.delete)
+    get = sync_method(ConversationQueries.get)
+    list = sync_method(ConversationQueries.list)
 
 
 class AsyncConversations(AsyncFacade[ConversationQueries]):
@@ -196,10 +197,10 @@ class AsyncConversations(AsyncFacade[ConversationQueries]):
 
     _commands = ConversationCommands
 
-    start = AsyncCommand(ConversationCommands.start)
-    rename = AsyncCommand(ConversationCommands.rename)
-    archive = AsyncCommand(ConversationCommands.archive)
-    reopen = AsyncCommand(ConversationCommands.reopen)
-    delete = AsyncCommand(ConversationCommands.delete)
-    get = AsyncMethod(ConversationQueries.get)
-    list = AsyncMethod(ConversationQueries.list)
+    start = async_command(ConversationCommands.start)
+    rename = async_command(ConversationCommands.rename)
+    archive = async_command(ConversationCommands.archive)
+    reopen = async_command(ConversationCommands.reopen)
+    delete = async_command(ConversationCommands.delete)
+    get = async_method(ConversationQueries.get)
+    list = async_method(ConversationQueries.list)

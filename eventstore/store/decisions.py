@@ -15,7 +15,7 @@ from eventstore.errors import InvalidInput, WrongVersion
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, NewEvent
 from projections import Conversation, Message, Task
-from projections.apply.replay import Row
+from projections.apply.table_shape import Row
 
 __all__ = [
     "CallerVersionConflict",

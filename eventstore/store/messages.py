@@ -11,14 +11,14 @@ from eventstore.events.chat_formats import RequestedCall, assistant_body, reques
 from eventstore.events.event import Event, make_event
 from eventstore.events.messages import MessagePosted, MessageRetracted
 from eventstore.events.tool_calls import ToolCallRequested
-from eventstore.log.envelope import NOW
 from eventstore.store.context import Queries, parse_id
 from eventstore.store.decisions import Cause
-from eventstore.store.sync_async import AsyncCommand, AsyncFacade, SyncCommand, SyncFacade
+from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_command, sync_command
 from eventstore.store.unit_of_work import Commands, Handle, Outcome
-from projections import Message
-from projections.apply.replay import Row
-from projections.models.message import MessageView, message_view
+from projections import Message, ToolCall
+from projections.apply.table_shape import Row
+from projections.models.message import MessageView, posted_view
+from projections.models.tool_call import ToolCallView
 
 __all__ = ["AsyncMessages", "MessageCommands", "Messages", "posted_message"]
 
@@ -51,23 +51,21 @@ class MessageCommands(Commands):
         :raises InvalidInput: a value does not fit or cannot be stored; nothing was written.
         """
         sender, body = _sender_and_body(sender, content, tool_calls, body)
-        message_id = self._work.new_id()
         stream = self._work.conversation(conversation)
-        data = make_event(MessagePosted, message_id=message_id, sender=sender, body=body)
+        data = make_event(MessagePosted, sender=sender, body=body)
         posted = self._work.record(stream, data, caused_by=caused_by)
+        message_id = posted.event_id
         for index, call in enumerate(requested_calls(body)):
             requested = make_event(
                 ToolCallRequested,
                 call_id=call.id,
-                message_id=message_id,
-                index=index,
                 name=call.name,
                 arguments=call.arguments,
+                message_id=message_id,
+                index=index,
             )
             self._work.record(stream, requested, caused_by=posted)
-        return Handle(
-            message_id, posted.event_id, lambda outcome: posted_message(outcome, message_id)
-        )
+        return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
 
     def retract(
         self, conversation: UUID | str, message: UUID | str, *, caused_by: Cause = None
@@ -93,8 +91,17 @@ class MessageCommands(Commands):
 
 
 def posted_message(outcome: Outcome, message_id: UUID) -> MessageView:
-    """Return the view of a message that was just posted."""
-    return message_view(outcome.row(Message, message_id), NOW)
+    """Return the view of a message that was just posted, with the calls that it asks for."""
+    event = outcome.event(message_id)
+    calls: Sequence[ToolCallView] = ()
+    if len(outcome.recorded) > 1:
+        requests = (one for one in outcome.recorded if one.causation_id == message_id)
+        calls = [
+            ToolCallView.from_row(outcome.row(ToolCall, one.event_id))
+            for one in requests
+            if isinstance(one.data, ToolCallRequested)
+        ]
+    return posted_view(event, calls)
 
 
 class Messages(SyncFacade[Queries]):
@@ -102,8 +109,8 @@ class Messages(SyncFacade[Queries]):
 
     _commands = MessageCommands
 
-    post = SyncCommand(MessageCommands.post)
-    retract = SyncCommand(MessageCommands.retract)
+    post = sync_command(MessageCommands.post)
+    retract = sync_command(MessageCommands.retract)
 
 
 class AsyncMessages(AsyncFacade[Queries]):
@@ -111,8 +118,8 @@ class AsyncMessages(AsyncFacade[Queries]):
 
     _commands = MessageCommands
 
-    post = AsyncCommand(MessageCommands.post)
-    retract = AsyncCommand(MessageCommands.retract)
+    post = async_command(MessageCommands.post)
+    retract = async_command(MessageCommands.retract)
 
 
 def _sender_and_body(

@@ -12,16 +12,24 @@ from eventstore.database.scope import user_scope
 from eventstore.errors import Erased
 from eventstore.store.decisions import Decision
 from projections import Conversation, Message, Task
-from projections.apply.replay import Row
+from projections.apply.table_shape import Row
 from projections.models.conversation import ConversationView
 from projections.models.task import TaskView
 from projections.queries.lists import select_conversation, select_task
 
 __all__ = ["DecisionState", "read_for_decision"]
 
-_KEY = """
-select position, fingerprint is null from eventstore.event
+_BY_KEY = """
+select position, payload is null from eventstore.event
 where user_id = $1 and idempotency_key = $2
+"""
+# As far back as `append_events` looks. Index: event_pkey.
+_BY_IDS = """
+select position, payload is null from eventstore.event
+where user_id = $1
+  and event_id = any($2)
+  and position > (select position - 100000 from eventstore.user_log where user_id = $1)
+order by position limit 1
 """
 _VERSIONS = """
 select stream_id, version from eventstore.stream
@@ -41,7 +49,7 @@ class DecisionState:
 
     :ivar rows: by decision; a decision whose row is absent is not in it.
     :ivar versions: of the streams that exist.
-    :ivar existing_position: where the idempotency key was used before, or None.
+    :ivar existing_position: where an earlier attempt, or its idempotency key, is in the log.
     """
 
     rows: dict[Decision, Row]
@@ -49,33 +57,43 @@ class DecisionState:
     existing_position: int | None
 
 
-def read_for_decision(user_id: str, key: str, decisions: Sequence[Decision]) -> Plan[DecisionState]:
+def read_for_decision(
+    user_id: str, key: str | None, retried_ids: Sequence[UUID], decisions: Sequence[Decision]
+) -> Plan[DecisionState]:
     """
     Read what decisions depend on; one round trip.
 
     The tables are read in the order in which an append and a migration lock them, so that none of
     the three waits for another in a circle.
 
-    :param key: the idempotency key of the append that is to follow.
+    :param key: the idempotency key of the append that is to follow, if it has one.
+    :param retried_ids: the ids of events that an earlier attempt may have appended.
     :raises Erased: the key was used, and what was recorded under it has been erased since.
     """
+    existing = []
+    if key is not None:
+        existing.append(Statement(_BY_KEY, (user_id, key)))
+    elif retried_ids:
+        existing.append(Statement(_BY_IDS, (user_id, list(retried_ids))))
     results: list[Rows] = yield Batch(
         user_scope(user_id),
         (
-            Statement(_KEY, (user_id, key)),
+            *existing,
             Statement(_VERSIONS, (user_id, [one.stream_id for one in decisions])),
             *(_READ[one.table][0](user_id, one.key) for one in decisions),
         ),
     )
+    found = results.pop(0) if existing else []
+    versions, *selected = results
     rows = {
-        decision: dict(zip(_READ[decision.table][1], found[0], strict=True))
-        for decision, found in zip(decisions, results[2:], strict=True)
-        if found
+        decision: dict(zip(_READ[decision.table][1], one[0], strict=True))
+        for decision, one in zip(decisions, selected, strict=True)
+        if one
     }
-    position, erased = results[0][0] if results[0] else (None, False)
+    position, erased = found[0] if found else (None, False)
     if erased:
         raise Erased(key, position)
-    return DecisionState(rows, dict(results[1]), position)
+    return DecisionState(rows, dict(versions), position)
 
 
 def _select_message(user_id: str, message_id: UUID) -> Statement:

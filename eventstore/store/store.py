@@ -27,7 +27,7 @@ from eventstore.schema.doctor import refusal
 from eventstore.schema.findings import Finding
 from eventstore.store.chat_import import import_conversations, user_context
 from eventstore.store.context import UserContext
-from eventstore.store.sync_async import AsyncFacade, AsyncMethod, SyncFacade, SyncMethod
+from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
 from eventstore.store.user import AsyncUser, User
 from projections import BUILT_IN, Projections, Projector
 
@@ -156,15 +156,15 @@ class EventStore(SyncFacade[AdminPlans]):
         """
         return User(self._driver, self._engine, self._parts.context(user_id))
 
-    rebuild = SyncMethod(AdminPlans.rebuild)
-    verify = SyncMethod(AdminPlans.verify)
-    erase = SyncMethod(AdminPlans.erase)
-    export = SyncMethod(AdminPlans.export)
-    heads = SyncMethod(AdminPlans.heads)
-    doctor = SyncMethod(AdminPlans.doctor)
-    status = SyncMethod(AdminPlans.status)
-    users = SyncMethod(AdminPlans.users)
-    import_conversations = SyncMethod(import_conversations)
+    rebuild = sync_method(AdminPlans.rebuild)
+    verify = sync_method(AdminPlans.verify)
+    erase = sync_method(AdminPlans.erase)
+    export = sync_method(AdminPlans.export)
+    heads = sync_method(AdminPlans.heads)
+    doctor = sync_method(AdminPlans.doctor)
+    status = sync_method(AdminPlans.status)
+    users = sync_method(AdminPlans.users)
+    import_conversations = sync_method(import_conversations)
 
     @property
     def database(self) -> str:
@@ -272,15 +272,15 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
         """
         return AsyncUser(self._driver, self._engine, self._parts.context(user_id))
 
-    rebuild = AsyncMethod(AdminPlans.rebuild)
-    verify = AsyncMethod(AdminPlans.verify)
-    erase = AsyncMethod(AdminPlans.erase)
-    export = AsyncMethod(AdminPlans.export)
-    heads = AsyncMethod(AdminPlans.heads)
-    doctor = AsyncMethod(AdminPlans.doctor)
-    status = AsyncMethod(AdminPlans.status)
-    users = AsyncMethod(AdminPlans.users)
-    import_conversations = AsyncMethod(import_conversations)
+    rebuild = async_method(AdminPlans.rebuild)
+    verify = async_method(AdminPlans.verify)
+    erase = async_method(AdminPlans.erase)
+    export = async_method(AdminPlans.export)
+    heads = async_method(AdminPlans.heads)
+    doctor = async_method(AdminPlans.doctor)
+    status = async_method(AdminPlans.status)
+    users = async_method(AdminPlans.users)
+    import_conversations = async_method(import_conversations)
 
     @property
     def database(self) -> str:

@@ -14,12 +14,12 @@ from eventstore.log.envelope import Expected
 from eventstore.store.context import AsOf, Queries, parse_id, point_in_time
 from eventstore.store.decisions import Cause, state_of
 from eventstore.store.sync_async import (
-    AsyncCommand,
     AsyncFacade,
-    AsyncMethod,
-    SyncCommand,
     SyncFacade,
-    SyncMethod,
+    async_command,
+    async_method,
+    sync_command,
+    sync_method,
 )
 from eventstore.store.unit_of_work import Commands, Handle
 from projections import Task
@@ -125,7 +125,7 @@ class TaskQueries(Queries):
         """
         Return one task; one round trip.
 
-        :param as_of: a position or a timestamp: the task as it was then, replayed from the log.
+        :param as_of: a position or a timestamp: the task as it was then, replayed from its stream.
         :raises NotFound: absent, deleted or another user's.
         """
         context = self.context
@@ -153,7 +153,8 @@ class TaskQueries(Queries):
         :param order: `created`, `updated` or `title` (by code point).
         :param limit: tasks on a page.
         :param offset: tasks to skip.
-        :param as_of: a position or a timestamp: the list as it was then, replayed from the log.
+        :param as_of: a position or a timestamp: the list as it was then; one more round trip for
+            each thousand tasks that changed since.
         :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
         context = self.context
@@ -178,13 +179,13 @@ class Tasks(SyncFacade[TaskQueries]):
 
     _commands = TaskCommands
 
-    create = SyncCommand(TaskCommands.create)
-    update = SyncCommand(TaskCommands.update)
-    complete = SyncCommand(TaskCommands.complete)
-    reopen = SyncCommand(TaskCommands.reopen)
-    delete = SyncCommand(TaskCommands.delete)
-    get = SyncMethod(TaskQueries.get)
-    list = SyncMethod(TaskQueries.list)
+    create = sync_command(TaskCommands.create)
+    update = sync_command(TaskCommands.update)
+    complete = sync_command(TaskCommands.complete)
+    reopen = sync_command(TaskCommands.reopen)
+    delete = sync_command(TaskCommands.delete)
+    get = sync_method(TaskQueries.get)
+    list = sync_method(TaskQueries.list)
 
 
 class AsyncTasks(AsyncFacade[TaskQueries]):
@@ -192,10 +193,10 @@ class AsyncTasks(AsyncFacade[TaskQueries]):
 
     _commands = TaskCommands
 
-    create = AsyncCommand(TaskCommands.create)
-    update = AsyncCommand(TaskCommands.update)
-    complete = AsyncCommand(TaskCommands.complete)
-    reopen = AsyncCommand(TaskCommands.reopen)
-    delete = AsyncCommand(TaskCommands.delete)
-    get = AsyncMethod(TaskQueries.get)
-    list = AsyncMethod(TaskQueries.list)
+    create = async_command(TaskCommands.create)
+    update = async_command(TaskCommands.update)
+    complete = async_command(TaskCommands.complete)
+    reopen = async_command(TaskCommands.reopen)
+    delete = async_command(TaskCommands.delete)
+    get = async_method(TaskQueries.get)
+    list = async_method(TaskQueries.list)

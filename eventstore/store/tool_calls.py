@@ -7,41 +7,29 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from eventstore.database.plan import Batch, Plan, Statement
-from eventstore.database.scope import user_scope
-from eventstore.errors import InvalidInput, NotFound
+from eventstore.database.plan import Plan
+from eventstore.errors import InvalidInput
 from eventstore.events.chat_formats import RequestedCall, tool_body
 from eventstore.events.event import make_event
-from eventstore.events.json_codec import check_json, dumps, loads
+from eventstore.events.json_codec import check_json, checked_text
 from eventstore.events.tool_calls import ToolCallFailed, ToolCallSucceeded
-from eventstore.log.envelope import NOW
 from eventstore.store.context import Queries
 from eventstore.store.decisions import Cause
 from eventstore.store.messages import MessageCommands, posted_message
 from eventstore.store.sync_async import (
-    AsyncCommand,
     AsyncFacade,
-    AsyncMethod,
-    SyncCommand,
     SyncFacade,
-    SyncMethod,
+    async_command,
+    async_method,
+    sync_command,
+    sync_method,
 )
 from eventstore.store.unit_of_work import Commands, Handle
-from projections.models.message import MessageView, ToolCallView, message_view
+from projections.models.message import MessageView
+from projections.models.tool_call import ToolCallView
+from projections.queries.tool_calls import find_tool_call
 
 __all__ = ["AsyncToolCalls", "ToolCallCommands", "ToolCallHandle", "ToolCallQueries", "ToolCalls"]
-
-_WITH_CALLS = """
-select m.id, m.position, m.sender, m.body::text, m.tool_calls::text[], m.created_at
-from eventstore.message as m
-join eventstore.conversation as c
-  on c.user_id = m.user_id and c.id = m.conversation_id and c.status <> 'deleted'
-where m.user_id = $1
-  and m.conversation_id = $2
-  and m.tool_calls is not null
-  and m.retracted_at is null
-order by m.position desc
-"""
 
 
 class ToolCallReference(Protocol):
@@ -52,15 +40,7 @@ class ToolCallReference(Protocol):
         """The conversation in which it was requested."""
 
     @property
-    def message_id(self) -> UUID:
-        """The message that asked for it."""
-
-    @property
-    def index(self) -> int:
-        """Its index among that message's calls."""
-
-    @property
-    def id(self) -> str:
+    def call_id(self) -> str:
         """The model's name for it."""
 
     @property
@@ -68,14 +48,13 @@ class ToolCallReference(Protocol):
         """The id of the request's event."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ToolCallHandle[V](Handle[V]):
-    """What requesting a call in a transaction returns; `id` is the model's name for the call."""
+    """What requesting a call in a transaction returns; `call_id` is the model's name for it."""
 
-    id: str  # type: ignore[assignment]  # a call is named by its model, not by a UUID
     conversation_id: UUID
     message_id: UUID
-    index: int
+    call_id: str
 
 
 class ToolCallCommands(Commands):
@@ -116,12 +95,12 @@ class ToolCallCommands(Commands):
         )
         requested = self._work.steps[-1]
         return ToolCallHandle(
-            id=call.id,
+            id=requested.event_id,
             event_id=requested.event_id,
             view=lambda outcome: message.view(outcome).tool_calls[0],
             conversation_id=requested.stream_id,
             message_id=message.id,
-            index=0,
+            call_id=call.id,
         )
 
     def succeed(self, call: ToolCallReference, *, output: object) -> Handle[MessageView]:
@@ -138,7 +117,7 @@ class ToolCallCommands(Commands):
         """
         _require_reference(call)
         value = check_json(output, "output")
-        body = tool_body(call.id, value)
+        body = tool_body(call.call_id, value)
         stored = {} if isinstance(value, str) else {"output": value}
         return self._end(call, ToolCallSucceeded, body, stored)
 
@@ -154,7 +133,7 @@ class ToolCallCommands(Commands):
         """
         _require_reference(call)
         value = check_json(error, "error")
-        return self._end(call, ToolCallFailed, tool_body(call.id, value), {"error": value})
+        return self._end(call, ToolCallFailed, tool_body(call.call_id, value), {"error": value})
 
     def _end(
         self,
@@ -163,29 +142,29 @@ class ToolCallCommands(Commands):
         body: dict[str, Any],
         stored: dict[str, Any],
     ) -> Handle[MessageView]:
-        reply_id = uuid5(call.event_id, "reply")  # the same on a retry
         data = make_event(
             kind,
-            call_id=call.id,
-            message_id=call.message_id,
-            index=call.index,
-            reply_id=reply_id,
+            call_id=call.call_id,
+            request_event_id=call.event_id,
             reply=body,
             **stored,
         )
-        event = self._work.record(call.conversation_id, data, caused_by=call)
-        self._work.default_key = self._work.default_key or f"outcome:{call.event_id}"
-        return Handle(reply_id, event.event_id, lambda outcome: posted_message(outcome, reply_id))
+        message_id = uuid5(call.event_id, "outcome")  # the same on a retry, from any process
+        self._work.record(call.conversation_id, data, caused_by=call, event_id=message_id)
+        if all(step.event_id != call.event_id for step in self._work.steps):
+            # Somebody else may end a call that was requested before; one that is new nobody knows.
+            self._work.default_key = self._work.default_key or f"outcome:{call.event_id}"
+        return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
 
 
 def _require_reference(call: object) -> None:
-    if not hasattr(call, "event_id") or not hasattr(call, "message_id"):
+    if not hasattr(call, "event_id") or not hasattr(call, "call_id"):
         fact = f"a {type(call).__name__}; give what request or find returned"
         raise InvalidInput("call", fact)
 
 
 def _json_text(arguments: Mapping[str, Any]) -> str:
-    return dumps(check_json(arguments, "arguments"))
+    return checked_text(arguments, "arguments")
 
 
 class ToolCallQueries(Queries):
@@ -203,27 +182,8 @@ class ToolCallQueries(Queries):
         """
         context = self.context
         return context.about_conversation(
-            conversation, lambda resolved: _find(context.user_id, resolved, call_id)
+            conversation, lambda resolved: find_tool_call(context.user_id, resolved, call_id)
         )
-
-
-def _find(user_id: str, conversation: UUID, call_id: str) -> Plan[ToolCallView]:
-    statement = Statement(_WITH_CALLS, (user_id, conversation))
-    (rows,) = yield Batch(user_scope(user_id), (statement,))
-    for message_id, position, sender, body, tool_calls, created_at in rows:
-        row = {
-            "id": message_id,
-            "conversation_id": conversation,
-            "position": position,
-            "sender": sender,
-            "body": loads(body),
-            "tool_calls": [loads(call) for call in tool_calls],
-            "created_at": created_at,
-        }
-        for call in reversed(message_view(row, NOW).tool_calls):
-            if call.id == call_id:
-                return call
-    raise NotFound("tool call", call_id)
 
 
 class ToolCalls(SyncFacade[ToolCallQueries]):
@@ -231,10 +191,10 @@ class ToolCalls(SyncFacade[ToolCallQueries]):
 
     _commands = ToolCallCommands
 
-    request = SyncCommand(ToolCallCommands.request)
-    succeed = SyncCommand(ToolCallCommands.succeed)
-    fail = SyncCommand(ToolCallCommands.fail)
-    find = SyncMethod(ToolCallQueries.find)
+    request = sync_command(ToolCallCommands.request)
+    succeed = sync_command(ToolCallCommands.succeed)
+    fail = sync_command(ToolCallCommands.fail)
+    find = sync_method(ToolCallQueries.find)
 
 
 class AsyncToolCalls(AsyncFacade[ToolCallQueries]):
@@ -242,7 +202,7 @@ class AsyncToolCalls(AsyncFacade[ToolCallQueries]):
 
     _commands = ToolCallCommands
 
-    request = AsyncCommand(ToolCallCommands.request)
-    succeed = AsyncCommand(ToolCallCommands.succeed)
-    fail = AsyncCommand(ToolCallCommands.fail)
-    find = AsyncMethod(ToolCallQueries.find)
+    request = async_command(ToolCallCommands.request)
+    succeed = async_command(ToolCallCommands.succeed)
+    fail = async_command(ToolCallCommands.fail)
+    find = async_method(ToolCallQueries.find)

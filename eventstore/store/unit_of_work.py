@@ -7,23 +7,23 @@ or two if some steps are decisions: the first one reads what they depend on, the
 Python, and the append expects exactly the versions that were read. If another append came in
 between, they are read and decided again, a bounded number of times.
 
-The rows as they are afterwards are computed by the projectors, from what was read and what was
-recorded, so a command's answer costs no further round trip.
+The rows as they are afterwards are computed from what was read and from the row changes that were
+written, so a command's answer costs no further round trip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Plan
+from eventstore.database.plan import Plan, retrying
 from eventstore.errors import IdempotencyConflict, NotFound, WrongVersion
 from eventstore.events.event import Event
 from eventstore.events.fields import MAX_KEY, check_label
-from eventstore.log.append import append, first_result, recorded_events
+from eventstore.log.append import append, first_result, recorded
 from eventstore.log.append_request import envelope_of, prepare_append
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, RecordedEvent
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7
@@ -39,7 +39,9 @@ from eventstore.store.decisions import (
 from eventstore.store.read_for_decision import DecisionState, read_for_decision
 from projections import Conversation, Message, Task
 from projections.apply.live import live_statements
-from projections.apply.replay import Replay, Row
+from projections.apply.replay import Replay
+from projections.apply.table_shape import Row
+from projections.changes import RowChange
 
 __all__ = ["Commands", "Handle", "Outcome", "UnitOfWork", "check_key", "run_command"]
 
@@ -47,24 +49,35 @@ _ATTEMPTS = 10
 """Rounds of reading and deciding before a conflict is reported to the caller."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """
     What a commit did.
 
     :ivar recorded: the events in order; none if every decision found nothing to change.
-    :ivar replay: the rows that were read or created, as they are now.
     """
 
     recorded: list[RecordedEvent]
-    replay: Replay
+    _changes: Sequence[Sequence[RowChange]]
+    _replay: Callable[[], Replay]
+    _rows: Replay | None = None
 
     def row(self, table: type[Any], key: UUID) -> Row:
-        """Return the row of something that this unit of work created or changed."""
-        return self.replay.rows(table)[key,]
+        """Return the row of something that this unit of work created or changed, as it is now."""
+        if self._rows is None:
+            self._rows = self._replay()
+            for event, changes in zip(self.recorded, self._changes, strict=True):
+                self._rows.apply_changes(event, changes)
+        return self._rows.rows(table)[key,]
+
+    def event(self, event_id: UUID) -> RecordedEvent:
+        """Return the recorded event with this id."""
+        if len(self.recorded) == 1:
+            return self.recorded[0]
+        return next(one for one in self.recorded if one.event_id == event_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Handle[V]:
     """
     What a command in a transaction returns, before anything is written.
@@ -120,9 +133,12 @@ class UnitOfWork:
         self.default_key: str | None = None
         """The key if the caller gave none, so that a tool call's outcome is recorded once."""
         self._references: dict[UUID, UUID | str] = {}
+        self._attempted = False
 
     def conversation(self, reference: UUID | str) -> UUID:
         """Return the id of the conversation that a command names by its id or its key."""
+        if type(reference) is UUID:
+            return reference
         resolved = resolve_conversation(self.context.user_id, reference)
         self._references[resolved] = reference
         return resolved
@@ -134,16 +150,18 @@ class UnitOfWork:
         *,
         expected: ExpectedVersion = Expected.EXISTS,
         caused_by: Cause = None,
+        event_id: UUID | None = None,
     ) -> NewEvent:
         """Add an event that is certain."""
+        context = self.context
         event = NewEvent(
             stream_id=stream_id,
             data=data,
             expected=expected,
-            event_id=self.new_id(),
-            correlation_id=self.context.correlation_id,
-            causation_id=event_id_of(caused_by),
-            metadata=self.context.metadata,
+            event_id=event_id or self.new_id(),
+            correlation_id=context.correlation_id,
+            causation_id=None if caused_by is None else event_id_of(caused_by),
+            metadata=context.metadata,
         )
         self.steps.append(event)
         return event
@@ -164,11 +182,6 @@ class UnitOfWork:
         self.steps.append(decision)
         return decision
 
-    @property
-    def key(self) -> str:
-        """The append's idempotency key, the same in every attempt whatever is decided in it."""
-        return self.context.idempotency_key or self.default_key or str(self.steps[0].event_id)
-
     def commit(self) -> Plan[Outcome]:
         """
         Append all steps, or nothing.
@@ -176,46 +189,70 @@ class UnitOfWork:
         :raises NotFound: a step is about something that this user does not have.
         :raises Conflict: another append came first; see the tree in `errors`.
         """
+        return retrying(self._attempt, seconds=self.context.retry_seconds)
+
+    def _attempt(self) -> Plan[Outcome]:
+        # A second time a connection was lost, and with it perhaps the reply to a commit.
+        retry, self._attempted = self._attempted, True
+        certain = [step for step in self.steps if isinstance(step, NewEvent)]
         try:
-            return (yield from self.context.retrying(self._attempts))
-        except NotFound as error:
-            reference = self._references.get(error.key) if isinstance(error.key, UUID) else None
-            if reference is None or reference == error.key:
+            if len(certain) == len(self.steps):
+                return (yield from self._append(certain, {}, retry))
+            return (yield from self._decide_and_append(retry))
+        except WrongVersion as conflict:
+            if conflict.expected != Expected.EXISTS:
                 raise
-            raise NotFound(error.kind, reference) from None
+            kinds = {step.stream_id: step.data.stream_kind for step in certain}
+            stream_id = conflict.stream_id
+            raise NotFound(kinds[stream_id], self._reference(stream_id)) from None
+        except NotFound as error:
+            raise NotFound(error.kind, self._reference(error.key)) from None
 
-    def _attempts(self) -> Plan[Outcome]:
-        decisions = self._decisions()
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return (yield from self._attempt(decisions))
-            except WrongVersion as conflict:
-                if conflict.stream_id not in {one.stream_id for one in decisions}:
-                    raise self._not_found(conflict) from None
-                if isinstance(conflict, CallerVersionConflict):
-                    raise WrongVersion(
-                        conflict.stream_id, conflict.expected, conflict.actual
-                    ) from None
-                if attempt == _ATTEMPTS:
-                    raise
+    def _reference(self, key: object) -> object:
+        """Return how the caller named what has an id."""
+        return self._references.get(key, key) if isinstance(key, UUID) else key
 
-    def _attempt(self, decisions: list[Decision]) -> Plan[Outcome]:
-        state = DecisionState({}, {}, None)
-        if decisions:
-            state = yield from read_for_decision(self.context.user_id, self.key, decisions)
-        if state.existing_position is not None:
-            return (yield from self._answer_retry(state.existing_position, decisions))
-        events = self._decide_all(self._replay_of(state.rows), state.versions)
-        replay = self._replay_of(state.rows)
+    def _append(
+        self, events: Sequence[NewEvent], rows: dict[Decision, Row], retry: bool
+    ) -> Plan[Outcome]:
+        context = self.context
         if not events:
-            return Outcome([], replay)
-        request = prepare_append(self.context.user_id, events, self.key)
-        changes = live_statements(self.context.projections, request.envelopes)
-        recorded = yield from append(request, changes)
-        replay.apply(recorded)
-        return Outcome(recorded, replay)
+            return Outcome([], (), lambda: self._replay_of(rows))
+        key = context.idempotency_key or self.default_key
+        request = prepare_append(context.user_id, events, key)
+        envelopes = request.envelopes
+        changes = [context.projections.project(envelope) for envelope in envelopes]
+        statements = live_statements(context.projections, envelopes, changes)
+        in_log = yield from append(request, statements, retry=retry)
+        return Outcome(in_log, changes, lambda: self._replay_of(rows))
+
+    def _decide_and_append(self, retry: bool) -> Plan[Outcome]:
+        """Read what decisions depend on, decide and append, until no other append comes between."""
+        decisions = self._decisions()
+        retried_ids = [step.event_id for step in self.steps] if retry else []
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            state = DecisionState({}, {}, None)
+            if decisions:
+                state = yield from read_for_decision(
+                    self.context.user_id, self._key, retried_ids, decisions
+                )
+            if state.existing_position is not None:
+                return (yield from self._answer_retry(state.existing_position, decisions))
+            try:
+                events = self._decide_all(self._replay_of(state.rows), state.versions)
+                return (yield from self._append(events, state.rows, retry))
+            except CallerVersionConflict as conflict:
+                raise WrongVersion(conflict.stream_id, conflict.expected, conflict.actual) from None
+            except WrongVersion as conflict:
+                decided = {one.stream_id for one in decisions}
+                if conflict.stream_id not in decided or not attempts_left:
+                    raise
+        raise AssertionError  # the last attempt returns or raises
+
+    @property
+    def _key(self) -> str | None:
+        """The append's idempotency key, if it has one."""
+        return self.context.idempotency_key or self.default_key
 
     def _decisions(self) -> list[Decision]:
         """Return one decision per row that existed before this unit of work."""
@@ -241,7 +278,6 @@ class UnitOfWork:
     def _decide_all(self, replay: Replay, versions: dict[UUID, int]) -> list[NewEvent]:
         """Turn every step into its event; a decision sees what the steps before it did."""
         events: list[NewEvent] = []
-        deciding = any(isinstance(step, Decision) for step in self.steps)
         for step in self.steps:
             event = step if isinstance(step, NewEvent) else self._decide_one(step, replay)
             if event is None:
@@ -249,13 +285,12 @@ class UnitOfWork:
             if event.stream_id in versions:
                 event = expect_version(event, versions[event.stream_id])
             events.append(event)
-            if deciding:
-                replay.apply(_as_if_recorded(self.context.user_id, event))
+            replay.apply(_as_if_recorded(self.context.user_id, event))
         return events
 
     def _decide_one(self, step: Decision, replay: Replay) -> NewEvent | None:
         row = replay.rows(step.table).get((step.key,))
-        if row is None:
+        if row is None or row.get("deleted_position") is not None:
             raise NotFound(str(step.table.__tablename__), step.key)
         data = step.decide(row)
         if data is None:
@@ -276,13 +311,13 @@ class UnitOfWork:
         The rows have moved on since. A decision on what they are now would not tell a retry from
         another use of the key.
         """
-        context, key = self.context, self.key
+        context, key = self.context, self._key
         replay, answer = Replay(context.projections), Replay(context.projections)
         for stream_id in {one.stream_id for one in decisions}:
             before = Selection(stream_id=stream_id, before=position)
-            past = yield from read_all_events(context.user_id, before, context.registry)
-            replay.apply(past)
-            answer.apply(past)
+            for event in (yield from read_all_events(context.user_id, before, context.registry)):
+                replay.apply(event)
+                answer.apply(event)
         try:
             events = self._decide_all(replay, {})
         except NotFound:
@@ -290,16 +325,7 @@ class UnitOfWork:
         if not events:
             raise IdempotencyConflict(key, position)
         first = yield from first_result(prepare_append(context.user_id, events, key))
-        answer.apply(first)
-        return Outcome(first, answer)
-
-    def _not_found(self, conflict: WrongVersion) -> Exception:
-        """Return NotFound where a stream that must exist does not, else the conflict itself."""
-        if conflict.expected != Expected.EXISTS:
-            return conflict
-        certain = [step for step in self.steps if isinstance(step, NewEvent)]
-        kinds = {step.stream_id: step.data.stream_kind for step in certain}
-        return NotFound(kinds[conflict.stream_id], conflict.stream_id)
+        return Outcome(first, list(map(context.projections.project, first)), lambda: answer)
 
 
 def check_key(idempotency_key: str | None) -> str | None:
@@ -313,6 +339,7 @@ def check_key(idempotency_key: str | None) -> str | None:
     return idempotency_key
 
 
-def _as_if_recorded(user_id: str, event: NewEvent) -> list[RecordedEvent]:
+def _as_if_recorded(user_id: str, event: NewEvent) -> RecordedEvent:
     """Return an event as if it were recorded now, for the decisions that follow it."""
-    return recorded_events([envelope_of(user_id, event)], 0, datetime.now(UTC), [0])
+    envelope = envelope_of(user_id, event, event.metadata)
+    return recorded(envelope, 0, 0, datetime.now(UTC))

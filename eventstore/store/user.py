@@ -25,7 +25,7 @@ from eventstore.log.read import Selection, read_events
 from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
 from eventstore.store.conversations import AsyncConversations, ConversationQueries, Conversations
 from eventstore.store.messages import AsyncMessages, Messages
-from eventstore.store.sync_async import AsyncFacade, AsyncMethod, SyncFacade, SyncMethod
+from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
 from eventstore.store.tasks import AsyncTasks, TaskQueries, Tasks
 from eventstore.store.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
 from eventstore.store.transaction import AsyncTransaction, Transaction
@@ -84,7 +84,8 @@ class UserPlans(Queries):
         Append events of any registered class; one round trip.
 
         :param events: 1 to 1,000, all or nothing, in order; `NewEvent.expected` is checked.
-        :param idempotency_key: the same key and content again returns the first result.
+        :param idempotency_key: the same key and content again returns the first result; None takes
+            the id of the first event, so that sending the same events again is safe.
         :return: the recorded events; their positions follow the head without a gap.
         :raises WrongVersion: a stream is not as expected; nothing was written.
         :raises StreamClosed: a task or conversation was deleted; nothing was written.
@@ -93,11 +94,14 @@ class UserPlans(Queries):
         """
         context = self.context
         key = context.idempotency_key if idempotency_key is None else idempotency_key
+        if key is None and events and isinstance(events[0], NewEvent):
+            key = str(events[0].event_id)  # the caller may send the same events again
         request = prepare_append(context.user_id, events, key)
         for number, event in enumerate(events):
             context.registry.require(event.data, f"events[{number}].data")
-        changes = live_statements(context.projections, request.envelopes)
-        return context.retrying(lambda: append(request, changes))
+        changes = [context.projections.project(envelope) for envelope in request.envelopes]
+        statements = live_statements(context.projections, request.envelopes, changes)
+        return context.retrying(lambda: append(request, statements))
 
     def events(
         self,
@@ -189,10 +193,10 @@ class User(SyncFacade[UserPlans]):
         self.messages = Messages(driver, Queries(context))
         self.tool_calls = ToolCalls(driver, ToolCallQueries(context))
 
-    history = SyncMethod(UserPlans.history)
-    append = SyncMethod(UserPlans.append)
-    events = SyncMethod(UserPlans.events)
-    audit = SyncMethod(UserPlans.audit)
+    history = sync_method(UserPlans.history)
+    append = sync_method(UserPlans.append)
+    events = sync_method(UserPlans.events)
+    audit = sync_method(UserPlans.audit)
 
     def transaction(self, *, idempotency_key: str | None = None) -> Transaction:
         """
@@ -260,10 +264,10 @@ class AsyncUser(AsyncFacade[UserPlans]):
         self.messages = AsyncMessages(driver, Queries(context))
         self.tool_calls = AsyncToolCalls(driver, ToolCallQueries(context))
 
-    history = AsyncMethod(UserPlans.history)
-    append = AsyncMethod(UserPlans.append)
-    events = AsyncMethod(UserPlans.events)
-    audit = AsyncMethod(UserPlans.audit)
+    history = async_method(UserPlans.history)
+    append = async_method(UserPlans.append)
+    events = async_method(UserPlans.events)
+    audit = async_method(UserPlans.audit)
 
     def transaction(self, *, idempotency_key: str | None = None) -> AsyncTransaction:
         """

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from eventstore.admin.plans import sum_of_shares
 from eventstore.cli.options import Database, ExtensionsOption, Jobs, Json, OneUser, open_store
 from eventstore.cli.output import print_fields, print_json, report_progress
+from eventstore.cli.parallel import run_parallel, shares_of, start_workers
 from eventstore.errors import NotFound
+from eventstore.store.store import EventStore
+from projections.rebuild.rebuild import Share
 
 __all__ = ["rebuild"]
 
@@ -41,12 +46,26 @@ def rebuild(
     other users are rebuilt.
     """
     started = time.monotonic()
-    with open_store(database, extensions, jobs=jobs) as store:
-        total = 1 if user is not None else len(store.users())
-        with report_progress("users", total, quiet=json) as progress:
-            rebuilt = store.rebuild(
-                user, jobs=jobs, check=check, progress=lambda _: progress.advance()
-            )
+    with (
+        start_workers(1 if user is not None else jobs) as workers,
+        open_store(database, extensions) as store,
+    ):
+        users = [user] if user is not None else store.users()
+        with report_progress("users", len(users), quiet=json) as progress:
+            if workers is None:
+                rebuilt = store.rebuild(user, check=check, progress=lambda _: progress.advance())
+            else:
+                if not check:  # the workers take part in one rebuild
+                    store._driver.run(store._plans.prepare_rebuild())  # noqa: SLF001 - see above
+                done = run_parallel(
+                    workers,
+                    _check_share if check else _rebuild_share,
+                    shares_of(users, jobs) if check else [users] * jobs,
+                    database=database,
+                    extensions=extensions,
+                    advance=progress.advance,
+                )
+                rebuilt = sum_of_shares(done)
     if user is not None and not rebuilt.users:
         raise NotFound("user", user)
     fields = asdict(rebuilt) | {"seconds": round(time.monotonic() - started, 3)}
@@ -56,3 +75,13 @@ def rebuild(
         print_fields(fields)
     if check and rebuilt.changed:
         raise typer.Exit(1)
+
+
+def _rebuild_share(store: EventStore, _: list[str], advance: Callable[[int], object]) -> Share:
+    plan = store._plans.rebuild_share(lambda _: advance(1))  # noqa: SLF001 - a part of a rebuild is for workers only
+    return store._driver.run(plan)  # noqa: SLF001 - likewise
+
+
+def _check_share(store: EventStore, users: list[str], advance: Callable[[int], object]) -> Share:
+    plan = store._plans.check_share(users, progress=lambda _: advance(1))  # noqa: SLF001 - likewise
+    return store._driver.run(plan)  # noqa: SLF001 - likewise

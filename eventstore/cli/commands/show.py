@@ -18,7 +18,8 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import format_timestamp, print_json, print_table
 from eventstore.errors import InvalidInput
-from projections.models.message import MessageView, ToolCallView
+from projections.models.message import MessageView
+from projections.models.tool_call import ToolCallView
 from projections.queries.history import Source
 from projections.queries.lists import TaskOrder
 
@@ -143,7 +144,8 @@ def tasks(
 def call_json(call: ToolCallView) -> dict[str, Any]:
     """Return a tool call as `history --json` prints it."""
     return {
-        "id": call.id,
+        "id": str(call.id),
+        "call_id": call.call_id,
         "name": call.name,
         "arguments": call.arguments,
         "status": call.status,

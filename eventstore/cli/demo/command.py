@@ -88,7 +88,7 @@ def _append(narration: Narration, store: EventStore) -> None:
     narration.step(
         "Append",
         f"two users, {events} events; each append is one transaction and one round trip,\n"
-        "   which also updates the tables task, conversation and message.",
+        "   which also updates the tables task, conversation, message and tool_call.",
         users=2,
         events=events,
     )
@@ -97,7 +97,7 @@ def _append(narration: Narration, store: EventStore) -> None:
 def _turn(alice: User, title: str) -> None:
     """Record one tool call as an agent does: the request, then its effects in one append."""
     call = alice.tool_calls.request(_CHAT, name="add_task", arguments=f'{{"title": "{title}"}}')
-    with alice.transaction(idempotency_key=call.id) as tx:
+    with alice.transaction(idempotency_key=call.call_id) as tx:
         task = tx.tasks.create(title=title, caused_by=call)
         tx.tool_calls.succeed(call, output={"task_id": task.id})
 

@@ -39,7 +39,7 @@ class Narration:
         else:
             console.print(
                 f"\nThe demo took {seconds:.1f} seconds; its server and data are removed.\n"
-                "Next: docs/tutorial.md shows how to embed the store in a service."
+                "Next: the tutorial in the documentation shows how to embed the store in a service."
             )
 
 
