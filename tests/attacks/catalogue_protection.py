@@ -32,7 +32,7 @@ def protection_attacks(name: str, table: Table) -> Iterator[Attack]:
         "drop": f"drop table {name} cascade",
         "rename": f"alter table {name} rename to gone",
         "add column": f"alter table {name} add column spy text",
-        "drop check": f"alter table {name} drop constraint {table.name}_user_id_check",
+        "drop key": f"alter table {name} drop constraint {table.name}_pkey",
         "grant to all": f"grant select on {name} to public",
     }.items():
         yield Attack(change, own, statement)
@@ -43,18 +43,23 @@ def protection_attacks(name: str, table: Table) -> Iterator[Attack]:
 
 def other_attacks() -> Iterator[Attack]:
     """Yield the attacks that are not on one table."""
-    append = (
-        "select 'alice', (eventstore.append_events('alice',"
-        """ '[{"stream_id": "00000000-0000-0000-0000-00000000000f", "kind": "task","""
-        """ "expected": "any"}]', '[{"stream": 0, "type": "TaskCreated", "schema_version": 1,"""
-        """ "event_id": "00000000-0000-0000-0000-00000000000f", "closes": false, "salt": "00","""
-        """ "digest": "00"}]', '[{}]', '[{}]', 'key', '\\x00')).*"""
-    )
-    yield Attack(
-        "append to her log",
-        ["alter function eventstore.append_events security definer"],
-        append,
-    )
+    new = "00000000-0000-0000-0000-00000000000f"
+    append = {
+        "append_event": f"""
+            'alice', '{new}', 'task', -2, false, '{new}', 'TaskCreated', 1, '{{}}', '{{}}', null,
+            null, '', '', ''
+        """,
+        "append_events": f"""
+            'alice', 'key', false, '{{{new}}}', '{{task}}', '{{-2, 1, 0}}',
+            '{{{new}, null, null}}', '{{1, 1}}', array['TaskCreated', '{{}}', '{{}}'], ''
+        """,
+    }
+    for function, arguments in append.items():
+        yield Attack(
+            f"{function} to her log",
+            [f"alter function eventstore.{one} security definer" for one in append],
+            f"select 'alice', eventstore.{function}({arguments})",
+        )
     yield Attack(
         "replace the scope function",
         [

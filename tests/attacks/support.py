@@ -35,6 +35,7 @@ from tests.support.own_read_model import (
 from tests.support.server import Server
 
 __all__ = [
+    "AS_BOB",
     "ATTACKER",
     "LOG_TABLES",
     "TABLES",
@@ -61,6 +62,7 @@ AS_BOB = (
     "select set_config('role', 'eventstore_app', true),"
     " set_config('eventstore.user_id', 'bob', true)"
 )
+"""Enters bob's scope."""
 _PROTECTION = """
 select 'class', relname, relowner::text, relacl::text,
        relrowsecurity::text || relforcerowsecurity || relnatts, relnamespace::text

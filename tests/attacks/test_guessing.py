@@ -8,7 +8,7 @@ its duration reveals nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -19,7 +19,6 @@ import pytest
 
 import eventstore.database.driver
 import eventstore.database.driver_async
-import eventstore.database.pipeline as exchange_module
 from eventstore import (
     EventStore,
     EventStoreError,
@@ -27,8 +26,11 @@ from eventstore import (
     MessagePosted,
     NewEvent,
     TaskCompleted,
+    TaskCreated,
     User,
 )
+from eventstore.database.pipeline import run_pipeline
+from eventstore.database.plan import Statement
 from eventstore.store.conversations import ConversationCommands, Conversations
 from eventstore.store.messages import MessageCommands, Messages
 from eventstore.store.tasks import TaskCommands, Tasks
@@ -41,9 +43,7 @@ class Call:
     """The fields that identify a tool call."""
 
     conversation_id: UUID
-    message_id: UUID
-    index: int
-    id: str
+    call_id: str
     event_id: UUID
 
 
@@ -95,7 +95,7 @@ QUERIES: dict[str, Case] = {
     "tasks.list": lambda user, _: user.tasks.list(),
     "conversations.get": lambda user, ids: user.conversations.get(ids.chat),
     "conversations.list": lambda user, _: user.conversations.list(),
-    "tool_calls.find": lambda user, ids: user.tool_calls.find(ids.chat, ids.call.id),
+    "tool_calls.find": lambda user, ids: user.tool_calls.find(ids.chat, ids.call.call_id),
     "history": lambda user, ids: user.history(ids.chat),
     "events": lambda user, ids: user.events(stream_id=ids.chat),
     "audit": lambda user, ids: user.audit(conversation=ids.chat),
@@ -118,13 +118,14 @@ VARIANTS: dict[str, Case] = {
         [NewEvent(stream_id=ids.task, data=TaskCompleted(), expected=Expected.EXISTS)]
     ),
     "an append that expects a new stream": lambda user, ids: user.append(
-        [NewEvent(stream_id=ids.task, data=TaskCompleted(), expected=Expected.NEW)]
+        [NewEvent(stream_id=ids.task, data=TaskCreated(title="Fly"), expected=Expected.NEW)]
     ),
     "a message with her id": lambda user, ids: user.append(
         [
             NewEvent(
                 stream_id=user.conversations.start(key="own").id,
-                data=MessagePosted(message_id=ids.message, sender="user", body={"role": "user"}),
+                data=MessagePosted(sender="user", body={"role": "user"}),
+                event_id=ids.message,
             )
         ]
     ),
@@ -199,20 +200,15 @@ def fresh_bob(shared_store: EventStore) -> User:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Every exchange with the server, as the statements it was made of; nothing is replaced."""
+    """Every pipeline to the server, as the statements it was made of; nothing is replaced."""
     seen: list[list[str]] = []
-    exchange, exchange_async = exchange_module.exchange, exchange_module.exchange_async
 
-    def listening(connection: Any, statements: Any) -> Any:
+    def listening(connection: Any, statements: Sequence[Statement], unread: int) -> Any:
         seen.append([one.sql for one in statements])
-        return exchange(connection, statements)
+        return run_pipeline(connection, statements, unread)
 
-    async def listening_async(connection: Any, statements: Any) -> Any:
-        seen.append([one.sql for one in statements])
-        return await exchange_async(connection, statements)
-
-    monkeypatch.setattr(eventstore.database.driver, "exchange", listening)
-    monkeypatch.setattr(eventstore.database.driver_async, "exchange_async", listening_async)
+    monkeypatch.setattr(eventstore.database.driver, "run_pipeline", listening)
+    monkeypatch.setattr(eventstore.database.driver_async, "run_pipeline", listening)
     return seen
 
 
@@ -221,13 +217,13 @@ def create_data(alice: User) -> Ids:
     chat = alice.conversations.start(key="session-7")
     message = alice.messages.post(chat.id, sender="user", content="x")
     call = alice.tool_calls.request(chat.id, name="f", arguments="{}")
-    handle = Call(chat.id, call.message_id, call.index, call.id, call.event_id)
+    handle = Call(chat.id, call.call_id, call.event_id)
     return Ids(task.id, chat.id, message.id, "session-7", call.event_id, handle)
 
 
 def absent_ids() -> Ids:
     chat = uuid4()
-    handle = Call(chat, uuid4(), 0, f"call_{uuid4().hex}", uuid4())
+    handle = Call(chat, f"call_{uuid4().hex}", uuid4())
     return Ids(uuid4(), chat, uuid4(), "session-8", uuid4(), handle)
 
 

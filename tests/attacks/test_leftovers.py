@@ -20,14 +20,14 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from eventstore import AsyncEventStore, EventStore, Settings
-from projections import Conversation, Message, Task
+from projections import Conversation, Message, Task, ToolCall
 from tests.attacks.pooler import run_narrow_pooler
 from tests.attacks.support import attacker_url, fill_tables
 from tests.support.drivers import sync_view
 from tests.support.own_read_model import Boxed
 from tests.support.server import Server
 
-TABLES: tuple[Any, ...] = (Task, Conversation, Message)
+TABLES: tuple[Any, ...] = (Task, Conversation, Message, ToolCall)
 EVIL = """
 create schema evil;
 create function evil.set_config(text, text, boolean) returns text language sql as 'select $2';
@@ -225,3 +225,48 @@ def test_an_append_goes_to_its_users_log_whatever_another_client_left(
         after = {user: len(store.user(user).events()) for user in ("alice", "bob")}
         assert after == {"alice": before["alice"], "bob": before["bob"] + 2}
         assert store.verify("bob").problems == ()
+
+
+TYPES = ("bytea", "json", "text", "timestamptz", "uuid")
+SPY = """
+create function pg_temp.spy(v pg_catalog.{0}) returns boolean language plpgsql as
+    'begin insert into pg_temp.loot values (v::pg_catalog.text); return true; end';
+create domain pg_temp.{0} as pg_catalog.{0} check (pg_temp.spy(value));
+"""
+APPEND = """
+select pg_catalog.set_config('role', 'eventstore_app', true),
+       pg_catalog.set_config('eventstore.user_id', 'eve', true);
+select eventstore.append_event(
+    'eve', gen_random_uuid(), 'task', -2, false, gen_random_uuid(), 'TaskCreated', 1, '{}', '{}',
+    null, null, '', '', ''
+);
+"""
+
+
+@pytest.mark.parametrize("login", LOGINS)
+def test_an_append_runs_nothing_that_another_client_left_where_it_was_compiled(
+    urls: Urls, login: str
+) -> None:
+    """A function keeps the types it was compiled with, whatever the search path is later."""
+    url = urls.pooled[login]
+    # The next server process has compiled no function yet.
+    with pytest.raises(psycopg.OperationalError), psycopg.connect(url) as last:
+        last.execute("select pg_terminate_backend(pg_backend_pid())")
+    with (
+        EventStore.connect(settings=impatient_settings(url), events=[Boxed]) as store,
+        other_client(url) as other,
+    ):
+        other.execute("create temp table loot (v text); grant all on loot to public")
+        for name in TYPES:
+            other.execute(SPY.format(name))
+        other.execute("set search_path = evil, pg_temp, pg_catalog")
+        with other.transaction(force_rollback=True):
+            other.execute(APPEND)
+
+        for user in ("alice", "bob"):
+            task = store.user(user).tasks.create("Buy milk", description="secretly")
+            store.user(user).tasks.delete(task.id)
+
+        assert other.execute("select v from pg_temp.loot").fetchall() == []
+    with EventStore.connect(urls.direct["superuser"], events=[Boxed]) as direct:
+        assert direct.verify("alice").problems == direct.verify("bob").problems == ()

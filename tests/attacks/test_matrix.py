@@ -16,10 +16,12 @@ import pytest
 
 from tests.attacks.catalogue import ATTACKS, READ_MODELS
 from tests.attacks.support import (
+    AS_BOB,
     TABLES,
     Attack,
     attacker_url,
     fill_tables,
+    others_rows,
     placeholders,
     save_bobs_rows,
     try_with_defence,
@@ -79,11 +81,16 @@ def test_an_attack_returns_and_changes_no_row_of_another_user(
 def test_every_kind_of_attack_is_tried_on_every_table() -> None:
     tried = {name: [one for one, _ in ATTACKS.values()].count(name) for name in TABLES}
 
-    assert len(TABLES) == 9
-    assert min(tried.values()) >= 35
-    assert len(ATTACKS) >= 330
+    assert len(TABLES) == 10
+    assert min(tried.values()) >= 50
+    assert len(ATTACKS) >= 530
 
 
+FOREIGN_KEY = """
+alter table service.box add column conversation_id uuid;
+alter table service.box add constraint of_chat foreign key (user_id, conversation_id)
+    references eventstore.conversation (user_id, id) deferrable;
+"""
 FOREIGN_KEYS = """
 select conname, conrelid::regclass::text, confrelid::regclass::text,
        array(select attname::text from unnest(conkey) with ordinality as k (number, ordinal)
@@ -95,13 +102,24 @@ where contype = 'f' and connamespace in ('eventstore'::regnamespace, 'service'::
 """
 
 
+@pytest.fixture
+def foreign_key(attacked: AttackedDatabase) -> Iterator[None]:
+    """A foreign key of a service's table to one of the store, as a service may declare it."""
+    attacked.admin.execute(FOREIGN_KEY)
+    attacked.admin.commit()
+    yield
+    attacked.admin.execute("alter table service.box drop column conversation_id")
+    attacked.admin.commit()
+
+
+@pytest.mark.usefixtures("foreign_key")
 def test_no_foreign_key_lets_a_row_of_bob_refer_to_a_row_of_alice(
     attacked: AttackedDatabase,
 ) -> None:
     keys = attacked.admin.execute(FOREIGN_KEYS).fetchall()
     attacked.admin.rollback()
 
-    assert keys
+    assert [name for name, *_ in keys] == ["of_chat"], "the store itself has none"
     for name, table, target, columns, others in keys:
         (column,), (other,) = columns[1:], others[1:]
         for own, its in ((table, column), (target, other)):  # bob may have a row with an id of hers
@@ -120,7 +138,8 @@ def test_no_foreign_key_lets_a_row_of_bob_refer_to_a_row_of_alice(
             ],
             f"insert into {table} $POINTING returning 'points at alice'",
         )
-        words = attacked.words[table]
+        words = placeholders(attacked.admin, table)
+        attacked.admin.commit()
         weakened = try_without_defence(attacked.admin, attack, words)
         assert weakened.returned == 1, weakened.error
         outcome = try_with_defence(attacked.attacker, attacked.admin, attack, words)
@@ -130,6 +149,30 @@ def test_no_foreign_key_lets_a_row_of_bob_refer_to_a_row_of_alice(
         assert mask_ids(outcome.error) == mask_ids(nothing.error), (
             "a row of hers and an absent one must be answered alike"
         )
+
+
+def test_a_message_of_bob_that_names_a_conversation_of_alice_shows_neither_anything(
+    attacked: AttackedDatabase,
+) -> None:
+    """Without a foreign key PostgreSQL accepts the row; it is his, and so is what it names."""
+    words = attacked.words["eventstore.message"]
+    read = (
+        "select m.user_id, c.user_id from eventstore.message as m"
+        " join eventstore.conversation as c on c.id = m.conversation_id"
+        f" where c.id = '{words['$CHAT']}'"
+    )
+    before = others_rows(attacked.admin)
+    with attacked.attacker.transaction(force_rollback=True):
+        attacked.attacker.execute(AS_BOB)
+        attacked.attacker.execute(f"insert into eventstore.message {words['$POINTING']}")
+        bobs_view = attacked.attacker.execute(read).fetchall()
+        attacked.attacker.execute("select set_config('eventstore.user_id', 'alice', true)")
+        alices_view = attacked.attacker.execute(read).fetchall()
+
+    assert {*bobs_view} <= {("bob", "bob")}
+    assert {*alices_view} == {("alice", "alice")}
+    assert others_rows(attacked.admin) == before
+    attacked.admin.rollback()
 
 
 def mask_ids(error: str) -> str:

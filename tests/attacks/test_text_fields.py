@@ -58,14 +58,14 @@ LABELS: dict[str, Field] = {
     "idempotency_key": lambda user, value: (
         user.keyed(value).tasks.create("x").id == user.keyed(value).tasks.create("x").id and value
     ),
-}
-PAYLOADS: dict[str, Field] = {
     "name": lambda user, value: user.tool_calls.request("chat", name=value, arguments="").name,
     "call_id": lambda user, value: (
         user.tool_calls.find(
-            "chat", user.tool_calls.request("chat", name="f", arguments="", call_id=value).id
-        ).id
+            "chat", user.tool_calls.request("chat", name="f", arguments="", call_id=value).call_id
+        ).call_id
     ),
+}
+PAYLOADS: dict[str, Field] = {
     "content": lambda user, value: (
         user.messages.post("chat", sender="user", content=value)
         and user.history("chat")[-1].content

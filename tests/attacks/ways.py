@@ -11,12 +11,11 @@ PROTECT = (
     " create policy own_rows on {0} to eventstore_app using"
     " (user_id = eventstore.current_user_id()) with check (user_id = eventstore.current_user_id());"
 )
-EXTRA = (
-    "create table eventstore.extra (user_id text primary key, id int,"
-    " check (length(user_id) between 1 and 255));"
-) + PROTECT.format("eventstore.extra")
+EXTRA = "create table eventstore.extra (user_id text primary key, id int);" + PROTECT.format(
+    "eventstore.extra"
+)
 PARTS = (
-    "create table eventstore.parts (user_id text primary key, check (user_id <> ''))"
+    "create table eventstore.parts (user_id text primary key)"
     " partition by hash (user_id);"
     + PROTECT.format("eventstore.parts")
     + "create table eventstore.part partition of eventstore.parts"
@@ -24,7 +23,14 @@ PARTS = (
 )
 TASK, EVENT, BOX = "eventstore.task", "eventstore.event", "service.box"
 APP = "eventstore_app"
-APPEND = "eventstore.append_events(text,jsonb,jsonb,json,json,text,bytea)"
+APPEND_ONE = (
+    "eventstore.append_event(text,uuid,text,bigint,boolean,uuid,text,integer,json,json,uuid,uuid,"
+    "bytea,bytea,bytea)"
+)
+APPEND_MANY = (
+    "eventstore.append_events(text,text,boolean,uuid[],text[],bigint[],uuid[],bigint[],text[],"
+    "bytea)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,16 +75,10 @@ ERRORS = {
         "own_rows is not the one",
     ),
     "a new table": Break(
-        "create table eventstore.extra (user_id text primary key, check (user_id <> ''))",
+        "create table eventstore.extra (user_id text primary key)",
         "table",
         "eventstore.extra",
         "not enabled",
-    ),
-    "a new table without a check": Break(
-        EXTRA + "alter table eventstore.extra drop constraint extra_user_id_check",
-        "table",
-        "eventstore.extra",
-        "CHECK",
     ),
     "a unique index of other columns": Break(
         f"create unique index by_title on {TASK} (title)", "table", TASK, "by_title does not begin"
@@ -108,7 +108,7 @@ ERRORS = {
         "not enabled",
     ),
     "a child with grants": Break(
-        f"create table public.child (check (user_id <> '')) inherits ({TASK});"
+        f"create table public.child () inherits ({TASK});"
         " grant select on public.child to eventstore_app",
         "table",
         "public.child",
@@ -169,15 +169,6 @@ ERRORS = {
         "function",
         "eventstore.current_user_id()",
         "whose rows",
-    ),
-    "an append function with another search path": Break(
-        f"alter function {APPEND} set search_path = public",
-        "function",
-        APPEND,
-        "not declared as in the migrations",
-    ),
-    "a strict append function": Break(
-        f"alter function {APPEND} strict", "function", APPEND, "not declared as in the migrations"
     ),
     "a payload of another type": Break(
         f"alter table {EVENT} alter column payload type jsonb using payload::text::jsonb",
@@ -250,11 +241,17 @@ ERRORS = {
     "a hash that may be null": Break(
         f"alter table {EVENT} alter column hash drop not null", "table", EVENT, "hash not null"
     ),
-    "messages without conversations": Break(
-        "alter table eventstore.message drop constraint message_conversation_fkey",
+    "messages that share a position": Break(
+        "alter table eventstore.message drop constraint message_conversation_position_key",
         "table",
         "eventstore.message",
-        "message_conversation_fkey is missing",
+        "message_conversation_position_key is missing",
+    ),
+    "tool calls without a key": Break(
+        "alter table eventstore.tool_call drop constraint tool_call_pkey",
+        "table",
+        "eventstore.tool_call",
+        "tool_call_pkey is missing",
     ),
     "no INSERT": Break(
         "revoke insert on eventstore.message from eventstore_app",
@@ -267,12 +264,6 @@ ERRORS = {
         "role",
         "eventstore_app",
         "may not use the schema",
-    ),
-    "no EXECUTE on the append function": Break(
-        f"revoke execute on function {APPEND} from eventstore_app, public",
-        "function",
-        APPEND,
-        "may not be called",
     ),
     "a role with a preset user": Break(
         "alter role eventstore_app set eventstore.user_id = 'alice'",
@@ -289,6 +280,27 @@ ERRORS = {
     ),
     "TRIGGER": Break(f"grant trigger on {TASK} to eventstore_app", "rights", TASK, "TRIGGER"),
 }
+for _name, _append in {"one event": APPEND_ONE, "many events": APPEND_MANY}.items():
+    ERRORS |= {
+        f"a function to append {_name} with another search path": Break(
+            f"alter function {_append} set search_path = public",
+            "function",
+            _append,
+            "not declared as in the migrations",
+        ),
+        f"a strict function to append {_name}": Break(
+            f"alter function {_append} strict",
+            "function",
+            _append,
+            "not declared as in the migrations",
+        ),
+        f"no EXECUTE on the function to append {_name}": Break(
+            f"revoke execute on function {_append} from eventstore_app, public",
+            "function",
+            _append,
+            "may not be called",
+        ),
+    }
 ROLES = {
     "a superuser": ("alter role eventstore_app superuser", "is a superuser"),
     "a role with BYPASSRLS": ("alter role eventstore_app bypassrls", "has BYPASSRLS"),
@@ -365,16 +377,18 @@ WARNINGS = {
         TASK,
         "number takes numbers from a sequence",
     ),
-    "a constraint that a killed downgrade left": Break(
+    "a check that is not the store's": Break(
         f"alter table {EVENT} add constraint event_not_erased check (salt is not null) not valid",
         "table",
         EVENT,
         "check event_not_erased is not one of the store's",
     ),
     "disabled foreign keys": Break(
-        "alter table eventstore.message disable trigger all",
+        "alter table service.box add column chat uuid, add constraint of_chat foreign key"
+        " (user_id, chat) references eventstore.conversation (user_id, id) deferrable;"
+        " alter table service.box disable trigger all",
         "table",
-        "eventstore.message",
+        "service.box",
         "foreign keys are not enforced",
     ),
     "a foreign key that is not deferrable": Break(
@@ -484,6 +498,7 @@ WARNINGS = {
 }
 
 SAFE = {
+    "a new table under row-level security": EXTRA,
     "a partition without rights": PARTS,
     "a function with its owner's rights about something else": (
         "create function public.clock() returns timestamptz language sql security definer"

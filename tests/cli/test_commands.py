@@ -216,6 +216,25 @@ def test_tail_shows_the_newest_events(eventstore: Command, chat_file: Path) -> N
     assert "ToolCallRequested" in text
 
 
+def test_processes_check_and_rebuild_every_user_once(
+    eventstore: Command, chat_file: Path, admin: psycopg.Connection
+) -> None:
+    for user in ("alice", "bob", "carol"):
+        eventstore("import", "--user", user, chat_file)
+    spoilt = admin.execute("update eventstore.message set sender = 'mallory' where sender = 'user'")
+
+    checked = eventstore("rebuild", "--jobs", "2", "--check", "--json")
+    rebuilt = eventstore("rebuild", "--jobs", "2", "--json")
+    again = eventstore("rebuild", "--jobs", "2", "--check", "--json")
+
+    counts = [json.loads(one.stdout) for one in (checked, rebuilt, again)]
+    assert [one["changed"] for one in counts] == [spoilt.rowcount, spoilt.rowcount, 0]
+    assert {(one["users"], one["events"], one["rows"]) for one in counts} == {
+        (3, counts[0]["events"], counts[0]["rows"])
+    }
+    assert [one.returncode for one in (checked, rebuilt, again)] == [1, 0, 0]
+
+
 def test_tasks_are_printed_as_of_a_position(eventstore: Command, database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         task = store.user("alice").tasks.create("Buy [bold]milk")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from eventstore import AsyncEventStore, EventStore, Settings
-from eventstore.database.connections import LimitedConnection
+from eventstore.database.connections import StoreConnection
 from tests.support.waiting import until
 
 
@@ -107,7 +107,7 @@ def test_an_interrupt_while_a_connection_is_returned_does_not_leak_it(
     with EventStore.connect(settings=settings) as store:
         store.user("alice").tasks.create("Buy milk")
         with monkeypatch.context() as patch:
-            patch.setattr(LimitedConnection, "rollback", interrupt)
+            patch.setattr(StoreConnection, "rollback", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 store.verify("alice", seen=interrupt)
 

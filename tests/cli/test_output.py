@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ import pytest
 
 from eventstore import EventStore, SchemaMissing, Settings
 from eventstore.admin.verify import Verified
-from eventstore.cli.commands import verify_parallel as processes
-from eventstore.cli.commands.verify_parallel import delay_interrupts, verify_parallel
+from eventstore.cli import parallel
+from eventstore.cli.commands.verify import _verify_share
 from eventstore.cli.output_files import atomic_new_file
+from eventstore.cli.parallel import Workers, delay_interrupts, run_parallel, start_workers
 from eventstore.errors import InvalidInput
+from eventstore.log.anchors import Anchor
 from tests.support.command import Command
 from tests.support.server import Server
 from tests.support.waiting import until
@@ -219,8 +221,9 @@ def test_a_table_written_to_a_file_is_not_truncated(eventstore: Command, spoiled
 
 
 WAIT_FOR_FILE = """
-import multiprocessing, pathlib, time
+import multiprocessing, os, pathlib, time
 if multiprocessing.parent_process() is not None:
+    pathlib.Path(f"{os.getpid()}.waits").touch()
     while not pathlib.Path("go").exists():
         time.sleep(0.01)
 extensions = {}
@@ -254,6 +257,7 @@ def test_interrupted_processes_print_no_traceback(
     with psycopg.connect(direct_url) as holder:
         _wait_for_children(running)
         if moment == "verifying":
+            until(lambda: len([*tmp_path.glob("*.waits")]) == 2, LIMIT_SECONDS)
             holder.execute("lock table eventstore.event in access exclusive mode")
             (tmp_path / "go").touch()
             until(
@@ -266,7 +270,16 @@ def test_interrupted_processes_print_no_traceback(
     assert (running.returncode, "Traceback" in errors) == (130, False), errors
 
 
-def test_processes_report_their_progress_within_a_log(database_url: str) -> None:
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
+    """Start two worker processes, not by forking: the process that runs the tests has threads."""
+    monkeypatch.setattr(parallel, "_START_METHOD", "spawn")
+    with start_workers(2) as started:
+        assert started is not None
+        yield started
+
+
+def test_processes_report_their_progress_within_a_log(database_url: str, workers: Workers) -> None:
     steps: list[int] = []
     with EventStore.connect(database_url) as store:
         for user in ("alice", "bob"):
@@ -275,23 +288,27 @@ def test_processes_report_their_progress_within_a_log(database_url: str) -> None
                     for _ in range(1000):
                         tx.tasks.create("Buy milk")
 
-    found = verify_parallel(
-        ["alice", "bob"], [], 2, database=database_url, extensions=None, advance=steps.append
+    shares: list[tuple[list[str], list[Anchor]]] = [(["alice"], []), (["bob"], [])]
+    results = run_parallel(
+        workers,
+        _verify_share,
+        shares,
+        database=database_url,
+        extensions=None,
+        advance=steps.append,
     )
+    found = sum(results, start=Verified())
 
     assert (found.ok, found.users, found.events) == (True, 2, sum(steps))
     assert sorted(steps) == [1000, 1000, 5000, 5000]
 
 
-def _fail_or_report(
-    _database: str, _extensions: str, users: list[str], _anchors: object
-) -> Verified:
-    """Fail, or report more progress than a pipe can hold, instead of verifying."""
-    if users == ["bob"]:
+def _fail_or_report(_store: EventStore, user: str, report: Callable[[int], object]) -> None:
+    """Fail, or report more progress than a pipe can hold."""
+    if user == "bob":
         raise InvalidInput("bob", "is refused")
     for _ in range(50_000):
-        processes._progress.put(1)
-    return Verified()
+        report(1)
 
 
 def _kill_children() -> None:
@@ -302,14 +319,24 @@ def _kill_children() -> None:
 def test_a_failed_process_does_not_block_processes_that_report_much_progress(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_verify_users", _fail_or_report)
+    monkeypatch.setattr(parallel, "_START_METHOD", "spawn")
     waited_too_long = threading.Timer(LIMIT_SECONDS, _kill_children)
     waited_too_long.start()
 
+    def run_both() -> None:
+        with start_workers(2) as workers:
+            assert workers is not None
+            run_parallel(
+                workers,
+                _fail_or_report,
+                ["alice", "bob"],
+                database=database_url,
+                extensions=None,
+                advance=lambda _: None,
+            )
+
     with pytest.raises(InvalidInput):
-        verify_parallel(
-            ["alice", "bob"], [], 2, database=database_url, extensions=None, advance=lambda _: None
-        )
+        run_both()
 
     assert waited_too_long.is_alive()
     waited_too_long.cancel()
@@ -328,7 +355,7 @@ def test_an_interrupt_that_another_thread_receives_is_delayed_too(
 
         return signal.signal(number, handle)
 
-    monkeypatch.setattr(processes, "signal", install)
+    monkeypatch.setattr(parallel, "signal", install)
     finished = threading.Event()
     other = threading.Thread(target=finished.wait)
     other.start()
@@ -385,7 +412,7 @@ def _wait_for_children(running: subprocess.Popen[str]) -> None:
     """Wait until the worker processes have been started."""
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
     until(
-        lambda: running.poll() is not None or len(children.read_text().split()) >= 3,
+        lambda: running.poll() is not None or len(children.read_text().split()) >= 2,
         LIMIT_SECONDS,
     )
 

@@ -12,14 +12,14 @@ import time
 
 import psycopg
 import pytest
+from psycopg.abc import PQGen
 from psycopg.errors import UniqueViolation
+from psycopg.generators import send
+from psycopg.pq.abc import PGconn
 
-from eventstore.database.connections import (
-    LimitedAsyncConnection,
-    LimitedConnection,
-    _EndsWithSync,
-)
-from eventstore.database.pipeline import exchange, exchange_async
+import eventstore.database.pipeline
+from eventstore.database.connections import StoreAsyncConnection, StoreConnection
+from eventstore.database.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 
 END_MYSELF = """
@@ -42,41 +42,34 @@ def number(
 ) -> None:
     """A table that looks for doubles at COMMIT, and a client that looks away after its Sync."""
     admin.execute("create table public.number (n int unique deferrable initially deferred)")
-    enqueue_sync = _EndsWithSync._enqueue_sync
 
-    def enqueue_slow_sync(pipeline: _EndsWithSync) -> None:
-        enqueue_sync(pipeline)
-        sync = pipeline.command_queue.pop()
+    def send_and_look_away(pgconn: PGconn) -> PQGen[None]:
+        yield from send(pgconn)
+        time.sleep(request.param)
 
-        def sync_and_look_away() -> None:
-            sync()
-            time.sleep(request.param)
-
-        pipeline.command_queue.append(sync_and_look_away)
-
-    monkeypatch.setattr(_EndsWithSync, "_enqueue_sync", enqueue_slow_sync)
+    monkeypatch.setattr(eventstore.database.pipeline, "send", send_and_look_away)
 
 
 @pytest.mark.usefixtures("number")
 def test_an_error_at_commit_is_raised_however_soon_it_arrives(database_url: str) -> None:
-    with LimitedConnection.connect(database_url, autocommit=True) as connection:
+    with StoreConnection.connect(database_url, autocommit=True) as connection:
         for _ in range(2):
             with pytest.raises(UniqueViolation):
-                exchange(connection, [INSERT, INSERT])
+                connection.wait(run_pipeline(connection, [INSERT, INSERT]))
 
-        assert exchange(connection, [INSERT, SELECT]) == [[], [(1,)]]
+        assert connection.wait(run_pipeline(connection, [INSERT, SELECT])) == [[], [(1,)]]
 
 
 @pytest.mark.usefixtures("number")
 def test_an_error_at_commit_is_raised_however_soon_it_arrives_async(database_url: str) -> None:
     async def run() -> None:
-        connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
+        connection = await StoreAsyncConnection.connect(database_url, autocommit=True)
         async with connection:
             for _ in range(2):
                 with pytest.raises(UniqueViolation):
-                    await exchange_async(connection, [INSERT, INSERT])
+                    await connection.wait(run_pipeline(connection, [INSERT, INSERT]))
 
-            assert await exchange_async(connection, [INSERT, SELECT]) == [[], [(1,)]]
+            assert await connection.wait(run_pipeline(connection, [INSERT, SELECT])) == [[], [(1,)]]
 
     asyncio.run(run())
 
@@ -86,9 +79,9 @@ def test_a_connection_that_ends_at_commit_raises_and_is_closed(
     database_url: str, admin: psycopg.Connection
 ) -> None:
     admin.execute(END_MYSELF)
-    with LimitedConnection.connect(database_url, autocommit=True) as connection:
+    with StoreConnection.connect(database_url, autocommit=True) as connection:
         with pytest.raises(psycopg.OperationalError):
-            exchange(connection, [INSERT, SELECT])
+            connection.wait(run_pipeline(connection, [INSERT, SELECT]))
 
         assert connection.closed
 
@@ -98,10 +91,10 @@ def test_a_connection_that_ends_at_commit_raises_and_is_closed_async(
     database_url: str, admin: psycopg.Connection
 ) -> None:
     async def run() -> None:
-        connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
+        connection = await StoreAsyncConnection.connect(database_url, autocommit=True)
         async with connection:
             with pytest.raises(psycopg.OperationalError):
-                await exchange_async(connection, [INSERT, SELECT])
+                await connection.wait(run_pipeline(connection, [INSERT, SELECT]))
 
             assert connection.closed
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from psycopg import RawCursor
 
 from eventstore import (
+    AlreadyExists,
     AsyncEventStore,
     ConfigurationError,
     ConversationRenamed,
@@ -29,6 +29,7 @@ from eventstore import (
     User,
     WrongVersion,
 )
+from tests.database.stopping import stopped_after
 from tests.support.proxy import Proxy
 
 
@@ -37,25 +38,11 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("statement", [1, 2])
-def test_an_interrupted_append_is_not_half_written(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, statement: int
-) -> None:
+def test_an_interrupted_append_is_not_half_written(database_url: str, statement: int) -> None:
     with EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("before")
-        sent = 0
-        execute = RawCursor.execute
-
-        def execute_or_stop(self: RawCursor, *args: Any, **kwargs: Any) -> object:
-            nonlocal sent
-            sent += 1
-            if sent == statement + 1:
-                raise Stop
-            return execute(self, *args, **kwargs)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(RawCursor, "execute", execute_or_stop)
-            with pytest.raises(Stop):
-                store.user("alice").conversations.start(title="during")
+        with stopped_after(statement, Stop), pytest.raises(Stop):
+            store.user("alice").conversations.start(title="during")
 
         assert [event.type for event in store.user("alice").events()] == ["TaskCreated"]
         assert store.verify().ok
@@ -194,10 +181,21 @@ def test_read_models_equal_the_replay_whatever_the_order_of_events(
     task = alice.tasks.create("x").id
     other = alice.tasks.create("y").id
     alice.append(new_events(task, TaskCompleted(), TaskReopened(), TaskUpdated(title="z")))
-    alice.append(new_events(other, TaskCreated(title="again"), TaskDeleted()))
+    alice.append(new_events(other, TaskUpdated(title="again"), TaskDeleted()))
     third = alice.conversations.start().id
     alice.append(new_events(third, ConversationRenamed(title="a"), ConversationRenamed(title="b")))
 
+    assert store.verify().ok
+
+
+def test_a_task_that_exists_is_not_created_again(store: EventStore, alice: User) -> None:
+    task = alice.tasks.create("x").id
+
+    for events in ([TaskCreated(title="y")], [TaskCreated(title="y"), TaskDeleted()]):
+        with pytest.raises(AlreadyExists):
+            alice.append([NewEvent(stream_id=task, data=event) for event in events])
+
+    assert [one.title for one in alice.tasks.list()] == ["x"]
     assert store.verify().ok
 
 

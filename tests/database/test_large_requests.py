@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
-from eventstore.database.connections import LimitedAsyncConnection, LimitedConnection
-from eventstore.database.pipeline import exchange, exchange_async
+from eventstore.database.connections import StoreAsyncConnection, StoreConnection
+from eventstore.database.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 
 BYTES = 20_000_000
@@ -26,17 +26,19 @@ def lengths(rows: list[list[tuple[object, ...]]]) -> list[int]:
 
 
 def test_a_large_request_and_its_large_answer_arrive_completely(database_url: str) -> None:
-    with LimitedConnection.connect(database_url, autocommit=True) as connection:
+    with StoreConnection.connect(database_url, autocommit=True) as connection:
         connection.answer_timeout_seconds = ANSWER_TIMEOUT_SECONDS
 
-        assert lengths(exchange(connection, echo_statements())) == [BYTES, 1] * 3
+        answer = connection.wait(run_pipeline(connection, echo_statements()))
+
+    assert lengths(answer) == [BYTES, 1] * 3
 
 
 def test_a_large_request_and_its_large_answer_arrive_completely_async(database_url: str) -> None:
     async def run() -> list[int]:
-        connection = await LimitedAsyncConnection.connect(database_url, autocommit=True)
+        connection = await StoreAsyncConnection.connect(database_url, autocommit=True)
         async with connection:
             connection.answer_timeout_seconds = ANSWER_TIMEOUT_SECONDS
-            return lengths(await exchange_async(connection, echo_statements()))
+            return lengths(await connection.wait(run_pipeline(connection, echo_statements())))
 
     assert asyncio.run(run()) == [BYTES, 1] * 3

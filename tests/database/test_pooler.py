@@ -26,6 +26,7 @@ def test_a_store_connects_through_the_pooler_and_prepares_no_statements(database
         assert row is not None
         assert row[0] != connection.info.backend_pid
         assert connection.prepare_threshold is None
+        assert connection.statement_names is None
 
 
 def test_an_async_store_connects_through_the_pooler_and_prepares_no_statements(
@@ -41,6 +42,7 @@ def test_an_async_store_connects_through_the_pooler_and_prepares_no_statements(
             assert row is not None
             assert row[0] != connection.info.backend_pid
             assert connection.prepare_threshold is None
+            assert connection.statement_names is None
 
     asyncio.run(run())
 

@@ -14,7 +14,7 @@ from sqlmodel import select, update
 
 from eventstore import EventStore, Settings, User
 from eventstore.log.ids import uuid7
-from projections import Conversation, Message, Task
+from projections import Conversation, Message, Task, ToolCall
 from tests.support.drivers import SyncWrapper, open_store
 from tests.support.own_read_model import Done
 
@@ -59,7 +59,7 @@ def test_a_session_sees_only_the_rows_of_its_user(users: tuple[User, User]) -> N
         assert [(one.user_id, one.title) for one in tasks] == [(name, f"{name}'s task")]
         assert [(one.user_id, one.title) for one in chats] == [(name, f"{name}'s chat")]
         assert [(one.user_id, one.content) for one in messages] == [(name, f"{name}'s message")]
-        assert messages[0].body == {"role": "user", "content": f"{name}'s message"}
+        assert messages[0].body is None  # there is nothing but the sender and the content
         assert events == [name]
         assert asked_for_all == []
 
@@ -72,13 +72,17 @@ def test_a_session_reads_the_columns_as_the_store_wrote_them(session_store: Even
 
     with alice.session() as session:
         request, reply = session.exec(select(Message).order_by("position")).all()
+        (tool_call,) = session.exec(select(ToolCall)).all()
 
     assert request.content == "a\ufffdb"
+    assert request.body is not None
     assert request.body["content"] == "a\0b"
-    assert request.tool_calls is not None
-    assert request.tool_calls[0]["arguments"] == "{not json"
-    assert request.tool_calls[0]["output"] == {"z": 10**30, "a": ["\ud800", None]}
+    assert (request.tool_call_count, reply.tool_call_count) == (1, 0)
+    assert (tool_call.id, tool_call.message_id) == (call.id, request.id)
+    assert tool_call.arguments == "{not json"
+    assert tool_call.output == {"z": 10**30, "a": ["\ud800", None]}
     assert (request.created_at, reply.sender) == (call.requested_at, "tool")
+    assert tool_call.finished_at == reply.created_at
 
 
 def test_a_session_is_read_only_by_default(users: tuple[User, User]) -> None:
@@ -212,7 +216,7 @@ def test_a_connection_of_the_engine_without_a_user_sees_nothing(
     engine = engine_of(session_store)
 
     assert read_without_user(session_store) == ([], "", "on")
-    for table in ("user_log", "stream", "event", "conversation", "message"):
+    for table in ("user_log", "stream", "event", "conversation", "message", "tool_call"):
         with engine.connect() as connection:
             assert connection.execute(text(f"select * from eventstore.{table}")).all() == []
     with engine.connect() as connection, pytest.raises(DBAPIError, match="read-only"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,7 @@ from eventstore.events.json_codec import dumps, loads
 from eventstore.events.registry import BUILT_IN_EVENTS
 
 SAMPLES = Path(__file__).parent / "samples"
-MESSAGE = UUID(int=1)
-REPLY = UUID(int=2)
+REQUEST = UUID(int=1)
 
 
 # The stored format. A sample is never edited: a new shape is a new schema version and a new file.
@@ -57,7 +57,7 @@ def test_a_sample_of_an_earlier_release_is_read_and_written_unchanged(sample: Pa
 
     assert event.type == type_name
     if event.schema_version == int(version):
-        assert dumps(event.to_payload()) == text
+        assert dumps(event.to_payload()) == event.payload_text() == text
 
 
 def test_an_unset_field_is_not_stored_but_a_field_set_to_none_is() -> None:
@@ -69,13 +69,13 @@ def test_an_unset_field_is_not_stored_but_a_field_set_to_none_is() -> None:
 
 
 def test_an_output_of_null_is_distinguished_from_an_output_in_the_reply() -> None:
-    fields: dict[str, Any] = {"call_id": "call_1", "message_id": MESSAGE, "reply_id": REPLY}
+    fields: dict[str, Any] = {"call_id": "call_1", "request_event_id": REQUEST}
 
     null = ToolCallSucceeded(**fields, reply={"content": "null"}, output=None)
     text = ToolCallSucceeded(**fields, reply={"content": "Done."})
 
-    assert ToolCallSucceeded.from_payload(null.model_dump(exclude_unset=True)).result is None
-    assert ToolCallSucceeded.from_payload(text.model_dump(exclude_unset=True)).result == "Done."
+    assert ToolCallSucceeded.from_payload(loads(null.payload_text())).result is None
+    assert ToolCallSucceeded.from_payload(loads(text.payload_text())).result == "Done."
 
 
 def test_an_event_is_frozen_and_refuses_unknown_fields() -> None:
@@ -94,7 +94,7 @@ def test_only_deletion_closes_a_stream() -> None:
 
 
 def test_a_failed_tool_call_needs_an_error() -> None:
-    fields = {"call_id": "call_1", "message_id": MESSAGE, "reply_id": REPLY, "reply": {}}
+    fields = {"call_id": "call_1", "request_event_id": REQUEST, "reply": {}}
 
     with pytest.raises(InvalidInput) as error:
         make_event(ToolCallFailed, **fields)
@@ -111,9 +111,11 @@ def test_a_failed_tool_call_needs_an_error() -> None:
         (TaskCreated, {}, "title", 500),
         (TaskCreated, {"title": "Buy milk"}, "description", 20_000),
         (ConversationStarted, {}, "key", 255),
-        (MessagePosted, {"message_id": MESSAGE, "body": {}}, "sender", 255),
+        (MessagePosted, {"body": {}}, "sender", 255),
+        (ToolCallRequested, {"call_id": "call_1", "arguments": ""}, "name", 255),
+        (ToolCallRequested, {"name": "add_task", "arguments": ""}, "call_id", 255),
     ],
-    ids=["title", "description", "key", "sender"],
+    ids=["title", "description", "key", "sender", "name", "call id"],
 )
 class TestATextField:
     def test_accepts_its_limit_of_characters_and_no_more(
@@ -174,29 +176,42 @@ def test_a_user_id_that_cannot_be_stored_is_refused(user_id: object) -> None:
     assert error.value.path == "user_id"
 
 
-def test_content_names_and_arguments_of_a_model_may_have_nul_and_lone_surrogates() -> None:
+def test_the_content_and_arguments_of_a_model_may_have_nul_and_lone_surrogates() -> None:
     odd = "\0 \ud800 \udfff"
 
-    posted = make_event(MessagePosted, message_id=MESSAGE, sender="user", body={odd: [odd]})
-    called = make_event(ToolCallRequested, call_id=odd, message_id=MESSAGE, name=odd, arguments=odd)
+    posted = make_event(MessagePosted, sender="user", body={odd: [odd]})
+    called = make_event(ToolCallRequested, call_id="call_1", name="add_task", arguments=odd)
 
-    assert MessagePosted.from_payload(loads(dumps(posted.to_payload()))) == posted
-    assert ToolCallRequested.from_payload(loads(dumps(called.to_payload()))) == called
+    assert MessagePosted.from_payload(loads(posted.payload_text())) == posted
+    assert ToolCallRequested.from_payload(loads(called.payload_text())) == called
 
 
 def test_a_body_that_json_cannot_hold_is_refused_and_the_path_named() -> None:
     body = {"content": [{"text": "a"}, {"price": float("nan")}]}
 
     with pytest.raises(NotStorable) as error:
-        make_event(MessagePosted, message_id=MESSAGE, sender="user", body=body)
+        make_event(MessagePosted, sender="user", body=body)
 
     assert error.value.path == "body.content[1].price"
+
+
+@pytest.mark.parametrize("make", [make_event, lambda kind, **fields: kind(**fields)])
+def test_a_body_that_its_caller_changes_afterwards_stays_as_it_was_checked(
+    make: Callable[..., Event],
+) -> None:
+    body: dict[str, Any] = {"content": [{"price": 1}]}
+
+    posted = make(MessagePosted, sender="user", body=body)
+    body["content"][0]["price"] = float("nan")
+    body["more"] = object()
+
+    assert posted.payload_text() == '{"sender":"user","body":{"content":[{"price":1}]}}'
 
 
 @pytest.mark.parametrize("body", ["text", ["a"], None, 7])
 def test_a_body_that_is_not_an_object_is_refused(body: object) -> None:
     with pytest.raises(InvalidInput, match="expected a JSON object") as error:
-        make_event(MessagePosted, message_id=MESSAGE, sender="user", body=body)
+        make_event(MessagePosted, sender="user", body=body)
 
     assert error.value.path == "body"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from eventstore import (
     Expected,
     InvalidInput,
     NewEvent,
+    NotFound,
     NotStorable,
     RecordedEvent,
     StreamClosed,
@@ -26,7 +28,12 @@ from eventstore import (
     User,
     WrongVersion,
 )
+from eventstore.events.json_codec import loads
+from eventstore.events.registry import BUILT_IN_EVENTS, EventRegistry
+from tests.support.own_read_model import Boxed, box_event
 from tests.support.tampering import disarm
+
+SAMPLES = Path(__file__).parent.parent / "events" / "samples"
 
 
 def new_event(stream_id: UUID, data: Event, **options: Any) -> NewEvent:
@@ -122,7 +129,8 @@ def test_an_append_is_accepted_if_and_only_if_the_stream_is_as_expected(
     def accepts(expected: Expected | int) -> bool:
         user = store.user(f"{expected}")
         stream = create_task_at_version(user, version) if version else uuid4()
-        data = TaskUpdated(title="Fly") if version else TaskCreated(title="Buy milk")
+        begins = not version or expected in {Expected.NEW, 0}
+        data = TaskCreated(title="Buy milk") if begins else TaskUpdated(title="Fly")
         try:
             (recorded,) = user.append([new_event(stream, data, expected=expected)])
         except WrongVersion:
@@ -133,6 +141,68 @@ def test_an_append_is_accepted_if_and_only_if_the_stream_is_as_expected(
 
     existence = Expected.EXISTS if version else Expected.NEW
     assert set(accepted) == {existence, Expected.ANY, version}
+
+
+@pytest.mark.parametrize("expected", [Expected.NEW, 0])
+def test_an_event_that_begins_no_stream_is_refused_where_a_new_one_is_expected(
+    alice: User, expected: Expected | int
+) -> None:
+    for stream in (uuid4(), create_task_at_version(alice, 1)):
+        with pytest.raises(InvalidInput, match="TaskUpdated cannot be the first event") as refused:
+            alice.append([new_event(stream, TaskUpdated(title="Fly"), expected=expected)])
+        assert refused.value.path == "events[0].expected"
+
+    assert len(alice.events()) == 1
+
+
+STARTING: set[type[Event]] = {TaskCreated, ConversationStarted}
+LATER = [
+    kind
+    for kind in BUILT_IN_EVENTS
+    if kind not in STARTING and kind.stream_kind in {"task", "conversation"}
+]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "among others"])
+@pytest.mark.parametrize("kind", LATER, ids=lambda kind: kind.type)
+def test_a_task_or_conversation_begins_with_its_own_event_and_with_no_other(
+    alice: User, admin: psycopg.Connection, kind: type[Event], alone: bool
+) -> None:
+    stream = uuid4()
+    sample = (SAMPLES / f"{kind.type}.v{kind.schema_version}.json").read_text(encoding="utf-8")
+    event = EventRegistry().read(kind.type, kind.schema_version, loads(sample))
+
+    with pytest.raises(NotFound) as in_transaction, alice.transaction() as tx:  # noqa: PT012 - one transaction
+        if not alone:
+            tx.tasks.create("Buy milk")
+        tx.append(stream, event)
+    with pytest.raises(WrongVersion) as error:
+        alice.append([*([] if alone else [new_task()]), new_event(stream, event)])
+
+    assert (in_transaction.value.kind, in_transaction.value.key) == (kind.stream_kind, stream)
+    assert (error.value.stream_id, error.value.actual) == (stream, 0)
+    assert error.value.expected == Expected.EXISTS
+    assert alice.events() == []
+    assert admin.execute("select count(*) from eventstore.stream").fetchall() == [(0,)]
+
+
+def test_the_built_in_events_that_start_a_stream_are_those_of_a_new_entity() -> None:
+    starting = {kind for kind in BUILT_IN_EVENTS if kind.starts}
+
+    assert starting >= STARTING
+    assert {kind for kind in starting if kind.stream_kind in {"task", "conversation"}} == STARTING
+
+
+def test_a_stream_of_a_services_own_kind_begins_with_any_of_its_events(
+    service_store: EventStore,
+) -> None:
+    alice, one, two = service_store.user("alice"), uuid4(), uuid4()
+
+    with alice.transaction() as tx:
+        tx.append(one, Boxed(done="noted", value="x"))
+    alice.append([box_event(two, "noted", value="x"), box_event(two, "gone")])
+
+    assert positions_and_versions(alice.events()) == [(1, 1), (2, 1), (3, 2)]
 
 
 def test_a_wrong_version_error_names_the_actual_version(alice: User) -> None:
@@ -167,8 +237,9 @@ def test_a_closed_stream_accepts_no_event_whatever_version_is_expected(alice: Us
     alice.append([new_event(stream, TaskDeleted())])
 
     for expected in (Expected.ANY, Expected.NEW, Expected.EXISTS, 2):
+        data = TaskCreated(title="Fly") if expected is Expected.NEW else TaskUpdated(title="Fly")
         with pytest.raises(StreamClosed) as error:
-            alice.append([new_event(stream, TaskUpdated(title="Fly"), expected=expected)])
+            alice.append([new_event(stream, data, expected=expected)])
         assert (error.value.stream_id, error.value.version) == (stream, 2)
 
     assert len(alice.events()) == 2

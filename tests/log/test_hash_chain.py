@@ -16,6 +16,7 @@ from eventstore.admin.verify import Problem
 from eventstore.log.hash_chain import ZERO_HASH, chain_hash, payload_digest
 from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, select_list
 from eventstore.log.tables import event as event_table
+from tests.support.own_read_model import Boxed
 from tests.support.tampering import disarm
 
 # The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
@@ -27,38 +28,53 @@ one_driver = pytest.mark.parametrize("store", ["sync"], indirect=True)
 labels = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 user_ids = labels.map(lambda text: text[:255]).filter(str.strip)
 ids = st.none() | st.uuids(version=None)
+few_streams = st.sampled_from([UUID(int=number) for number in range(3)])
+# Boxes, because a task or conversation takes no event before it was created.
 events = st.builds(
     NewEvent,
-    stream_id=st.uuids(),
-    data=st.builds(TaskUpdated, title=user_ids) | st.just(TaskCompleted()),
+    stream_id=st.uuids() | few_streams,
+    data=st.builds(Boxed, done=st.just("seen"), name=st.text(), value=st.none() | st.text()),
     event_id=st.uuids(),
     correlation_id=ids,
     causation_id=ids,
     metadata=st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
 )
 
+
+def boxed(stream_id: UUID) -> NewEvent:
+    return NewEvent(stream_id=stream_id, data=Boxed(done="seen"))
+
+
 STORED = f"""
 select {select_list(ALL_COLUMNS)} from eventstore.event where user_id = %s order by position
 """.encode()
 
 
-@one_driver
-@given(user_id=user_ids, appends=st.lists(st.tuples(user_ids, st.lists(events, min_size=1))))
-@example(
-    "ü日本🛒\n", [("clé:,-\U0010ffff", [NewEvent(stream_id=UUID(int=0), data=TaskCompleted())])]
+@given(
+    user_id=user_ids,
+    appends=st.lists(st.tuples(st.none() | user_ids, st.lists(events, min_size=1, max_size=5))),
 )
-@example("1:1,", [("-,", [NewEvent(stream_id=UUID(int=2**128 - 1), data=TaskCompleted())] * 11)])
+@example("ü日本🛒\n", [("clé:,-\U0010ffff", [boxed(UUID(int=0))])])
+@example("1:1,", [("-,", [boxed(UUID(int=2**128 - 1))] * 11), (None, [boxed(UUID(int=7))] * 2)])
+# One event without a key, of a stream that is new and of one that exists.
+@example("-", [(None, [boxed(UUID(int=7))]), (None, [boxed(UUID(int=7))])])
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_the_database_computes_the_specified_hashes(
-    store: EventStore,
+    service_store: EventStore,
     admin: psycopg.Connection,
     user_id: str,
-    appends: list[tuple[str, list[NewEvent]]],
+    appends: list[tuple[str | None, list[NewEvent]]],
 ) -> None:
+    user = service_store.user(user_id)
     for number, (key, batch) in enumerate(appends):
-        store.user(user_id).append(batch, idempotency_key=f"{uuid4()} {number} {key}"[:255])
+        if key is None:
+            with user.transaction() as tx:
+                for one in batch:
+                    tx.append(one.stream_id, one.data)
+        else:
+            user.append(batch, idempotency_key=f"{uuid4()} {number} {key}"[:255])
 
     stored = [StoredEvent(*row) for row in admin.execute(STORED, (user_id,))]
 
@@ -91,6 +107,7 @@ def test_a_payload_digest_covers_the_stored_text_and_a_random_salt(
 
 
 def test_the_hashed_form_of_an_event_never_changes() -> None:
+    digest = payload_digest(b"salt of 16 bytes", '{"a":"ü"}', "{}")
     full = StoredEvent(
         payload=None,
         metadata=None,
@@ -100,20 +117,29 @@ def test_the_hashed_form_of_an_event_never_changes() -> None:
         event_id=UUID(int=2),
         type="TaskCreated",
         schema_version=1,
-        payload_digest=b"\xab" * 32,
+        payload_digest=digest,
         correlation_id=UUID(int=3),
         causation_id=None,
         idempotency_key="a,b:c",
+        append_size=2,
         recorded_at=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
     )
-    zeros = "00000000-0000-0000-0000-00000000000"
+    plain = full._replace(correlation_id=None, idempotency_key=None, append_size=None)
+    absent, two, zeros = "ffffffff", "00000002", "0" * 31
 
-    form = (
-        f"1:1,4:zoë,2:12,36:{zeros}1,1:3,36:{zeros}2,11:TaskCreated,1:1,64:{'ab' * 32},"
-        f"36:{zeros}3,-,5:a,b:c,16:1767323045678901,"
-    )
-
-    assert chain_hash(b"before", "zoë", full) == sha256(b"before" + form.encode()).digest()
+    assert digest == sha256(b'salt of 16 bytes\0\0\0\n{"a":"\xc3\xbc"}{}').digest()
+    for event, correlation, size, key in (
+        (full, f"00000010{zeros}3", two, "00000005 612c623a63"),
+        (plain, absent, absent, absent),
+    ):
+        inner = bytes.fromhex(
+            f"{zeros}1 {zeros}2 {digest.hex()} {correlation} {absent} 00000001 {size}"
+            f"00000004 7a6fc3ab 0000000b {b'TaskCreated'.hex()} {key}"
+        )
+        # The microseconds are counted from the beginning of 2000.
+        place = bytes.fromhex("000000000000000c 0000000000000003 0002ea5dbb1f6f35")
+        outer = b"before" + place + sha256(inner).digest()
+        assert chain_hash(b"before", "zoë", event) == sha256(outer).digest()
 
 
 def append_four_events(store: EventStore, user_id: str) -> None:
@@ -150,7 +176,7 @@ CHANGES: dict[str, tuple[str, tuple[str, int]]] = {
     "correlation_id": ("gen_random_uuid()", ("hash", 2)),
     "causation_id": ("null", ("hash", 2)),
     "idempotency_key": ("'Change'", ("hash", 2)),
-    "fingerprint": ("sha256(fingerprint)", ("fingerprint", 2)),
+    "append_size": ("append_size + 1", ("hash", 2)),
     "recorded_at": ("recorded_at + interval '1 microsecond'", ("hash", 2)),
     "salt": ("sha256(salt)", ("payload", 2)),
     "payload_digest": ("sha256(payload_digest)", ("payload", 2)),

@@ -32,7 +32,7 @@ from eventstore.store.conversations import Conversations
 from eventstore.store.messages import Messages
 from eventstore.store.tasks import Tasks
 from eventstore.store.tool_calls import ToolCalls
-from projections.models.message import ToolCallView
+from projections.models.tool_call import ToolCallView
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
@@ -81,7 +81,10 @@ def name_of(document: Path) -> str:
 
 
 WITH_CODE = [one for one in DOCUMENTS if any(block.language == "python" for block in blocks(one))]
-COMMANDS: dict[str, Any] = cast("Any", get_command(app)).commands
+GROUP = cast("Any", get_command(app))
+COMMANDS: dict[str, Any] = {
+    name: GROUP.get_command(None, name) for name in GROUP.list_commands(None)
+}
 """Typed as Any, because newer releases of typer have their own copy of click."""
 CLI = ROOT / "docs" / "cli.md"
 HOW = ROOT / "docs" / "how-it-works.md"

@@ -61,7 +61,7 @@ def reschedule(task: TaskState, due_at: object) -> Event | None:
     (MODEL, "    position: int\n", "    due_at: datetime | None\n"),
     (MODEL, "        case TaskDeleted():", """\
         case TaskRescheduled(due_at=due_at):
-            yield Update(Task, key, {"due_at": due_at, "updated_at": RECORDED_AT})
+            return {"due_at": due_at}
 """),
     (STORE, "from typing import Any", "from datetime import datetime\n"),
     (STORE, "    def complete(", '''\
@@ -77,8 +77,8 @@ def reschedule(task: TaskState, due_at: object) -> Event | None:
         return self._decide(task, lambda state: tasks.reschedule(state, due_at), caused_by)
 
 '''),
-    (STORE, "    complete = Sync", "    reschedule = SyncCommand(TaskCommands.reschedule)\n"),
-    (STORE, "    complete = Async", "    reschedule = AsyncCommand(TaskCommands.reschedule)\n"),
+    (STORE, "    complete = sync", "    reschedule = sync_command(TaskCommands.reschedule)\n"),
+    (STORE, "    complete = async", "    reschedule = async_command(TaskCommands.reschedule)\n"),
     (MIGRATION, None, '''\
 """
 Tasks have a due time.
@@ -170,8 +170,8 @@ def toggle(task: TaskState) -> Event | None:
         return self._decide(task, tasks.toggle, caused_by)
 
 '''),
-    (STORE, "    delete = Sync", "    toggle = SyncCommand(TaskCommands.toggle)\n"),
-    (STORE, "    delete = Async", "    toggle = AsyncCommand(TaskCommands.toggle)\n"),
+    (STORE, "    delete = sync", "    toggle = sync_command(TaskCommands.toggle)\n"),
+    (STORE, "    delete = async", "    toggle = async_command(TaskCommands.toggle)\n"),
 ]  # fmt: skip
 
 USE_NEW_COMMAND = """

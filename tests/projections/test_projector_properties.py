@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sqlmodel import select
 
 from eventstore import EventStore, NewEvent, RecordedEvent, User
-from eventstore.database.timestamps import timestamp_text
 from eventstore.log.ids import uuid7
 from tests.support.own_read_model import Box, Boxed, box_event
 
@@ -24,35 +23,23 @@ class Row:
     n: int = 0
     note: str | None = None
     body: Any = None
-    items: list[dict[str, Any]] = field(default_factory=list)
+    tags: list[str] | None = None
     stamp: tuple[int, int] = (0, 0)
 
     def apply(self, event: RecordedEvent) -> None:
         assert isinstance(event.data, Boxed)
         value = event.data.value
-        from_database = {
-            "$position": event.position,
-            "$version": event.version,
-            "$recorded_at": timestamp_text(event.recorded_at),
-        }
         match event.data.done:
-            case "noted":
+            case "noted if" if self.n != event.data.n:
+                pass
+            case "noted" | "noted if":
                 self.note, self.stamp = value, (event.position, event.version)
             case "filled":
                 self.body = value
             case "counted":
                 self.n += value
-            case "put":
-                self.items.append(_resolve(value, from_database))
-            case "marked" if event.data.index < len(self.items):
-                self.items[event.data.index].update(_resolve(value, from_database))
-
-
-def _resolve(fields: dict[str, Any], from_database: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: from_database.get(value, value) if isinstance(value, str) else value
-        for name, value in fields.items()
-    }
+            case "tagged":
+                self.tags = value
 
 
 def expected_rows(events: list[RecordedEvent]) -> dict[tuple[UUID, str], Row]:
@@ -73,7 +60,7 @@ def stored_rows(user: User) -> dict[tuple[UUID, str], Row]:
     with user.session() as session:
         return {
             (one.box, one.name): Row(
-                one.n, one.note, one.body, one.items or [], (one.position, one.version)
+                one.n, one.note, one.body, one.tags, (one.position, one.version)
             )
             for one in session.exec(select(Box))
         }
@@ -85,24 +72,18 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
     max_leaves=4,
 )
-ITEM = st.dictionaries(TEXT, VALUE, max_size=2)
+TAG = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3)
 CHANGE = st.one_of(
     st.tuples(st.just("made"), VALUE),  # `appends` deletes a box that exists already instead
     st.tuples(st.just("noted"), st.sampled_from(["", "a", "b"])),
     st.tuples(st.just("filled"), VALUE),
     st.tuples(st.just("counted"), st.integers(-9, 9)),
-    st.tuples(st.just("put"), ITEM),
-    st.tuples(st.just("put"), ITEM),
-    st.tuples(st.just("marked"), ITEM, st.integers(0, 4)),
-    st.tuples(st.just("marked"), ITEM, st.integers(0, 9)),
+    st.tuples(st.just("counted"), st.integers(-1, 1)),
+    st.tuples(st.just("tagged"), st.none() | st.lists(TAG, max_size=3)),
+    st.tuples(st.just("noted if"), st.sampled_from(["c", "d"]), st.integers(-2, 2)),
+    st.tuples(st.just("noted if"), st.sampled_from(["e", "f"]), st.integers(-1, 1)),
 )
 STEP = st.tuples(st.integers(0, 1), st.sampled_from("ab"), CHANGE)
-
-
-def _make_item(value: dict[str, Any], step: str) -> dict[str, Any]:
-    """Return an item with all markers and with field names that no other step uses."""
-    markers = {name: f"${name}" for name in ("position", "version", "recorded_at")}
-    return {f"{name} {step}": one for name, one in (value | markers).items()}
 
 
 def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
@@ -111,7 +92,7 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
     made: list[list[NewEvent]] = []
     for group in groups:
         made.append([])
-        for number, name, (done, value, *index) in group:
+        for number, name, (done, value, *count) in group:
             key = number, name
             if key not in existing:
                 existing.add(key)
@@ -119,11 +100,8 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
             elif done == "made":
                 existing.remove(key)
                 fields = {"done": "gone"}
-            elif done in {"put", "marked"}:
-                item = _make_item(value, f"{len(made)}.{len(made[-1])}")
-                fields = {"done": done, "value": item, "index": (*index, 0)[0]}
             else:
-                fields = {"done": done, "value": value}
+                fields = {"done": done, "value": value, "n": (*count, 0)[0]}
             made[-1].append(box_event(boxes[number], name=name, **fields))
     return made
 

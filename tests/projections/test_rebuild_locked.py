@@ -11,7 +11,9 @@ import pytest
 import eventstore.database.driver
 import projections.rebuild.locked_replay
 from eventstore import Event, EventStore, NewEvent, User
-from eventstore.database.pipeline import exchange
+from eventstore.database.pipeline import run_pipeline
+from eventstore.database.plan import Statement
+from eventstore.events.json_codec import loads
 from projections.rebuild import compare as comparison
 from tests.support.erasing import all_rows
 
@@ -137,22 +139,30 @@ def test_complete_tables_are_not_compared_while_the_user_is_locked(
     for number in range(20):
         alice.tasks.create(f"task {number}")
     admin.execute("update eventstore.task set title = 'spoilt' where title = 'task 3'")
-    sent: list[str] = []
+    sent: list[Statement] = []
 
-    def record(connection: Any, statements: Any) -> Any:
-        sent.extend(one.sql for one in statements)
-        return exchange(connection, statements)
+    def record(connection: Any, statements: Any, unread: int) -> Any:
+        sent.extend(statements)
+        return run_pipeline(connection, statements, unread)
 
-    monkeypatch.setattr(eventstore.database.driver, "exchange", record)
-    for work in (
-        lambda: sync_store.rebuild("alice"),
-        lambda: sync_store.erase("alice", ordered_by="alice", conversation=chat.id),
+    monkeypatch.setattr(eventstore.database.driver, "run_pipeline", record)
+    for work, suspects in (
+        (lambda: sync_store.rebuild("alice"), 1),
+        (lambda: sync_store.erase("alice", ordered_by="alice", conversation=chat.id), 0),
     ):
         sent.clear()
         work()
 
-        locked = next(at for at, sql in enumerate(sent) if "for update" in sql)
-        before, after = "\n".join(sent[:locked]), "\n".join(sent[locked:])
-        assert "from eventstore.task\n" in before
-        assert "from eventstore.task\n" not in after
+        locked = next(at for at, one in enumerate(sent) if "for no key update" in one.sql)
+        before, after = sent[:locked], sent[locked:]
+        assert rows_compared(before) == 20
+        assert rows_compared(after) == suspects
+        assert any("count(*) from eventstore.task as" in one.sql for one in before)
+        assert not any("count(*) from eventstore.task as" in one.sql for one in after)
     assert sync_store.verify().ok
+
+
+def rows_compared(statements: list[Statement]) -> int:
+    """Return how many tasks of the replay statements compare with the table."""
+    sent = [str(one.params[1]) for one in statements if "left join eventstore.task " in one.sql]
+    return sum(len(loads(rows)) for rows in sent)

@@ -59,7 +59,7 @@ def test_the_audit_lists_the_events_that_a_call_caused(alice: User, bob: User, c
         ("ConversationRenamed", chat),
     ]
     assert [one.position for one in planned.caused] == [6, 7, 8, 10]
-    assert (idled.call_id, idled.caused) == (idle.id, ())
+    assert (idled.call_id, idled.caused) == (idle.call_id, ())
     assert bob.audit() == []
 
 
@@ -78,12 +78,12 @@ def test_a_call_of_a_retracted_message_remains_in_the_audit(
     store: EventStore, alice: User, chat: UUID
 ) -> None:
     call = alice.tool_calls.request(chat, name="look", arguments="{}")
-    alice.messages.retract(chat, call.message_id)
+    alice.messages.retract(chat, alice.history(chat)[0].id)
 
     alice.tool_calls.succeed(call, output="late")
 
     assert [message.content for message in alice.history(chat)] == ["late"]
-    assert statuses(alice.audit()) == [(call.id, "succeeded")]
+    assert statuses(alice.audit()) == [(call.call_id, "succeeded")]
     assert store.verify().ok
 
 

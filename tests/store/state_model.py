@@ -116,8 +116,9 @@ class State:
 
     def rows(self) -> int:
         """Return the number of read-model rows that the state requires."""
-        messages = sum(len(chat.messages) for chat in self.chats.values())
-        return sum(map(bool, self.tasks.values())) + len(self.chats) + messages
+        messages = [one for chat in self.chats.values() for one in chat.messages.values()]
+        calls = sum(len(message.calls) for message in messages)
+        return len(self.tasks) + len(self.chats) + len(messages) + calls
 
     def _next(self, stream: UUID) -> State:
         return replace(self, versions={**self.versions, stream: self.versions.get(stream, 0) + 1})
@@ -162,7 +163,7 @@ _DIGESTS = " union all ".join(
     select user_id, '{table}', md5(string_agg(t::text, '|' order by t::text))
     from eventstore.{table} as t group by user_id
     """
-    for table in ("user_log", "stream", "event", "task", "conversation", "message")
+    for table in ("user_log", "stream", "event", "task", "conversation", "message", "tool_call")
 )
 
 

@@ -15,7 +15,7 @@ def test_an_agent_turn_is_stored_replayed_rebuilt_and_audited(
     chat = alice.conversations.start(title="Groceries")
     alice.messages.post(chat.id, sender="user", content="Buy milk, please")
     call = alice.tool_calls.request(chat.id, name="add_task", arguments='{"title": "Buy milk"}')
-    with alice.transaction(idempotency_key=call.id) as tx:
+    with alice.transaction(idempotency_key=str(call.id)) as tx:
         task = tx.tasks.create(title="Buy milk", caused_by=call)
         tx.tool_calls.succeed(call, output={"task_id": task.id})
         tx.messages.post(chat.id, sender="assistant", content="Done.")

@@ -187,7 +187,7 @@ def test_an_event_that_could_not_be_read_back_is_refused(database_url: str) -> N
 @pytest.mark.parametrize("index", [-1, 1000])
 def test_a_tool_call_with_an_index_outside_the_limits_is_refused(index: int) -> None:
     with pytest.raises(InvalidInput, match="index"):
-        make_event(ToolCallRequested, call_id="c", message_id=uuid4(), index=index, name="f")
+        make_event(ToolCallRequested, call_id="c", name="f", arguments="{}", index=index)
 
 
 def test_a_command_on_a_closed_store_raises_at_once(database_url: str) -> None:

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from eventstore import (
     ConversationRenamed,
+    ConversationStarted,
     EventStore,
     Expected,
     IdempotencyConflict,
@@ -34,6 +35,7 @@ from eventstore import (
     NotFound,
     RecordedEvent,
     StreamClosed,
+    TaskCreated,
     TaskUpdated,
     User,
     WrongVersion,
@@ -161,7 +163,10 @@ class Machine(RuleBasedStateMachine):
             return
         version = before.versions[stream]
         stated = expected if isinstance(expected, Expected) else max(version + expected, 0)
-        data: Any = (TaskUpdated if stream in before.tasks else ConversationRenamed)(title=title)
+        kinds: Any = [TaskUpdated, ConversationRenamed]
+        if stated in {Expected.NEW, 0}:
+            kinds = [TaskCreated, ConversationStarted]
+        data: Any = kinds[stream not in before.tasks](title=title)
         event = NewEvent(stream_id=stream, data=data, expected=stated)
         if stated not in {Expected.ANY, Expected.EXISTS, version}:
             with pytest.raises(WrongVersion) as conflict:
@@ -200,7 +205,7 @@ class Machine(RuleBasedStateMachine):
     def rebuild(self, name: str | None, spoil: bool) -> None:
         self.acting = None
         if spoil:
-            for table in ("message", "conversation", "task"):
+            for table in ("tool_call", "message", "conversation", "task"):
                 self.admin.execute(
                     f"delete from eventstore.{table} where user_id = coalesce(%s, user_id)", [name]
                 )

@@ -12,13 +12,16 @@ import pytest
 from eventstore import (
     EventStore,
     IdempotencyConflict,
+    NewEvent,
     NotFound,
     NotStorable,
     RequestedCall,
     StreamClosed,
+    ToolCallFailed,
+    ToolCallSucceeded,
     User,
 )
-from projections.models.message import ToolCallView
+from projections.models.tool_call import ToolCallView
 
 # Arguments that are not JSON objects, as models produce them.
 ODD = [
@@ -50,7 +53,7 @@ def test_a_call_is_stored_before_it_runs_and_again_when_it_ends(alice: User, cha
     ended = request.tool_calls[0]
 
     assert pending == call
-    assert (call.id, call.name, call.arguments, call.status) == (
+    assert (call.call_id, call.name, call.arguments, call.status) == (
         "call_1",
         "look",
         '{"for":"milk"}',
@@ -86,7 +89,7 @@ def test_parallel_calls_of_one_message_end_independently(alice: User, chat: UUID
     alice.tool_calls.succeed(second, output="second")
 
     message, *replies = alice.history(chat)
-    assert [(c.index, c.id, c.status, c.output or c.error) for c in message.tool_calls] == [
+    assert [(c.index, c.call_id, c.status, c.output or c.error) for c in message.tool_calls] == [
         (0, "call_0", "failed", "first"),
         (1, "call_1", "succeeded", "second"),
         (2, "call_2", "succeeded", "third"),
@@ -161,6 +164,63 @@ def test_a_call_ends_once(store: EventStore, alice: User, chat: UUID) -> None:
     assert store.verify().ok
 
 
+def outcome_event(call: ToolCallView, kind: str, result: str, chat: UUID | None = None) -> NewEvent:
+    """Return an outcome as somebody appends it who does not use the commands."""
+    about = {"call_id": call.call_id, "request_event_id": call.id}
+    reply = {"role": "tool", "tool_call_id": call.call_id, "content": result}
+    return NewEvent(
+        stream_id=chat or call.conversation_id,
+        data=ToolCallSucceeded(**about, reply=reply)
+        if kind == "succeeded"
+        else ToolCallFailed(**about, reply=reply, error=result),
+    )
+
+
+@pytest.mark.parametrize("one_append", [False, True])
+@pytest.mark.parametrize("first", ["succeeded", "failed"])
+def test_the_first_outcome_counts_whoever_appends_the_second(
+    store: EventStore, alice: User, chat: UUID, first: str, *, one_append: bool
+) -> None:
+    """What comes later stays in the log, and its message in the conversation."""
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    other = alice.tool_calls.request(chat, name="look", arguments="{}")
+    kinds = [first, "succeeded", "failed"]
+    outcomes = [outcome_event(call, kind, f"{n}") for n, kind in enumerate(kinds)]
+    for appended in [outcomes] if one_append else [[one] for one in outcomes]:
+        recorded = alice.append(appended)
+
+    for source in ("projection", "events"):
+        request, _, *replies = alice.history(chat, source=source)
+        (ended,) = request.tool_calls
+        assert (ended.status, ended.output or ended.error) == (first, "0")
+        assert [reply.content for reply in replies] == ["0", "1", "2"]
+    assert [one.status for one in alice.audit()] == [first, "pending"]
+    assert ended.finished_at is not None
+    assert ended.finished_position == recorded[0].position - (0 if one_append else 2)
+    assert call_of(alice, 1) == other
+    assert store.verify().ok
+    assert store.rebuild(check=True).changed == 0
+
+
+def test_an_outcome_in_another_conversation_does_not_end_a_call(
+    store: EventStore, alice: User, bob: User, chat: UUID
+) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    other = alice.conversations.start().id
+    bobs = bob.conversations.start().id
+
+    alice.append([outcome_event(call, "succeeded", "elsewhere", other)])
+    bob.append([outcome_event(call, "succeeded", "not his", bobs)])
+
+    assert call_of(alice) == call
+    assert [message.tool_calls for message in alice.history(chat, source="events")] == [(call,)]
+    assert [one.status for one in alice.audit()] == ["pending"]
+    assert [message.content for message in alice.history(other)] == ["elsewhere"]
+    assert store.verify().ok
+    alice.tool_calls.succeed(call, output="here")
+    assert call_of(alice, 0).output == "here"
+
+
 def test_of_many_simultaneous_outcomes_exactly_one_is_recorded(database_url: str) -> None:
     with EventStore.connect(database_url) as store:
         alice = store.user("alice")
@@ -196,7 +256,7 @@ def test_a_call_needs_an_open_conversation_of_its_user(alice: User, bob: User, c
     with pytest.raises(StreamClosed):
         alice.tool_calls.succeed(call, output="too late")
 
-    assert [(one.call_id, one.status) for one in alice.audit()] == [(call.id, "pending")]
+    assert [(one.call_id, one.status) for one in alice.audit()] == [(call.call_id, "pending")]
 
 
 def test_arguments_and_outputs_are_returned_verbatim(
@@ -229,7 +289,7 @@ def test_an_output_that_json_cannot_represent_is_refused_and_the_call_stays_pend
         with pytest.raises(NotStorable, match="output"):
             alice.tool_calls.succeed(call, output=wrong)
 
-    assert [(one.call_id, one.status) for one in alice.audit()] == [(call.id, "pending")]
+    assert [(one.call_id, one.status) for one in alice.audit()] == [(call.call_id, "pending")]
 
 
 def test_a_call_of_a_deleted_conversation_is_not_found(alice: User) -> None:

@@ -23,9 +23,7 @@ from projections import (
     POSITION,
     RECORDED_AT,
     VERSION,
-    AppendItem,
     Delete,
-    ExtendItem,
     Increment,
     Insert,
     RowChange,
@@ -51,20 +49,11 @@ STAMP = {"position": POSITION, "version": VERSION, "recorded_at": RECORDED_AT}
 DDL = """
 create schema service;
 create table service.box (
-    user_id text, box uuid, name text, n bigint, note text, body json, items json[],
+    user_id text, box uuid, name text, n bigint, note text, body json, tags text[],
     position bigint, version bigint, recorded_at timestamptz, primary key (user_id, box, name)
 );
 create table service.done (user_id text, id uuid, at timestamptz, primary key (user_id, id));
 """
-
-
-def with_markers(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return an item's fields with each text like `$position` replaced by its marker."""
-    markers = {f"${name}": marker for name, marker in STAMP.items()}
-    return {
-        name: markers.get(value, value) if isinstance(value, str) else value
-        for name, value in fields.items()
-    }
 
 
 class ServiceModel(SQLModel, registry=registry()):
@@ -81,7 +70,7 @@ class Box(ServiceModel, table=True):
     n: int = Field(sa_column=Column(BigInteger))
     note: str | None = Field(sa_column=Column(Text))
     body: Any = Field(sa_column=Column(JSON))
-    items: list[dict[str, Any]] | None = Field(sa_column=Column(ARRAY(JSON)))
+    tags: list[str] | None = Field(sa_column=Column(ARRAY(Text)))
     position: int = Field(sa_column=Column(BigInteger))
     version: int = Field(sa_column=Column(BigInteger))
     recorded_at: datetime = Field(sa_column=Column(DateTime(timezone=True)))
@@ -97,12 +86,12 @@ class Done(ServiceModel, table=True):
 
 
 class Boxed(Event, type="Boxed", stream_kind="box"):
-    """A change of a box; `done` names the kind of change, `index` the item that changes."""
+    """A change of a box; `done` names the kind of change."""
 
     done: str
     name: str = "box"
     value: Any = None
-    index: int = 0
+    n: int = 0
 
 
 @projector(Box)
@@ -112,7 +101,7 @@ def project_box(event: EventEnvelope) -> Iterator[RowChange]:
     value, key = event.data.value, {"box": event.stream_id, "name": event.data.name}
     match event.data.done:
         case "made":
-            empty = {"n": 0, "note": None, "body": value, "items": None}
+            empty = {"n": 0, "note": None, "body": value, "tags": None}
             yield Insert(Box, key | empty | STAMP)
         case "noted":
             yield Update(Box, key, {"note": value} | STAMP)
@@ -120,10 +109,10 @@ def project_box(event: EventEnvelope) -> Iterator[RowChange]:
             yield Update(Box, key, {"body": value})
         case "counted":
             yield Update(Box, key, {"n": Increment(value)})
-        case "put":
-            yield Update(Box, key, {"items": AppendItem(with_markers(value))})
-        case "marked":
-            yield Update(Box, key, {"items": ExtendItem(event.data.index, with_markers(value))})
+        case "tagged":
+            yield Update(Box, key, {"tags": value})
+        case "noted if":  # the box counts so many
+            yield Update(Box, key, {"note": value} | STAMP, only_where={"n": event.data.n})
         case "gone":
             yield Delete(Box, key)
 

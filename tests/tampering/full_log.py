@@ -23,8 +23,6 @@ MIDDLE = 8
 LENGTH = 12
 """The number of events that `write_log` writes."""
 
-ITEM = {"a": 1, "b": True, "at": "$recorded_at"}
-
 
 def write_log(store: EventStore, user_id: str) -> None:
     """Write twelve events in four appends, so that each read model gets rows of this user."""
@@ -37,8 +35,8 @@ def write_log(store: EventStore, user_id: str) -> None:
             NewEvent(stream_id=task, data=TaskCreated(title="Milk", description="oat")),
             NewEvent(stream_id=task, data=TaskCompleted()),
             box_event(box, "made", value={"x": 1, "y": True}),
-            box_event(box, "put", value=ITEM),
-            box_event(box, "put", value={"a": 2}),
+            box_event(box, "tagged", value=["a", "b"]),
+            box_event(box, "noted if", value="none", n=0),
         ]
     )
     full = NewEvent(
@@ -54,9 +52,7 @@ def write_log(store: EventStore, user_id: str) -> None:
 
 
 def message_posted(chat: UUID, body: dict[str, object]) -> NewEvent:
-    return NewEvent(
-        stream_id=chat, data=MessagePosted(message_id=uuid4(), sender="user", body=body)
-    )
+    return NewEvent(stream_id=chat, data=MessagePosted(sender="user", body=body))
 
 
 def take_anchor(store: EventStore) -> Anchor:

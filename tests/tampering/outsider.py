@@ -7,77 +7,82 @@ library's own functions, so that tests can compare the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
-__all__ = ["COLUMNS", "digest_of", "event_hash", "fingerprint", "forge", "netstring"]
+__all__ = ["COLUMNS", "digest_of", "event_hash", "forge"]
 
 COLUMNS = (
     "position", "stream_id", "version", "event_id", "type", "schema_version", "payload",
-    "metadata", "correlation_id", "causation_id", "idempotency_key", "microseconds", "salt",
-    "payload_digest", "hash", "fingerprint",
+    "metadata", "correlation_id", "causation_id", "idempotency_key", "append_size", "microseconds",
+    "salt", "payload_digest", "hash",
 )  # fmt: skip
 _EVENTS = """
 select position, stream_id, version, event_id, type, schema_version, payload::text, metadata::text,
-       correlation_id, causation_id, idempotency_key,
-       (extract(epoch from recorded_at) * 1000000)::bigint, salt, payload_digest, hash,
-       fingerprint
+       correlation_id, causation_id, idempotency_key, append_size,
+       (extract(epoch from recorded_at - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint,
+       salt, payload_digest, hash
 from eventstore.event where user_id = %s order by position
 """
 
 
-def netstring(value: object) -> bytes:
-    if value is None:
-        return b"-,"
-    text = str(value).encode()
-    return f"{len(text)}:".encode() + text + b","
+def number(value: int, size: int) -> bytes:
+    return value.to_bytes(size, "big", signed=True)
+
+
+def with_length(data: bytes | None) -> bytes:
+    return number(-1, 4) if data is None else number(len(data), 4) + data
+
+
+def encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def optional_id(value: UUID | str | None) -> bytes | None:
+    return None if value is None else UUID(str(value)).bytes
 
 
 def digest_of(salt: bytes, payload: str, metadata: str) -> bytes:
-    return sha256(salt + netstring(payload) + netstring(metadata)).digest()
+    return sha256(salt + with_length(payload.encode()) + metadata.encode()).digest()
 
 
 def event_hash(previous: bytes, user_id: str, event: dict[str, Any]) -> bytes:
-    """Return the hash of an event from its columns, with `payload_digest` in hex."""
-    canonical = [
-        "1", user_id, event["position"], event["stream_id"], event["version"], event["event_id"],
-        event["type"], event["schema_version"], event["payload_digest"], event["correlation_id"],
-        event["causation_id"], event["idempotency_key"], event["microseconds"],
-    ]  # fmt: skip
-    return sha256(previous + b"".join(map(netstring, canonical))).digest()
-
-
-def fingerprint(events: Iterable[dict[str, Any]]) -> bytes:
-    """Return the fingerprint of an append of these events."""
-    names = ("stream_id", "type", "schema_version", "payload")
-    return sha256(b"".join(netstring(one[name]) for one in events for name in names)).digest()
+    """Return the hash of an event from its columns, with ids as text or UUID."""
+    size = event["append_size"]
+    digest = sha256(
+        UUID(str(event["stream_id"])).bytes
+        + UUID(str(event["event_id"])).bytes
+        + event["payload_digest"]
+        + with_length(optional_id(event["correlation_id"]))
+        + with_length(optional_id(event["causation_id"]))
+        + number(event["schema_version"], 4)
+        + number(-1 if size is None else size, 4)
+        + with_length(user_id.encode())
+        + with_length(event["type"].encode())
+        + with_length(encoded(event["idempotency_key"]))
+    ).digest()
+    place = (event["position"], event["version"], event["microseconds"])
+    return sha256(previous + b"".join(number(one, 8) for one in place) + digest).digest()
 
 
 def forge(admin: psycopg.Connection, user_id: str) -> None:
-    """Recompute digests, fingerprints, hashes, streams and the head from the events as stored."""
+    """Recompute digests, hashes, streams and the head from the events as stored."""
     events = [dict(zip(COLUMNS, row, strict=True)) for row in admin.execute(_EVENTS, (user_id,))]
-    previous, appends = bytes(32), list[list[dict[str, Any]]]()
+    previous = bytes(32)
     for event in events:
         if event["payload"] is not None:
             event["payload_digest"] = digest_of(event["salt"], event["payload"], event["metadata"])
-        hashed = event | {"payload_digest": event["payload_digest"].hex()}
-        event["hash"] = previous = event_hash(previous, user_id, hashed)
-        if event["idempotency_key"] is not None:
-            appends.append([])
-        appends[-1].append(event)
-    for append in appends:
-        erased = any(event["payload"] is None for event in append)
-        append[0]["fingerprint"] = None if erased else fingerprint(append)
+        event["hash"] = previous = event_hash(previous, user_id, event)
     with admin.cursor() as cursor:
         cursor.executemany(
-            "update eventstore.event set payload_digest = %(payload_digest)s, hash = %(hash)s,"
-            " fingerprint = %(fingerprint)s"
+            "update eventstore.event set payload_digest = %(payload_digest)s, hash = %(hash)s"
             " where user_id = %(user_id)s and position = %(position)s",
             [event | {"user_id": user_id} for event in events],
         )
+
     _move_heads(admin, user_id)
 
 

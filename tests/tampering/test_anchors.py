@@ -10,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import EventStore
 from tests.support.server import Server
+from tests.tampering.flips import LOG, READ_MODELS
 from tests.tampering.full_log import LENGTH, find_problems, take_anchor, write_log
 from tests.tampering.outsider import forge
 
@@ -109,9 +110,7 @@ def test_a_user_whose_rows_were_all_deleted_is_found_only_by_an_anchor(
         write_log(disarmed_store, user_id)
     anchor = take_anchor(disarmed_store)
 
-    for table in ("eventstore.event", "eventstore.stream", "eventstore.user_log",
-                  "eventstore.message", "eventstore.conversation", "eventstore.task",
-                  "service.box", "service.done"):  # fmt: skip
+    for table in (*LOG, *READ_MODELS):
         admin.execute(f"delete from {table} where user_id = 'alice'")
 
     assert disarmed_store.verify().ok

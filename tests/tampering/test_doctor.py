@@ -92,6 +92,24 @@ WEAKENINGS |= {
         "append_events",
         "",
     ),
+    "the function that appends one event replaced": (
+        (
+            "do $$ begin execute replace(pg_get_functiondef('eventstore.append_event'::regproc),"
+            " 'not closed', 'true'); end $$"
+        ),
+        "append_event(",
+        "",
+    ),
+    "the function that keeps heads moving forward replaced": (
+        _PERMIT_ALL.format("refuse_older_head"),
+        "refuse_older_head",
+        "",
+    ),
+    "the function that keeps streams closed replaced": (
+        _PERMIT_ALL.format("refuse_older_stream"),
+        "refuse_older_stream",
+        "",
+    ),
     "a trigger that never fires": (
         (
             "drop trigger append_only on eventstore.event; create trigger append_only"
@@ -127,10 +145,10 @@ WEAKENINGS |= {
         "eventstore.event",
         "event_idempotency_key",
     ),
-    "positions may be negative": (
-        "alter table eventstore.user_log drop constraint user_log_position_check",
-        "eventstore.user_log",
-        "user_log_position_check",
+    "positions may be duplicated": (
+        "alter table eventstore.event drop constraint event_pkey",
+        "eventstore.event",
+        "event_pkey",
     ),
 }
 
