@@ -26,6 +26,10 @@ test-pooled *arguments:
 bench *arguments:
     uv run python -m benchmarks {{arguments}}
 
+# Compare appends with those of other stores, in one run on one server.
+bench-peers *arguments:
+    uv run --group peers python -m benchmarks.peers {{arguments}}
+
 # Run the examples and every code block of the documentation.
 docs:
     uv run pytest tests/project/test_docs.py

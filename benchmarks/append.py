@@ -8,21 +8,20 @@ store's code. The measured side calls the public API, as an application does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
-from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from benchmarks.measure import Figure, Side, Size, run_in_turn, time_calls
-from benchmarks.pgbench import Pgbench, marked_ids
+from benchmarks.pgbench import MARK, Pgbench, marked_ids
 from benchmarks.server import Server
 from benchmarks.turns import EVENTS_PER_AGENT_TURN, agent_turn, text
 from eventstore import EventStore, Settings
 from eventstore.database.plan import Statement
-from eventstore.database.scope import SET_SCOPE, scope_values, user_scope
+from eventstore.database.scope import EnterScope, user_scope
 from eventstore.events.registry import EventRegistry
 from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent
-from eventstore.log.ids import NewId
 from eventstore.store.context import UserContext
 from eventstore.store.transaction import TransactionCommands
 from eventstore.store.unit_of_work import UnitOfWork
@@ -65,7 +64,7 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
             ("append one message", post, _post, 1),
             ("append an agent turn", turn, agent_turn, EVENTS_PER_AGENT_TURN),
         ):
-            floor = Pgbench(server, "append", _statements(floor_chat, command))
+            floor = Pgbench(server, "append", _statements(server, floor_chat, command))
             yield _figure(server, name, floor, append, events, quick=quick)
 
 
@@ -97,39 +96,45 @@ def _post(record: TransactionCommands, conversation: UUID, number: int) -> None:
     record.messages.post(conversation, sender="user", content=text(number))
 
 
-def _statements(conversation: UUID, command: _Command) -> list[Statement]:
+def _statements(server: Server, conversation: UUID, command: _Command) -> list[Statement]:
     """Return the statements of an append by `command`: scope, append and row changes."""
     settings = Settings()
     projections = Projections(*BUILT_IN)
     work = UnitOfWork(UserContext(_FLOOR_USER, projections, EventRegistry(), 0))
     work.new_id = marked_ids()
     command(TransactionCommands(work), conversation, 1)
-    events = [step for step in work.steps if isinstance(step, NewEvent)]
+    events = [_marked(step, work) for step in work.steps if isinstance(step, NewEvent)]
     request = prepare_append(_FLOOR_USER, events, work.default_key)
-    scope = Statement(SET_SCOPE, scope_values(user_scope(_FLOOR_USER), settings))
-    changes = live_statements(projections, request.envelopes)
-    return _mark_replies([scope, request.statement, *changes], events, work.new_id)
+    scope = Statement(EnterScope(settings).sql(user_scope(_FLOOR_USER)), (_FLOOR_USER,))
+    row_changes = [projections.project(envelope) for envelope in request.envelopes]
+    changes = live_statements(projections, request.envelopes, row_changes)
+    return [scope, _typed(server, request.statement()), *map(_typed_rows, changes)]
 
 
-def _mark_replies(
-    statements: list[Statement], events: list[NewEvent], new_id: NewId
-) -> list[Statement]:
-    """
-    Give the messages with a tool's answer marked ids too.
+def _marked(event: NewEvent, work: UnitOfWork) -> NewEvent:
+    """Return an event with a marked id: that of a tool's answer is derived from the request."""
+    if str(event.event_id).endswith(MARK):
+        return event
+    return replace(event, event_id=work.new_id())
 
-    The store derives these ids from the id of the request, so they do not end in the mark.
-    """
-    marked_ids_by_reply = {str(uuid5(event.event_id, "reply")): new_id() for event in events}
 
-    def mark(value: object) -> Any:
-        if isinstance(value, UUID):
-            return marked_ids_by_reply.get(str(value), value)
-        if isinstance(value, str):
-            for reply_id, marked_id in marked_ids_by_reply.items():
-                value = value.replace(reply_id, str(marked_id))
-        return value
+def _typed(server: Server, call: Statement) -> Statement:
+    """Return the call of a function with a cast for each parameter; pgbench has text only."""
+    function = call.sql.removeprefix("select ").partition("(")[0]
+    with server.admin("append") as connection:
+        row = connection.execute(
+            "select proargtypes::regtype[]::text[] from pg_proc where oid = %s::regproc",
+            (function,),
+        ).fetchone()
+    types: list[str] = row[0] if row else []
+    casts = (f"${number}::{one}" for number, one in enumerate(types, 1))
+    return call._replace(sql=f"select {function}({', '.join(casts)})")
 
-    return [one._replace(params=[mark(value) for value in one.params]) for one in statements]
+
+def _typed_rows(change: Statement) -> Statement:
+    """Return a row change with the type of the array that has several rows, if it has one."""
+    sql = change.sql.replace("json_to_recordset($2)", "json_to_recordset($2::json)")
+    return change._replace(sql=sql)
 
 
 def _position(server: Server) -> int:

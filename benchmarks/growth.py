@@ -52,17 +52,17 @@ select user_id, events, decode(repeat('00', 32), 'hex'), now() from filler;
 
 insert into eventstore.event (
     user_id, position, stream_id, version, event_id, type, schema_version, payload, metadata,
-    idempotency_key, fingerprint, recorded_at, salt, payload_digest, hash)
+    idempotency_key, append_size, recorded_at, salt, payload_digest, hash)
 select
     f.user_id, p,
     (f.prefix || '-0000-7000-8000-' || to_char((p - 1) / 100, 'FM000000000000'))::uuid,
     (p - 1) % 100 + 1,
     e.id, 'MessagePosted', 1,
     json_build_object(
-        'message_id', e.id, 'sender', 'user',
+        'sender', 'user',
         'body', json_build_object('role', 'user', 'content', '{text}')),
     '{{"filler": "not chained"}}',
-    e.id::text, decode(repeat('00', 32), 'hex'), now(), decode(repeat('00', 16), 'hex'),
+    e.id::text, 1, now(), decode(repeat('00', 16), 'hex'),
     decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex')
 from filler as f
 cross join lateral generate_series(1, f.events) as p
@@ -80,9 +80,8 @@ select user_id, stream_id, 'active', now(), now(), min(position), max(position),
 from eventstore.event group by user_id, stream_id order by user_id, stream_id;
 
 insert into eventstore.message (
-    user_id, id, conversation_id, position, sender, content, body, created_at)
-select user_id, event_id, stream_id, position, 'user', '{text}',
-       payload -> 'body', recorded_at
+    user_id, id, conversation_id, position, sender, content, tool_call_count, created_at)
+select user_id, event_id, stream_id, position, 'user', '{text}', 0, recorded_at
 from eventstore.event order by user_id, position;
 """
 

@@ -31,7 +31,7 @@ _WITHIN_SECONDS = Size(full=25, quick=2)
 """No round starts later: on a busy machine the benchmark has fewer rounds and takes no longer."""
 
 _MESSAGE_ROWS = """
-select id, position, sender, body::text, tool_calls::text[], created_at
+select id, position, sender, content, body::text, tool_call_count, created_at
 from eventstore.message
 where user_id = $1 and conversation_id = $2
 order by position

@@ -25,7 +25,7 @@ from benchmarks.server import Server
 from eventstore.database.plan import Statement
 from eventstore.log.ids import NewId
 
-__all__ = ["Pgbench", "marked_ids"]
+__all__ = ["MARK", "Pgbench", "marked_ids"]
 
 MARK = "999999999999"
 """The last group of a UUID, twelve decimal digits, because pgbench can count in decimal only."""
@@ -92,6 +92,7 @@ class Pgbench:
             argument
             for number, statement in enumerate(self.statements)
             for index, value in enumerate(statement.params, 1)
+            if value is not None
             for argument in ("--define", f"p{number}_{index}={_as_text(value)}")
         ]
 
@@ -112,8 +113,10 @@ def _with_variables(statement: Statement, number: int) -> str:
 
     def variable(match: re.Match[str]) -> str:
         index = int(match[1])
-        name = f":p{number}_{index}"
-        if MARK in _as_text(statement.params[index - 1]):
+        name, value = f":p{number}_{index}", statement.params[index - 1]
+        if value is None:
+            return "null"
+        if MARK in _as_text(value):
             return f"replace({name}::text, '{MARK}', :n::text)"
         return name
 
@@ -135,5 +138,14 @@ def _as_text(value: object) -> str:
             return rf"\x{value.hex()}"
         case str() | int() | UUID():
             return str(value)
+        case list():
+            return f"{{{','.join(map(_as_item, value))}}}"
         case _:
             raise TypeError(f"pgbench has no variable of {type(value).__name__}")
+
+
+def _as_item(value: object) -> str:
+    """Return an item of an array in PostgreSQL's text form."""
+    if value is None:
+        return "null"
+    return '"' + _as_text(value).replace("\\", r"\\").replace('"', r"\"") + '"'

@@ -68,7 +68,8 @@ def _replay(user: User) -> Replay:
     """Replay a user's events to rows in memory, page by page, as an application can."""
     replay = Replay(Projections(*BUILT_IN))
     while page := user.events(after=replay.position, limit=PAGE_ROWS):
-        replay.apply(page)
+        for event in page:
+            replay.apply(event)
     return replay
 
 
