@@ -25,7 +25,8 @@ from uuid import UUID, uuid4
 
 from eventstore import AsyncEventStore, AsyncUser
 from eventstore.database.embedded import stop_embedded
-from projections.models.message import MessageView, ToolCallView
+from projections.models.message import MessageView
+from projections.models.tool_call import ToolCallView
 
 type ToolRunner = Callable[[AsyncUser, ToolCallView], Awaitable[None]]
 """Runs one tool call and records its outcome."""
@@ -66,7 +67,7 @@ def find_answer(history: list[MessageView], position: int) -> str | None:
 
 async def run_tool(user: AsyncUser, call: ToolCallView) -> None:
     """Run a tool call and record its effects and its outcome in one append."""
-    key = str(call.event_id)  # not `call.id`, because models use the same id again
+    key = str(call.id)  # not `call.call_id`, because models use the same name again
     try:
         arguments = json.loads(call.arguments)
         async with user.transaction(idempotency_key=key) as tx:

@@ -44,8 +44,7 @@ class ToolRun(SQLModel, table=True):
     __tablename__ = "example_tool_run"
 
     user_id: str = Field(primary_key=True)
-    message_id: UUID = Field(primary_key=True)
-    call_index: int = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)  # of the event that requested the call
     tool: str
     status: str
     # With time zone, like the time at which an event was recorded.
@@ -61,12 +60,11 @@ def project_tool_run(event: EventEnvelope) -> Iterator[RowChange]:
     The function is pure, so that appends, replay and rebuild give the same rows.
     """
     match event.data:
-        case ToolCallRequested(message_id=message, index=index, name=name):
+        case ToolCallRequested(name=name):
             yield Insert(
                 ToolRun,
                 {
-                    "message_id": message,
-                    "call_index": index,
+                    "id": event.event_id,
                     "tool": name,
                     "status": "pending",
                     "requested_at": RECORDED_AT,  # a marker: the database knows the time
@@ -76,11 +74,12 @@ def project_tool_run(event: EventEnvelope) -> Iterator[RowChange]:
         case ToolCallSucceeded() | ToolCallFailed() as outcome:
             yield Update(
                 ToolRun,
-                {"message_id": outcome.message_id, "call_index": outcome.index},
+                {"id": outcome.request_event_id},
                 {
                     "status": "succeeded" if isinstance(outcome, ToolCallSucceeded) else "failed",
                     "finished_at": RECORDED_AT,
                 },
+                only_where={"status": "pending"},  # the first outcome counts
             )
 
 
