@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import batched
 from typing import Literal, NamedTuple
 
 from eventstore.database.plan import Batch, Plan, Rows, Statement
@@ -141,10 +140,27 @@ def _questions(
     user_id: str, projections: Projections, replay: Replay, part: Part
 ) -> Iterator[_Question]:
     for shape in projections.shapes:
-        for rows in batched(replay.rows(shape.model).values(), _ROWS_TOGETHER, strict=False):
-            statement = _select_differing(shape, user_id, rows)
-            yield _Question(shape, statement, rows, len(str(statement.params[1])))
+        for rows, text in _batches(shape, replay.rows(shape.model).values()):
+            statement = Statement(_differing_sql(shape), (user_id, text))
+            yield _Question(shape, statement, rows, len(text))
         yield _Question(shape, Statement(_count_sql(shape, part), (user_id,)))
+
+
+def _batches(shape: TableShape, rows: Iterable[Row]) -> Iterator[tuple[list[Row], str]]:
+    """Yield rows for one statement each, and their JSON: not too many, and not too large."""
+    some: list[Row] = []
+    texts: list[str] = []
+    size = 0
+    for row in rows:
+        text = shape.json_row(row)
+        if some and (len(some) == _ROWS_TOGETHER or size + len(text) > _SIZE_TOGETHER):
+            yield some, f"[{','.join(texts)}]"
+            some, texts, size = [], [], 0
+        some.append(row)
+        texts.append(text)
+        size += len(text)
+    if some:
+        yield some, f"[{','.join(texts)}]"
 
 
 def _together(questions: Iterable[_Question]) -> Iterator[list[_Question]]:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 import eventstore.database.driver
+import projections.rebuild.compare
 import projections.rebuild.repair
 from eventstore import (
     Event,
@@ -430,3 +431,26 @@ def test_a_rebuild_of_many_rows_is_split_into_statements_and_round_trips(
         assert store.verify().ok
     assert [rows for repairs in sent for rows in repairs] == [3] * 20
     assert max(map(len, sent)) == 4
+
+
+def test_the_comparison_of_large_rows_is_split_into_statements_and_round_trips(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projections.rebuild.compare, "_SIZE_TOGETHER", 5_000)
+    sizes: list[list[int]] = []
+
+    def record(connection: Any, statements: Any, unread: int) -> Any:
+        sizes.append([len(one.params[1]) for one in statements if "json_to_recordset" in one.sql])
+        return run_pipeline(connection, statements, unread)
+
+    with EventStore.connect(database_url) as store:
+        alice = store.user("alice")
+        chat = alice.conversations.start()
+        for number in range(12):
+            alice.messages.post(chat.id, sender="tool", content=f"{number} " + "x" * 1_000)
+        monkeypatch.setattr(eventstore.database.driver, "run_pipeline", record)
+
+        assert store.rebuild("alice", check=True).changed == 0
+
+    assert all(sum(batch) <= 5_100 for batch in sizes)
+    assert sum(map(sum, sizes)) > 12_000
