@@ -173,6 +173,10 @@ class AlreadyExists(Conflict):
         self.table = table
 
 
+OUTCOME_KEY = "outcome:"
+"""How the key begins under which a tool call's outcome is recorded, before its request's id."""
+
+
 class IdempotencyConflict(Conflict):
     """
     The idempotency key was used for an append with other content.
@@ -181,11 +185,18 @@ class IdempotencyConflict(Conflict):
     """
 
     def __init__(self, key: str | None, position: int) -> None:
-        named = "an event's id" if key is None else f"idempotency key {key!r}"
-        super().__init__(
-            f"{named} was used at position {position} for other content; "
-            "use a new key for a new intention, or send the first content again"
-        )
+        if key is not None and key.startswith(OUTCOME_KEY):
+            text = (
+                f"the tool call {key.removeprefix(OUTCOME_KEY)} ended at position {position}; "
+                "the first outcome counts"
+            )
+        else:
+            named = "an event's id" if key is None else f"idempotency key {key!r}"
+            text = (
+                f"{named} was used at position {position} for other content; "
+                "use a new key for a new intention, or send the first content again"
+            )
+        super().__init__(text)
         self.key = key
         self.position = position
 

@@ -170,6 +170,10 @@ class AdminPlans:
         :raises UnsafeDatabase: the rows shown to verify may differ from those shown to others; the
             doctor says why.
         """
+        for number, anchor in enumerate(anchors):
+            if not isinstance(anchor, Anchor):
+                kind = type(anchor).__name__
+                raise InvalidInput(f"anchors[{number}]", f"a {kind}; give what read_anchor returns")
         findings = yield from self.doctor()
         blinding = [one for one in findings if one.check in _UNTRUSTWORTHY_READS]
         if (error := refusal(blinding)) is not None:

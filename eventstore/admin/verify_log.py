@@ -81,6 +81,9 @@ class LogCheck:
         if self._recorded_at is not None and event.recorded_at < self._recorded_at:
             self._report("time", position, "recorded earlier than the event before it")
         self._check_content(event)
+        size = event.append_size
+        if (size is None) != (event.idempotency_key is None) or (size is not None and size < 1):
+            self._report("hash", position, "append_size does not belong to an idempotency key")
         if chain_hash(self._hash, self.user_id, event) != event.hash:
             self._report("hash", position, "the hash does not follow from the event")
         if self._to_find:

@@ -72,7 +72,7 @@ FUNCTION_DECLARATIONS = {
 
 FUNCTION_DIGESTS = {
     "append_event": "29e411452c0291e9aa4f9439edd428ba",
-    "append_events": "6c4ed15c7fe5657cfc20c2e4ef7f6ae5",
+    "append_events": "83ae58cfbd0c28f982620953f5e0f631",
     "refuse_change": "5b32691c4d137f308be85707ee8f888a",
     "refuse_older_head": "ce5c59c35cc03602fe311d6b63437c3f",
     "refuse_older_stream": "6ad539912f472ac8a9946d525551aef9",

@@ -140,7 +140,7 @@ def _sender_and_body(
     if content is not None or tool_calls:
         raise InvalidInput("body", "was given beside content or tool_calls; give one or the other")
     if not isinstance(body, Mapping):
-        raise InvalidInput("body", f"a {type(body).__name__}; give a JSON object")
+        raise InvalidInput("body", f"a {type(body).__name__}; give a dict, as model_dump() does")
     role = body.get("role")
     if sender is None and not isinstance(role, str):
         raise InvalidInput("body.role", "is missing; give it, or a sender")

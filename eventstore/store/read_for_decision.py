@@ -20,8 +20,14 @@ from projections.queries.lists import select_conversation, select_task
 __all__ = ["DecisionState", "read_for_decision"]
 
 _BY_KEY = """
-select position, payload is null from eventstore.event
-where user_id = $1 and idempotency_key = $2
+select min(e.position), bool_or(e.payload is null)
+from eventstore.event as first
+join eventstore.event as e
+  on e.user_id = first.user_id
+ and e.position >= first.position
+ and e.position < first.position + first.append_size
+where first.user_id = $1 and first.idempotency_key = $2
+group by first.position
 """
 # As far back as `append_events` looks. Index: event_pkey.
 _BY_IDS = """

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID, uuid5
 
 from eventstore.database.plan import Plan
-from eventstore.errors import InvalidInput
+from eventstore.errors import OUTCOME_KEY, InvalidInput
 from eventstore.events.chat_formats import RequestedCall, tool_body
 from eventstore.events.event import make_event
 from eventstore.events.json_codec import check_json, checked_text
@@ -153,7 +153,7 @@ class ToolCallCommands(Commands):
         self._work.record(call.conversation_id, data, caused_by=call, event_id=message_id)
         if all(step.event_id != call.event_id for step in self._work.steps):
             # Somebody else may end a call that was requested before; one that is new nobody knows.
-            self._work.default_key = self._work.default_key or f"outcome:{call.event_id}"
+            self._work.default_key = self._work.default_key or f"{OUTCOME_KEY}{call.event_id}"
         return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
 
 

@@ -94,6 +94,7 @@ class Transaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._work.end()
         if error is None and self._work.steps:
             self._commands.recorded = self._driver.run(self._work.commit()).recorded
 
@@ -115,6 +116,7 @@ class AsyncTransaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._work.end()
         if error is None and self._work.steps:
             outcome = await self._driver.run(self._work.commit())
             self._commands.recorded = outcome.recorded

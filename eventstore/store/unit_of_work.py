@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.plan import Plan, retrying
-from eventstore.errors import IdempotencyConflict, NotFound, WrongVersion
+from eventstore.errors import ConfigurationError, IdempotencyConflict, NotFound, WrongVersion
 from eventstore.events.event import Event
 from eventstore.events.fields import MAX_KEY, check_label
 from eventstore.log.append import append, first_result, recorded
@@ -132,6 +132,7 @@ class UnitOfWork:
         self.steps: list[NewEvent | Decision] = []
         self.default_key: str | None = None
         """The key if the caller gave none, so that a tool call's outcome is recorded once."""
+        self._ended = False
         self._references: dict[UUID, UUID | str] = {}
         self._attempted = False
 
@@ -143,6 +144,17 @@ class UnitOfWork:
         self._references[resolved] = reference
         return resolved
 
+    def end(self) -> None:
+        """Refuse commands from now on: nobody would write them."""
+        self._ended = True
+
+    def _require_open(self) -> None:
+        if self._ended:
+            raise ConfigurationError(
+                "the transaction has ended, so this command would not be written; give it inside "
+                "of the block, or to the user"
+            )
+
     def record(
         self,
         stream_id: UUID,
@@ -153,6 +165,7 @@ class UnitOfWork:
         event_id: UUID | None = None,
     ) -> NewEvent:
         """Add an event that is certain."""
+        self._require_open()
         context = self.context
         event = NewEvent(
             stream_id=stream_id,
@@ -176,6 +189,7 @@ class UnitOfWork:
         caused_by: Cause = None,
     ) -> Decision:
         """Add a decision on the row of `table` with this id."""
+        self._require_open()
         decision = Decision(
             table, key, stream_id or key, decide, self.new_id(), event_id_of(caused_by)
         )

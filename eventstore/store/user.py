@@ -16,6 +16,7 @@ from eventstore.database.driver import Driver
 from eventstore.database.driver_async import AsyncDriver
 from eventstore.database.plan import Plan
 from eventstore.database.sessions.engines import async_session, session
+from eventstore.errors import InvalidInput
 from eventstore.events.fields import MAX_BATCH
 from eventstore.events.json_codec import check_json
 from eventstore.log.append import append
@@ -84,8 +85,8 @@ class UserPlans(Queries):
         Append events of any registered class; one round trip.
 
         :param events: 1 to 1,000, all or nothing, in order; `NewEvent.expected` is checked.
-        :param idempotency_key: the same key and content again returns the first result; None takes
-            the id of the first event, so that sending the same events again is safe.
+        :param idempotency_key: the same key and content again returns the first result; None makes
+            one of the id of the first event, so that sending the same events again is safe.
         :return: the recorded events; their positions follow the head without a gap.
         :raises WrongVersion: a stream is not as expected; nothing was written.
         :raises StreamClosed: a task or conversation was deleted; nothing was written.
@@ -95,7 +96,7 @@ class UserPlans(Queries):
         context = self.context
         key = context.idempotency_key if idempotency_key is None else idempotency_key
         if key is None and events and isinstance(events[0], NewEvent):
-            key = str(events[0].event_id)  # the caller may send the same events again
+            key = f"append:{events[0].event_id}"  # the caller may send the same events again
         request = prepare_append(context.user_id, events, key)
         for number, event in enumerate(events):
             context.registry.require(event.data, f"events[{number}].data")
@@ -166,6 +167,11 @@ class UserPlans(Queries):
         self, correlation_id: UUID | None, metadata: Mapping[str, Any] | None
     ) -> UserContext:
         """Return the context with other annotations."""
+        if not isinstance(correlation_id, UUID | None):
+            kind = type(correlation_id).__name__
+            raise InvalidInput("correlation_id", f"is a {kind}; give a UUID")
+        if not isinstance(metadata, Mapping | None):
+            raise InvalidInput("metadata", f"is a {type(metadata).__name__}; give a dict")
         checked: Any = check_json(dict(metadata or {}), "metadata")
         return replace(self.context, correlation_id=correlation_id, metadata=checked)
 
@@ -230,6 +236,7 @@ class User(SyncFacade[UserPlans]):
 
         :param correlation_id: what belongs together, like an agent's turn.
         :param metadata: a JSON object, stored with each event.
+        :raises InvalidInput: an argument has a wrong type.
         :raises NotStorable: the metadata has a value that JSON cannot hold.
         """
         return type(self)(
@@ -301,6 +308,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
 
         :param correlation_id: what belongs together, like an agent's turn.
         :param metadata: a JSON object, stored with each event.
+        :raises InvalidInput: an argument has a wrong type.
         :raises NotStorable: the metadata has a value that JSON cannot hold.
         """
         return type(self)(

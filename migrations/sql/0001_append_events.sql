@@ -102,7 +102,7 @@ begin
                          and event_id = any (v_ids)) then
                 raise exception 'the events were appended before' using errcode = 'VE003';
             end if;
-            v_retried := (pg_catalog.array_cat(v_ids, v_retried))[:100];
+            v_retried := (pg_catalog.array_cat(v_ids[:10], v_retried))[:100];
         elsif v_retried operator(pg_catalog.&&) v_ids then
             raise exception 'the events were appended by a retry' using errcode = 'VE003';
         end if;

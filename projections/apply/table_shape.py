@@ -16,7 +16,7 @@ from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 from sqlmodel import SQLModel
 
-from eventstore.errors import ConfigurationError, InvalidInput
+from eventstore.errors import ConfigurationError, InvalidInput, NotStorable
 from eventstore.events.json_codec import dumps
 from projections.apply.column_types import ColumnType, column_type
 from projections.apply.sql_names import is_plain
@@ -69,6 +69,9 @@ class TableShape:
             if column.name != "user_id"
         }
         self.nulls: Row = dict.fromkeys(self.columns)
+        columns = tuple((name, kind.sql) for name, kind in self.columns.items())
+        self._identity = (self.name, self.key, columns)
+        self._hash = hash(self._identity)
         self.number = 0
         known = _ENCODERS_OF_PLAIN_VALUES if trusted else {}
         encoders = {name: known.get(kind.sql, kind.encode) for name, kind in self.columns.items()}
@@ -76,6 +79,13 @@ class TableShape:
         self._json_encoders = [
             (name, encode) for name, encode in self._encoders if not self.columns[name].is_list
         ]
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both have the same SQL, which is made once for all stores of a process."""
+        return isinstance(other, TableShape) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def key_of(self, values: Mapping[str, Any]) -> Key:
         """Return the key of a row, or of what names one."""
@@ -96,14 +106,17 @@ class TableShape:
         """
         Return values of a row as a JSON object that PostgreSQL reads with `record_column`.
 
-        :raises NotStorable: a value of a `json` column has no JSON form.
+        :raises NotStorable: a value has no JSON form.
         """
         encoded = {
             name: encode(values[name])
             for name, encode in self._json_encoders
             if values.get(name) is not None
         }
-        return orjson.dumps({**values, **encoded}, _encode).decode()
+        try:
+            return orjson.dumps({**values, **encoded}, _encode).decode()
+        except (TypeError, RecursionError) as error:  # of an event that was tampered with
+            raise NotStorable(self.name, f"has a value that JSON cannot hold: {error}") from error
 
     def keys_record(self) -> str:
         """Return the SQL that reads `$2`, a JSON list of keys that `json_row` wrote, as `r`."""

@@ -125,7 +125,8 @@ def project_message(event: EventEnvelope) -> Sequence[RowChange]:
             return (_message(event, "tool", reply),)
         case MessageRetracted(message_id=message_id):
             retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
-            return (Update(Message, {"id": message_id}, retracted),)
+            there = {"conversation_id": event.stream_id, "retracted_at": None}
+            return (Update(Message, {"id": message_id}, retracted, only_where=there),)
         case _:
             return ()
 

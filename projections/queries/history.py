@@ -62,6 +62,7 @@ _TOOL_CALLS = f"""
 select {TOOL_CALL_COLUMNS}
 from eventstore.tool_call as t
 where t.user_id = $1
+  and t.conversation_id = $2
   and t.message_id in (
     select page.id from (select id, tool_call_count {_PAGE}) as page
     where page.tool_call_count > 0)

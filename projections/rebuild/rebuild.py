@@ -96,6 +96,12 @@ where finished_at is null
 order by user_id limit 1
 for update skip locked
 """
+# After a part of a long log was committed.
+_CLAIM_AGAIN = """
+select 1 from eventstore.rebuild_progress
+where user_id = $1 and finished_at is null
+for update skip locked
+"""
 _FINISH = "update eventstore.rebuild_progress set finished_at = now() where user_id = $1"
 
 # By then another worker may have taken this user, and need not be waited for: it will fail as well.
@@ -164,7 +170,11 @@ def _next_rebuilt(
     user_id, done = claimed[0][0], Rebuilt()
     if user_id not in failures:
         try:
-            done = yield from _rebuilt(user_id, projections, registry)
+            claim = Statement(_CLAIM_AGAIN, (user_id,))
+            done = yield from _rebuilt(user_id, projections, registry, claim)
+        except _TakenOverError as other:
+            yield Batch(operator, ())
+            return Rebuilt(changed=other.changed)
         except _OF_ONE_USER as error:
             failures[user_id] = error
             yield Rollback()  # nothing of this user is written, and the claim is given up
@@ -189,11 +199,26 @@ def check_user(
         return Rebuilt()
 
 
-def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
+class _TakenOverError(Exception):
+    """Another worker claimed the user between two parts, and begins again."""
+
+    def __init__(self, changed: int) -> None:
+        super().__init__()
+        self.changed = changed
+
+
+def _rebuilt(
+    user_id: str,
+    projections: Projections,
+    registry: EventRegistry,
+    claim: Statement | None = None,
+) -> Plan[Rebuilt]:
     """
     Do the work of one user and leave the last transaction open, for the caller to commit.
 
     Only a log that is too long for memory takes more than one transaction, one for each part.
+
+    :param claim: begins each transaction but the first one, so that other workers leave the user.
     """
     scope = user_scope(user_id, patient=True)
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True)
@@ -202,6 +227,10 @@ def _rebuilt(user_id: str, projections: Projections, registry: EventRegistry) ->
     for part in parts:
         if part.number:
             yield Batch(scope, ())
+            if claim is not None:
+                (claimed,) = yield Batch(operator, (claim,), hold=True)
+                if not claimed:
+                    raise _TakenOverError(changed)
         locked = yield from replay_then_lock(scope, projections, registry, part=part)
         changed += yield from repair_locked(scope, locked, projections)
         rows += _count(projections, locked.replay)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
     AccessDenied,
+    Erased,
     EventStore,
     InvalidInput,
     Settings,
@@ -218,3 +221,21 @@ def test_the_tables_to_leave_must_be_a_list_and_not_text(store: EventStore, alic
 
     with pytest.raises(InvalidInput, match=r"leave: .*; give a list"):
         store.erase("alice", ordered_by="x", leave="public.example_archive")
+
+
+def test_a_retry_of_decisions_on_what_was_erased_since_is_refused_as_erased(
+    store: EventStore, alice: User, chat: UUID
+) -> None:
+    message = alice.messages.post(chat, sender="user", content="Buy milk")
+
+    def record() -> None:
+        with alice.transaction(idempotency_key="k") as tx:
+            tx.tasks.create("Buy milk")
+            tx.messages.retract(chat, message.id)
+
+    record()
+    store.erase("alice", ordered_by="test", conversation=chat)
+
+    with pytest.raises(Erased):
+        record()
+    assert [task.title for task in alice.tasks.list()] == ["Buy milk"]

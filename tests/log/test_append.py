@@ -331,3 +331,13 @@ def test_metadata_that_json_cannot_hold_is_refused_and_its_path_named(alice: Use
 
     assert error.value.path == "events[1].metadata.score[0]"
     assert alice.events() == []
+
+
+def test_the_id_of_an_appended_event_can_be_the_key_of_what_follows_from_it(alice: User) -> None:
+    (event,) = alice.append([new_task()])
+
+    for _ in range(2):
+        with alice.transaction(idempotency_key=str(event.event_id)) as tx:
+            tx.tasks.create("what follows", caused_by=event)
+
+    assert len(alice.tasks.list()) == 2

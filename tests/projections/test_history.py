@@ -14,8 +14,11 @@ from eventstore import (
     EventStoreError,
     InvalidInput,
     MessagePosted,
+    MessageRetracted,
     NewEvent,
     NotFound,
+    RequestedCall,
+    ToolCallRequested,
     User,
 )
 from projections.models.message import MessageView
@@ -277,3 +280,33 @@ def test_ten_thousand_messages_are_equal_from_both_sources(store: EventStore, al
     assert contents(complete) == [f"message {number}" for number in range(10_000)]
     assert history(alice, chat.id, as_of=7_001, limit=2) == complete[6_998:7_000]
     assert store.verify("alice").ok
+
+
+def test_a_retraction_counts_once_and_in_its_own_conversation_only(
+    store: EventStore, alice: User
+) -> None:
+    chat, other = (alice.conversations.start().id for _ in range(2))
+    first, second = (alice.messages.post(chat, sender="user", content=c) for c in "12")
+    alice.append([NewEvent(stream_id=other, data=MessageRetracted(message_id=first.id))])
+    alice.messages.retract(chat, second.id)
+    between = alice.events(backward=True, limit=1)[0].position
+    alice.append([NewEvent(stream_id=chat, data=MessageRetracted(message_id=second.id))])
+
+    for as_of in (None, between):
+        for source in ("projection", "events"):
+            assert alice.history(chat, source=source, as_of=as_of) == [first]
+    assert store.verify().ok
+
+
+def test_a_call_that_names_a_message_of_another_conversation_is_not_shown_there(
+    alice: User,
+) -> None:
+    chat, other = (alice.conversations.start().id for _ in range(2))
+    call = RequestedCall(id="call_1", name="f", arguments="{}")
+    asks = alice.messages.post(chat, sender="assistant", content=None, tool_calls=[call])
+    foreign = ToolCallRequested(call_id="x", name="g", arguments="{}", message_id=asks.id)
+    alice.append([NewEvent(stream_id=other, data=foreign)])
+
+    assert [one.name for one in asks.tool_calls] == ["f"]
+    for source in ("projection", "events"):
+        assert alice.history(chat, source=source) == [asks]

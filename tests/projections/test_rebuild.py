@@ -10,6 +10,7 @@ import pytest
 
 import eventstore.database.driver
 import projections.rebuild.compare
+import projections.rebuild.parts
 import projections.rebuild.repair
 from eventstore import (
     Event,
@@ -454,3 +455,18 @@ def test_the_comparison_of_large_rows_is_split_into_statements_and_round_trips(
 
     assert all(sum(batch) <= 5_100 for batch in sizes)
     assert sum(map(sum, sizes)) > 12_000
+
+
+def test_no_other_worker_takes_a_user_whose_log_is_rebuilt_in_parts(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projections.rebuild.parts, "EVENTS_PER_PART", 20)
+    with EventStore.connect(database_url) as store:
+        for user, tasks in (("alice", 400), ("bob", 20), ("carol", 20)):
+            with store.user(user).transaction() as tx:
+                for number in range(tasks):
+                    tx.tasks.create(f"task {number}")
+
+        done = [store.rebuild(jobs=3) for _ in range(3)]
+
+    assert {(one.users, one.events, one.rows) for one in done} == {(3, 440, 440)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -17,11 +18,13 @@ from eventstore import (
     ConversationStarted,
     Event,
     EventStore,
+    IdempotencyConflict,
     InvalidInput,
     NewEvent,
     NotFound,
     NotStorable,
     Settings,
+    TaskCompleted,
     TaskCreated,
     TaskUpdated,
     ToolCallRequested,
@@ -242,6 +245,50 @@ def test_a_transaction_cannot_be_used_twice(database_url: str) -> None:
             tx.tasks.create("twice")
 
         assert [task.title for task in store.user("alice").tasks.list()] == ["once"]
+
+
+@pytest.mark.parametrize("failure", [None, ValueError("in the block")])
+def test_a_command_after_a_transaction_is_refused_because_nobody_would_write_it(
+    alice: User, failure: ValueError | None
+) -> None:
+    task = alice.tasks.create("earlier")
+
+    with suppress(ValueError), alice.transaction() as tx:
+        tx.tasks.create("in the block")
+        if failure is not None:
+            raise failure
+
+    for late in (
+        lambda: tx.tasks.create("late"),
+        lambda: tx.tasks.complete(task.id),
+        lambda: tx.append(task.id, TaskCompleted()),
+    ):
+        with pytest.raises(ConfigurationError, match="the transaction has ended"):
+            late()
+    assert len(alice.tasks.list()) == (2 if failure is None else 1)
+
+
+def test_annotations_of_a_wrong_type_are_refused_where_they_are_given(alice: User) -> None:
+    wrong: list[dict[str, Any]] = [{"correlation_id": "trace-1"}, {"metadata": "x"}]
+    for options in wrong:
+        with pytest.raises(InvalidInput) as refused:
+            alice.annotated(**options)
+        assert refused.value.path == next(iter(options))
+
+
+def test_what_is_no_anchor_is_refused_by_verify(store: EventStore) -> None:
+    with pytest.raises(InvalidInput, match=r"anchors\[0\]: a str; give what read_anchor returns"):
+        store.verify(anchors=["heads.jsonl"])  # type: ignore[list-item]  # the mistake
+
+
+def test_another_outcome_of_a_call_is_refused_by_the_name_of_the_call(
+    alice: User, chat: UUID
+) -> None:
+    call = alice.tool_calls.request(chat, name="add_task", arguments="{}")
+    alice.tool_calls.succeed(call, output=1)
+
+    with pytest.raises(IdempotencyConflict, match=f"the tool call {call.id} ended at position 4"):
+        alice.tool_calls.fail(call, error="late")
 
 
 @pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000])

@@ -65,6 +65,33 @@ def write_built_in_log(store: EventStore) -> None:
     alice.tasks.create("Milk")
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"title":1.10}',
+        '{"title":99999999999999999999999}',
+        r'{"title":"\ud800"}',
+        r'{"title":"\u0000"}',
+        '{"title":{"a":[1.0]}}',
+    ],
+)
+def test_a_payload_that_no_column_can_hold_fails_only_the_work_of_its_user(
+    disarmed_store: EventStore, admin: psycopg.Connection, payload: str
+) -> None:
+    for user in ("alice", "bob"):
+        disarmed_store.user(user).tasks.create("Milk")
+    admin.execute("update eventstore.event set payload = %s where user_id = 'alice'", (payload,))
+    admin.execute("delete from eventstore.task where user_id = 'bob'")
+
+    found = {(one.user_id, one.kind) for one in disarmed_store.verify().problems}
+    with pytest.raises(Incomplete) as left:
+        disarmed_store.rebuild()
+
+    assert {("alice", "payload"), ("bob", "missing_row")} <= found
+    assert [*left.value.failures] == ["alice"]
+    assert [task.title for task in disarmed_store.user("bob").tasks.list()] == ["Milk"]
+
+
 def test_a_negative_head_position_does_not_end_the_verification(
     disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
