@@ -65,11 +65,26 @@ def run_pipeline(
     pgconn.enter_pipeline_mode()
     prepares = _queue(pgconn, connection.statement_names, statements, parameters)
     yield from send(pgconn)
-    results, error = yield from _answers(pgconn, connection.statement_names, prepares)
+    requests = iter(prepares)
+    results: list[PGresult] = []
+    error: psycopg.Error | None = None
+    while True:
+        try:
+            result = (yield from fetch_many(pgconn))[0]
+        except psycopg.Error as lost:
+            raise error or lost from None  # the server may have said why it ends the connection
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            break
+        prepared = next(requests, None)
+        if result.status == ExecStatus.FATAL_ERROR:
+            error = error or error_from_result(result)
+        elif prepared is None:
+            results.append(result)
+        elif result.status == ExecStatus.COMMAND_OK:
+            _note_name(connection, prepared)
     pgconn.exit_pipeline_mode()
     if error is not None:
-        if is_stale(error):
-            pgconn.finish()  # its prepared statements no longer fit: only a new connection helps
+        _cut_if_stale(pgconn, error)
         raise error
     return [_rows(connection.transformer, result) for result in results[unread:]]
 
@@ -102,28 +117,16 @@ def _queue(
     return prepares
 
 
-def _answers(
-    pgconn: PGconn, names: dict[str, bytes] | None, prepares: _Prepares
-) -> PQGen[tuple[list[PGresult], psycopg.Error | None]]:
-    """Read the answers up to that of the Sync: a result by statement, and the first error."""
-    requests = iter(prepares)
-    results: list[PGresult] = []
-    error: psycopg.Error | None = None
-    while True:
-        try:
-            result = (yield from fetch_many(pgconn))[0]
-        except psycopg.Error as lost:
-            raise error or lost from None  # the server may have said why it ends the connection
-        if result.status == ExecStatus.PIPELINE_SYNC:
-            return results, error
-        prepared = next(requests, None)
-        if result.status == ExecStatus.FATAL_ERROR:
-            error = error or error_from_result(result)
-        elif prepared is None:
-            results.append(result)
-        elif names is not None and result.status == ExecStatus.COMMAND_OK:
-            sql, name = prepared
-            names[sql] = name
+def _note_name(connection: HasPipeline, prepared: tuple[str, bytes]) -> None:
+    if connection.statement_names is not None:
+        sql, name = prepared
+        connection.statement_names[sql] = name
+
+
+def _cut_if_stale(pgconn: PGconn, error: psycopg.Error) -> None:
+    """End a connection whose prepared statements no longer fit: only a new one helps."""
+    if is_stale(error):
+        pgconn.finish()
 
 
 def _rows(transformer: Transformer, result: PGresult) -> Rows:
