@@ -65,6 +65,7 @@ def diagnose(read_models: Sequence[str], settings: Settings) -> Plan[list[Findin
         ),
         *_check_views(catalog),
         *_check_functions(catalog),
+        *_check_missing_functions(catalog),
     ]
     return sorted(findings, key=lambda finding: finding.severity)
 
@@ -215,6 +216,17 @@ def _check_views(catalog: Catalog) -> Iterator[Finding]:
         remedy = "drop it" if materialised else f"alter view {name} set (security_invoker = on)"
         severity: Severity = "error" if name.startswith("eventstore.") else "warning"
         yield Finding(severity, "view", name, detail, remedy)
+
+
+def _check_missing_functions(catalog: Catalog) -> Iterator[Finding]:
+    present = {
+        function.name.removeprefix("eventstore.").partition("(")[0]
+        for function in catalog.functions
+        if function.in_schema
+    }
+    for name in sorted(FUNCTION_DIGESTS.keys() - present):
+        restore = "restore it, see Isolation in the documentation"
+        yield Finding("error", "function", f"eventstore.{name}", "is missing", restore)
 
 
 def _check_functions(catalog: Catalog) -> Iterator[Finding]:

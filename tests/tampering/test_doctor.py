@@ -100,6 +100,14 @@ WEAKENINGS |= {
         "append_event(",
         "",
     ),
+    "the function that appends one event dropped": (
+        (
+            "do $$ begin execute 'drop function ' || 'eventstore.append_event'::regproc::oid"
+            "::regprocedure; end $$"
+        ),
+        "eventstore.append_event",
+        "",
+    ),
     "the function that keeps heads moving forward replaced": (
         _PERMIT_ALL.format("refuse_older_head"),
         "refuse_older_head",
