@@ -34,8 +34,7 @@ from eventstore import (
 from eventstore.database.embedded import stop_embedded
 from eventstore.database.sessions.engines import own_engine
 from eventstore.database.settings import load_settings
-from projections import RECORDED_AT, Insert, RowChange, Update, projector
-from projections.protection import protection_sql
+from projections import RECORDED_AT, Insert, RowChange, Update, projector, protection_sql
 
 
 class ToolRun(SQLModel, table=True):
