@@ -32,7 +32,6 @@ __all__ = [
     "checked_text",
     "dumps",
     "loads",
-    "repeats_keys",
     "trusted_text",
 ]
 
@@ -208,20 +207,6 @@ def loads(text: str) -> Any:
         return _read(text)
     # orjson makes a float of every number it cannot hold exactly; then the text is read again.
     return _read(text) if _holds_float(value) else value
-
-
-def repeats_keys(text: str) -> bool:
-    """Tell whether an object in valid JSON text has a key twice, which hides the first value."""
-    repeated = False
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal repeated
-        members = dict(pairs)
-        repeated = repeated or len(members) < len(pairs)
-        return members
-
-    json.loads(text, object_pairs_hook=collect, parse_float=str, parse_int=str)
-    return repeated
 
 
 def _holds_float(value: Any) -> bool:

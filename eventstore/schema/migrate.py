@@ -37,7 +37,6 @@ from eventstore.log.tables import SCHEMA
 
 __all__ = [
     "Migration",
-    "current_revision",
     "downgrade",
     "latest_revision",
     "revision_of",
@@ -89,15 +88,6 @@ def downgrade(
     :raises EventStoreError: it failed or was refused; the failing revision was not undone.
     """
     return _run(Migration(settings, waiting), command.downgrade, revision)
-
-
-def current_revision(settings: Settings) -> str | None:
-    """Return the revision the database is at; None before the first migration."""
-    try:
-        with _connect(settings) as connection:
-            return revision_of(connection)
-    except DBAPIError as error:
-        raise _classified(error) from error
 
 
 def revision_of(connection: Connection) -> str | None:
