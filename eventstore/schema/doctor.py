@@ -218,19 +218,16 @@ def _check_views(catalog: Catalog) -> Iterator[Finding]:
         yield Finding(severity, "view", name, detail, remedy)
 
 
+_RESTORE = "restore it, see Isolation in the documentation"
+
+
 def _check_missing_functions(catalog: Catalog) -> Iterator[Finding]:
-    present = {
-        function.name.removeprefix("eventstore.").partition("(")[0]
-        for function in catalog.functions
-        if function.in_schema
-    }
+    present = {function.plain_name for function in catalog.functions if function.in_schema}
     for name in sorted(FUNCTION_DIGESTS.keys() - present):
-        restore = "restore it, see Isolation in the documentation"
-        yield Finding("error", "function", f"eventstore.{name}", "is missing", restore)
+        yield Finding("error", "function", f"eventstore.{name}", "is missing", _RESTORE)
 
 
 def _check_functions(catalog: Catalog) -> Iterator[Finding]:
-    restore = "restore it, see Isolation in the documentation"
     for function in catalog.functions:
         if not function.in_schema:
             detail = "seems to use the tables of users, and runs with its owner's rights"
@@ -241,17 +238,17 @@ def _check_functions(catalog: Catalog) -> Iterator[Finding]:
             detail = "runs with its owner's rights (SECURITY DEFINER)"
             remedy = "drop it, because no function of the store does that"
             yield Finding("error", "function", function.name, detail, remedy)
-        name = function.name.removeprefix("eventstore.").partition("(")[0]
+        name = function.plain_name
         declaration = (function.volatility, function.strict, function.settings)
         if function.name == SCOPE_FUNCTION:
             if function.body not in SCOPE_BODIES or declaration != FUNCTION_DECLARATIONS[name]:
                 detail = (
                     "is not what the migrations made it, and decides whose rows a query returns"
                 )
-                yield Finding("error", "function", function.name, detail, restore)
+                yield Finding("error", "function", function.name, detail, _RESTORE)
         elif name in FUNCTION_DECLARATIONS and declaration != FUNCTION_DECLARATIONS[name]:
             detail = "is not declared as in the migrations (volatility, strictness, settings)"
-            yield Finding("error", "function", function.name, detail, restore)
+            yield Finding("error", "function", function.name, detail, _RESTORE)
         elif not function.fixed_search_path and name not in FUNCTION_DECLARATIONS:
             detail = "has no fixed search_path: other objects can stand in for those that it names"
             remedy = "alter function … set search_path"
@@ -263,4 +260,4 @@ def _check_functions(catalog: Catalog) -> Iterator[Finding]:
         digest = FUNCTION_DIGESTS.get(name)
         if digest is not None and function.digest != digest:
             detail = "is not what the migrations made it, and writes or protects the log"
-            yield Finding("error", "function", function.name, detail, restore)
+            yield Finding("error", "function", function.name, detail, _RESTORE)

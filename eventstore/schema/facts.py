@@ -165,6 +165,11 @@ class FunctionFacts:
     in_schema: bool
     callable: bool
 
+    @property
+    def plain_name(self) -> str:
+        """The name without schema and parameters, as the migrations of the store spell it."""
+        return self.name.removeprefix("eventstore.").partition("(")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
