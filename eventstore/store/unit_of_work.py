@@ -232,8 +232,7 @@ class UnitOfWork:
         context = self.context
         if not events:
             return Outcome([], (), lambda: self._replay_of(rows))
-        key = context.idempotency_key or self.default_key
-        request = prepare_append(context.user_id, events, key)
+        request = prepare_append(context.user_id, events, self._key)
         envelopes = request.envelopes
         changes = [context.projections.project(envelope) for envelope in envelopes]
         statements = live_statements(context.projections, envelopes, changes)

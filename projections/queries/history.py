@@ -121,10 +121,7 @@ def _from_tables(
     calls = _by_message(map(tool_call_view, call_rows), moment)
     messages = []
     for message_id, position, sender, content, stored, created_at in reversed(rows):
-        if stored is None:
-            body = {"role": sender, "content": content}
-        else:
-            body = full_body(loads(stored), sender, content)
+        body = full_body(None if stored is None else loads(stored), sender, content)
         messages.append(
             MessageView(
                 message_id,
