@@ -56,8 +56,8 @@ class _OwnStatements(PrepareManager):
     """
     Psycopg's list of the statements that it prepared itself.
 
-    At a ROLLBACK psycopg deallocates all statements of the server. The list is lent to sessions,
-    which end with one, and the store's statements must stay.
+    At a ROLLBACK psycopg deallocates all statements of the connection. A session, to which the
+    connection is leased, ends with one, and the store's own statements must stay.
     """
 
     def clear(self) -> bool:
