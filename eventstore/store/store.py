@@ -13,8 +13,8 @@ from typing import Any, Self
 import psycopg
 
 from eventstore.admin.plans import AdminPlans
-from eventstore.database.driver import Driver
-from eventstore.database.driver_async import AsyncDriver
+from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.embedded import start_embedded
 from eventstore.database.errors import unreachable
 from eventstore.database.sessions.engines import async_engine_on, engine_on

@@ -18,8 +18,8 @@ from collections.abc import Callable, Coroutine
 from inspect import signature
 from typing import Any, ClassVar, Concatenate
 
-from eventstore.database.driver import Driver
-from eventstore.database.driver_async import AsyncDriver
+from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
 from eventstore.store.unit_of_work import Commands, Handle, run_command
 

@@ -12,16 +12,16 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from eventstore.database.driver import Driver
-from eventstore.database.driver_async import AsyncDriver
+from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.sync_driver import Driver
 from eventstore.errors import ConfigurationError
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, ExpectedVersion, RecordedEvent
-from eventstore.store.conversations import ConversationCommands
+from eventstore.store.commands.conversations import ConversationCommands
+from eventstore.store.commands.messages import MessageCommands
+from eventstore.store.commands.tasks import TaskCommands
+from eventstore.store.commands.tool_calls import ToolCallCommands
 from eventstore.store.decisions import Cause
-from eventstore.store.messages import MessageCommands
-from eventstore.store.tasks import TaskCommands
-from eventstore.store.tool_calls import ToolCallCommands
 from eventstore.store.unit_of_work import Commands, Handle, UnitOfWork
 
 __all__ = ["AsyncTransaction", "Transaction", "TransactionCommands"]

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from eventstore.database.driver import Driver
-from eventstore.database.driver_async import AsyncDriver
+from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
 from eventstore.database.sessions.engines import async_session, session
 from eventstore.errors import InvalidInput
@@ -23,12 +23,16 @@ from eventstore.log.append import append
 from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent, RecordedEvent
 from eventstore.log.read import Selection, read_events
+from eventstore.store.commands.conversations import (
+    AsyncConversations,
+    ConversationQueries,
+    Conversations,
+)
+from eventstore.store.commands.messages import AsyncMessages, Messages
+from eventstore.store.commands.tasks import AsyncTasks, TaskQueries, Tasks
+from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
 from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
-from eventstore.store.conversations import AsyncConversations, ConversationQueries, Conversations
-from eventstore.store.messages import AsyncMessages, Messages
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
-from eventstore.store.tasks import AsyncTasks, TaskQueries, Tasks
-from eventstore.store.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
 from eventstore.store.transaction import AsyncTransaction, Transaction
 from eventstore.store.unit_of_work import UnitOfWork, check_key
 from projections.apply.live import live_statements

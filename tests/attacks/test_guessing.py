@@ -17,8 +17,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-import eventstore.database.driver
-import eventstore.database.driver_async
+import eventstore.database.driver.async_driver
+import eventstore.database.driver.sync_driver
 from eventstore import (
     EventStore,
     EventStoreError,
@@ -29,12 +29,12 @@ from eventstore import (
     TaskCreated,
     User,
 )
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
-from eventstore.store.conversations import ConversationCommands, Conversations
-from eventstore.store.messages import MessageCommands, Messages
-from eventstore.store.tasks import TaskCommands, Tasks
-from eventstore.store.tool_calls import ToolCallCommands, ToolCalls
+from eventstore.store.commands.conversations import ConversationCommands, Conversations
+from eventstore.store.commands.messages import MessageCommands, Messages
+from eventstore.store.commands.tasks import TaskCommands, Tasks
+from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCalls
 from eventstore.store.transaction import TransactionCommands
 
 
@@ -208,7 +208,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return run_pipeline(connection, statements, unread)
 
     monkeypatch.setattr(eventstore.database.driver, "run_pipeline", listening)
-    monkeypatch.setattr(eventstore.database.driver_async, "run_pipeline", listening)
+    monkeypatch.setattr(eventstore.database.driver.async_driver, "run_pipeline", listening)
     return seen
 
 

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import AsyncEventStore, ConfigurationError, EventStore, Settings, UnsafeDatabase
 from eventstore.database.connections import StoreConnection
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Batch
 from eventstore.schema.doctor import diagnose, refusal
 from eventstore.schema.findings import Finding

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-import eventstore.database.pipeline
-from eventstore.database.parameters import Parameters, encode
+import eventstore.database.driver.pipeline
+from eventstore.database.driver.parameters import Parameters, encode
 
 __all__ = ["stopped_after"]
 
@@ -22,5 +22,5 @@ def stopped_after(statements: int, error: type[BaseException]) -> Iterator[None]
         raise error
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eventstore.database.pipeline, "encode", encode_some)
+        patch.setattr(eventstore.database.driver.pipeline, "encode", encode_some)
         yield

@@ -17,9 +17,9 @@ from psycopg.errors import UniqueViolation
 from psycopg.generators import send
 from psycopg.pq.abc import PGconn
 
-import eventstore.database.pipeline
+import eventstore.database.driver.pipeline
 from eventstore.database.connections import StoreAsyncConnection, StoreConnection
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 
 END_MYSELF = """
@@ -47,7 +47,7 @@ def number(
         yield from send(pgconn)
         time.sleep(request.param)
 
-    monkeypatch.setattr(eventstore.database.pipeline, "send", send_and_look_away)
+    monkeypatch.setattr(eventstore.database.driver.pipeline, "send", send_and_look_away)
 
 
 @pytest.mark.usefixtures("number")

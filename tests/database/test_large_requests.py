@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from eventstore.database.connections import StoreAsyncConnection, StoreConnection
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 
 BYTES = 20_000_000

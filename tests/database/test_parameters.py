@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from eventstore import NotStorable
 from eventstore.database.connections import StoreConnection
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 
 ID = UUID("0192d3f4-0000-7000-8000-00000000abcd")

@@ -15,7 +15,7 @@ from psycopg.errors import AdminShutdown, DivisionByZero, UniqueViolation
 
 from eventstore import EventStore, Settings
 from eventstore.database.connections import StoreAsyncConnection, StoreConnection
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Rows, Statement
 
 ONE, TWO = Statement("select 1"), Statement("select $1::int", (2,))

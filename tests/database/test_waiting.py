@@ -20,7 +20,7 @@ from sqlalchemy import text
 import eventstore.database.sessions.engines
 from eventstore import AsyncEventStore, EventStore, Settings, Unavailable
 from eventstore.database.connections import StoreConnection
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 from tests.database.stopping import stopped_after
 from tests.support.proxy import Proxy

@@ -28,10 +28,10 @@ import projections
 from eventstore import Settings
 from eventstore.cli.app import app
 from eventstore.events.json_codec import loads
-from eventstore.store.conversations import Conversations
-from eventstore.store.messages import Messages
-from eventstore.store.tasks import Tasks
-from eventstore.store.tool_calls import ToolCalls
+from eventstore.store.commands.conversations import Conversations
+from eventstore.store.commands.messages import Messages
+from eventstore.store.commands.tasks import Tasks
+from eventstore.store.commands.tool_calls import ToolCalls
 from projections.models.tool_call import ToolCallView
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,7 @@ type Edit = tuple[str, str | None, str]
 
 EVENTS = "eventstore/events/tasks.py"
 MODEL = "projections/models/task.py"
-STORE = "eventstore/store/tasks.py"
+STORE = "eventstore/store/commands/tasks.py"
 MIGRATION = "migrations/versions/0002_task_due_at.py"
 PACKAGE = "eventstore/__init__.py"
 COMMAND = "eventstore/cli/commands/show.py"

@@ -15,11 +15,11 @@ import pytest
 import eventstore
 import projections
 from eventstore import AsyncEventStore, AsyncUser, EventRegistry, EventStore, EventStoreError, User
+from eventstore.store.commands.conversations import AsyncConversations, Conversations
+from eventstore.store.commands.messages import AsyncMessages, Messages
+from eventstore.store.commands.tasks import AsyncTasks, Tasks
+from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCalls
 from eventstore.store.context import UserContext
-from eventstore.store.conversations import AsyncConversations, Conversations
-from eventstore.store.messages import AsyncMessages, Messages
-from eventstore.store.tasks import AsyncTasks, Tasks
-from eventstore.store.tool_calls import AsyncToolCalls, ToolCalls
 from eventstore.store.transaction import AsyncTransaction, Transaction
 from projections import Projections
 

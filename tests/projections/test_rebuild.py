@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-import eventstore.database.driver
+import eventstore.database.driver.sync_driver
 import projections.rebuild.compare
 import projections.rebuild.parts
 import projections.rebuild.repair
@@ -25,7 +25,7 @@ from eventstore import (
     User,
 )
 from eventstore.admin.verify import Problem, Verified
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.events.json_codec import loads
 from eventstore.log.ids import uuid7
 from projections import RECORDED_AT, Insert, RowChange, projector

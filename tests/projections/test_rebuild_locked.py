@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-import eventstore.database.driver
+import eventstore.database.driver.sync_driver
 import projections.rebuild.locked_replay
 from eventstore import Event, EventStore, NewEvent, User
-from eventstore.database.pipeline import run_pipeline
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 from eventstore.events.json_codec import loads
 from projections.rebuild import compare as comparison

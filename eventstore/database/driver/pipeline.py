@@ -23,8 +23,8 @@ from psycopg.generators import fetch_many, send
 from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
+from eventstore.database.driver.parameters import Parameters, encode
 from eventstore.database.errors import is_stale
-from eventstore.database.parameters import Parameters, encode
 from eventstore.database.plan import Rows, Statement
 
 __all__ = ["HasPipeline", "run_pipeline"]

@@ -13,9 +13,9 @@ from eventstore.events.chat_formats import RequestedCall, tool_body
 from eventstore.events.event import make_event
 from eventstore.events.json_codec import check_json, checked_text
 from eventstore.events.tool_calls import ToolCallFailed, ToolCallSucceeded
+from eventstore.store.commands.messages import MessageCommands, posted_message
 from eventstore.store.context import Queries
 from eventstore.store.decisions import Cause
-from eventstore.store.messages import MessageCommands, posted_message
 from eventstore.store.sync_async import (
     AsyncFacade,
     SyncFacade,

@@ -25,9 +25,9 @@ from eventstore.database.connections import (
     pool_options,
     refuse_fork,
 )
+from eventstore.database.driver.interpreter import interpret
+from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.errors import pool_exhausted, unreachable
-from eventstore.database.interpreter import interpret
-from eventstore.database.pipeline import run_pipeline
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.scope import EnterScope
 from eventstore.database.settings import Settings
