@@ -207,7 +207,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen.append([one.sql for one in statements])
         return run_pipeline(connection, statements, unread)
 
-    monkeypatch.setattr(eventstore.database.driver, "run_pipeline", listening)
+    monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", listening)
     monkeypatch.setattr(eventstore.database.driver.async_driver, "run_pipeline", listening)
     return seen
 

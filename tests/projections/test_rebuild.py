@@ -377,7 +377,7 @@ def test_a_worker_that_skips_a_user_does_not_wait_for_the_next_worker_of_that_us
                                " where user_id = 'alice' for update")  # fmt: skip
             return run_pipeline(connection, statements, unread)
 
-        monkeypatch.setattr(eventstore.database.driver, "run_pipeline", lock_progress_first)
+        monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", lock_progress_first)
         with pytest.raises(Incomplete) as left:
             store.rebuild()
 
@@ -426,7 +426,7 @@ def test_a_rebuild_of_many_rows_is_split_into_statements_and_round_trips(
         for number in range(30):
             alice.messages.post(chat.id, sender="tool", content=f"{number} " + "x" * 1_000)
         admin.execute("update eventstore.message set content = 'spoilt'")
-        monkeypatch.setattr(eventstore.database.driver, "run_pipeline", record)
+        monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", record)
 
         assert store.rebuild("alice").changed == 30
         assert store.verify().ok
@@ -449,7 +449,7 @@ def test_the_comparison_of_large_rows_is_split_into_statements_and_round_trips(
         chat = alice.conversations.start()
         for number in range(12):
             alice.messages.post(chat.id, sender="tool", content=f"{number} " + "x" * 1_000)
-        monkeypatch.setattr(eventstore.database.driver, "run_pipeline", record)
+        monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", record)
 
         assert store.rebuild("alice", check=True).changed == 0
 

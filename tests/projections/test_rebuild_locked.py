@@ -145,7 +145,7 @@ def test_complete_tables_are_not_compared_while_the_user_is_locked(
         sent.extend(statements)
         return run_pipeline(connection, statements, unread)
 
-    monkeypatch.setattr(eventstore.database.driver, "run_pipeline", record)
+    monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", record)
     for work, suspects in (
         (lambda: sync_store.rebuild("alice"), 1),
         (lambda: sync_store.erase("alice", ordered_by="alice", conversation=chat.id), 0),
