@@ -11,8 +11,7 @@ An event-sourced conversation and task store for AI todo chatbots, on PostgreSQL
     alice.messages.post(chat.id, sender="user", content="Buy milk, please")
     alice.history(chat.id)
 
-Names are imported when they are first used, because the rooms below the facade are part of this
-package too.
+A name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventstore import errors
 
+# Type checkers do not run `__getattr__`, so they find the names here.
 if TYPE_CHECKING:
     from eventstore.database.settings import Settings
     from eventstore.errors import (
@@ -81,8 +81,11 @@ if TYPE_CHECKING:
     from eventstore.store.store import AsyncEventStore, EventStore
     from eventstore.store.user import AsyncUser, User
 
+# Python runs this file before any module of the package. If it imported the facade, then
+# `import eventstore.errors` would load psycopg and SQLAlchemy, and rooms would import each other.
 _HOMES = {
     "eventstore.database.settings": ("Settings",),
+    # The lowest room imports no other one, so its own list can be used.
     "eventstore.errors": tuple(errors.__all__),
     "eventstore.events.chat_formats": ("RequestedCall",),
     "eventstore.events.conversations": (
@@ -115,6 +118,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
+# Type checkers read only a list that is written out; a test compares it with `_HOMES`.
 __all__ = [
     "AccessDenied",
     "AlreadyExists",
@@ -181,6 +185,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
+        # `hasattr` and `from eventstore import …` take no other error for an absent name.
         raise AttributeError(f"module 'eventstore' has no attribute {name!r}")
     return getattr(import_module(home), name)
 

@@ -75,7 +75,9 @@ class EventStoreError(Exception):
     """The root of the tree: every error that the store raises on purpose is one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the attributes too: verify sends errors between processes."""
+        """Pickle the attributes too."""
+        # `verify` and `rebuild` send errors between processes. Pickle would call the class with the
+        # message alone, and most classes of the tree take other arguments.
         return (type(self).__new__, (type(self), *self.args), self.__dict__)
 
 
@@ -87,13 +89,19 @@ class InvalidInput(EventStoreError, ValueError):
     :ivar fact: what is wrong with it, and the remedy.
     """
 
+    # pydantic adds a field's path to a ValueError alone; other errors of validators pass through.
     def __init__(self, path: str, fact: str) -> None:
         super().__init__(f"{path}: {fact}")
         self.path = path
         self.fact = fact
 
     def within(self, outer: str) -> InvalidInput:
-        """Return the same error with `outer` before its path."""
+        """
+        Return the same error with `outer` before its path.
+
+        :param outer: the place of the value that the path begins in, with its dot or colon.
+        """
+        # A copy, because the constructors of subclasses take other arguments.
         error = copy(self)
         InvalidInput.__init__(error, f"{outer}{self.path}", self.fact)
         return error
@@ -118,6 +126,7 @@ class NotFound(EventStoreError, LookupError):
     """The user has nothing of that kind with that id; another user's id gets the same answer."""
 
     def __init__(self, kind: str, key: object) -> None:
+        # A caller's text may be of any length and hold lone surrogates, which no output can encode.
         super().__init__(f"{kind} {str(key).encode(errors='replace').decode():.80} not found")
         self.kind = kind
         self.key = key
@@ -149,6 +158,7 @@ class StreamClosed(Conflict):
     """The task or conversation was deleted or erased: its stream takes no more events."""
 
     def __init__(self, stream_id: UUID, version: int | None = None) -> None:
+        # The version is unknown where an earlier event of the same append closes the stream.
         closed_at = "by an event of this append" if version is None else f"at version {version}"
         super().__init__(
             f"stream {stream_id} was closed {closed_at} and takes no more events; "
@@ -185,6 +195,7 @@ class IdempotencyConflict(Conflict):
     """
 
     def __init__(self, key: str | None, position: int) -> None:
+        # The store made this key, so a caller would not recognise it.
         if key is not None and key.startswith(OUTCOME_KEY):
             text = (
                 f"the tool call {key.removeprefix(OUTCOME_KEY)} ended at position {position}; "
@@ -205,10 +216,10 @@ class Erased(Conflict):
     """
     The idempotency key was used for content that has been erased since.
 
-    So late a retry is refused, because its content can no longer be compared with the first.
-
     :ivar key: None of a retry without a key.
     """
+
+    # A retry is refused, because its content can no longer be compared with the first.
 
     def __init__(self, key: str | None, position: int) -> None:
         named = "" if key is None else f" under idempotency key {key!r}"
@@ -228,6 +239,7 @@ class UnknownEventType(CorruptLog):
     """A stored event has a type or schema version that no registered class reads."""
 
     def __init__(self, type_name: str, schema_version: int, position: int | None) -> None:
+        # An event that is checked before it is appended has no position yet.
         where = "" if position is None else f" at position {position}"
         super().__init__(
             f"event type {type_name} (schema version {schema_version}){where} is not registered; "
@@ -264,6 +276,7 @@ class UnsafeDatabase(ConfigurationError):
         `detail` and `remedy`.
     """
 
+    # The class of a finding is the doctor's, whose room this module may not import.
     def __init__(self, message: str, findings: Sequence[Any]) -> None:
         super().__init__(message)
         self.findings = findings
@@ -285,6 +298,8 @@ class DatabaseFault(EventStoreError):
     @property
     def of_data(self) -> bool:
         """True if a stored value or a damaged page is the cause."""
+        # An error of psycopg's own has no SQLSTATE, as that of a value that Python cannot hold. The
+        # others are data exceptions, limits of PostgreSQL, and corrupted pages and indexes.
         return self.sqlstate is None or self.sqlstate.startswith(("22", "54000", "XX001", "XX002"))
 
 
@@ -296,6 +311,7 @@ class Incomplete(EventStoreError):
     """
 
     def __init__(self, failures: dict[str, EventStoreError]) -> None:
+        # One error is quoted, because there may be as many as there are users.
         user_id, error = next(iter(failures.items()))
         others = f" (and {len(failures) - 1} more users)" if len(failures) > 1 else ""
         super().__init__(f"user {user_id!r} was left as is{others}, all others are done: {error}")

@@ -37,7 +37,8 @@ class Marker(Enum):
     VERSION = "version"
     RECORDED_AT = "recorded_at"
 
-    __hash__ = object.__hash__  # that of Enum is Python, and statements are looked up by markers
+    # Statements are looked up by the markers in them, and the hash of Enum is a function in Python.
+    __hash__ = object.__hash__
 
 
 POSITION = Marker.POSITION
@@ -54,7 +55,11 @@ class Increment:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A new row; columns that are not named are null. An append whose row exists is refused."""
+    """
+    A new row; an append whose row exists is refused.
+
+    :ivar values: by column name, the key among them; columns that are not named are null.
+    """
 
     table: type[SQLModel]
     values: Mapping[str, Any]
@@ -65,6 +70,8 @@ class Update:
     """
     Changes of one row; nothing happens if the row does not exist.
 
+    :ivar key: the values of the primary key's columns, without `user_id` and without markers.
+    :ivar changes: the new values by column name; no column of the key.
     :ivar only_where: values that columns of the row must have; if one has not, nothing happens.
     """
 
@@ -76,7 +83,11 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The deletion of one row; nothing happens if it does not exist."""
+    """
+    The deletion of one row; nothing happens if it does not exist.
+
+    :ivar key: as in `Update`.
+    """
 
     table: type[SQLModel]
     key: Mapping[str, Any]

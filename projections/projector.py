@@ -32,6 +32,7 @@ class Projector:
     """
     The definition of a read model: the one table it owns, and what each event does to it.
 
+    :ivar project: a pure function; append, replay and rebuild must get equal row changes from it.
     :ivar events: the classes whose events the function is given, subclasses included.
     :ivar trusted: True for the built-in ones: their row changes need not be checked.
     """
@@ -56,8 +57,10 @@ def projector(
                 case TaskCompleted():
                     yield …
 
+    :param table: a SQLModel class with `table=True`, whose primary key begins with `user_id`.
     :param events: the classes whose events the function wants, subclasses included.
     :param trusted: do not check its row changes; a wrong one would show as an error of PostgreSQL.
+    :return: a decorator that makes a `Projector`, to be passed to `connect(projectors=[…])`.
     """
     wanted = events if isinstance(events, tuple) else (events,)
     return lambda project: Projector(table, project, wanted, trusted)
@@ -66,6 +69,10 @@ def projector(
 class Projections:
     """
     The projectors a store runs; each table has one owner.
+
+    :param projectors: in the order in which each event is given to them.
+    :raises ConfigurationError: one of them is no projector, or two have one table, or a projector
+        cannot keep its table.
 
     :ivar shapes: parents before children: the order to insert in; delete in reverse.
     :ivar shapes_by_model: the same by their class.
@@ -85,6 +92,8 @@ class Projections:
         if len(self.shapes_by_model) < len(projectors):
             names = sorted(one.table.__name__ for one in projectors)
             raise ConfigurationError(f"two projectors for one table among {', '.join(names)}")
+        # SQLAlchemy knows the foreign keys that the classes declare. Rows have to be inserted along
+        # them, because a key that is not deferrable is checked with each statement.
         order = sort_tables([shape.table for shape in self.shapes_by_model.values()])
         by_table = {shape.table: shape for shape in self.shapes_by_model.values()}
         self.shapes = [by_table[table] for table in order]
@@ -95,7 +104,12 @@ class Projections:
         self._wanting: dict[type[Event], list[Projector]] = {}
 
     def of(self, *tables: type[SQLModel]) -> Projections:
-        """Return only the projectors of `tables`; a history needs no tasks."""
+        """
+        Return only the projectors of `tables`; a history needs no tasks.
+
+        :param tables: classes that these projectors keep; others are passed over.
+        """
+        # Queries ask for the same parts each time, and a shape compiles the type of every column.
         part = self._parts.get(tables)
         if part is None:
             chosen = (one for one in self.projectors if one.table in tables)
@@ -106,7 +120,7 @@ class Projections:
         """
         Return what every projector wants done for an event, in the order of registration.
 
-        Nothing is done for an erased event.
+        Nothing is done for an erased event. What a projector itself raises reaches the caller.
 
         :raises ConfigurationError: a projector is wrong; the message says in what.
         :raises InvalidInput: a value that its column cannot hold.
@@ -114,6 +128,7 @@ class Projections:
         kind = type(event.data)
         wanting = self._wanting.get(kind)
         if wanting is None:
+            # An erased event is an `Event` too, so a projector of all events would be given it.
             erased = kind is ErasedEvent
             wanting = [
                 one for one in self.projectors if issubclass(kind, one.events) and not erased
@@ -124,12 +139,14 @@ class Projections:
             if one.trusted:
                 changes += one.project(event)
             else:
+                # A function that reached no `yield` because it has none returns None.
                 changes += self._checked(one, one.project(event) or ())
         return changes
 
     def _checked(self, one: Projector, changes: Iterable[RowChange]) -> Iterator[RowChange]:
         shape = self.shapes_by_model[one.table]
         for change in changes:
+            # `of` leaves out projectors by their tables, and would lose changes of another table.
             if getattr(change, "table", None) is not one.table:
                 raise ConfigurationError(
                     f"the projector of {shape.name} gives {change!r:.80}; it yields Insert, "

@@ -28,6 +28,7 @@ def protection_sql(
     connects with no projector whose table lacks it.
 
     :param application_role: as in EVENTSTORE_APPLICATION_ROLE; the operator's likewise.
+    :return: statements to run in this order, without semicolons.
     :raises ConfigurationError: the primary key does not begin with `user_id`, or the table cannot
         be kept by a projector: see docs/python.md.
     """
@@ -35,17 +36,21 @@ def protection_sql(
     name, schema = shape.name, shape.name.partition(".")[0]
     return [
         f"alter table {name} enable row level security",
+        # Without `force` the policies do not hold for the owner of the table.
         f"alter table {name} force row level security",
         (
             f"create policy own_rows on {name} to {application_role}"
             " using (user_id = eventstore.current_user_id())"
             " with check (user_id = eventstore.current_user_id())"
         ),
+        # A policy holds for members of its role too. It asks who is asking, so that a login which
+        # inherits several roles does not combine their rights.
         (
             f"create policy operator_lists on {name} for select to {operator_role}"
             f" using (current_user = '{operator_role}')"
         ),
         f"grant usage on schema {schema} to {application_role}, {operator_role}",
         f"grant select, insert, update, delete on {name} to {application_role}",
+        # Listing users needs their ids and no content.
         f"grant select (user_id) on {name} to {operator_role}",
     ]

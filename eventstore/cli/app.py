@@ -45,6 +45,7 @@ _COMMANDS = {
 class _Commands(TyperGroup):
     """The commands; the module of one is imported when it is called, or listed with its help."""
 
+    # The base class lists the commands that are registered, and none is: that would import it.
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
         return list(_COMMANDS)
 
@@ -53,6 +54,7 @@ class _Commands(TyperGroup):
             return None
         module, _, function = _COMMANDS[cmd_name].partition(":")
         command = getattr(import_module(f"{__package__}.{module}"), function)
+        # An application with a single function becomes a plain command, not a group.
         one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         one.command(cmd_name)(exit_on_broken_pipe(command))
         return typer.main.get_command(one)
@@ -108,11 +110,17 @@ def main() -> None:
         sys.stderr.write(f"error: {printable(str(error))}\n")
         raise SystemExit(exit_status(error)) from None
     except KeyboardInterrupt:
+        # The status that a shell reports for a program that SIGINT (2) ended: 128 + 2.
         raise SystemExit(130) from None
 
 
 def exit_status(error: EventStoreError) -> int:
-    """Return the exit status of a command that ends with this error."""
+    """
+    Return the exit status of a command that ends with this error.
+
+    :return: 3 if trying later may help, 2 for wrong use, 1 for everything else.
+    """
+    # An unsafe or unmigrated database is a ConfigurationError as well: somebody has to set it up.
     if isinstance(error, Unavailable):
         return 3
     return 2 if isinstance(error, InvalidInput | ConfigurationError) else 1

@@ -81,6 +81,7 @@ def open_store(
     """
     Open the store for one command.
 
+    :param extensions: `MODULE:NAME` of a dict of events and projectors, or None.
     :param jobs: how many threads will use it.
     :param worker: True in a worker process, which leaves messages to the main process.
     :raises ConfigurationError: a setting, the URL or `extensions` is wrong.
@@ -103,11 +104,15 @@ def diagnose(database: str | None, extensions: str | None) -> tuple[str, Sequenc
     Return the location of the database and the doctor's findings.
 
     A database that the store refuses to connect to has findings too: those of the refusal.
+
+    :raises ConfigurationError: a setting, the URL or `extensions` is wrong.
+    :raises Unavailable: the database cannot be reached.
     """
     try:
         with open_store(database, extensions) as store:
             return store.database, store.doctor()
     except UnsafeDatabase as error:
+        # There is no store to ask, because `connect` closed it; the error carries the findings.
         return parse_url(load_settings(database).database_url).display, error.findings
 
 
@@ -128,6 +133,7 @@ def load_object(reference: str) -> Any:
     :raises ConfigurationError: the module cannot be imported or lacks the name.
     """
     module_name, _, name = reference.partition(":")
+    # Python puts the folder of the installed script on the path, and not the current one.
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
@@ -149,6 +155,7 @@ def parse_as_of(text: str | None) -> AsOf:
     # A position has at most 19 digits; longer numbers are refused as timestamps are.
     if re.fullmatch(r"\d{1,19}", text):
         return int(text)
+    # A timestamp without time zone passes here, and `point_in_time` refuses it with its remedy.
     try:
         return datetime.fromisoformat(text)
     except ValueError:

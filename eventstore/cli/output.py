@@ -64,7 +64,11 @@ _PLAIN_SECONDS = 5.0
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value on a line of its own, in UTF-8 whatever the terminal's encoding is."""
+    """
+    Print one JSON value on a line of its own, in UTF-8 whatever the terminal's encoding is.
+
+    :raises NotStorable: the value has no JSON form.
+    """
     # Text that is still in the buffer of the text layer must come before these bytes.
     sys.stdout.flush()
     sys.stdout.buffer.write(dumps(check_json(value, "output")).encode() + b"\n")
@@ -74,6 +78,7 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table for people; control characters are replaced and markup has no effect."""
     table = Table(*columns, box=None, pad_edge=False)
+    # In a `str` rich reads square brackets as markup, and users write what they like.
     for row in rows:
         table.add_row(*(Text(printable(value)) for value in row))
     console.print(table)
@@ -125,6 +130,7 @@ def printable(value: object) -> str:
     """
     if value is None:
         return ""
+    # The exact type, because True is an int too and would be printed as 1.
     text = value if isinstance(value, str) else f"{value:,}" if type(value) is int else str(value)
     return "".join(char if char.isprintable() else "\ufffd" for char in text.replace("\n", " "))
 
@@ -164,6 +170,7 @@ def report_progress(
     :param total: how many units there are; None if the number is not known.
     :param quiet: True to show no bar; plain lines are printed all the same.
     """
+    # A bar redraws its line with control characters, which a log file would keep.
     if quiet or not sys.stderr.isatty():
         yield ProgressReport(None, None, units, total)
         return

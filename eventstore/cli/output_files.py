@@ -41,6 +41,7 @@ def exit_on_broken_pipe[**P](command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except BrokenPipeError:
+            # Caught inside of the command, because typer would end it with status 1.
             _discard_output()
             raise typer.Exit(_BROKEN_PIPE) from None
 
@@ -64,6 +65,7 @@ def exit_on_failed_output() -> Iterator[None]:
         try:
             yield
         finally:
+            # Python flushes at exit too, but then it is too late for a message of ours.
             sys.stdout.flush()
     except BrokenPipeError:
         _discard_output()
@@ -79,15 +81,14 @@ def atomic_new_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """
     Write a new file completely and durably, or not at all.
 
-    The file has a random temporary name until it is complete, so that nobody takes half a file for
-    a whole one, even if this process is killed.
-
     :param mode: the permissions of the file, before the umask.
     :raises InvalidInput: the file exists already, is a folder, or cannot be created.
     :raises OSError: the file cannot be written completely; `filename` is its path.
     """
     if path.is_dir():
         raise InvalidInput(str(path), "is a folder; name a new file")
+    # Nobody takes half a file for a whole one, even if this process is killed. The name is random,
+    # because in containers many processes have the same id, and short, because `path` may be long.
     unfinished = path.with_name(f".eventstore-{token_hex(8)}.unfinished")
     # Checked before the work to save it, and again afterwards, when the file gets its name.
     if path.exists():
@@ -99,6 +100,7 @@ def atomic_new_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
+            # The content goes to the disk before the name, which a crash must not leave alone.
             file.flush()
             os.fsync(file.fileno())
         _publish(unfinished, path)
@@ -125,6 +127,8 @@ def _publish(unfinished: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _LINKS_UNSUPPORTED:
             raise
+        # Some file systems, such as FAT, have no links. A file that got the name since the check
+        # is replaced there.
         unfinished.rename(path)
     # The name of a file survives a crash only once its folder is on the disk.
     folder = os.open(path.parent, os.O_RDONLY)

@@ -60,12 +60,15 @@ def start_workers(jobs: int) -> Iterator[Workers | None]:
     """
     Start `jobs` worker processes, or none for a single job, and end them after the block.
 
-    They are forked, which takes no time, while a new process imports for a second or more. So this
-    comes before a store is opened: a forked process would inherit its connections and threads.
+    Call it before a store is opened.
+
+    :return: None for a single job, which this process does itself.
     """
     if jobs == 1:
         yield None
         return
+    # A fork takes no time, while a new process imports for a second or more. A process that was
+    # forked with a store open would share its sockets and lack its threads.
     context = get_context(_START_METHOD)
     progress = context.SimpleQueue()
     with ProcessPoolExecutor(
@@ -105,6 +108,7 @@ def run_parallel[S, R](
         results = [
             workers.pool.submit(_do_share, work, database, extensions, share) for share in shares
         ]
+        # A pipe holds some kilobytes. A worker with more to report waits until this process reads.
         for _ in _poll_until_done(results):
             while not workers.progress.empty():
                 advance(workers.progress.get())
@@ -119,7 +123,7 @@ def run_parallel[S, R](
 
 
 def shares_of(users: Sequence[str], jobs: int) -> list[list[str]]:
-    """Return users in shares for `jobs` processes."""
+    """Return users in shares of 1 to 50 for `jobs` processes, in their order."""
     # At least four for each process, so that a few large logs do not leave other processes idle.
     at_a_time = max(1, min(_USERS_AT_A_TIME, len(users) // (jobs * 4)))
     return [list(share) for share in batched(users, at_a_time, strict=False)]
@@ -145,14 +149,14 @@ def delay_interrupts() -> Iterator[None]:
     Hold Ctrl-C back while worker processes start, and raise it again at the end of the block.
 
     A worker that is interrupted before `_initialize_worker` has run would print a traceback.
-    Workers inherit this thread's signal mask, so SIGINT stays blocked in them until then. In this
-    process the kernel may still deliver the signal to another thread (the pool's, the progress
-    bar's), and Python then calls the handler here. So the handler only records the signal.
     """
     if getsignal(SIGINT) is SIG_IGN:
         # A shell starts background jobs with SIGINT ignored, and the workers inherit that.
         yield
         return
+    # Workers inherit this thread's signal mask, so SIGINT stays blocked in them until they unblock
+    # it. In this process the kernel may still deliver the signal to another thread (the pool's, the
+    # progress bar's), and Python then calls the handler here. So the handler only records it.
     received: list[int] = []
     handler = signal(SIGINT, lambda number, _: received.append(number))
     pthread_sigmask(SIG_BLOCK, {SIGINT})

@@ -59,7 +59,12 @@ def _text(value: object, path: str) -> str:
 def assistant_body(
     sender: str, content: object, calls: Sequence[RequestedCall] = ()
 ) -> dict[str, Any]:
-    """Return the body of a message with this content, asking for these calls."""
+    """
+    Return the body of a message with this content, asking for these calls.
+
+    :param sender: the message's `role`.
+    :param content: text, None or a list of parts.
+    """
     body: dict[str, Any] = {"role": sender, "content": content}
     if calls:
         body["tool_calls"] = [
@@ -74,6 +79,12 @@ def assistant_body(
 
 
 def tool_body(call_id: str, output: object) -> dict[str, Any]:
-    """Return the body of a tool's answer: a text output as it is, any other value as JSON text."""
+    """
+    Return the body of a tool's answer: a text output as it is, any other value as JSON text.
+
+    :param call_id: the model's name for the call.
+    :param output: text, or a result of `check_json`.
+    """
+    # The format has text as a tool's content. The value itself is stored beside it by the outcome.
     content = output if isinstance(output, str) else dumps(output)
     return {"role": "tool", "tool_call_id": call_id, "content": content}

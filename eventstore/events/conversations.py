@@ -71,7 +71,12 @@ class ConversationState:
 
 
 def rename(conversation: ConversationState, title: str | None) -> Event | None:
-    """Decide to change the title; the same title again changes nothing."""
+    """
+    Decide to change the title; the same title again changes nothing.
+
+    :param title: 1 to 500 characters; None removes the title.
+    :raises InvalidInput: the title does not fit its field.
+    """
     return None if conversation.title == title else make_event(ConversationRenamed, title=title)
 
 
@@ -87,4 +92,5 @@ def reopen(conversation: ConversationState) -> Event | None:
 
 def delete(_: ConversationState) -> Event | None:
     """Decide to delete, whatever the conversation's status."""
+    # A conversation that was deleted before is not found, so no decision is asked for.
     return ConversationDeleted()

@@ -48,11 +48,16 @@ class ErasedEvent(Event):
     :ivar erased_type: the stored name of the erased event, also `RecordedEvent.type`.
     """
 
+    # Without a stored name of its own it is in no registry, so nobody can append one.
     erased_type: str
 
 
 class Erasures:
-    """All recorded erasures of a user together: up to which position each stream is erased."""
+    """
+    All recorded erasures of a user together: up to which position each stream is erased.
+
+    :param records: in any order.
+    """
 
     def __init__(self, records: Iterable[ContentErased] = ()) -> None:
         self._through: dict[UUID | None, int] = {None: 0}
@@ -61,7 +66,13 @@ class Erasures:
             self._through[one.conversation_id] = max(known, one.through)
 
     def covers(self, type_name: str, stream_id: UUID, position: int) -> bool:
-        """Tell whether the event with this type, stream and position must have no payload."""
+        """
+        Tell whether an event must have no payload.
+
+        :param type_name: its stored name.
+        :param position: its place in the user's log, compared with `through` of each record.
+        """
+        # Records of erasures stand in a stream of their own and are never erased.
         if type_name == ContentErased.type:
             return False
         return position <= max(self._through[None], self._through.get(stream_id, 0))

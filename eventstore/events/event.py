@@ -100,17 +100,21 @@ class Event(BaseModel):
 
         :raises NotStorable: a field holds a value that JSON cannot; the message names it.
         """
+        # Field types of a service may accept what JSON cannot hold, such as NaN in a float.
         if self._built_in is None:
             return checked_text(self._stored_fields(), self.type)
         return trusted_text(self._stored_fields())
 
     def _stored_fields(self) -> dict[str, Any]:
+        # A field that was not set is no part of the fact: an update of a task's title says nothing
+        # of its description, and one to None removes it.
         given = self.__pydantic_fields_set__
         if self._built_in is not None:  # its values are plain already
             values = self.__dict__
             if len(given) == len(values):
                 return values
             return {name: value for name, value in values.items() if name in given}
+        # What a factory generated is stored, because it would be another value on reading.
         omitted = {
             name
             for name, field in type(self).model_fields.items()
@@ -123,14 +127,13 @@ class Event(BaseModel):
         """
         Return the event of a stored payload that has this class's schema version.
 
-        A built-in event with plain fields is made without validating its values: they were
-        validated when they were appended, and the hash chain covers them.
-
+        :param payload: what `loads` made of the stored text; it becomes part of the event.
         :raises ValueError: the payload does not fit the class's fields.
         """
         built_in = cls._built_in
         if built_in is None:
             return cls.model_validate(payload)
+        # The values were validated when they were appended, and the hash chain covers them.
         names = {*payload}
         if not built_in.required <= names <= built_in.names:
             raise ValueError(f"its fields are {', '.join(sorted(map(str, names)))}")
@@ -138,6 +141,7 @@ class Event(BaseModel):
         for name in built_in.ids:
             if values[name] is not None:
                 values[name] = UUID(values[name])
+        # pydantic's comparison and copies read these four attributes, which have no defaults.
         event: Self = _new(cls)
         _set(event, "__dict__", values)
         _set(event, "__pydantic_fields_set__", names)
@@ -149,9 +153,11 @@ class Event(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Note what `from_payload` must know of one of this package's events."""
         super().__pydantic_init_subclass__(**kwargs)
+        # pydantic calls this hook once the fields are known; `__init_subclass__` runs before that.
         fields = cls.model_fields
         kinds = {name: _kinds(field.annotation) for name, field in fields.items()}
         plain = all(one <= _PLAIN for one in kinds.values())
+        # A service's subclass would otherwise inherit the fields of a built-in event.
         cls._built_in = None
         if plain and cls.__module__.startswith(f"{__package__}."):
             required = all(field.is_required() for field in fields.values())
@@ -200,11 +206,15 @@ def make_event[E: Event](kind: type[E], **fields: object) -> E:
     """
     Make an event from values that a caller sent.
 
-    :raises InvalidInput: a value does not fit its field; the message names the field.
+    :param fields: the values by field name; they may have any type.
+    :raises InvalidInput: a value does not fit its field, a field is missing or unknown; the error's
+        path begins with the field.
+    :raises NotStorable: JSON or PostgreSQL cannot hold a value.
     """
     try:
         return kind(**fields)
     except ValidationError as error:
+        # pydantic's message quotes the value, and messages of the store never quote content.
         first = error.errors(include_url=False, include_input=False)[0]
         cause = first.get("ctx", {}).get("error")
         path = ".".join(str(part) for part in first["loc"]) or kind.type

@@ -42,6 +42,7 @@ MAX_BATCH = 1_000
 MAX_USER_ID = 255
 """Characters: the user id leads every key and index, and an index row holds 2,704 bytes."""
 
+# A user id and a key of 4-byte characters are 2,040 bytes of an index row together.
 MAX_KEY = 255
 """Characters of a key, a sender or a call id: keys and call ids are indexed too."""
 
@@ -55,7 +56,7 @@ MAX_CONTENT = 4_000_000
 """Characters of an argument string or another raw text; PostgreSQL itself stops at 1 GB."""
 
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
-"""Bytes of one event's JSON: the whole append must fit into memory on both sides."""
+"""Characters of one event's JSON: the whole append must fit into memory on both sides."""
 
 _MAX_BIGINT = 2**63 - 1
 
@@ -64,6 +65,7 @@ def check_label(value: object, path: str, limit: int, *, empty: bool = False) ->
     """
     Return `value` if a text column can hold it.
 
+    :param path: what the error names: a parameter or field of the caller's.
     :param limit: characters at most.
     :param empty: accept an empty or blank text.
     :raises InvalidInput: not text, blank or too long.
@@ -90,8 +92,11 @@ def check_number(value: object, path: str, *, least: int = 0) -> int:
     """
     Return `value` if it is a position, version or count that PostgreSQL can hold.
 
+    :param path: what the error names: a parameter of the caller's.
+    :param least: the smallest number that is accepted.
     :raises InvalidInput: not a whole number, less than `least`, or over 63 bits.
     """
+    # True is an int in Python, and would be taken for 1.
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidInput(path, f"expected a whole number, got {type(value).__name__}")
     if not least <= value <= _MAX_BIGINT:
@@ -103,7 +108,8 @@ def check_user_id(user_id: object) -> str:
     """
     Return `user_id` if it is 1 to 255 characters of storable text; nothing else is read from it.
 
-    :raises InvalidInput: it is not; the message says why.
+    :raises InvalidInput: it is not text, blank or too long.
+    :raises NotStorable: it has a NUL or a lone surrogate.
     """
     return check_label(user_id, "user_id", MAX_USER_ID)
 
@@ -113,6 +119,7 @@ def _label(path: str, limit: int, *, empty: bool = False) -> PlainValidator:
 
 
 def _raw_text(value: object) -> str:
+    # `make_event` puts the name of the field in the place of "text" and "value" in these paths.
     if not isinstance(value, str):
         raise InvalidInput("text", f"expected text, got {type(value).__name__}")
     if len(value) > MAX_CONTENT:

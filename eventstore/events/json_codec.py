@@ -60,24 +60,36 @@ def check_json(value: object, path: str) -> Json:
     text = _plain_text(value)
     if text is None:
         return _check(value, path, 0)
+    # orjson reads back each float that it wrote itself, so the exact reader is not needed.
     copy: Json = orjson.loads(text)
     return copy
 
 
 def checked_text(value: object, path: str) -> str:
-    """Return what `check_json` returns as compact JSON text."""
+    """
+    Return what `check_json` returns as compact JSON text.
+
+    :param path: as in `check_json`.
+    :raises NotStorable: as `check_json`.
+    """
     text = _plain_text(value)
     return dumps(_check(value, path, 0)) if text is None else text.decode()
 
 
 def trusted_text(value: object) -> str:
-    """Return the same of a value that was checked before, but for UUIDs in it."""
+    """
+    Return the compact JSON text of a value that was checked before.
+
+    :param value: a result of `check_json`, or a dict of such results and UUIDs.
+    """
+    # No NaN is left in a checked value, so orjson's null for it needs no second look.
     try:
         return orjson.dumps(value).decode()
     except TypeError:
         return dumps(_check(value, "", 0))
 
 
+# orjson would accept dataclasses and datetimes without time zone, which `_check` refuses.
 _EXACTLY = (
     orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
@@ -86,17 +98,15 @@ _EXACTLY = (
 
 
 def _plain_text(value: object) -> bytes | None:
-    """
-    Return JSON text if orjson surely writes the value exactly, else None: it must be walked then.
-
-    orjson writes NaN as null, and it nests deeper than `MAX_NESTING`.
-    """
+    """Return JSON text if orjson surely writes the value exactly, else None: then it is walked."""
     try:
         text = orjson.dumps(value, option=_EXACTLY)
     except TypeError:
         return None
+    # Brackets inside of texts count too: a value may be walked for nothing, and none is missed.
     if text.count(b"[") + text.count(b"{") > MAX_NESTING:
         return None
+    # orjson writes NaN and infinity as null, so only a text with a null in it can hide one.
     if b"null" in text:
         try:
             _WITHOUT_NAN.encode(value)
@@ -105,6 +115,7 @@ def _plain_text(value: object) -> bytes | None:
     return text
 
 
+# Only its refusal of NaN counts. `default` lets it pass over UUIDs, and orjson has refused circles.
 _WITHOUT_NAN = json.JSONEncoder(allow_nan=False, check_circular=False, default=str)
 
 
@@ -112,11 +123,13 @@ def _check(value: object, path: str, depth: int) -> Json:  # noqa: C901, PLR0912
     if type(value) is str:
         return as_json_text(value)
     match value:
+        # An IntEnum or StrEnum is an int or str too, and would stay an enum in their cases.
         case Enum():
             return _check(value.value, path, depth)
         case None | bool():
             return value
         case int():
+            # Bits, because Python refuses to write out the digits of a longer integer.
             if value.bit_length() > _MAX_INTEGER_BITS:
                 raise NotStorable(path, "an integer of over 4,300 digits; send it as a string")
             return value
@@ -144,6 +157,7 @@ def _check(value: object, path: str, depth: int) -> Json:  # noqa: C901, PLR0912
                 raise NotStorable(
                     path, "a timestamp whose UTC year is out of range; give another"
                 ) from None
+        # A datetime is a date too, so this case follows the one for datetimes.
         case UUID() | date():
             return str(value)
         case _:
@@ -169,13 +183,14 @@ def as_json_text(text: str) -> str:
     """
     Return `text` as it comes back from JSON.
 
-    A pair of surrogates comes back as one character, a lone surrogate as itself.
+    :return: the text with each pair of surrogates as one character; a lone surrogate stays.
     """
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
+        # UTF-16 has characters beyond U+FFFF as pairs, so decoding joins the pairs in the text.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     return text
 
@@ -212,6 +227,8 @@ def loads(text: str) -> Any:
 def _holds_float(value: Any) -> bool:
     if type(value) is float:
         return True
+    # The list grows while it is walked. Recursion would end at Python's limit, which is lower than
+    # the 1,024 levels that orjson reads.
     containers = [value]
     for one in containers:
         items = one.values() if type(one) is dict else one if type(one) is list else ()
@@ -235,6 +252,7 @@ def _read(text: str) -> Any:
 
 def _exact(digits: str) -> float | Decimal:
     number = float(digits)
+    # Tuples of digits differ where numbers are equal: 1.10 is 1.1, and would be written as 1.1.
     exact = Decimal(digits)
     if math.isfinite(number) and Decimal(repr(number)).as_tuple() == exact.as_tuple():
         return number
@@ -253,6 +271,7 @@ def _write(value: object) -> str:
     match value:
         case Decimal():
             return str(value)
+        # The standard encoder cannot write a Decimal as a number, so containers are written here.
         case dict():
             return (
                 "{" + ",".join(f"{json.dumps(k)}:{_write(item)}" for k, item in value.items()) + "}"

@@ -64,6 +64,7 @@ class EventRegistry:
                 f"{event.__name__}: has schema version {event.schema_version} and no upcast from "
                 f"version {missing[0]}; add it to the class's argument `upcasts`"
             )
+        # A class may be registered twice; two classes of one name would read each other's payloads.
         known = self._classes.setdefault(event.type, event)
         if known is not event:
             raise ConfigurationError(f"event type {event.type} is already {known.__qualname__}")
@@ -81,12 +82,14 @@ class EventRegistry:
             raise InvalidInput(
                 path, "ContentErased is recorded by an erasure alone; call `store.erase`"
             )
+        # A subclass has the stored name of its parent, and would be read back as the parent.
         if self._classes.get(event.type) is not type(event):
             raise InvalidInput(
                 path,
                 f"{type(event).__name__} is not registered; "
                 "pass it to EventStore.connect(events=[…])",
             )
+        # Tests read every built-in event back; only a service's own can fail to come back.
         if type(event) not in BUILT_IN_EVENTS:
             self._require_round_trip(event, path)
 
@@ -109,6 +112,8 @@ class EventRegistry:
         """
         Return the event of a stored payload, upcast to its class's schema version.
 
+        :param payload: what `loads` made of the stored text; it may become part of the event.
+        :param position: for the error message; None where the event is not recorded yet.
         :raises UnknownEventType: no class is registered, or it has an older schema version.
         :raises UnreadableEvent: the payload does not fit the class, or an upcast failed.
         """
@@ -119,17 +124,28 @@ class EventRegistry:
             payload = _upcast(kind, schema_version, payload, position)
         try:
             return kind.from_payload(payload)
+        # A payload that was tampered with need not be an object, hence the TypeError. The lines of
+        # pydantic's message after the first quote the values.
         except (ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise UnreadableEvent(type_name, position, reason) from error
 
     def stream_of(self, type_name: str) -> tuple[str, bool] | None:
-        """Return a type's stream kind and whether it closes its stream; None if not registered."""
+        """
+        Return a type's stream kind and whether it closes its stream.
+
+        :param type_name: a stored name, which a log may have although no class is registered.
+        :return: None if the type is not registered.
+        """
         kind = self._classes.get(type_name)
         return None if kind is None else (kind.stream_kind, kind.closes)
 
     def types(self, *kinds: type[Event]) -> list[str]:
-        """Return the stored names of the registered subclasses of `kinds`, or of all, sorted."""
+        """
+        Return the stored names of registered classes, sorted.
+
+        :param kinds: only these classes and their subclasses; none for all.
+        """
         return sorted(
             name for name, one in self._classes.items() if issubclass(one, kinds or Event)
         )
@@ -143,6 +159,7 @@ def _upcast(kind: type[Event], schema_version: int, payload: Any, position: int 
             raise UnknownEventType(kind.type, version, position)
         try:
             payload = upcast(payload)
+        # An upcast is the service's code, and may raise anything on a payload it did not expect.
         except Exception as error:
             reason = f"its upcast from version {version} raised {type(error).__name__}: {error}"
             raise UnreadableEvent(kind.type, position, reason) from error

@@ -71,8 +71,10 @@ def update(task: TaskState, **changes: object) -> Event | None:
     """
     Decide to change `title` or `description`; only values that differ are recorded.
 
+    :param changes: the new values; a field that is left out stays, a description of None goes.
     :raises InvalidInput: the title is None, or a value does not fit its field.
     """
+    # The field itself would only say that it expects text, and not what to do instead.
     if changes.get("title", "") is None:
         raise InvalidInput("title", "a title can be changed, not removed; leave it out to keep it")
     differing = {name: value for name, value in changes.items() if getattr(task, name) != value}

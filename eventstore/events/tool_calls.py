@@ -46,6 +46,7 @@ class ToolCallRequested(ToolCallEvent, type="ToolCallRequested"):
 
     name: Name
     arguments: RawText
+    # An agent that reports calls as they happen requests them without a message.
     message_id: UUID | None = None
     index: int = Field(default=0, ge=0, lt=1000)
 
@@ -74,6 +75,7 @@ class ToolCallSucceeded(ToolCallOutcome, type="ToolCallSucceeded"):
     @property
     def result(self) -> Any:
         """The call's output: `output` if it is set, else the reply's `content`."""
+        # None is an output too, so what counts is whether the field was set.
         return self.output if "output" in self.model_fields_set else self.reply.get("content")
 
 

@@ -32,7 +32,7 @@ from eventstore.log.signature import sign, verify_signature
 __all__ = ["Anchor", "Head", "anchor_lines", "read_anchor", "write_anchor"]
 
 _BIGINT_BITS = 63
-_FORMAT = 1
+_FORMAT = 1  # files are kept for years, so a later release must still read this form
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ def write_anchor(file: BinaryIO, heads: Iterable[Head], *, private_key: bytes | 
     """
     Write an anchor to `file`.
 
+    :param file: open for writing bytes; an error leaves it half written.
     :param heads: at most one head for each user; each is written as it arrives, so that they need
         not all be in memory.
     :param private_key: an Ed25519 private key as PEM; None leaves the anchor unsigned.
@@ -90,6 +91,9 @@ def anchor_lines(heads: Iterable[Head], private_key: bytes | None = None) -> Ite
     """
     Yield the lines of an anchor that is taken now: the header, the heads and the seal.
 
+    :param heads: at most one for each user.
+    :param private_key: an Ed25519 private key as PEM; None leaves the anchor unsigned.
+    :return: each line ends with a newline.
     :raises ConfigurationError: the key cannot be used, or the extra `signing` is not installed.
     """
     digest, count = sha256(), 0
@@ -118,6 +122,7 @@ def read_anchor(path: str | Path, *, public_key: bytes | None = None) -> Anchor:
     """
     Read an anchor file and check its seal.
 
+    :param path: the file; all of it is read into memory.
     :param public_key: the Ed25519 public key as PEM; the file must be signed by its owner. None
         leaves a signature unchecked.
     :raises InvalidInput: the file cannot be read, is not an anchor, was cut short or changed, has
@@ -136,6 +141,7 @@ def read_anchor(path: str | Path, *, public_key: bytes | None = None) -> Anchor:
         sealed, signature = seal["sha256"], seal.get("signature")
     except OSError as error:
         raise InvalidInput(str(path), f"cannot be read: {error.strerror}") from error
+    # Any file may be given, with too few lines, lists for objects, or years out of range.
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InvalidInput(str(path), "is not an anchor, or was cut short") from error
     sealed_values, found_values = (sealed, format_version, count), (digest, _FORMAT, len(heads))
@@ -149,6 +155,7 @@ def read_anchor(path: str | Path, *, public_key: bytes | None = None) -> Anchor:
     ):
         raise InvalidInput(str(path), "is not signed by this key; do not trust it")
     by_user = {head.user_id: head for head in heads}
+    # Anybody can compute an unsigned seal, and the second head of a user would hide the first.
     if len(by_user) < len(heads):
         raise InvalidInput(str(path), "has two heads of one user; do not trust it")
     signed = public_key is not None
@@ -159,9 +166,9 @@ def _head(line: dict[str, Any]) -> Head:
     """
     Return the head in a line, if a table of the log can hold it.
 
-    A position below 1 or a hash of another length is accepted, because an anchor may be taken of a
-    log that somebody has tampered with.
+    :raises ValueError: it cannot, or the time is in another form.
     """
+    # Logs that were tampered with are anchored too: positions below 1 and short hashes pass.
     user_id, position, hashed = line["user_id"], line["position"], bytes.fromhex(line["hash"])
     if not user_id or b"\0" in user_id.encode():
         raise ValueError("no log has this user id")
@@ -188,4 +195,5 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _signed_text(digest: str) -> bytes:
+    # The text is printable, so that OpenSSL and a shell can check a signature without this library.
     return f"eventstore anchor {digest}".encode()

@@ -35,7 +35,8 @@ _COLUMNS = """
 e.position, e.version, e.recorded_at, e.event_id, e.metadata::text, e.correlation_id,
 e.causation_id, e.stream_id, e.type, e.schema_version, e.payload::text
 """
-# Index: event_idempotency_key, then event_pkey.
+# A retry is compared with the stored text, so psycopg is not to parse payloads.
+# Index: event_idempotency_key, which has the first event of an append, then event_pkey.
 _BY_KEY = f"""
 select {_COLUMNS}
 from eventstore.event as first
@@ -47,7 +48,8 @@ where first.user_id = $1
   and first.idempotency_key = $2
 order by e.position
 """
-# As far back as `append_events` looks. Index: event_pkey.
+# An index on event ids would cost every append, so the search goes back 100,000 events, as far as
+# `append_events` looks. Index: event_pkey.
 _BY_IDS = f"""
 select {_COLUMNS}
 from eventstore.event as e
@@ -64,6 +66,8 @@ def append(
     """
     Write an append and its row changes, or find that it was written before.
 
+    Locks the user's row until commit; one round trip, or two for a retry.
+
     :param row_changes: the statements of the projectors, run in the same transaction.
     :param retry: whether an earlier attempt may have been committed.
     :return: the recorded events in order; their positions follow the head without a gap.
@@ -71,11 +75,11 @@ def append(
     :raises StreamClosed: a task or conversation was deleted; nothing was written.
     :raises IdempotencyConflict: the key was used for other content; nothing was written.
     :raises Erased: the key was used for content that has been erased since.
-
-    Locks the user's row until commit.
+    :raises AlreadyExists: a row change inserts a row that is there already.
     """
     scope = user_scope(request.user_id)
     try:
+        # Row changes come last: they read an event's position from the head, as the append left it.
         rows = yield Batch(scope, (request.statement(retry=retry), *row_changes))
     except AlreadyAppended:
         return (yield from first_result(request))
@@ -86,9 +90,13 @@ def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]
     """
     Write several appends of one user in one transaction; one round trip each.
 
+    An import of more than 1,000 events needs this, because it is stored whole or not at all.
+
     :param requests: each append with its row changes; each has an idempotency key.
     :return: False if all of them were written before, with this content.
-    :raises IdempotencyConflict: a key was used for other content; nothing was written.
+    :raises IdempotencyConflict: a key was used for other content, or only some of the appends were
+        written before; nothing was written.
+    :raises Erased: a key was used for content that has been erased since.
     """
     last = len(requests) - 1
     try:
@@ -109,7 +117,9 @@ def recorded_events(envelopes: Sequence[EventEnvelope], appended: bytes) -> list
     """
     Return the events of one append with what the database gave them.
 
-    :param appended: what `append_events` returned.
+    :param envelopes: the events of the append, in its order.
+    :param appended: what `append_events` returned, 8 bytes each: the position of the first event,
+        the microseconds since 2000, and the version of each event.
     """
     position, microseconds, *versions = unpack(f"!{len(appended) // 8}q", appended)
     recorded_at = _EPOCH + timedelta(microseconds=microseconds)
@@ -122,7 +132,13 @@ def recorded_events(envelopes: Sequence[EventEnvelope], appended: bytes) -> list
 def recorded(
     envelope: EventEnvelope, position: int, version: int, recorded_at: datetime
 ) -> RecordedEvent:
-    """Return an event with what the database gives it."""
+    """
+    Return an event with what the database gives it.
+
+    :param position: in the user's log, from 1.
+    :param version: in the event's stream, from 1.
+    :param recorded_at: with time zone, UTC.
+    """
     return RecordedEvent(
         envelope.user_id,
         envelope.stream_id,
@@ -144,10 +160,12 @@ def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:
     """
     Load what the first append recorded whose retry this is; one round trip.
 
+    :return: the events of the request, with the ids, metadata and places of the first append.
     :raises IdempotencyConflict: it had the same key and other content.
     :raises Erased: its content has been erased.
     """
     user_id, key = request.user_id, request.idempotency_key
+    # Ids of an append without a key are random, so whoever has them has sent the same content.
     ids = [envelope.event_id for envelope in request.envelopes]
     statement = Statement(_BY_IDS, (user_id, ids))
     if key is not None:
@@ -159,9 +177,12 @@ def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:
 
 
 def _require_same_content(request: AppendRequest, key: str, rows: Rows) -> None:
+    # There is no row if another append of the same import was the one that was found.
     position = rows[0][0] if rows else 0
+    # An erased payload can neither confirm the retry nor show that its content differs.
     if any(row[-1] is None for row in rows):
         raise Erased(key, position)
+    # Metadata, correlation and cause are not compared: they may differ on a retry.
     if [row[-4:] for row in rows] != request.contents():
         raise IdempotencyConflict(key, position)
 

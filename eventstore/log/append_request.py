@@ -35,6 +35,7 @@ __all__ = ["AppendRequest", "envelope_of", "prepare_append"]
 _ONE = "select eventstore.append_event(" + ", ".join(f"${n}" for n in range(1, 16)) + ")"
 _MANY = "select eventstore.append_events(" + ", ".join(f"${n}" for n in range(1, 11)) + ")"
 
+# As many as `append_events` cuts out. Without a salt a digest would give a short text away.
 _SALT_BYTES = 16
 
 
@@ -91,11 +92,13 @@ class AppendRequest:
 
         :param retry: whether an earlier attempt may have been committed.
         """
+        # `append_event` is faster for most appends: it looks for no key and no earlier attempt.
         if len(self.columns) == 1 and self.idempotency_key is None and not retry:
             ((stream_id, stream),) = self.streams.items()
             if stream.expected:  # it is not new
                 of_stream = (stream_id, stream.kind, stream.expected, stream.closes)
                 return Statement(_ONE, (self.user_id, *of_stream, *self.columns[0]))
+        # Few long arrays cost client and server less than many short ones.
         streams = self.streams.values()
         numbers = [(one.expected, one.events, int(one.closes)) for one in streams]
         return Statement(
@@ -119,7 +122,12 @@ class AppendRequest:
             yield self.streams[envelope.stream_id].number, columns.schema_version
 
     def contents(self) -> list[tuple[object, ...]]:
-        """Return of each event what a retry must have in common with the first attempt."""
+        """
+        Return of each event what a retry must have in common with the first attempt.
+
+        :return: stream id, type, schema version and payload text, like the last columns that the
+            plan of a retry selects.
+        """
         return [
             (envelope.stream_id, one.type, one.schema_version, one.payload)
             for envelope, one in zip(self.envelopes, self.columns, strict=True)
@@ -133,6 +141,7 @@ def prepare_append(
     Check events and encode them as one call of `append_events`.
 
     :param events: 1 to 1,000, in the order they happened.
+    :param idempotency_key: at most 255 characters of storable text; None for no key.
     :raises BatchTooLarge: more than 1,000 events.
     :raises InvalidInput: no events, or a value that cannot be stored; the message has its path.
     :raises StreamClosed: an event follows one that closes its stream.
@@ -153,6 +162,7 @@ def prepare_append(
         data = event.data
         payload = data.payload_text()
         metadata = _metadata_text(event.metadata, path) if event.metadata else "{}"
+        # The limit counts characters; in UTF-8 the text has up to four times as many bytes.
         if len(payload) + len(metadata) > MAX_PAYLOAD_BYTES:
             raise InvalidInput(
                 path,
@@ -189,13 +199,18 @@ def prepare_append(
                 digest,
             )
         )
+        # Projectors are given metadata as a replay will read it, with lists for tuples.
         stored_metadata = loads(metadata) if event.metadata else {}
         request.envelopes.append(envelope_of(user_id, event, stored_metadata))
     return request
 
 
 def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> EventEnvelope:
-    """Return a new event as projectors see it."""
+    """
+    Return a new event as projectors see it.
+
+    :param metadata: in place of the event's own, as it comes back from JSON.
+    """
     return EventEnvelope(
         user_id,
         event.stream_id,
@@ -215,6 +230,7 @@ def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> 
         if expected is Expected.EXISTS:
             version = -1
         elif expected is Expected.ANY:
+            # An event that begins no stream needs an existing one, whatever its caller expects.
             version = -2 if data.starts else -1
         else:
             version = 0 if expected is Expected.NEW else check_number(expected, f"{path}.expected")
@@ -224,6 +240,7 @@ def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> 
                 )
         streams[stream_id] = _Stream(len(streams) + 1, data.stream_kind, version, 1, data.closes)
         return
+    # The SQL function is sent one kind and one flag a stream, so mixed kinds would pass it.
     if stream.kind != data.stream_kind:
         raise InvalidInput(
             f"{path}.stream_id",
@@ -247,6 +264,7 @@ def _check_event(event: NewEvent, path: str, user_id: str) -> None:
         value = getattr(event, name)
         if value is not None and not isinstance(value, UUID):
             raise InvalidInput(f"{path}.{name}", f"is a {type(value).__name__}; give a UUID")
+    # Callers can compute this id, and a stream of another kind would refuse all later erasures.
     if event.stream_id == erasure_stream(user_id) and not isinstance(event.data, ContentErased):
         raise InvalidInput(
             f"{path}.stream_id", f"{event.stream_id} is reserved for erasures; give another id"

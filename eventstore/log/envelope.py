@@ -33,6 +33,7 @@ __all__ = [
 class Expected(StrEnum):
     """What an append may require of a stream instead of an exact version."""
 
+    # The members are text, because `WrongVersion.expected` is text and is compared with them.
     NEW = "new"
     """The stream does not exist yet."""
     EXISTS = "exists"
@@ -60,6 +61,7 @@ class NewEvent:
     stream_id: UUID
     data: Event
     expected: ExpectedVersion = Expected.ANY
+    # The client makes the id and not the database, so that a retry of the append sends it again.
     event_id: UUID = field(default_factory=uuid7)
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
@@ -70,6 +72,7 @@ class NewEvent:
 class EventEnvelope:
     """An event and everything that is known of it before it is recorded."""
 
+    # Position, version and time are known only later, under the lock on the user's row.
     user_id: str
     stream_id: UUID
     event_id: UUID
@@ -110,13 +113,21 @@ class PointInTime:
     A moment of one user's log: everything up to a position or a timestamp, both inclusive.
 
     With neither, the moment is now.
+
+    :ivar position: 0 is before the first event.
+    :ivar timestamp: with time zone, compared with the time that the database recorded.
     """
 
     position: int | None = None
     timestamp: datetime | None = None
 
     def includes(self, position: int, recorded_at: datetime) -> bool:
-        """Tell whether an event with this position and time had been recorded by then."""
+        """
+        Tell whether an event with this position and time had been recorded by then.
+
+        :param position: the event's place in the user's log.
+        :param recorded_at: with time zone.
+        """
         return (self.position is None or position <= self.position) and (
             self.timestamp is None or recorded_at <= self.timestamp
         )

@@ -26,17 +26,26 @@ __all__ = ["ZERO_HASH", "chain_hash", "event_digest", "payload_digest"]
 ZERO_HASH = bytes(32)
 """The hash before the first event."""
 
+# Network byte order is what `int4send`, `int8send` and `timestamptz_send` of PostgreSQL give.
 _LENGTH = Struct("!i")
 _NUMBERS = Struct("!ii")
 _PLACE = Struct("!qqq")
+# A length of -1 stands for null, which keeps it apart from an empty text.
 _ABSENT, _ID = _LENGTH.pack(-1), _LENGTH.pack(16)
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's own
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def payload_digest(salt: bytes, payload: str, metadata: str) -> bytes:
-    """Return the digest of an event's content; payload and metadata are the stored texts."""
+    """
+    Return the digest of an event's content, 32 bytes.
+
+    :param salt: the event's own random bytes, 16 of them.
+    :param payload: the stored JSON text, as PostgreSQL gives it with `::text`.
+    :param metadata: likewise.
+    """
     data = payload.encode()
+    # The length keeps a character from moving between the two texts under the same digest.
     return sha256(b"".join((salt, _LENGTH.pack(len(data)), data, metadata.encode()))).digest()
 
 
@@ -52,7 +61,13 @@ def event_digest(
     idempotency_key: str | None,
     append_size: int | None,
 ) -> bytes:
-    """Return the digest of an event's columns, but for those that the database gives it."""
+    """
+    Return the digest of an event's columns, but for those that the database gives it; 32 bytes.
+
+    :param content_digest: what `payload_digest` returned.
+    :param idempotency_key: on the first event of an append that has one, None on all others.
+    :param append_size: the number of events under that key, and None without one.
+    """
     user, name = user_id.encode(), type_name.encode()
     key = None if idempotency_key is None else idempotency_key.encode()
     parts = (
@@ -72,7 +87,12 @@ def event_digest(
 
 
 def chain_hash(previous: bytes, user_id: str, event: StoredEvent) -> bytes:
-    """Return the hash of an event, given the hash of the event before it in the user's log."""
+    """
+    Return the hash of an event, 32 bytes.
+
+    :param previous: the hash of the event before it in the user's log, or `ZERO_HASH`.
+    :param event: the stored row; an erased event has its payload digest still.
+    """
     digest = event_digest(
         user_id,
         event.stream_id,
@@ -85,6 +105,7 @@ def chain_hash(previous: bytes, user_id: str, event: StoredEvent) -> bytes:
         event.idempotency_key,
         event.append_size,
     )
+    # Division of whole numbers: a float of seconds would round the last microseconds.
     microseconds = (event.recorded_at - _EPOCH) // _MICROSECOND
     return sha256(
         previous + _PLACE.pack(event.position, event.version, microseconds) + digest

@@ -26,7 +26,11 @@ def heads_of(user_ids: Sequence[str]) -> Plan[list[Head]]:
     """
     Return the heads of some users, each read in that user's scope; one round trip each.
 
+    Index: `user_log_pkey`.
+
+    :return: the heads in the order of `user_ids`.
     :raises NotFound: a user has no log.
+    :raises CorruptLog: a head has nulls, so the table was tampered with.
     """
     heads = []
     for user_id in user_ids:
@@ -38,13 +42,22 @@ def heads_of(user_ids: Sequence[str]) -> Plan[list[Head]]:
 
 
 def heads_page(after: str, limit: int) -> Plan[list[Head]]:
-    """Return the heads of up to `limit` users whose ids follow `after`, read as the operator."""
+    """
+    Return a page of the heads of all users, in the order of their ids, read as the operator.
+
+    Index: `user_log_pkey`.
+
+    :param after: the last user id of the page before; empty text for the first page.
+    :param limit: heads at most.
+    :raises CorruptLog: a head has nulls, so the table was tampered with.
+    """
     (rows,) = yield Batch(operator, (Statement(_PAGE, (after, limit)),))
     return [_head(row) for row in rows]
 
 
 def _head(row: tuple[Any, ...]) -> Head:
     user_id, position, hash_, recorded_at = row
+    # The columns refuse nulls unless somebody has changed the table.
     if position is None or hash_ is None or recorded_at is None:
         raise CorruptLog(f"the head of user {user_id!r} has nulls; run verify")
     return Head(user_id, position, hash_, recorded_at.astimezone(UTC))

@@ -13,9 +13,8 @@ from functools import lru_cache
 from itertools import count
 from uuid import UUID, uuid5
 
-from uuid_utils.compat import (
-    uuid7,
-)  # of the client's time: order comes from positions, not from ids
+# The time in a UUIDv7 is the client's: order comes from positions and not from ids.
+from uuid_utils.compat import uuid7
 
 from eventstore.database.plan import Plan
 from eventstore.errors import InvalidInput, NotFound
@@ -31,6 +30,7 @@ __all__ = [
     "with_given_reference",
 ]
 
+# These namespaces never change, or a key would lead to another id than in an earlier release.
 _KEYED = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f01")
 _CONVERSATION = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f02")
 _ERASURES = UUID("6f0f2f5e-9d5c-5d0e-8d0a-0c7c0d3b7f03")
@@ -40,23 +40,34 @@ type NewId = Callable[[], UUID]
 
 
 def standard_uuid(value: UUID) -> UUID:
-    """Return the id as `uuid.UUID`: drivers have subclasses that other libraries do not accept."""
+    """
+    Return the id as `uuid.UUID`.
+
+    :param value: a UUID or a subclass; drivers have some that other libraries do not accept.
+    """
     return value if type(value) is UUID else UUID(int=value.int)
 
 
 def derived_ids(user_id: str, key: str) -> NewId:
-    """Return a source that yields the same ids for the same user and idempotency key."""
+    """
+    Return a source that yields the same ids for the same user and idempotency key.
+
+    :param key: storable text; a lone surrogate raises `UnicodeEncodeError`.
+    :return: each call returns the next id, a UUIDv5.
+    """
     numbers = count()
+    # The length keeps user "ab" with key "c" apart from user "a" with key "bc".
     return lambda: uuid5(_KEYED, f"{len(user_id)}:{user_id}{key}\n{next(numbers)}")
 
 
+# Each command on a conversation asks for its id anew, and deriving one costs a SHA-1.
 @lru_cache(maxsize=4096)
 def conversation_id(user_id: str, reference: UUID | str) -> UUID:
     """
     Return the id of a conversation that is named by its id or its key.
 
-    A key that is itself a UUID in its usual form (as session ids often are) is the id. Of any
-    other key the id is derived per user, so the same key of two users is two conversations.
+    :param reference: the id, as a UUID or in the usual form of its text. Any other text is a key,
+        from which the id is derived for this user; a lone surrogate raises `UnicodeEncodeError`.
     """
     if isinstance(reference, UUID):
         return standard_uuid(reference)
@@ -64,6 +75,7 @@ def conversation_id(user_id: str, reference: UUID | str) -> UUID:
         parsed = UUID(reference)
     except ValueError:
         parsed = None
+    # `UUID` also reads braces and upper case; a text in such a form is a key like any other.
     if parsed is not None and str(parsed) == reference:
         return parsed
     return uuid5(_CONVERSATION, f"{len(user_id)}:{user_id}{reference}")
@@ -85,7 +97,13 @@ def resolve_conversation(user_id: str, reference: object) -> UUID:
 
 
 def with_given_reference[T](plan: Plan[T], reference: UUID | str, resolved: UUID) -> Plan[T]:
-    """Run a plan about one conversation; a NotFound names it as the caller did."""
+    """
+    Run a plan about one conversation; a NotFound names it as the caller did.
+
+    :param reference: the id or key that the caller gave.
+    :param resolved: the conversation's id, which is all that the plan knows.
+    :raises NotFound: as the plan raises it, with `reference` in the place of `resolved`.
+    """
     try:
         return (yield from plan)
     except NotFound as error:

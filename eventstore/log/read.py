@@ -83,12 +83,14 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
 
     Index: `event_pkey`, or `event_stream` for one stream.
 
+    :param wanted: its attributes may be a caller's values; they are checked here.
     :raises InvalidInput: an attribute of `wanted` has a wrong type or is out of range.
     """
     check_number(wanted.limit, "limit")
     check_number(wanted.after, "after")
     if wanted.before is not None:
         check_number(wanted.before, "before")
+    # A text is iterable too, and would be taken for a list of its letters.
     if isinstance(wanted.types, str) or not isinstance(wanted.types, Iterable | None):
         raise InvalidInput("types", f"{wanted.types!r}; give a list of stored names")
     types = None
@@ -141,6 +143,8 @@ def read_events(
     """
     Read one page of events; one round trip.
 
+    :param wanted: its `limit` is the size of the page.
+    :raises InvalidInput: an attribute of `wanted` has a wrong type or is out of range.
     :raises UnknownEventType: no registered class reads an event; its position is named.
     :raises UnreadableEvent: a payload does not fit its class.
     """
@@ -154,20 +158,20 @@ def read_all_events(
     """
     Read all events of a forward selection, whatever its limit; one round trip a page.
 
-    More than one page is read in one snapshot, because an erasure between two pages would show a
-    state that never existed.
-
-    :raises CorruptLog: as `read_events`.
+    :raises UnknownEventType: no registered class reads an event; its position is named.
+    :raises UnreadableEvent: a payload does not fit its class.
     """
     scope, page = user_scope(user_id), replace(wanted, limit=PAGE_ROWS)
     (rows,) = yield Batch(scope, (select_events(user_id, page),))
     if len(rows) < PAGE_ROWS:
         return [recorded_event(user_id, row, registry) for row in rows]
+    # An erasure between two pages would show a state that never existed. So all pages are read in
+    # one snapshot, the first one for the second time.
     events: list[RecordedEvent] = []
     while True:
         (rows,) = yield Batch(scope, (select_events(user_id, page),), hold=True, snapshot=True)
         events.extend(recorded_event(user_id, row, registry) for row in rows)
         if len(rows) < PAGE_ROWS:
-            yield Batch(scope, ())
+            yield Batch(scope, ())  # ends the transaction that is held
             return events
         page = replace(page, after=events[-1].position)

@@ -76,6 +76,7 @@ def _load_private(pem: bytes) -> Ed25519PrivateKey:
         raise _extra_missing() from None
     try:
         key = load_pem_private_key(pem, password=None)
+    # TypeError means a key with a passphrase, UnsupportedAlgorithm a curve that OpenSSL lacks.
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigurationError(
             "the private key is not an Ed25519 key in PEM without a passphrase; "

@@ -54,6 +54,7 @@ class StoredEvent(NamedTuple):
     correlation_id: UUID | None
     causation_id: UUID | None
     recorded_at: datetime
+    # The columns from here on are evidence, which a replay does not read; hence the defaults.
     idempotency_key: str | None = None
     append_size: int | None = None
     salt: bytes | None = None
@@ -72,12 +73,17 @@ VARIABLE_SIZE_COLUMNS = tuple(
 
 
 def select_list(columns: Sequence[str]) -> str:
-    """Return the SQL that selects columns of `event` as `StoredEvent` holds them."""
+    """
+    Return the SQL that selects columns of `event` as `StoredEvent` holds them.
+
+    :param columns: names of fields of `StoredEvent`; they are SQL, so never a caller's text.
+    """
     return ", ".join(map(_selected, columns))
 
 
 def _selected(name: str) -> str:
     match event_table.columns[name].type:
+        # The hash chain covers the text, and psycopg would parse it and round its numbers.
         case JSON():
             return f"{name}::text"
         case DateTime():
@@ -90,9 +96,9 @@ def recorded_event(user_id: str, row: Sequence[Any], registry: EventRegistry) ->
     """
     Return the event of a row that begins with `REPLAY_COLUMNS`.
 
-    The data is an `ErasedEvent` where the payload was erased.
-
-    :raises CorruptLog: no registered class reads the event, or the row was tampered with.
+    :return: the event; its data is an `ErasedEvent` where the payload was erased.
+    :raises UnknownEventType: no registered class reads the event.
+    :raises UnreadableEvent: the payload does not fit its class, or the row was tampered with.
     """
     (
         position,

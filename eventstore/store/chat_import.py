@@ -86,9 +86,11 @@ def import_conversations(
     :param conversations: each with the id of the user it belongs to.
     :param jobs: how many are imported at once.
     :return: what was written; a conversation that exists already is skipped.
-    :raises Conflict: the conversation with a key has other content, or was erased; others may
-        have been imported.
-    :raises InvalidInput: a message cannot be stored; the message has its path.
+    :raises IdempotencyConflict: the conversation with a key has other content; others may have
+        been imported. `WrongVersion` if it was not imported but started.
+    :raises StreamClosed: a conversation that was started with a key, not imported, was deleted.
+    :raises Erased: it was imported, and erased since.
+    :raises InvalidInput: a message cannot be stored; the error has its path.
     """
     plans = [
         partial(_import_conversation, user_context(store, user_id), conversation)
@@ -102,15 +104,19 @@ def _import_conversation(context: UserContext, conversation: ChatConversation) -
     location = f"{conversation.location}: " if conversation.location else ""
     try:
         check_label(conversation.key, "id", MAX_KEY)
+        # A digest, because an id may be as long as a key may be, and the prefix comes on top.
         key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
         events = _events(context, conversation, derived_ids(context.user_id, key))
         requests = _requests(context, key, events)
         written = yield from context.retrying(lambda: append_together(requests))
         if not written:
+            # A conversation that is stored with more messages has all of these appends too.
             yield from context.retrying(lambda: _require_no_more(context, key, len(requests)))
     except InvalidInput as error:
         raise error.within(location) from None
     except (Erased, IdempotencyConflict, WrongVersion) as error:
+        # The class stays for those who catch it. Its text names a key or a stream that the
+        # importer has never seen, so it is replaced by the conversation and where it stands.
         fact = (
             "was erased; leave it out of the import"
             if isinstance(error, Erased)
@@ -138,6 +144,8 @@ def _requests(
 ) -> list[tuple[AppendRequest, list[Statement]]]:
     projections = context.projections
     requests = []
+    # Each append has a key of its own, with its number. A long conversation is still written in
+    # one transaction, see `append_together`.
     for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
         request = prepare_append(context.user_id, chunk, f"{key}#{number}" if number else key)
         changes = [projections.project(envelope) for envelope in request.envelopes]
@@ -156,6 +164,7 @@ def _events(context: UserContext, conversation: ChatConversation, new_id: NewId)
         NewEvent(
             stream_id=stream,
             data=data,
+            # NEW refuses a conversation that was started under this key without an import.
             expected=Expected.ANY if number else Expected.NEW,
             event_id=event_id,
             correlation_id=context.correlation_id,
@@ -180,6 +189,8 @@ def _events_of_message(
     if not isinstance(role, str):
         raise InvalidInput(f"{path}.role", "is missing; give user, assistant, system or tool")
     event_id, call_id = new_id(), str(body.get("tool_call_id"))
+    # Models repeat call ids, so an answer ends the oldest call of its id that still waits. One
+    # that answers no call is stored as a message of its own.
     if role == "tool" and pending.get(call_id):
         outcome = make_event(
             ToolCallSucceeded,

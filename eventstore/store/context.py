@@ -41,13 +41,24 @@ class UserContext:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def retrying[T](self, attempt: Callable[[], Plan[T]]) -> Plan[T]:
-        """Run a plan, again while the connection is lost, for as long as the store retries."""
+        """
+        Run a plan, again while the connection is lost, for as long as the store retries.
+
+        :param attempt: makes the plan anew for each attempt, because a generator runs once.
+        """
         return retrying(attempt, seconds=self.retry_seconds)
 
     def about_conversation[T](
         self, reference: UUID | str, plan: Callable[[UUID], Plan[T]]
     ) -> Plan[T]:
-        """Run a plan about the conversation that the caller named by its id or its key."""
+        """
+        Run a plan about the conversation that the caller named by its id or its key.
+
+        :param plan: makes the plan, given the conversation's id.
+        :raises InvalidInput: the reference is neither a UUID nor text.
+        :raises NotFound: the plan raised it; the error names the conversation as the caller did.
+        """
+        # Computed and not looked up: the id of a key is derived from user and key.
         resolved = resolve_conversation(self.user_id, reference)
         return with_given_reference(self.retrying(lambda: plan(resolved)), reference, resolved)
 
@@ -63,6 +74,7 @@ def parse_id(value: UUID | str, kind: str) -> UUID:
     """
     Return an id that may come as text, as tool arguments do.
 
+    :param kind: what the id is of, for error messages: `task`, `message`.
     :raises NotFound: a text that is no UUID; nothing has such an id.
     :raises InvalidInput: neither a UUID nor text.
     """
@@ -73,6 +85,7 @@ def parse_id(value: UUID | str, kind: str) -> UUID:
             try:
                 return UUID(value)
             except ValueError:
+                # A model that makes an id up gets the answer that any unknown id gets.
                 raise NotFound(kind, value) from None
         case _:
             raise InvalidInput(kind, f"a {type(value).__name__}; give its id")
@@ -87,11 +100,13 @@ def point_in_time(as_of: AsOf) -> PointInTime:
     match as_of:
         case None:
             return NOW
+        # Before `int`, whose subclass it is: True would be the position 1.
         case bool():
             raise InvalidInput("as_of", "a bool; give a position or a timestamp")
         case int():
             return PointInTime(position=check_number(as_of, "as_of"))
         case datetime():
+            # Without a zone it would be another moment on each machine.
             if as_of.tzinfo is None:
                 raise InvalidInput("as_of", "a timestamp without time zone; attach one")
             return PointInTime(timestamp=as_of)

@@ -40,6 +40,7 @@ type Cause = UUID | HasEventId | None
 """What caused an event: the id of another event, or anything that has one."""
 
 
+# Frozen, because a decision is the key of the row that was read for it.
 @dataclass(frozen=True, slots=True)
 class Decision:
     """
@@ -59,7 +60,11 @@ class Decision:
 
 
 def state_of[S](kind: type[S], row: Mapping[str, Any]) -> S:
-    """Return the part of a row that decisions depend on: a dataclass named like its columns."""
+    """
+    Return the part of a row that decisions depend on.
+
+    :param kind: a dataclass whose fields are named like columns of the row.
+    """
     return kind(**{one.name: row[one.name] for one in fields(kind)})  # type: ignore[arg-type]  # a dataclass
 
 
@@ -87,6 +92,7 @@ def expect_version(event: NewEvent, version: int) -> NewEvent:
 
     :raises CallerVersionConflict: the caller required another version.
     """
+    # The stream was read, so it exists: to expect its version only narrows these two.
     if event.expected in {Expected.ANY, Expected.EXISTS}:
         return replace(event, expected=version)
     if event.expected != version:

@@ -19,6 +19,8 @@ from projections.queries.lists import select_conversation, select_task
 
 __all__ = ["DecisionState", "read_for_decision"]
 
+# The key stands on the first event, which says how many are under it. Erasing takes the payload of
+# some of them or all. Index: event_idempotency_key, then event_pkey.
 _BY_KEY = """
 select min(e.position), bool_or(e.payload is null)
 from eventstore.event as first
@@ -37,10 +39,12 @@ where user_id = $1
   and position > (select position - 100000 from eventstore.user_log where user_id = $1)
 order by position limit 1
 """
+# Index: stream_pkey.
 _VERSIONS = """
 select stream_id, version from eventstore.stream
 where user_id = $1 and stream_id = any($2)
 """
+# Only what a retraction depends on, because a body may have megabytes. Index: message_pkey.
 _MESSAGE_COLUMNS = ("id", "conversation_id", "retracted_at")
 _MESSAGE = f"""
 select {", ".join(_MESSAGE_COLUMNS)} from eventstore.message
@@ -69,18 +73,18 @@ def read_for_decision(
     """
     Read what decisions depend on; one round trip.
 
-    The tables are read in the order in which an append and a migration lock them, so that none of
-    the three waits for another in a circle.
-
     :param key: the idempotency key of the append that is to follow, if it has one.
     :param retried_ids: the ids of events that an earlier attempt may have appended.
     :raises Erased: the key was used, and what was recorded under it has been erased since.
     """
     existing = []
+    # A first attempt without a key has nothing to look for, and pays nothing.
     if key is not None:
         existing.append(Statement(_BY_KEY, (user_id, key)))
     elif retried_ids:
         existing.append(Statement(_BY_IDS, (user_id, list(retried_ids))))
+    # The tables are read in the order in which an append and a migration lock them, so that none of
+    # the three waits for another in a circle.
     results: list[Rows] = yield Batch(
         user_scope(user_id),
         (

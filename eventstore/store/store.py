@@ -58,6 +58,7 @@ def _prepare(
 ) -> _Parts:
     """Find everything that is wrong with the arguments before the pool connects."""
     chosen = settings or load_settings(database_url)
+    # Text is a sequence too, of letters that would each be refused as no class.
     for name, given in (("events", events), ("projectors", projectors)):
         if not isinstance(given, Sequence | EventRegistry) or isinstance(given, str):
             raise ConfigurationError(f"{name}: {given!r} is no list")
@@ -79,7 +80,9 @@ def _prepare(
 
 
 def _require_reachable(conninfo: str, settings: Settings) -> None:
-    """Connect once, because the error of a pool does not say why no connection came."""
+    """Connect once, to learn why it fails if it does."""
+    # A pool connects in the background and tries again there. All it raises is that no connection
+    # came in time.
     try:
         psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
     except psycopg.Error as error:
@@ -87,11 +90,8 @@ def _require_reachable(conninfo: str, settings: Settings) -> None:
 
 
 def _require_safe(found: Sequence[Finding]) -> None:
-    """
-    Refuse a database that would not isolate users, and log the doctor's warnings.
-
-    A database that was not migrated yet passes; its first use raises `SchemaMissing`.
-    """
+    """Refuse a database that would not isolate users, and log the doctor's warnings."""
+    # A database that was not migrated has no rows yet. Its first use raises `SchemaMissing`.
     if any(one.check == "schema" for one in found):
         return
     if (error := refusal(found)) is not None:
@@ -114,6 +114,7 @@ class EventStore(SyncFacade[AdminPlans]):
     def __init__(self, parts: _Parts) -> None:
         super().__init__(Driver(parts.conninfo, parts.settings), parts.plans)
         self._parts = parts
+        # Sessions are leased connections of the same pool, so its size bounds both.
         self._engine = engine_on(self._driver.pool, parts.settings)
 
     @classmethod
@@ -128,21 +129,24 @@ class EventStore(SyncFacade[AdminPlans]):
         """
         Connect to a database and check that it isolates users.
 
-        :param database_url: None takes EVENTSTORE_DATABASE_URL. Without that, or with
-            `embedded:PATH`, an embedded server is started and migrated.
+        :param database_url: `postgresql://…`; None takes EVENTSTORE_DATABASE_URL. Without that, or
+            with `embedded:PATH`, an embedded server is started and migrated.
         :param projectors: read models of your own, beside the built-in ones.
         :param events: event classes of your own, or a registry of them.
-        :param settings: None reads them from the environment.
+        :param settings: None reads them from the environment; if they are given, their URL counts
+            and `database_url` does not.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
         store = cls(_prepare(database_url, projectors, events, settings))
-        atexit.register(store.close)  # a pool that is still open keeps the process from exiting
+        # The pool's threads would keep the process from exiting if nobody closes the store.
+        atexit.register(store.close)
         store._driver.open()
         try:
             _require_safe(store.doctor())
         except BaseException:
+            # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
             raise
         return store
@@ -156,6 +160,7 @@ class EventStore(SyncFacade[AdminPlans]):
         """
         return User(self._driver, self._engine, self._parts.context(user_id))
 
+    # Parameters and docstrings of these methods are those of the plans.
     rebuild = sync_method(AdminPlans.rebuild)
     verify = sync_method(AdminPlans.verify)
     erase = sync_method(AdminPlans.erase)
@@ -173,6 +178,7 @@ class EventStore(SyncFacade[AdminPlans]):
 
     def close(self) -> None:
         """Close the pool; an embedded server stops when the process exits."""
+        # The registration would keep a closed store in memory until the process exits.
         atexit.unregister(self.close)
         self._driver.close()
 
@@ -195,6 +201,7 @@ class _Connecting:
         self._opening = opening
         self._store: AsyncEventStore | None = None
 
+    # `connect` is no coroutine function, so that `async with` takes what it returns as well.
     def __await__(self) -> Generator[Any, None, AsyncEventStore]:
         return self._opening.__await__()  # type: ignore[no-any-return]  # a coroutine's own iterator
 
@@ -240,18 +247,22 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
         """
         Connect to a database and check that it isolates users.
 
-        :param database_url: None takes EVENTSTORE_DATABASE_URL. Without that, or with
-            `embedded:PATH`, an embedded server is started and migrated.
+        :param database_url: `postgresql://…`; None takes EVENTSTORE_DATABASE_URL. Without that, or
+            with `embedded:PATH`, an embedded server is started and migrated.
         :param projectors: read models of your own, beside the built-in ones.
         :param events: event classes of your own, or a registry of them.
-        :param settings: None reads them from the environment.
+        :param settings: None reads them from the environment; if they are given, their URL counts
+            and `database_url` does not.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
 
         async def opening() -> AsyncEventStore:
+            # Connecting, starting a server and migrating block; the loop has other tasks.
             parts = await asyncio.to_thread(_prepare, database_url, projectors, events, settings)
+            # The pool belongs to this loop. It has tasks and no threads, so it does not keep the
+            # process from exiting, and no exit handler is needed.
             store = cls(parts)
             await store._driver.open()
             try:

@@ -66,8 +66,14 @@ class AsyncFacade[P]:
 def sync_method[**P, R](
     definition: Callable[Concatenate[Any, P], Plan[R]],
 ) -> Callable[Concatenate[Any, P], R]:
-    """Return the method that runs a plan to its result."""
+    """
+    Return the method that runs a plan to its result.
 
+    :param definition: a method of the class whose instance the facade has as `_plans`.
+    """
+
+    # `P` gives type checkers the plan's own parameters; `Any` stands for its `self`, which is not
+    # the facade's.
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = self._driver.run(definition(self._plans, *args, **kwargs))
         return result
@@ -78,9 +84,14 @@ def sync_method[**P, R](
 def async_method[**P, R](
     definition: Callable[Concatenate[Any, P], Plan[R]],
 ) -> Callable[Concatenate[Any, P], Coro[R]]:
-    """Return the coroutine method that runs a plan to its result."""
+    """
+    Return the coroutine method that runs a plan to its result.
+
+    :param definition: a method of the class whose instance the facade has as `_plans`.
+    """
 
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        # Made inside of the coroutine, so that a refused argument is raised by `await` too.
         result: R = await self._driver.run(definition(self._plans, *args, **kwargs))
         return result
 
@@ -90,7 +101,11 @@ def async_method[**P, R](
 def sync_command[**P, R](
     definition: Callable[Concatenate[Any, P], Handle[R]],
 ) -> Callable[Concatenate[Any, P], R]:
-    """Return the method that writes one command in a unit of work of its own."""
+    """
+    Return the method that writes one command in a unit of work of its own.
+
+    :param definition: a method of the facade's `_commands`.
+    """
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         plan = run_command(
@@ -105,7 +120,11 @@ def sync_command[**P, R](
 def async_command[**P, R](
     definition: Callable[Concatenate[Any, P], Handle[R]],
 ) -> Callable[Concatenate[Any, P], Coro[R]]:
-    """Return the coroutine method that writes one command in a unit of work of its own."""
+    """
+    Return the coroutine method that writes one command in a unit of work of its own.
+
+    :param definition: a method of the facade's `_commands`.
+    """
 
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         plan = run_command(
@@ -121,6 +140,7 @@ def _named[M: Callable[..., Any]](method: M, definition: Callable[..., Any]) -> 
     """Give a method the name, docstring and signature of its definition, for `inspect` and IDEs."""
     method.__name__, method.__qualname__ = definition.__name__, definition.__qualname__
     method.__doc__, method.__module__ = definition.__doc__, definition.__module__
+    # Annotations are text where a module postpones them, so the wrapper is cut off as text.
     known = signature(definition)
     result = str(known.return_annotation)
     for wrapper in ("Plan[", "Handle[", "ToolCallHandle["):

@@ -48,9 +48,9 @@ class TransactionCommands(Commands):
         """
         Take the commands of one block.
 
-        :raises ConfigurationError: a block was run before; a second one would write the first
-            one's commands again.
+        :raises ConfigurationError: a block was run before.
         """
+        # The unit of work still holds the steps of the first block, and would write them again.
         if self._begun:
             raise ConfigurationError(
                 "a transaction is used once; call user.transaction() for another one"
@@ -69,9 +69,13 @@ class TransactionCommands(Commands):
         """
         Append an event of any registered class to a stream.
 
+        :param stream_id: a task, a conversation, or a stream of your own.
         :param expected: what the stream must be like; checked at its first event in the append.
+        :param caused_by: the event, or the tool call, that led to it.
         :raises InvalidInput: the event's class is not registered.
+        :raises ConfigurationError: the block has ended.
         """
+        # Commands make built-in events only. This one could be written and never be read back.
         self._work.context.registry.require(event, "event")
         made = self._work.record(stream_id, event, expected=expected, caused_by=caused_by)
         return Handle(stream_id, made.event_id, lambda _: None)
@@ -94,7 +98,9 @@ class Transaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # First of all, so that no command is taken between the append and its answer.
         self._work.end()
+        # After an exception nothing has to be undone, because nothing was sent yet.
         if error is None and self._work.steps:
             self._commands.recorded = self._driver.run(self._work.commit()).recorded
 
@@ -116,6 +122,7 @@ class AsyncTransaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # While the append is awaited, another task may still hold the transaction.
         self._work.end()
         if error is None and self._work.steps:
             outcome = await self._driver.run(self._work.commit())

@@ -6,9 +6,6 @@ database and returns a `Handle`. Committing takes one round trip if every step i
 or two if some steps are decisions: the first one reads what they depend on, then they decide in
 Python, and the append expects exactly the versions that were read. If another append came in
 between, they are read and decided again, a bounded number of times.
-
-The rows as they are afterwards are computed from what was read and from the row changes that were
-written, so a command's answer costs no further round trip.
 """
 
 from __future__ import annotations
@@ -63,7 +60,14 @@ class Outcome:
     _rows: Replay | None = None
 
     def row(self, table: type[Any], key: UUID) -> Row:
-        """Return the row of something that this unit of work created or changed, as it is now."""
+        """
+        Return the row of something that this unit of work created or changed, as it is now.
+
+        :param table: the class of a built-in read model.
+        :param key: the row's `id`.
+        """
+        # The rows are replayed from what was read and written, which saves a round trip. A
+        # transaction returns no views, so it never comes to this.
         if self._rows is None:
             self._rows = self._replay()
             for event, changes in zip(self.recorded, self._changes, strict=True):
@@ -110,12 +114,16 @@ def run_command[V](context: UserContext, record: Callable[[UnitOfWork], Handle[V
     Commit one command in a unit of work of its own, and return its answer.
 
     :param record: adds the command to the unit of work.
+    :raises NotFound: the command is about something that this user does not have.
+    :raises Conflict: another append came first; see the tree in `errors`.
     """
     work = UnitOfWork(context)
     handle = record(work)
     try:
         outcome = yield from work.commit()
     except WrongVersion as conflict:
+        # A conversation whose key exists is returned instead of created. That is right only where
+        # the command is alone: of a transaction the other commands were not written either.
         if handle.on_conflict is None:
             raise
         return (yield from handle.on_conflict(conflict))
@@ -128,16 +136,25 @@ class UnitOfWork:
     def __init__(self, context: UserContext) -> None:
         key = context.idempotency_key
         self.context = context
+        # A retry from another process draws the same ids in the same order, so it sends the
+        # identical append.
         self.new_id: NewId = uuid7 if key is None else derived_ids(context.user_id, key)
         self.steps: list[NewEvent | Decision] = []
         self.default_key: str | None = None
         """The key if the caller gave none, so that a tool call's outcome is recorded once."""
         self._ended = False
+        # An id is derived from a key and cannot be turned back, but errors name what was given.
         self._references: dict[UUID, UUID | str] = {}
         self._attempted = False
 
     def conversation(self, reference: UUID | str) -> UUID:
-        """Return the id of the conversation that a command names by its id or its key."""
+        """
+        Return the id of the conversation that a command names by its id or its key.
+
+        :raises InvalidInput: the reference is neither a UUID nor text.
+        :raises NotFound: the text holds a lone surrogate, which no key does.
+        """
+        # A subclass of UUID, as drivers return it, goes on and is made a plain one.
         if type(reference) is UUID:
             return reference
         resolved = resolve_conversation(self.context.user_id, reference)
@@ -164,7 +181,15 @@ class UnitOfWork:
         caused_by: Cause = None,
         event_id: UUID | None = None,
     ) -> NewEvent:
-        """Add an event that is certain."""
+        """
+        Add an event that is certain.
+
+        :param expected: what its stream must be like; a stream that is absent against `EXISTS` is
+            a `NotFound` at the commit.
+        :param event_id: None takes the next id of this unit of work.
+        :raises ConfigurationError: the transaction has ended.
+        :raises InvalidInput: `caused_by` does not stand for an event.
+        """
         self._require_open()
         context = self.context
         event = NewEvent(
@@ -188,8 +213,18 @@ class UnitOfWork:
         stream_id: UUID | None = None,
         caused_by: Cause = None,
     ) -> Decision:
-        """Add a decision on the row of `table` with this id."""
+        """
+        Add a decision on the row of `table` with this id.
+
+        :param decide: returns the event to append, or None if nothing would change; it is called
+            again after each conflict.
+        :param stream_id: None where the row's id is its stream's.
+        :raises ConfigurationError: the transaction has ended.
+        :raises InvalidInput: `caused_by` does not stand for an event.
+        """
         self._require_open()
+        # The event gets its id before it is known: the handle refers to it, and a retry without a
+        # key is recognized by it, whatever is decided in the second attempt.
         decision = Decision(
             table, key, stream_id or key, decide, self.new_id(), event_id_of(caused_by)
         )
@@ -202,6 +237,7 @@ class UnitOfWork:
 
         :raises NotFound: a step is about something that this user does not have.
         :raises Conflict: another append came first; see the tree in `errors`.
+        :raises InvalidInput: a value cannot be stored, or there are more than 1,000 events.
         """
         return retrying(self._attempt, seconds=self.context.retry_seconds)
 
@@ -214,6 +250,8 @@ class UnitOfWork:
                 return (yield from self._append(certain, {}, retry))
             return (yield from self._decide_and_append(retry))
         except WrongVersion as conflict:
+            # An event whose stream was not read expects no more than that it exists. Its absence
+            # is no conflict for the caller, who gets the same answer from a query.
             if conflict.expected != Expected.EXISTS:
                 raise
             kinds = {step.stream_id: step.data.stream_kind for step in certain}
@@ -231,11 +269,13 @@ class UnitOfWork:
     ) -> Plan[Outcome]:
         context = self.context
         if not events:
+            # Nothing to change leaves no trace of the key: the same command is decided anew.
             return Outcome([], (), lambda: self._replay_of(rows))
         request = prepare_append(context.user_id, events, self._key)
         envelopes = request.envelopes
         changes = [context.projections.project(envelope) for envelope in envelopes]
         statements = live_statements(context.projections, envelopes, changes)
+        # A retry that is found in the log has this content, so these row changes are its own too.
         in_log = yield from append(request, statements, retry=retry)
         return Outcome(in_log, changes, lambda: self._replay_of(rows))
 
@@ -245,6 +285,7 @@ class UnitOfWork:
         retried_ids = [step.event_id for step in self.steps] if retry else []
         for attempts_left in reversed(range(_ATTEMPTS)):
             state = DecisionState({}, {}, None)
+            # None is left if all decisions are about what this unit of work creates.
             if decisions:
                 state = yield from read_for_decision(
                     self.context.user_id, self._key, retried_ids, decisions
@@ -255,8 +296,11 @@ class UnitOfWork:
                 events = self._decide_all(self._replay_of(state.rows), state.versions)
                 return (yield from self._append(events, state.rows, retry))
             except CallerVersionConflict as conflict:
+                # The caller named the version, so reading again would not help. The class is
+                # internal, and its base is what callers know.
                 raise WrongVersion(conflict.stream_id, conflict.expected, conflict.actual) from None
             except WrongVersion as conflict:
+                # Another stream was not read here, so its version would be the same next time.
                 decided = {one.stream_id for one in decisions}
                 if conflict.stream_id not in decided or not attempts_left:
                     raise
@@ -264,16 +308,18 @@ class UnitOfWork:
 
     @property
     def _key(self) -> str | None:
-        """The append's idempotency key, if it has one."""
+        """The append's idempotency key, if it has one; the caller's goes before the default."""
         return self.context.idempotency_key or self.default_key
 
     def _decisions(self) -> list[Decision]:
         """Return one decision per row that existed before this unit of work."""
+        # A row that is created here is not in its table yet; the replay shows it to decisions.
         created = {
             step.stream_id
             for step in self.steps
             if isinstance(step, NewEvent) and step.expected == Expected.NEW
         }
+        # A row is read once for all decisions about it; later ones see it through the replay.
         by_row = {
             (step.table, step.key): step
             for step in self.steps
@@ -285,6 +331,7 @@ class UnitOfWork:
         """Return a replay that begins with the rows that were read."""
         replay = Replay(self.context.projections)
         for decision, row in rows.items():
+            # A copy, because a replay changes its rows, and the same ones begin the answer's.
             replay.rows(decision.table)[decision.key,] = dict(row)
         return replay
 
@@ -295,6 +342,7 @@ class UnitOfWork:
             event = step if isinstance(step, NewEvent) else self._decide_one(step, replay)
             if event is None:
                 continue
+            # An append checks each stream once, at its first event, which may be a certain one.
             if event.stream_id in versions:
                 event = expect_version(event, versions[event.stream_id])
             events.append(event)
@@ -302,6 +350,8 @@ class UnitOfWork:
         return events
 
     def _decide_one(self, step: Decision, replay: Replay) -> NewEvent | None:
+        # A deletion earlier in this unit of work leaves the row, as in its table. `get`, because
+        # messages have no such column.
         row = replay.rows(step.table).get((step.key,))
         if row is None or row.get("deleted_position") is not None:
             raise NotFound(str(step.table.__tablename__), step.key)
@@ -321,10 +371,11 @@ class UnitOfWork:
         """
         Answer a retry: decide again as of just before the first append, and compare with it.
 
-        The rows have moved on since. A decision on what they are now would not tell a retry from
-        another use of the key.
+        :param position: where the first append begins.
         """
         context, key = self.context, self._key
+        # The rows have moved on since. A decision on what they are now would not tell a retry from
+        # another use of the key. Deciding changes the one replay; the other begins the answer.
         replay, answer = Replay(context.projections), Replay(context.projections)
         for stream_id in {one.stream_id for one in decisions}:
             before = Selection(stream_id=stream_id, before=position)
@@ -334,6 +385,7 @@ class UnitOfWork:
         try:
             events = self._decide_all(replay, {})
         except NotFound:
+            # What is absent then cannot have been decided on: the first append was another one.
             events = []
         if not events:
             raise IdempotencyConflict(key, position)
@@ -355,4 +407,5 @@ def check_key(idempotency_key: str | None) -> str | None:
 def _as_if_recorded(user_id: str, event: NewEvent) -> RecordedEvent:
     """Return an event as if it were recorded now, for the decisions that follow it."""
     envelope = envelope_of(user_id, event, event.metadata)
+    # Position 0 tells the replay that a value it refuses is the caller's and not a stored one.
     return recorded(envelope, 0, 0, datetime.now(UTC))

@@ -62,8 +62,9 @@ class UserPlans(Queries):
         :param source: `projection` reads the read model in one round trip, `events` replays the
             log; both give the same answer.
         :param as_of: a position or a timestamp: the conversation as it was then.
-        :param limit: only the newest so many messages.
+        :param limit: only the newest so many messages; None returns all.
         :param before: only messages at smaller positions, for the page before.
+        :return: each with its tool calls, whose outcomes are those of then.
         :raises NotFound: absent, deleted or another user's, as of then.
         :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
@@ -95,17 +96,24 @@ class UserPlans(Queries):
         :raises WrongVersion: a stream is not as expected; nothing was written.
         :raises StreamClosed: a task or conversation was deleted; nothing was written.
         :raises IdempotencyConflict: the key was used for other content; nothing was written.
-        :raises InvalidInput: a value cannot be stored; the message has its path.
+        :raises Erased: the key was used for content that has been erased since.
+        :raises InvalidInput: a value cannot be stored, or a class is not registered; the message
+            has its path.
+        :raises BatchTooLarge: more than 1,000 events.
         """
         context = self.context
         key = context.idempotency_key if idempotency_key is None else idempotency_key
         if key is None and events and isinstance(events[0], NewEvent):
-            key = f"append:{events[0].event_id}"  # the caller may send the same events again
+            # The caller knows the ids and may send the same events again, from any process. A
+            # command draws new ids each time, so only the store's own retry repeats them.
+            key = f"append:{events[0].event_id}"
         request = prepare_append(context.user_id, events, key)
+        # After `prepare_append`, which has refused everything that is no event.
         for number, event in enumerate(events):
             context.registry.require(event.data, f"events[{number}].data")
         changes = [context.projections.project(envelope) for envelope in request.envelopes]
         statements = live_statements(context.projections, request.envelopes, changes)
+        # There always is a key here, so an attempt need not say that it is a retry.
         return context.retrying(lambda: append(request, statements))
 
     def events(
@@ -122,14 +130,18 @@ class UserPlans(Queries):
         """
         Read a page of events; one round trip.
 
-        :param stream_id: only those of one task or conversation.
+        :param stream_id: only those of one task or conversation. Index: `event_stream`, otherwise
+            `event_pkey`; type and time have none.
         :param after: only positions greater than this: the last one read, for the next page.
         :param before: only positions less than this: the last one read, for the next page backward.
         :param types: only events with one of these stored names.
         :param as_of: a position or a timestamp: only events recorded by then.
         :param backward: newest first.
         :param limit: events on a page.
+        :return: in the order of their positions; erased ones have an `ErasedEvent` as their data.
         :raises UnknownEventType: no registered class reads an event; its position is named.
+        :raises UnreadableEvent: a stored payload does not fit its class.
+        :raises NotFound: `stream_id` is text and no UUID.
         :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
         context = self.context
@@ -156,6 +168,7 @@ class UserPlans(Queries):
         :param conversation: only calls of this conversation, by its id or key.
         :param as_of: a position or a timestamp: the calls as they were then.
         :raises NotFound: no such conversation; one that was deleted or erased is found.
+        :raises CorruptLog: an event cannot be read.
         """
         context, moment = self.context, point_in_time(as_of)
         if conversation is None:
@@ -170,17 +183,28 @@ class UserPlans(Queries):
     def annotated(
         self, correlation_id: UUID | None, metadata: Mapping[str, Any] | None
     ) -> UserContext:
-        """Return the context with other annotations."""
+        """
+        Return the context with other annotations.
+
+        :raises InvalidInput: an argument has a wrong type.
+        :raises NotStorable: the metadata has a value that JSON cannot hold.
+        """
         if not isinstance(correlation_id, UUID | None):
             kind = type(correlation_id).__name__
             raise InvalidInput("correlation_id", f"is a {kind}; give a UUID")
         if not isinstance(metadata, Mapping | None):
             raise InvalidInput("metadata", f"is a {type(metadata).__name__}; give a dict")
+        # Checked here, where the mistake is, and not at each append. The result is a copy, so the
+        # caller may change the dict afterwards.
         checked: Any = check_json(dict(metadata or {}), "metadata")
         return replace(self.context, correlation_id=correlation_id, metadata=checked)
 
     def keyed(self, idempotency_key: str | None) -> UserContext:
-        """Return the context with another idempotency key."""
+        """
+        Return the context with another idempotency key.
+
+        :raises InvalidInput: not text, blank or too long.
+        """
         return replace(self.context, idempotency_key=check_key(idempotency_key))
 
 
@@ -214,7 +238,10 @@ class User(SyncFacade[UserPlans]):
 
         :param idempotency_key: the same commands under the same key again change nothing; None
             keeps the key of `keyed`.
+        :return: a block to be used once; its end raises what the append of the commands raises.
+        :raises InvalidInput: the key is not text, blank or too long.
         """
+        # Not a plan, so it stands in both classes; a test compares their parameters and docstrings.
         user = self if idempotency_key is None else self.keyed(idempotency_key)
         return Transaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class
 
@@ -286,6 +313,8 @@ class AsyncUser(AsyncFacade[UserPlans]):
 
         :param idempotency_key: the same commands under the same key again change nothing; None
             keeps the key of `keyed`.
+        :return: a block to be used once; its end raises what the append of the commands raises.
+        :raises InvalidInput: the key is not text, blank or too long.
         """
         user = self if idempotency_key is None else self.keyed(idempotency_key)
         return AsyncTransaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class

@@ -69,11 +69,16 @@ _NUMBERS = frozenset({POSITION, VERSION})
 
 
 def column_type(sql_type: str) -> ColumnType | None:
-    """Return the type of a column from its SQL in lower case; None if no rows can be kept in it."""
+    """
+    Return the type of a column; None if a projector can keep no rows in it.
+
+    :param sql_type: as SQLAlchemy's dialect of PostgreSQL writes it, in lower case.
+    """
     if sql_type in _TYPES:
         return _TYPES[sql_type]
     if found := re.fullmatch(r"varchar(?:\((\d+)\))?", sql_type):
         return ColumnType(sql_type, _text(int(found[1]) if found[1] else None), key=True)
+    # PostgreSQL makes `real` of float(1) to float(24), and `real` would round what is stored.
     if re.fullmatch(r"float(\((2[5-9]|[345]\d)\))?", sql_type):
         return _TYPES["double precision"]
     if found := re.fullmatch(r"(?:numeric|decimal)(?:\((\d+)(?:, (-?\d+))?\))?", sql_type):
@@ -103,6 +108,7 @@ def _text(limit: int | None) -> Callable[[Any], None]:
     def check(value: Any) -> None:
         if not isinstance(value, str):
             raise _wrong(value, "str")
+        # An explicit cast to varchar(n) cuts a longer text without an error.
         if limit is not None and len(value) > limit:
             raise InvalidInput("", f"has {len(value)} characters; the column takes {limit}")
         if "\0" in value:
@@ -119,6 +125,7 @@ def _integer(bits: int) -> Callable[[Any], None]:
     limit = 2 ** (bits - 1)
 
     def check(value: Any) -> None:
+        # `True` is an int in Python, but `true` is no integer in the JSON of a row.
         if not isinstance(value, int) or isinstance(value, bool):
             raise _wrong(value, "int")
         if not -limit <= value < limit:
@@ -131,6 +138,8 @@ def _decimal(value: Any) -> Decimal:
     """Return a number exactly as `_number_text` writes it."""
     if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
         raise _wrong(value, "a number")
+    # Decimal(0.1) would have the 55 digits of the binary value, and what is sent is "0.1". An enum
+    # of floats has a repr of its own, hence that of float.
     if isinstance(value, float):
         value = float.__repr__(value)
     number = Decimal(value)
@@ -140,10 +149,12 @@ def _decimal(value: Any) -> Decimal:
 
 
 def _number_text(value: Any) -> str:
-    return str(_decimal(value))  # of an int, str takes only so many digits
+    # `str` of an int refuses more than 4,300 digits; that of a Decimal does not.
+    return str(_decimal(value))
 
 
 def _double(value: Any) -> None:
+    # Python makes infinity or 0 of a number out of range, and PostgreSQL refuses it.
     number = _decimal(value)
     nearest = float(number)
     if number.is_finite() and (isinf(nearest) or (number and not nearest)):
@@ -153,6 +164,7 @@ def _double(value: Any) -> None:
 def _numeric(digits: tuple[int, int] | None) -> Callable[[Any], None]:
     def check(value: Any) -> None:
         number = _decimal(value)
+        # numeric(p, s) takes NaN and no infinity; numeric takes both.
         if number.is_nan() or (number.is_infinite() and digits is None):
             return
         if number.is_infinite() or number.adjusted() >= _DIGITS_BEFORE_POINT:
@@ -160,6 +172,8 @@ def _numeric(digits: tuple[int, int] | None) -> Callable[[Any], None]:
         if -int(number.as_tuple().exponent) > _DIGITS_AFTER_POINT:
             raise _out_of_range()
         if digits is not None:
+            # PostgreSQL rounds before it looks at the limit: 9.995 does not fit numeric(3, 2). It
+            # rounds halves away from 0, which Python calls ROUND_HALF_UP.
             precision, scale = digits
             rounded = number.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, _WIDE)
             if rounded and rounded.adjusted() >= precision - scale:
@@ -171,6 +185,7 @@ def _numeric(digits: tuple[int, int] | None) -> Callable[[Any], None]:
 _DIGITS_BEFORE_POINT, _DIGITS_AFTER_POINT = 131_072, 16_383
 """What PostgreSQL's numeric can hold."""
 
+# `quantize` fails if its result has more digits than the context, so this one holds any numeric.
 _WIDE = Context(prec=2 * (_DIGITS_BEFORE_POINT + _DIGITS_AFTER_POINT))
 
 
@@ -179,6 +194,7 @@ def _out_of_range() -> InvalidInput:
 
 
 def _timestamp(value: Any) -> None:
+    # PostgreSQL would read a timestamp without time zone by the setting of its session.
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise _wrong(value, "a datetime with a time zone")
     try:
@@ -188,7 +204,8 @@ def _timestamp(value: Any) -> None:
 
 
 def _utc_text(value: Any) -> Any:
-    """Return a timestamp as text, because offsets may have seconds; a marker stays one."""
+    """Return a timestamp as text in UTC; a marker stays one."""
+    # A time zone of Python may have an offset with seconds and microseconds; UTC has none.
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
@@ -208,13 +225,19 @@ def _array_text(items: list[Any]) -> str:
 
 
 def key_value_text(value: Any) -> str:
-    """Return the text of a value of a type that keys may have; of an enum it is its value's."""
+    """
+    Return the text of a value of a type that keys may have; of an enum it is its value's.
+
+    :param value: text, a whole number, a UUID or a date.
+    """
+    # `str` of an enum may be the member's name, hence the methods of the base classes.
     if isinstance(value, str):
         return str.__str__(value)
     return int.__repr__(value) if isinstance(value, int) else str(value)
 
 
 def _item_text(item: Any) -> str:
+    # All other items are quoted: in an array null, commas, braces and blanks have a meaning.
     if item is None:
         return "null"
     text = key_value_text(item)
@@ -230,6 +253,7 @@ def _jsonb(value: Any) -> None:
         raise NotStorable("", "has a NUL or a lone surrogate; json can hold it, jsonb cannot")
 
 
+# Backslashes in pairs before the `\u` are backslashes of the text, and no part of the escape.
 _NOT_IN_JSONB = re.compile(r"(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])", re.IGNORECASE)
 """An escape of JSON that PostgreSQL reads, and cannot keep."""
 
@@ -238,6 +262,7 @@ _TYPES = {
     "bigint": ColumnType("bigint", _integer(64), markers=_NUMBERS, key=True),
     "boolean": ColumnType("boolean", _only(bool)),
     "bytea": ColumnType("bytea", _only(bytes), lambda value: f"\\x{value.hex()}"),
+    # A datetime is a date in Python, but its day depends on the time zone of who casts it.
     "date": ColumnType("date", _only(date, but=(datetime,)), key=True),
     "double precision": ColumnType("double precision", _double, _number_text),
     "integer": ColumnType("integer", _integer(32), markers=_NUMBERS, key=True),

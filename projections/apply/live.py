@@ -2,8 +2,7 @@
 Write row changes by SQL, in the append's own transaction.
 
 Changes of one row are folded first: an insert and its later updates are one row, and updates are
-one statement. New rows of one table are one statement too. The last event of an append has the
-position of the user's locked head, the one before it one less, and so on.
+one statement. New rows of one table are one statement too (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -41,7 +40,13 @@ def live_statements(
     """
     Return the statements that write the row changes of events which are appended together.
 
-    :param changes: those of each event.
+    They belong behind `append_events` in one transaction, because they read the head that it moved.
+
+    :param envelopes: at least one, in the order of the append, all of one user.
+    :param changes: for each event what `Projections.project` gave.
+    :return: deletions, then insertions, then updates.
+    :raises InvalidInput: one append inserts a row twice.
+    :raises NotStorable: a value of a `json` column has no JSON form.
     """
     user_id, shapes = envelopes[0].user_id, projections.shapes_by_model
     if len(envelopes) == 1 and len({one.table for one in changes[0]}) == len(changes[0]):
@@ -51,10 +56,13 @@ def live_statements(
             ordered = sorted(ordered, key=lambda one: _order(shapes[one.table], one))
         return [_statement(shapes[one.table], user_id, one, place) for one in ordered]
     touched = _fold_all(projections, envelopes, changes)
+    # The SQL text says which columns the database gives, so rows with equal markers share it.
     new: dict[tuple[TableShape, object], list[tuple[Row, Place]]] = {}
     for row in touched:
         if row.insert is not None:
             new.setdefault((row.shape, markers_of(row.insert)), []).append((row.insert, row.place))
+    # Deletions come first: a row that is deleted and inserted anew would violate its own key.
+    # Updates come last, because the row may be one of those that are inserted here.
     return [
         *(
             delete_row(row.shape, user_id, row.key)
@@ -119,6 +127,7 @@ def _fold_all(
 ) -> list[_Touched]:
     """Return the rows that are touched, parents first, and of one table in the order asked for."""
     rows: dict[tuple[TableShape, Key], _Touched] = {}
+    # Places are counted from the end: the locked head has the position of the last event.
     later = len(envelopes)
     later_in_stream: dict[UUID, int] = {}
     for event in envelopes:
@@ -132,15 +141,19 @@ def _fold_all(
             named = change.values if isinstance(change, Insert) else change.key
             key = shape.key_of(named)
             if any(type(part) is Marker for part in key):
+                # Two events with POSITION as the key touch two rows, before either is numbered.
                 key = shape.key_of(_at(named, place))
             row = rows.get((shape, key))
             if row is None:
                 row = rows[shape, key] = _Touched(shape, key)
             _fold(row, change, place)
+    # The sort is stable, so rows of one table stay in the order asked for. A table with a foreign
+    # key to itself depends on it (docs/decisions/0021).
     return sorted(rows.values(), key=lambda row: row.shape.number)
 
 
 def _children_first(rows: Sequence[_Touched]) -> list[_Touched]:
+    # `reversed` would turn round the rows of one table too, whose order must stay.
     return sorted(rows, key=lambda row: -row.shape.number)
 
 
@@ -156,10 +169,13 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
     match change:
         case Insert(values=values):
             if row.insert is not None:
+                # The fold has one place for one key, so the first row would be lost in silence.
                 raise InvalidInput("events", f"{row.shape.name} {row.key} is created twice")
+            # Updates from before the insert found no row, so they are dropped.
             row.insert, row.place, row.updates = {**row.shape.nulls, **values}, place, []
         case Update(changes=changes, only_where=only_where):
             if row.insert is None or row.updates:
+                # Only the database knows the row as this update finds it.
                 _fold_update(row.updates, _Update(dict(changes), only_where, place))
             elif _is_known(row.insert, changes, only_where):
                 if is_met(row.insert, only_where):
@@ -167,6 +183,7 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
             else:
                 row.updates.append(_Update(dict(changes), only_where, place))
         case Delete():
+            # The deletion is sent even if this append made the row: there may be an older one.
             row.delete = True
             row.insert, row.updates = None, []
         case _:
@@ -175,12 +192,14 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
 
 def _is_known(row: Row, changes: Mapping[str, Any], only_where: Mapping[str, Any]) -> bool:
     """Tell whether an update of a new row can be worked out before the database numbers it."""
+    # A number that stands as a marker can be neither added to nor compared with in Python.
     used = (name for name, value in changes.items() if type(value) is Increment)
     return not any(type(row.get(name)) in {Marker, Marked} for name in (*used, *only_where))
 
 
 def _fold_update(updates: list[_Update], update: _Update) -> None:
     """Add an update to those of a row: into the last one, if neither has a condition."""
+    # What a conditional update does depends on the row at its turn, so nothing moves across it.
     if not updates or update.only_where or updates[-1].only_where:
         updates.append(update)
         return
@@ -193,4 +212,5 @@ def _fold_update(updates: list[_Update], update: _Update) -> None:
         if type(value) is Increment and name in earlier:
             earlier[name] = Increment(earlier[name].by + value.by)
         else:
+            # The merged statement has the place of its first event, so a marker brings its own.
             earlier[name] = Marked(value, update.place) if type(value) is Marker else value

@@ -26,8 +26,9 @@ class Replay:
     """
     The read-model rows of one user after the events applied so far.
 
+    :param projections: the projectors to run, one for each table.
     :param keep: tells of a key whether its row is kept; a log with too many rows for memory is
-        replayed in parts.
+        replayed in parts. None keeps all.
     """
 
     def __init__(self, projections: Projections, keep: Callable[[Key], bool] | None = None) -> None:
@@ -52,7 +53,10 @@ class Replay:
 
         An erased event changes nothing.
 
-        :raises UnreadableEvent: a projector fails on it.
+        :param event: its position becomes that of the replay; 0 if it is about to be recorded.
+        :raises UnreadableEvent: a projector fails on a recorded event.
+        :raises ConfigurationError: a row change is wrong in itself, or of another table.
+        :raises InvalidInput: a projector fails on an event that is about to be recorded.
         """
         try:
             self.apply_changes(event, self._projections.project(event))
@@ -68,7 +72,11 @@ class Replay:
         self.position = event.position
 
     def apply_changes(self, event: RecordedEvent, changes: Iterable[RowChange]) -> None:
-        """Apply row changes that projectors gave for an event."""
+        """
+        Apply row changes that projectors gave for an event.
+
+        :param event: the recorded event, whose values replace the markers.
+        """
         for change in changes:
             table = change.table
             rows, shape = self._tables[table], self._projections.shapes_by_model[table]
@@ -76,8 +84,10 @@ class Replay:
                 row = {**shape.nulls, **change.values}
                 for name, value in row.items():
                     if type(value) is Marker:
+                        # `_value_` is a plain attribute; `value` is a property that runs Python.
                         row[name] = getattr(event, value._value_)
                 key = tuple([row[name] for name in shape.key])
+                # Only inserts ask: a row of another part is never found by what comes later.
                 if self._keep is None or self._keep(key):
                     rows[key] = row
             else:
@@ -91,7 +101,11 @@ class Replay:
                 self.touched.add((shape, key))
 
     def skip(self, event: RecordedEvent) -> None:
-        """Do not apply an event, but note the rows that it is about."""
+        """
+        Do not apply an event, but note the rows that it is about.
+
+        Whatever a projector raises reaches the caller as it is.
+        """
         for change in self._projections.project(event):
             shape = self._projections.shapes_by_model[change.table]
             named = change.values if isinstance(change, Insert) else change.key
@@ -102,7 +116,8 @@ def apply_changes(row: Row, changes: Mapping[str, Any], event: RecordedEvent | N
     """
     Apply the changes of an update to a row in memory, as the live SQL does to a table.
 
-    :param event: for the markers among them.
+    :param row: changed in place.
+    :param event: for the markers among them; without it they stay in the row as they are.
     """
     for name, value in changes.items():
         kind = type(value)
@@ -110,17 +125,23 @@ def apply_changes(row: Row, changes: Mapping[str, Any], event: RecordedEvent | N
             row[name] = getattr(event, value._value_)
         elif kind is not Increment:
             row[name] = value
-        elif row[name] is not None:  # as in SQL
+        elif row[name] is not None:  # in SQL null plus a number is null
             row[name] += value.by
 
 
 def is_met(row: Row, only_where: Mapping[str, Any]) -> bool:
-    """Tell whether a row has the values on whose condition it is to be updated."""
+    """
+    Tell whether a row has the values on whose condition it is to be updated.
+
+    :param only_where: values by column; None is met by null, as `is not distinct from` is in SQL.
+    """
+    # `TableShape.check` admits only columns whose values are equal in Python where SQL says so.
     return not only_where or all(row[name] == value for name, value in only_where.items())
 
 
 def _resolved(values: Mapping[str, Any], event: RecordedEvent) -> Row:
     """Return values with each marker replaced by what the database gave the event."""
+    # An insert may have POSITION in its key, and a row is looked up by the number itself.
     return {
         name: getattr(event, value._value_) if type(value) is Marker else value
         for name, value in values.items()

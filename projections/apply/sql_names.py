@@ -8,7 +8,11 @@ __all__ = ["is_plain"]
 
 
 def is_plain(name: str) -> bool:
-    """Tell whether a schema, table or column of this name needs no quotes, and is not cut."""
+    """
+    Tell whether a schema, table or column of this name needs no quotes, and is not cut.
+
+    :param name: PostgreSQL folds a name without quotes to lower case and cuts it at 63 bytes.
+    """
     return bool(_FORM.fullmatch(name)) and name == name.lower() and name not in _WORDS
 
 

@@ -2,8 +2,7 @@
 The SQL of row changes.
 
 The text of a statement depends on the shape of its rows only, so each shape is prepared once on a
-connection. PostgreSQL casts the values that are sent to the types of the columns. Several new rows
-of a table are sent as one JSON array.
+connection. PostgreSQL casts the values that are sent to the types of the columns.
 
 Every statement takes the user from its first parameter. Those that write take `user_id`, and what
 the database gives an event, from the locked head of the user's log.
@@ -74,16 +73,20 @@ def insert_rows(
     shape: TableShape, user_id: str, rows: Sequence[tuple[Mapping[str, Any], Place]]
 ) -> Statement:
     """
-    Return the statement that inserts rows.
+    Return the statement that inserts rows of one table.
 
-    :param rows: each with the place of its event; columns that are not named become null, and all
-        rows have the same markers.
+    :param rows: at least one, each with the place of its event; columns that are not named become
+        null, and all rows have the same markers.
+    :raises NotStorable: a value has no JSON form.
     """
     row, place = rows[0]
     markers = markers_of(row)
     if len(rows) == 1:
+        # A single row goes as parameters, because reading JSON costs the server more.
         values = _sent(shape.encoded({**shape.nulls, **row}), place)
         return Statement(_insert_sql(shape, markers), (user_id, *values))
+    # One JSON array has one SQL text for any number of rows. A parameter for each value would need
+    # a text for each number of rows, and every text is prepared on every connection.
     texts = [shape.json_row(_sent_by_name(row, place)) for row, place in rows]
     return Statement(_insert_all_sql(shape, markers), (user_id, f"[{','.join(texts)}]"))
 
@@ -96,7 +99,14 @@ def update_row(
     only_where: Mapping[str, Any],
     place: Place,
 ) -> Statement:
-    """Return the statement that updates one row, if there is one as `only_where` says."""
+    """
+    Return the statement that updates one row, if there is one as `only_where` says.
+
+    :param changes: the new values by column; an `Increment` is added to what the row has.
+    :param only_where: the values, null among them, that the row must have.
+    :param place: of the event whose markers stand in `changes`.
+    :raises NotStorable: a value of a `json` column has no JSON form.
+    """
     increments = {name: one.by for name, one in changes.items() if type(one) is Increment}
     sql = _update_sql(
         shape, tuple(changes), markers_of(changes), tuple(increments), tuple(only_where)
@@ -112,6 +122,8 @@ def delete_row(shape: TableShape, user_id: str, key: Key) -> Statement:
 
 def _sent(row: Row, place: Place) -> list[Any]:
     """Return what is sent of a row: of a marker, how many events come after the marked one."""
+    # The order is that in which `_values` numbers its parameters. Nothing is sent for RECORDED_AT:
+    # the events of an append share the time of the head.
     sent = []
     for value in row.values():
         marker, of = value, place
@@ -145,6 +157,8 @@ def _sent_by_name(row: Mapping[str, Any], place: Place) -> Row:
 
 @cache
 def _insert_sql(shape: TableShape, markers: Markers) -> str:
+    # Every column is written, so that a default of the table never shows (docs/decisions/0021). The
+    # head is read in the transaction that holds its lock, so no other append moves it meanwhile.
     values = _values(shape, shape.columns, markers, _parameters(2))
     return (
         f"insert into {shape.name} ({', '.join(('user_id', *shape.columns))})\n"
@@ -156,6 +170,7 @@ def _insert_sql(shape: TableShape, markers: Markers) -> str:
 
 @cache
 def _insert_all_sql(shape: TableShape, markers: Markers) -> str:
+    # The columns of the record are listed as they are asked for: a VERSION needs two values.
     record: list[str] = []
 
     def sent(name: str, sql_type: str) -> str:
@@ -183,6 +198,7 @@ def _update_sql(
     sent = _parameters(2)
     conditions = ["t.user_id = head.user_id"]
     conditions += [f"t.{name} = {sent(name, shape.columns[name].sql)}" for name in shape.key]
+    # In SQL `= null` is never true, but a replay finds that None equals None.
     conditions += [
         f"t.{name} is not distinct from {sent(name, shape.columns[name].sql)}"
         for name in only_where
@@ -210,6 +226,7 @@ type _Source = Callable[[str, str], str]
 
 def _parameters(first: int) -> _Source:
     """Return the source of values that are sent as parameters, one after another."""
+    # The cast is the one with which a replayed row is compared, so both are rounded alike.
     numbers = count(first)
     return lambda _, sql_type: f"${next(numbers)}::{sql_type}"
 
@@ -227,6 +244,7 @@ def _values(shape: TableShape, names: Iterable[str], markers: Markers, sent: _So
             case Marker.RECORDED_AT:
                 values.append("head.recorded_at")
             case Marker.VERSION:
+                # The append has moved the stream too, to the version of its last event there.
                 later = sent(name, "bigint")
                 stream = sent(f"{name}{_STREAM}", "uuid")
                 values.append(

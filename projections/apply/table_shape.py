@@ -41,7 +41,9 @@ class TableShape:
     :ivar nulls: a row of nulls.
     :ivar number: its place among the tables of a store: parents before children.
 
+    :param model: a SQLModel class with `table=True`, whose primary key begins with `user_id`.
     :param trusted: its JSON values are known to be plain, and its timestamps in UTC.
+    :raises ConfigurationError: a projector cannot keep the table; the message says why.
     """
 
     def __init__(self, model: type[SQLModel], *, trusted: bool = False) -> None:
@@ -69,13 +71,18 @@ class TableShape:
             if column.name != "user_id"
         }
         self.nulls: Row = dict.fromkeys(self.columns)
+        # Each store of a process has its own shape of a table. Shapes of the same SQL are equal, so
+        # that all of them find the texts which `statements` and `compare` cache.
         columns = tuple((name, kind.sql) for name, kind in self.columns.items())
         self._identity = (self.name, self.key, columns)
         self._hash = hash(self._identity)
         self.number = 0
+        # Values of built-in events were checked when the events were made. What a service's own
+        # projector yields may have no JSON form, and is checked as it is written.
         known = _ENCODERS_OF_PLAIN_VALUES if trusted else {}
         encoders = {name: known.get(kind.sql, kind.encode) for name, kind in self.columns.items()}
         self._encoders = [(name, one) for name, one in encoders.items() if one is not None]
+        # In JSON a list stays a list. As a parameter it is the text of a PostgreSQL array.
         self._json_encoders = [
             (name, encode) for name, encode in self._encoders if not self.columns[name].is_list
         ]
@@ -88,13 +95,18 @@ class TableShape:
         return self._hash
 
     def key_of(self, values: Mapping[str, Any]) -> Key:
-        """Return the key of a row, or of what names one."""
+        """
+        Return the key of a row, or of what names one.
+
+        :param values: by column name; columns that are not of the key are passed over.
+        """
         return tuple([values[name] for name in self.key])  # a list is built faster than a generator
 
     def encoded(self, values: Row) -> Row:
         """
         Encode values of a row as parameters of SQL, in place, and return them.
 
+        :param values: by column name, in the order of the parameters.
         :raises NotStorable: a value of a `json` column has no JSON form.
         """
         for name, encode in self._encoders:
@@ -106,6 +118,7 @@ class TableShape:
         """
         Return values of a row as a JSON object that PostgreSQL reads with `record_column`.
 
+        :param values: by column name, without markers.
         :raises NotStorable: a value has no JSON form.
         """
         encoded = {
@@ -113,6 +126,8 @@ class TableShape:
             for name, encode in self._json_encoders
             if values.get(name) is not None
         }
+        # A value of a JSON column is a string here, with the text of the codec in it: orjson itself
+        # cannot write lone surrogates and integers of more than 64 bits.
         try:
             return orjson.dumps({**values, **encoded}, _encode).decode()
         except (TypeError, RecursionError) as error:  # of an event that was tampered with
@@ -120,24 +135,38 @@ class TableShape:
 
     def keys_record(self) -> str:
         """Return the SQL that reads `$2`, a JSON list of keys that `json_row` wrote, as `r`."""
-        if not self.key:  # one row for each user
+        # A table with one row for each user has no key but `user_id`, and `json_to_recordset` wants
+        # at least one column.
+        if not self.key:
             return "pg_catalog.json_array_elements($2) as r"
         columns = ", ".join(map(self.record_column, self.key))
         return f"pg_catalog.json_to_recordset($2) as r ({columns})"
 
     def record_column(self, name: str, sql_type: str | None = None) -> str:
-        """Return the column as which PostgreSQL reads a value that `json_row` wrote."""
+        """
+        Return the column as which PostgreSQL reads a value that `json_row` wrote.
+
+        :param sql_type: what is sent instead of a value of the column: `bigint` for a marker.
+        """
+        # A JSON value is read as text and cast later: json_to_recordset decodes strings, and would
+        # refuse an escaped NUL, which the type json can hold.
         kind = sql_type or self.columns[name].sql
         return f"{name} {'text' if kind in _JSON else kind}"
 
     def record_value(self, name: str, sql_type: str | None = None) -> str:
-        """Return the SQL of a column's value in a record `r` that was read so."""
+        """
+        Return the SQL of a column's value in a record `r` that was read so.
+
+        :param sql_type: as in `record_column`.
+        """
         kind = sql_type or self.columns[name].sql
         return f"r.{name}::{kind}" if kind in _JSON else f"r.{name}"
 
     def check(self, change: RowChange) -> None:
         """
         Refuse a row change that is wrong in itself.
+
+        What passes has one meaning in SQL and in a replay (docs/decisions/0021).
 
         :raises ConfigurationError: the projector is wrong; the message says in what.
         :raises InvalidInput: a value that its column cannot hold.
@@ -154,9 +183,11 @@ class TableShape:
                         self._check_increment(name, value)
                     else:
                         self._check_value(name, value)
+                # A marker would have to be compared before the database has given its value.
                 for name, value in (*key.items(), *conditions.items()):
                     self._check_value(name, value, markers=False)
                 self._check_conditions(conditions)
+                # Folding and replay find a row by its key, and would not follow one that moves.
                 if moved := {*changes} & {*self.key}:
                     raise ConfigurationError(
                         f"the projector of {self.name} updates {', '.join(sorted(moved))}, which "
@@ -240,6 +271,7 @@ def _require_plain_names(table: Table) -> None:
 
 def _require_kept(column: Column[Any]) -> ColumnType:
     """Return the type of a column, if a replay can know all that will be in it."""
+    # The type is judged by its SQL, because a variant for PostgreSQL shows in the SQL alone.
     problem = None
     sql_type = column.type.compile(_DIALECT).lower()
     kind = column_type(sql_type)

@@ -81,7 +81,11 @@ class ConversationView(View):
 
 @projector(Conversation, events=ConversationEvent, trusted=True)
 def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
-    """Keep one row per conversation; every event of its stream counts as activity."""
+    """
+    Keep one row per conversation; every event of its stream counts as activity.
+
+    :param event: of any class of `ConversationEvent`, a service's own among them.
+    """
     match event.data:
         case ConversationStarted(key=key, title=title):
             row = {
@@ -97,6 +101,7 @@ def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
             }
             return (Insert(Conversation, row),)
         case data:
+            # An event that changes nothing else still moves its conversation to the front.
             changes = {**_changes(data), "updated_at": RECORDED_AT, "last_position": POSITION}
             return (Update(Conversation, {"id": event.stream_id}, changes),)
 
@@ -119,6 +124,7 @@ def _changes(event: Event) -> dict[str, Any]:
                 "deleted_at": RECORDED_AT,
                 "deleted_position": POSITION,
             }
+        # An outcome is the tool's message as well (docs/decisions/0003).
         case MessagePosted() | ToolCallOutcome():
             return {"message_count": _ONE_MORE}
         case MessageRetracted():

@@ -95,6 +95,7 @@ def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> Mes
 
     :param event: of `MessagePosted`, or the outcome of a tool call.
     :param tool_calls: those that name it as their message; shown if its body asks for calls.
+    :raises TypeError: the event posts no message.
     """
     match event.data:
         case MessagePosted(sender=sender, body=body):
@@ -117,7 +118,11 @@ def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> Mes
 
 @projector(Message, events=ConversationEvent, trusted=True)
 def project_message(event: EventEnvelope) -> Sequence[RowChange]:
-    """Keep one row per message; the outcome of a tool call is the tool's message as well."""
+    """
+    Keep one row per message; the outcome of a tool call is the tool's message as well.
+
+    :param event: of any class of `ConversationEvent`; most change no message.
+    """
     match event.data:
         case MessagePosted(sender=sender, body=body):
             return (_message(event, sender, body),)
@@ -125,6 +130,8 @@ def project_message(event: EventEnvelope) -> Sequence[RowChange]:
             return (_message(event, "tool", reply),)
         case MessageRetracted(message_id=message_id):
             retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
+            # A raw append may name a message of another conversation, or one that was retracted
+            # before; the first retraction in its own conversation counts.
             there = {"conversation_id": event.stream_id, "retracted_at": None}
             return (Update(Message, {"id": message_id}, retracted, only_where=there),)
         case _:
@@ -156,8 +163,10 @@ def _tool_call_count(body: dict[str, Any]) -> int:
 
 def _stored_body(body: dict[str, Any], sender: str, content: str | None) -> dict[str, Any] | None:
     """Return what is stored of a body beside its content; `full_body` is the inverse."""
+    # Content differs from the column if it is a list of parts or holds what text cannot.
     if content is None or body.get("content") != content:
         return body
+    # The order of keys comes back too: `full_body` makes role and content in this order.
     if len(body) == 2 and body.get("role") == sender and next(iter(body)) == "role":  # noqa: PLR2004 - role and content
         return None
     return {**body, "content": None}
@@ -168,9 +177,12 @@ def full_body(stored: dict[str, Any] | None, sender: str, content: str | None) -
     Return the chat message as it came, from the columns of its row.
 
     :param stored: the column `body` as parsed JSON.
+    :param sender: the column `sender`, which is the role where `stored` is None.
+    :param content: the column `content`.
     """
     if stored is None:
         return {"role": sender, "content": content}
+    # A body without the key `content` is complete, and so is one whose content is parts.
     if content is not None and stored.get("content", content) is None:
         return {**stored, "content": content}
     return stored

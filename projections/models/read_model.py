@@ -22,10 +22,14 @@ from eventstore.log.tables import metadata
 __all__ = ["ReadModel", "View", "bigint", "text", "timestamp", "uuid"]
 
 
+# With SQLModel's global metadata, the Alembic of a service would want to create these tables, or to
+# drop them (docs/decisions/0007).
 class ReadModel(SQLModel, registry=registry(metadata=metadata)):
     """The base of the built-in tables; their metadata is separate from a service's own."""
 
 
+# Columns are given in full, because SQLModel makes VARCHAR of str, INTEGER of int and TIMESTAMP
+# without time zone of datetime, and the migrations have other types.
 def text(*, nullable: bool = False) -> Any:
     """Return a `text` column."""
     return Field(default=None, sa_column=Column(Text, nullable=nullable))
@@ -62,5 +66,9 @@ class View:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return the view of a row, its timestamps in UTC."""
+        """
+        Return the view of a row, its timestamps in UTC.
+
+        :param row: has all columns of the view, and may have more.
+        """
         return cls(**{name: as_utc(row[name]) for name in cls.__dataclass_fields__})

@@ -77,7 +77,11 @@ class TaskView(View):
 
 @projector(Task, events=TaskEvent, trusted=True)
 def project_task(event: EventEnvelope) -> Iterator[RowChange]:
-    """Keep one row per task."""
+    """
+    Keep one row per task; a deleted one keeps its row.
+
+    :param event: of any class of `TaskEvent`.
+    """
     match event.data:
         case TaskCreated(title=title, description=description):
             yield Insert(
@@ -102,6 +106,8 @@ def _changes(event: Event) -> dict[str, Any]:
     """Return what an event changes of its task, beside the time and place of the change."""
     match event:
         case TaskUpdated():
+            # Fields that are not set stay as they are; a None that is set removes the description.
+            # A set has no fixed order, and each order would be an SQL text of its own.
             return {name: getattr(event, name) for name in sorted(event.model_fields_set)}
         case TaskCompleted():
             return {"completed": True, "completed_at": RECORDED_AT}

@@ -42,6 +42,7 @@ class ToolCall(ReadModel, table=True):
     __tablename__ = "tool_call"
     __table_args__ = (
         PrimaryKeyConstraint("user_id", "id", name="tool_call_pkey"),
+        # A call that was requested by itself has no message, and stands in no history.
         Index(
             "tool_call_message",
             "user_id",
@@ -59,6 +60,7 @@ class ToolCall(ReadModel, table=True):
     index: int = Field(sa_column=Column(Integer, nullable=False))
     call_id: str = text()
     name: str = text()
+    # JSON holds NUL and lone surrogates, which models do write and a text column refuses.
     arguments: str = Field(sa_column=Column(JSON, nullable=False))
     status: ToolCallStatus = text()
     output: Any = Field(default=None, sa_column=Column(JSON, nullable=True))
@@ -110,7 +112,11 @@ class ToolCallView(View):
         return (self.finished_at - self.requested_at).total_seconds() * 1000
 
     def as_of(self, moment: PointInTime) -> ToolCallView:
-        """Return the call as it was at a moment: pending, if it ended later."""
+        """
+        Return the call as it was at a moment: pending, if it ended later.
+
+        :param moment: not before the request.
+        """
         if self.finished_at is None or self.finished_position is None or moment == NOW:
             return self
         if moment.includes(self.finished_position, self.finished_at):
@@ -127,7 +133,11 @@ class ToolCallView(View):
 
 @projector(ToolCall, events=ToolCallEvent, trusted=True)
 def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
-    """Keep one row per tool call; what comes after its first outcome changes nothing."""
+    """
+    Keep one row per tool call; what comes after its first outcome changes nothing.
+
+    :param event: of any class of `ToolCallEvent`.
+    """
     match event.data:
         case ToolCallRequested() as call:
             yield Insert(
@@ -152,6 +162,8 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
 
 
 def _end(event: EventEnvelope, call_event_id: UUID, outcome: dict[str, Any]) -> Update:
+    # The guard holds live and in a replay, whoever appends a second outcome, and keeps an outcome
+    # in another conversation from ending this call (docs/decisions/0011).
     return Update(
         ToolCall,
         {"id": call_event_id},

@@ -84,6 +84,13 @@ def history(
     """
     Return the newest `limit` messages before position `before`, oldest first, as of `moment`.
 
+    From the tables one round trip, along `message_conversation_position_key`.
+
+    :param source: `projection` reads the tables, `events` the conversation's stream.
+    :param before: the position of the oldest message that the caller has; None for the newest page.
+    :param limit: messages at most; None for all.
+    :raises InvalidInput: `limit`, `before` or `source` has a wrong type or value.
+    :raises CorruptLog: from the log: an event cannot be read.
     :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
     """
     for value, name in ((limit, "limit"), (before, "before")):
@@ -107,6 +114,7 @@ def _from_tables(
     before: int | None,
     limit: int | None,
 ) -> Plan[list[MessageView]]:
+    # Asking first whether the conversation exists would be a round trip of its own.
     page = (user_id, conversation, before, moment.position, moment.timestamp, limit)
     found, rows, call_rows = yield Batch(
         user_scope(user_id),
@@ -177,6 +185,7 @@ def _from_log(
     if row is None or row["deleted_position"] is not None:
         raise NotFound("conversation", conversation)
     if retracted:
+        # A retraction may name a message of another conversation, and then removes nothing here.
         posted = [event for event in posted if event.event_id not in retracted]
     views = map(ToolCallView.from_row, calls.rows(ToolCall).values())
     by_message = _by_message(sorted(views, key=attrgetter("index", "position")), moment)

@@ -55,7 +55,11 @@ _TASK_ORDERS: dict[str, tuple[str, Callable[[TaskView], Any]]] = {
 
 
 def select_task(user_id: str, task_id: UUID) -> Statement:
-    """Return the statement that selects one task that is not deleted, `TaskView.columns()`."""
+    """
+    Return the statement that selects one task that is not deleted.
+
+    It selects `TaskView.columns()`. Index: `task_pkey`.
+    """
     return Statement(f"{_TASK} and id = $2", (user_id, task_id))
 
 
@@ -78,9 +82,10 @@ def get_task(
     registry: EventRegistry,
 ) -> Plan[TaskView]:
     """
-    Return one task as of `moment`.
+    Return one task as of `moment`; one round trip unless its stream has thousands of events.
 
     :raises NotFound: absent, deleted or another user's.
+    :raises CorruptLog: of an earlier moment: an event of the task cannot be read.
     """
     if moment == NOW:
         tasks = yield from _query(user_id, select_task(user_id, task_id), TaskView)
@@ -108,7 +113,15 @@ def list_tasks(
     projections: Projections,
     registry: EventRegistry,
 ) -> Plan[list[TaskView]]:
-    """Return a page of tasks as of `moment`; `completed=None` returns open and completed ones."""
+    """
+    Return a page of tasks as of `moment`.
+
+    :param completed: True for completed ones, False for open ones, None for both.
+    :param order: by position, time of the last change, or title; ties go by position.
+    :param limit: tasks on the page, after the first `offset` ones.
+    :raises InvalidInput: a parameter has a wrong type or is out of range.
+    :raises CorruptLog: of an earlier moment: an event of a task cannot be read.
+    """
     check_number(limit, "limit")
     check_number(offset, "offset")
     if not isinstance(completed, bool | None):
@@ -119,9 +132,12 @@ def list_tasks(
     direction = " desc" if newest_first else ""
     by = ", ".join(part + direction for part in sql_order.split(", "))
     if moment == NOW:
+        # `coalesce` makes one text of the three filters, which is prepared once.
         sql = f"{_TASK} and completed = coalesce($2, completed) order by {by} limit $3 offset $4"
         statement = Statement(sql, (user_id, completed, limit, offset))
         return (yield from _query(user_id, statement, TaskView))
+    # Tasks that changed since may go before any of the unchanged ones, so an offset in SQL would
+    # leave out too many: both are merged first.
     tasks = yield from past_tasks(
         user_id,
         moment,
@@ -146,11 +162,13 @@ def get_conversation(
     Return one conversation as of `moment`.
 
     :raises NotFound: absent, deleted or another user's.
+    :raises CorruptLog: of an earlier moment: an event of the conversation cannot be read.
     """
     if moment == NOW:
         statement = select_conversation(user_id, conversation_id)
         found = yield from _query(user_id, statement, ConversationView)
     else:
+        # Replaying the stream would read every message; this reads its messages as a count.
         found = yield from past_conversations(
             user_id,
             moment,
@@ -181,6 +199,8 @@ def list_conversations(
 
     :param archived: False for active ones, True for archived ones, None for both.
     :param before: the `last_position` of the last conversation on the page before.
+    :raises InvalidInput: `limit` or `before` has a wrong type or is out of range.
+    :raises CorruptLog: of an earlier moment: an event of a conversation cannot be read.
     """
     check_number(limit, "limit")
     if before is not None:

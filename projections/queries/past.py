@@ -29,6 +29,7 @@ from projections.projector import Projections
 __all__ = ["past_conversations", "past_tasks"]
 
 
+# Streams whose events are read in one round trip, because all their events are held at once.
 _STREAMS_AT_ONCE = 1_000
 
 # $2 and $3 are the moment; each of them is null where it bounds nothing.
@@ -85,8 +86,12 @@ def past_tasks(
 
     One round trip, and one more for each thousand tasks that changed since.
 
+    :param completed: as in `list_tasks`.
     :param order_sql: with `limit`, which of the unchanged tasks are wanted.
+    :raises CorruptLog: an event of a task that changed since cannot be read.
     """
+    # Unchanged rows are read first: a row that changes between the two statements is then in both
+    # answers, and its replay wins. The other way round it would be in neither.
     at = (user_id, moment.position, moment.timestamp)
     unchanged, changed = yield Batch(
         user_scope(user_id),
@@ -122,9 +127,11 @@ def past_conversations(
 
     One round trip, and one more for each thousand conversations that changed since.
 
+    :param statuses: `active`, `archived` or both.
     :param before: only those whose `last_position` was less.
     :param limit: of the unchanged conversations, so many of the newest.
     :param conversation_id: only this one.
+    :raises CorruptLog: an event of a conversation that changed since cannot be read.
     """
     at = (user_id, moment.position, moment.timestamp)
     wanted = (*at, list(statuses), before, conversation_id, limit)
@@ -139,6 +146,8 @@ def past_conversations(
     types = registry.types(ConversationEvent)
     posted = registry.types(MessagePosted, ToolCallOutcome)
     retracted = registry.types(MessageRetracted)
+    # Messages and calls are most of a stream, and only their number and place matter here, so SQL
+    # counts them and their payloads are never read.
     state = sorted({*types} - {*posted, *retracted, ToolCallRequested.type})
     for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
         streams = (*at, list(ids))

@@ -104,11 +104,13 @@ def audit(
     """
     Return one user's tool calls in the order of their requests, as of `moment`.
 
-    Reads the whole log of the user, a page a round trip: what a call caused may stand anywhere
-    after it.
+    Reads the whole log of the user, a page a round trip.
 
+    :param conversation: only calls of this conversation; what they caused may be elsewhere.
     :raises NotFound: the log has nothing of that conversation.
+    :raises CorruptLog: an event of the log cannot be read.
     """
+    # What a call caused may be anywhere after it, and an index on causes would cost every append.
     events = yield from read_all_events(user_id, Selection(moment=moment), registry)
     if conversation is not None and not any(one.stream_id == conversation for one in events):
         raise NotFound("conversation", conversation)
@@ -192,10 +194,11 @@ def rerun(
     """
     Run recorded calls again against `functions` and compare what they return.
 
+    Only calls that succeeded are run. Nothing is recorded.
+
     :param functions: by tool name, `async` ones too; called with the recorded arguments as
         keywords. They should have no side effects: the store does not know what they do.
-
-    Only calls that succeeded are run. Nothing is recorded.
+    :return: one result for each entry, in their order; errors of the functions are results.
     """
     return [_run_again(entry, functions.get(entry.name)) for entry in entries]
 
@@ -215,6 +218,7 @@ def _run_again(entry: AuditEntry, function: Callable[..., object] | None) -> Rer
         returned = function(**arguments)
         if inspect.iscoroutine(returned):
             returned = asyncio.run(returned)
+        # What is recorded is JSON, so the answer is compared in that form: tuples as lists.
         output = check_json(returned, "output")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the function raises is the answer
         return Rerun(entry, "raised", error=f"{type(error).__name__}: {error}")

@@ -40,8 +40,13 @@ def find_tool_call(user_id: str, conversation: UUID, call_id: str) -> Plan[ToolC
     """
     Return the newest call with that name in a conversation; one round trip.
 
+    Index: `tool_call_call_id`.
+
+    :param call_id: the model's name for the call, which may come again in one conversation.
     :raises NotFound: there is none, its message was retracted, or it is another user's.
     """
+    # No stored name has a NUL or a lone surrogate. With U+FFFD in their place such a name is not
+    # found; as it is, it would be refused as a parameter.
     statement = Statement(_FIND, (user_id, conversation, plain_text(call_id)))
     (rows,) = yield Batch(user_scope(user_id), (statement,))
     if not rows:
@@ -50,7 +55,11 @@ def find_tool_call(user_id: str, conversation: UUID, call_id: str) -> Plan[ToolC
 
 
 def tool_call_view(row: tuple[Any, ...]) -> ToolCallView:
-    """Return the view of a row that was selected with `TOOL_CALL_COLUMNS`."""
+    """
+    Return the view of a row.
+
+    :param row: selected with `TOOL_CALL_COLUMNS`, its JSON columns as text.
+    """
     values = dict(zip(ToolCallView.columns(), row, strict=True))
     for name in _JSON:
         if values[name] is not None:

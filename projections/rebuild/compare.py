@@ -26,6 +26,8 @@ __all__ = ["Difference", "KeyText", "compare", "compare_keys", "key_text"]
 type KeyText = tuple[str, ...]
 """The key of a row as text, without `user_id`."""
 
+# Rows and characters of one statement. They bound the JSON that Python and the server hold at once,
+# because a message may have megabytes.
 _ROWS_TOGETHER = 2_000
 _SIZE_TOGETHER = 2 * 1024 * 1024
 
@@ -54,7 +56,9 @@ def compare(
 
     The rows of a small user are compared in one round trip.
 
+    :param replay: up to the moment that the transaction sees.
     :param part: the rows that the replay has.
+    :return: missing and changed rows of all tables, then the rows that are too many.
     :raises InvalidInput: a row of the replay has a value that cannot be stored.
     """
     found: list[Difference] = []
@@ -71,6 +75,8 @@ def compare(
             differences = _differences(shape, question.rows, answer)
             missing[shape] += sum(one.kind == "missing_row" for one in differences)
             found += differences
+    # Sending all keys to find rows that are too many is needed only where the numbers disagree: of
+    # the replay's rows all but the missing ones are stored, once each.
     for shape in projections.shapes:
         rows = replay.rows(shape.model)
         if stored[shape] != len(rows) - missing[shape]:
@@ -92,7 +98,11 @@ def compare_keys(
 
     :param suspects: rows that differed before.
     :param touched: rows that events since, and those left out, were about.
+    :return: the rows that differ now.
+    :raises InvalidInput: a row of the replay has a value that cannot be stored.
     """
+    # Keys are merged by their text, because an extra row is known by nothing else: its key may be
+    # one that Python cannot hold, such as the date `infinity`.
     keys: dict[TableShape, dict[KeyText, Key | None]] = {}
     for one in suspects:
         known = None if one.row is None else one.shape.key_of(one.row)
@@ -119,7 +129,11 @@ def compare_keys(
 
 
 def key_text(key: Key) -> KeyText:
-    """Return a key as `sql_key_text` does: no type of a key has two forms of one value."""
+    """
+    Return a key as `sql_key_text` does: no type of a key has two forms of one value.
+
+    :param key: without `user_id`.
+    """
     return tuple(map(key_value_text, key))
 
 
@@ -222,6 +236,7 @@ def _json_keys(shape: TableShape, keys: Iterable[Key | KeyText]) -> str:
 
 @cache
 def _differing_sql(shape: TableShape) -> str:
+    # Only names of columns come back: a tampered row may have values that Python cannot hold.
     differs = {
         name: f"{_comparable(shape, name, 'r')} is distinct from {_comparable(shape, name, 't')}"
         for name in shape.columns
@@ -273,6 +288,8 @@ def _same_key(shape: TableShape) -> str:
 
 def _comparable(shape: TableShape, name: str, alias: str) -> str:
     """Return the SQL of a column as it is compared: text by its characters, JSON by its text."""
+    # The type json has no equality. A collation that ignores accents or case would take different
+    # texts for equal.
     kind = shape.columns[name].sql
     if kind == "json":
         return f"{alias}.{name}::text"

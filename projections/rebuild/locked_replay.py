@@ -47,10 +47,12 @@ class LockedReplay:
     suspects: list[Difference] | None = None
 
 
+# Comparing 2,000 rows takes some 30 milliseconds (docs/decisions/0021), for which writers wait.
 _FEW = 2_000
 """Rows that are compared again under the lock; for more, whole tables are compared."""
 
 _HEAD = "select position from eventstore.user_log where user_id = $1"
+# The same lock as in `append_events`: an append waits for it, and readers do not.
 _LOCK = f"{_HEAD} for no key update"
 
 _ERASED = """
@@ -70,16 +72,20 @@ def replay_then_lock(
     Replay the log and compare the rows with it, then lock the user's row.
 
     From then on writers wait; the events that they appended meanwhile are replayed before this
-    returns. An event that was erased since the first page was read may have been replayed. Then
-    everything begins anew, because a repair would bring its rows back.
+    returns. The transaction stays open.
 
     :param part: the rows to replay and compare.
-    :param skip: events to leave out. The tables may not have their rows yet, because another
-        rebuild may write them before the lock is held, so the rows they are about are noted.
+    :param skip: events to leave out; the rows they are about are noted as touched.
+    :return: the replay, and which rows have to be compared again.
+    :raises CorruptLog: an event cannot be read, and is not skipped.
+    :raises InvalidInput: a row of the replay has a value that cannot be stored.
+    :raises TimedOut: the user's row was locked for too long.
     """
+    # No snapshot here: after the lock, the transaction must see what was appended before it.
     locked = LockedReplay(part, Replay(projections, part.keeps), suspects=[])
     head = yield from replay_to_end(scope, locked, registry, skip=skip)
     differences = yield from compare(scope, projections, locked.replay, part)
+    # Comparing by keys finds no row that is stored twice, which a lost primary key allows.
     stored_twice = any(one.kind == "extra_row" and one.row is not None for one in differences)
     if locked.suspects is not None:
         locked.suspects = None if stored_twice else differences
@@ -93,6 +99,8 @@ def replay_then_lock(
         ),
         hold=True,
     )
+    # What was erased since the first page was read may have been replayed, and a repair would write
+    # it back. So the log is replayed once more, now that nothing can be erased beside it.
     if erased:
         locked = LockedReplay(part, Replay(projections, part.keeps))
     yield from replay_to_end(scope, locked, registry, skip=skip)
@@ -100,7 +108,14 @@ def replay_then_lock(
 
 
 def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) -> Plan[int]:
-    """Make the user's rows those of the replay; return how many were not."""
+    """
+    Make the user's rows those of the replay, and leave the transaction open.
+
+    :param locked: of `replay_then_lock`, in the same transaction.
+    :return: how many rows were missing, wrong or too many.
+    :raises DatabaseFault: a constraint refuses the rows, or a wrong row cannot be deleted.
+    :raises InvalidInput: a row of the replay has a value that cannot be stored.
+    """
     suspects, replay = locked.suspects, locked.replay
     if suspects is None or len(suspects) + len(replay.touched) > _FEW:
         differences = yield from compare(scope, projections, replay, locked.part)
@@ -122,14 +137,17 @@ def replay_to_end(
     skip: Skip | None = None,
 ) -> Plan[int]:
     """
-    Replay the events of the log after the replay's position.
+    Replay the events of the log after the replay's position, a page a round trip.
 
     :param skip: events to leave out.
-    :return: the position of the log's head before they were read.
+    :return: the position of the log's head before they were read; 0 without a log.
+    :raises CorruptLog: an event cannot be read, and is not skipped.
     """
     replay, user_id, head = locked.replay, scope.user_id, 0
     first: tuple[Statement, ...] = (Statement(_HEAD, (user_id,)),)
     while True:
+        # The head is asked for before the first page, so that an erasure between the two has a
+        # position after the head and is found by `_ERASED`.
         statement = select_log_page(REPLAY_COLUMNS, user_id, replay.position)
         *heads, page = yield Batch(scope, (*first, statement), hold=True, snapshot=snapshot)
         if first:
@@ -142,6 +160,7 @@ def replay_to_end(
             else:
                 replay.apply(recorded_event(user_id, row, registry))
         locked.events += len(rows)
+        # A page may end with skipped events, which the replay has not counted.
         if rows:
             replay.position = rows[-1][0]
         if not more:
@@ -155,6 +174,8 @@ def _skip(
     locked: LockedReplay, user_id: str, row: tuple[Any, ...], registry: EventRegistry
 ) -> None:
     """Note the rows that a skipped event is about: its append, or a rebuild, wrote them."""
+    # The comparison before the lock may have seen none of these rows, if another rebuild of this
+    # user wrote them between the two.
     try:
         locked.replay.skip(recorded_event(user_id, row, registry))
     except Exception:  # noqa: BLE001 - it cannot be read: whole tables are compared instead

@@ -26,6 +26,7 @@ __all__ = [
     "sql_key_text",
 ]
 
+# A part of this size takes some 300 megabytes of memory in Python (docs/how-it-works.md).
 EVENTS_PER_PART = 200_000
 BYTES_PER_PART = 96 * 1024 * 1024
 """Of events and their texts: what one part may hold in memory, whichever limit comes first."""
@@ -43,14 +44,23 @@ class Part(NamedTuple):
     parts: int = 1
 
     def keeps(self, key: Key) -> bool:
-        """Tell whether the row with a key belongs to the part."""
+        """
+        Tell whether the row with a key belongs to the part.
+
+        :param key: values of types that keys may have, without `user_id`.
+        """
         if self.parts == 1:
             return True
+        # PostgreSQL computes md5 too, in `condition`; it cannot compute Python's own `hash`.
         digest = md5("\n".join(map(key_value_text, key)).encode(), usedforsecurity=False).digest()
         return int.from_bytes(digest[:4]) % self.parts == self.number
 
     def condition(self, shape: TableShape) -> str:
-        """Return the SQL condition for the rows of `shape.name as t` that belong to the part."""
+        """
+        Return the SQL condition for the rows of `shape.name as t` that belong to the part.
+
+        :return: it begins with ` and`, and is empty where there is one part.
+        """
         if self.parts == 1:
             return ""
         text = ", ".join(sql_key_text("t", name) for name in shape.key) or "''"
@@ -63,17 +73,30 @@ WHOLE = Part()
 
 
 def sql_key_text(alias: str, name: str) -> str:
-    """Return the SQL of a key's column as text, of a date in ISO form whatever the session says."""
+    """
+    Return the SQL of a key's column as text, equal to what `key_value_text` makes of it in Python.
+
+    :param alias: of the table or record in the query.
+    """
+    # A cast of a date to text would follow the session's DateStyle; JSON has the ISO form alone.
     return f"(to_json({alias}.{name}) #>> '{{}}')"
 
 
 def select_size(user_id: str) -> Statement:
-    """Return the statement for the number of a user's events, and of their bytes."""
+    """
+    Return the statement for the number of a user's events and of their bytes.
+
+    Index: `event_pkey`.
+    """
     return Statement(_SIZE, (user_id,))
 
 
 def parts_of(row: tuple[Any, ...]) -> list[Part]:
-    """Return the parts of a log whose size `select_size` selected."""
+    """
+    Return the parts of a log; one part if it fits into memory.
+
+    :param row: the number of events and of bytes, as `select_size` selects them.
+    """
     events, size = row
     parts = 1 + max(events // EVENTS_PER_PART, size // BYTES_PER_PART)
     return [Part(number, parts) for number in range(parts)]

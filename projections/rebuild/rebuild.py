@@ -96,7 +96,7 @@ where finished_at is null
 order by user_id limit 1
 for update skip locked
 """
-# After a part of a long log was committed.
+# The commit of a part ends the claim on its user, so each further part claims anew.
 _CLAIM_AGAIN = """
 select 1 from eventstore.rebuild_progress
 where user_id = $1 and finished_at is null
@@ -116,10 +116,16 @@ def rebuild_user(
     user_id: str, projections: Projections, registry: EventRegistry, *, check: bool = False
 ) -> Plan[Rebuilt]:
     """
-    Rebuild one user's read models, in one transaction of its own.
+    Rebuild one user's read models.
+
+    A log that is too long for memory takes one transaction for each of its parts.
 
     :param check: compare only, in one snapshot; nothing is written and nobody waits.
+    :return: with `users` 0 if there is no log and was no row.
     :raises CorruptLog: the log holds an event that cannot be read; nothing was changed.
+    :raises InvalidInput: a projector gives a value that cannot be stored.
+    :raises DatabaseFault: a constraint refuses the rows, or a wrong row cannot be deleted.
+    :raises TimedOut: the user's row was locked for too long.
     """
     if check:
         return (yield from _compared(user_id, projections, registry))
@@ -134,6 +140,7 @@ def prepare_rebuild(projections: Projections) -> Plan[int]:
 
     :return: how many users are still to do.
     """
+    # Rows without an end are of a rebuild that was killed, or of one that runs: this one joins it.
     ((left,),) = (yield Batch(operator, (Statement(_OPEN),)))[0]
     if left:
         return int(left)
@@ -148,10 +155,14 @@ def rebuild_worker(
     """
     Rebuild one user after another until none is left that no other worker has taken.
 
+    :param progress: called after each user.
     :param retry_seconds: how long one user is tried again where a connection is lost.
+    :return: what this worker did, and the users whose own log or rows made the rebuild fail.
+    :raises Unavailable: the database cannot be reached, which is no fault of one user.
     """
     total = Rebuilt()
     failures: dict[str, EventStoreError] = {}
+    # Each user has retries of its own, so a lost connection repeats no user that was committed.
     one = partial(_next_rebuilt, projections, registry, failures)
     while (done := (yield from retrying(one, seconds=retry_seconds))) is not None:
         progress(done)
@@ -163,11 +174,13 @@ def _next_rebuilt(
     projections: Projections, registry: EventRegistry, failures: dict[str, EventStoreError]
 ) -> Plan[Rebuilt | None]:
     """Rebuild the next user, in one transaction; return None if there is none."""
+    # The claim is a row lock and no column, so it ends with a worker that is killed.
     (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
     if not claimed:
         yield Batch(operator, ())
         return None
     user_id, done = claimed[0][0], Rebuilt()
+    # A user that failed here can come again, if another worker held the row when it was given up.
     if user_id not in failures:
         try:
             claim = Statement(_CLAIM_AGAIN, (user_id,))
@@ -177,7 +190,8 @@ def _next_rebuilt(
             return Rebuilt(changed=other.changed)
         except _OF_ONE_USER as error:
             failures[user_id] = error
-            yield Rollback()  # nothing of this user is written, and the claim is given up
+            # After an error of a projector the transaction is open, with the claim and some rows.
+            yield Rollback()
             yield Batch(operator, (Statement(_GIVE_UP, (user_id,)),))
             return done
     yield Batch(operator, (Statement(_FINISH, (user_id,)),))
@@ -190,7 +204,12 @@ def check_user(
     registry: EventRegistry,
     failures: dict[str, EventStoreError],
 ) -> Plan[Rebuilt]:
-    """Compare one user among many: what is the matter with this one is put into `failures`."""
+    """
+    Compare one user among many, in one snapshot.
+
+    :param failures: gets the error of a user whose log or rows cannot be compared.
+    :raises Unavailable: the database cannot be reached, which is no fault of one user.
+    """
     try:
         return (yield from _compared(user_id, projections, registry))
     except _OF_ONE_USER as error:
@@ -226,6 +245,7 @@ def _rebuilt(
     events = rows = changed = 0
     for part in parts:
         if part.number:
+            # The commit ends the lock on the user's row: writers wait for one part, not for all.
             yield Batch(scope, ())
             if claim is not None:
                 (claimed,) = yield Batch(operator, (claim,), hold=True)
@@ -240,6 +260,7 @@ def _rebuilt(
 
 def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
     scope = user_scope(user_id, patient=True)
+    # Nobody is locked out, so only a snapshot makes log and tables those of one moment.
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True, snapshot=True)
     events = rows = changed = 0
     for part in parts_of(sizes[0]):

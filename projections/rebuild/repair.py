@@ -39,17 +39,20 @@ def repair(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
     """
     Delete what is wrong and insert what is right, and leave the transaction open.
 
-    Wrong rows go before right ones come, with foreign keys checked at the end: rows swapped by
-    hand would otherwise be in each other's way. One round trip for some thousand rows.
+    One round trip for some thousand rows.
 
+    :param found: of `compare` or `compare_keys`, in the same transaction.
     :raises DatabaseFault: a row that must go did not, or a constraint is in the way.
     """
+    # Wrong rows go before right ones come: rows whose unique values were swapped by hand would
+    # otherwise be in each other's way.
     for steps in batched(_steps(scope.user_id, found), 4, strict=False):
         try:
             answers = yield Batch(scope, tuple(step.statement for step in steps), hold=True)
         except (AlreadyExists, InvalidInput) as error:
             raise _in_the_way(error) from error
         for step, rows in zip(steps, answers, strict=True):
+            # A trigger of the service's own can keep a row from being deleted, without an error.
             if left := step.keys - {tuple(key) for (key,) in rows}:
                 raise DatabaseFault(
                     f"{len(left)} of {len(step.keys)} wrong rows of {step.table} could not be "
@@ -72,6 +75,7 @@ def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:
     by_table: dict[TableShape, list[Difference]] = {}
     for one in found:
         by_table.setdefault(one.shape, []).append(one)
+    # Between the deletions and the insertions a foreign key that can wait is violated.
     yield _Step(Statement("set constraints all deferred", prepared=False))
     for shape, group in reversed(by_table.items()):  # children before their parents
         keys = [one.key for one in group if one.kind != "missing_row"]
@@ -81,10 +85,12 @@ def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:
         rows = [(one.row, NOWHERE) for one in group if one.row is not None]
         for right in batched(rows, _ROWS_TOGETHER, strict=False):
             yield _Step(insert_rows(shape, user_id, right))
-    yield _Step(Statement("set constraints all immediate", prepared=False))  # now, not at COMMIT
+    # Without this the check would be at COMMIT, where nobody names the constraint in the way.
+    yield _Step(Statement("set constraints all immediate", prepared=False))
 
 
 def _delete(shape: TableShape, user_id: str, keys: Sequence[KeyText]) -> Statement:
+    # Keys go as text, which PostgreSQL casts: a tampered row may have one that Python cannot hold.
     rows = [dict(zip(shape.key, key, strict=True)) for key in keys]
     return Statement(_delete_sql(shape), (user_id, orjson.dumps(rows).decode()), prepared=False)
 

@@ -15,7 +15,11 @@ __all__ = ["list_users", "users_union"]
 
 
 def list_users(projections: Projections) -> Plan[list[str]]:
-    """Return every user id that stands in any table, sorted."""
+    """
+    Return every user id that stands in any table of the log or of a projector, sorted.
+
+    :raises AccessDenied: the login may not enter the operator role.
+    """
     (rows,) = yield Batch(operator, (Statement(f"{users_union(projections)} order by 1"),))
     return [user_id for (user_id,) in rows]
 
@@ -27,6 +31,8 @@ def users_union(projections: Projections) -> str:
 
 
 def _hop(table: str) -> str:
+    # PostgreSQL has no skip scan for `distinct`, so each step looks up the next id in the primary
+    # key: the cost is one look-up for each user, and not one row read for each event.
     return f"""(
     with recursive hop (user_id) as (
         (select user_id from {table} order by user_id limit 1)

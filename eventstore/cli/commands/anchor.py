@@ -19,7 +19,7 @@ from eventstore.store.store import EventStore
 
 __all__ = ["anchor"]
 
-_PAGE = 10_000
+_PAGE = 10_000  # heads of some 200 bytes each: two megabytes
 
 
 def anchor(
@@ -68,6 +68,7 @@ def anchor(
         raise InvalidInput("--json", "and FILE - both print to standard output; name a file")
     with open_store(database) as store:
         if str(file) == "-":
+            # Bytes, because the seal covers every byte that is written.
             write_anchor(sys.stdout.buffer, _heads(store, users, None), private_key=private_key)
             sys.stdout.buffer.flush()
             return

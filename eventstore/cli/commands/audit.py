@@ -85,6 +85,7 @@ def audit(
     with open_store(database, extensions) as store:
         users = [user] if user is not None else store.users()
         entries, failures = _read_entries(store, users, conversation, as_of)
+    # A query cannot select by status: it follows from pairing a request with its outcome.
     entries = [entry for entry in entries if status is None or entry.status == status]
     all_same = True
     if run is not None:

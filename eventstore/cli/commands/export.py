@@ -45,6 +45,7 @@ def export(
             sys.stdout.buffer.flush()
             warn_unreached(exported.unreached, "exported")
             return
+        # Everything that the user has said is in it.
         with atomic_new_file(output, mode=0o600) as file:
             exported = store.export(user, lambda text: file.write(text.encode()))
         warn_unreached(exported.unreached, "exported")

@@ -121,6 +121,7 @@ def _import_batch(
 
 
 def _user_of(key: str, users: int) -> str:
+    # Python's `hash` of a text differs from process to process, and a second run must find it.
     return f"user-{zlib.crc32(key.encode()) % users + 1}"
 
 
@@ -132,7 +133,7 @@ def _read_conversations(path: Path, prefix: str) -> Iterator[ChatConversation]:
         the line.
     """
     with _open(path) as lines:
-        number = 0
+        number = 0  # for the error, if the file breaks before its first line
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():

@@ -60,6 +60,7 @@ def rebuild(
                 done = run_parallel(
                     workers,
                     _check_share if check else _rebuild_share,
+                    # Rebuilding workers take users from `rebuild_progress` and ignore their share.
                     shares_of(users, jobs) if check else [users] * jobs,
                     database=database,
                     extensions=extensions,

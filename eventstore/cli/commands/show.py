@@ -68,6 +68,7 @@ def history(
     """
     if output not in {"table", "openai"}:
         raise InvalidInput("--format", f"{output!r} is not a format; give table or openai")
+    # The store itself refuses another source, so `--source` has no list of them.
     with open_store(database, extensions) as store:
         messages = store.user(user).history(
             conversation,

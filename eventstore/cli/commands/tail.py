@@ -55,6 +55,7 @@ def tail(
     """
     with open_store(database, extensions) as store:
         view = store.user(user)
+        # Read from the end, because from the start it would be the whole log, however long.
         newest = view.events(types=types, backward=True, limit=lines)[::-1]
         # If no event is printed first, --follow begins at the end of the log.
         last = view.events(backward=True, limit=1)

@@ -83,6 +83,7 @@ def verify(
         # Users in an anchor are verified too, because every row of a user may have been deleted.
         anchored = {name for anchor in anchors for name in anchor.heads}
         users = [user] if user is not None else sorted({*store.users(), *anchored})
+        # Counted in events and not in users: a single log may be the longest part of the work.
         total = store.status().events if user is None else None
         with report_progress("events", total, quiet=json) as progress:
             if workers is None:

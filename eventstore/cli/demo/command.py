@@ -65,6 +65,7 @@ def _temporary_folder() -> Iterator[Path]:
     try:
         yield parent / "postgresql"
     finally:
+        # After a step that failed the server still runs, on files that are about to be removed.
         stop_embedded(parent / "postgresql")
         shutil.rmtree(parent, ignore_errors=True)
 
@@ -81,6 +82,7 @@ def _append(narration: Narration, store: EventStore) -> None:
     alice.tasks.complete(milk.id)
     call = alice.tool_calls.request(_CHAT, name="read_calendar", arguments='{"day": "Sunday"}')
     alice.tool_calls.fail(call, error="the calendar did not answer in 10 seconds")
+    # The second request gets no outcome, so that the audit has a pending call to show.
     alice.tool_calls.request(_CHAT, name="read_calendar", arguments='{"day": "Sunday"}')
     bob = store.user("bob")
     bob.tasks.create("Fix the bicycle")

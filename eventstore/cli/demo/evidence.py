@@ -46,7 +46,12 @@ where u.user_id = 'alice' and e.user_id = 'alice'
 
 
 def show_isolation(narration: Narration, store: EventStore, folder: Path) -> None:
-    """Show that bob cannot read or change alice's data, by its id or by SQL without a WHERE."""
+    """
+    Show that bob cannot read or change alice's data, by its id or by SQL without a WHERE.
+
+    :param folder: the data folder of the demo's server.
+    :raises EventStoreError: the store broke a promise.
+    """
     bob = store.user("bob")
     chat = store.user("alice").conversations.get("kitchen")
     refused = _answer(lambda: bob.history(chat.id))
@@ -77,11 +82,17 @@ def show_isolation(narration: Narration, store: EventStore, folder: Path) -> Non
 
 
 def show_tampering(narration: Narration, store: EventStore, folder: Path) -> None:
-    """Show that changes by an administrator are refused, or found by verify or with an anchor."""
+    """
+    Show that changes by an administrator are refused, or found by verify or with an anchor.
+
+    :param folder: the data folder of the demo's server.
+    :raises EventStoreError: the store broke a promise.
+    """
     file = folder.parent / "anchor.jsonl"
     with file.open("wb") as target:
         write_anchor(target, store.heads())
     anchors = [read_anchor(file)]
+    # Autocommit, because `verify` reads on another connection while this block runs.
     with psycopg.connect(start_embedded(folder), autocommit=True) as admin:
         refused = _refusal(admin, "delete from eventstore.event where user_id = 'alice'")
         for table in ("event", "user_log", "stream"):
@@ -115,7 +126,11 @@ def show_tampering(narration: Narration, store: EventStore, folder: Path) -> Non
 
 
 def show_erasure(narration: Narration, store: EventStore) -> None:
-    """Show that an erasure removes bob's content and leaves the evidence of it in the log."""
+    """
+    Show that an erasure removes bob's content and leaves the evidence of it in the log.
+
+    :raises EventStoreError: the store broke a promise.
+    """
     erased = store.erase("bob", ordered_by="privacy desk")
     found = store.verify()
     require_promise(found.ok and not store.user("bob").tasks.list(), "content of bob was left")

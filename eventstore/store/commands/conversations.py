@@ -43,13 +43,18 @@ class ConversationCommands(Commands):
         :param key: your own name for it, 1 to 255 characters, like a session id. Starting the same
             key again returns the conversation that exists, at the cost of a second round trip. In
             a transaction the key must be new.
+        :param caused_by: the event, or the tool call, that led to it.
         :raises InvalidInput: a field does not fit; nothing was written.
         :raises StreamClosed: the conversation with this key was deleted.
+        :raises WrongVersion: in a transaction: the conversation with this key exists.
         """
         work = self._work
         given = {"key": key, "title": title}
+        # An event stores the fields that were given to it, so None is left out and not passed on.
         fields = {name: value for name, value in given.items() if value is not None}
         data = make_event(ConversationStarted, **fields)
+        # The id of a key is derived from user and key, so that two requests which start the same
+        # key at once meet in one stream, where one of them is the first.
         new_id = work.new_id() if key is None else work.conversation(key)
         event = work.record(new_id, data, expected=Expected.NEW, caused_by=caused_by)
 
@@ -85,6 +90,8 @@ class ConversationCommands(Commands):
         """
         Hide a conversation from the active ones; two round trips. It still takes messages.
 
+        :param conversation: its id or key.
+        :return: the conversation as it is now; for an archived one nothing is recorded.
         :raises NotFound: absent, deleted or another user's.
         """
         return self._decide(conversation, conversations.archive, caused_by)
@@ -95,6 +102,8 @@ class ConversationCommands(Commands):
         """
         Make an archived conversation active again; two round trips.
 
+        :param conversation: its id or key.
+        :return: the conversation as it is now; for an active one nothing is recorded.
         :raises NotFound: absent, deleted or another user's.
         """
         return self._decide(conversation, conversations.reopen, caused_by)
@@ -103,6 +112,7 @@ class ConversationCommands(Commands):
         """
         Delete a conversation for good; two round trips. Its events stay in the log.
 
+        :param conversation: its id or key, which cannot be used again.
         :raises NotFound: absent, deleted already or another user's.
         """
         deleted = self._decide(conversation, conversations.delete, caused_by)
@@ -133,7 +143,7 @@ class ConversationQueries(Queries):
 
     def get(self, conversation: UUID | str, *, as_of: AsOf = None) -> Plan[ConversationView]:
         """
-        Return one conversation by its id or key; one round trip.
+        Return one conversation by its id or key; one round trip. Index: `conversation_pkey`.
 
         :param as_of: a position or a timestamp: the conversation as it was then.
         :raises NotFound: absent, deleted or another user's, as of then.
@@ -164,6 +174,8 @@ class ConversationQueries(Queries):
             each thousand conversations that changed since.
         :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
+        # A page begins after a position and not at an offset, because a message that is posted
+        # between two pages moves its conversation to the front.
         context, moment = self.context, point_in_time(as_of)
         return context.retrying(
             lambda: list_conversations(

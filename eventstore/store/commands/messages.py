@@ -40,12 +40,14 @@ class MessageCommands(Commands):
         Post a message, with the tool calls that it asks for; one round trip.
 
         :param conversation: its id or key.
-        :param sender: `user`, `assistant`, `system` or a name of your own, up to 255 characters.
+        :param sender: `user`, `assistant`, `system` or a name of your own, up to 255 characters;
+            beside a `body` it goes before the body's `role`.
         :param content: text, null or a list of parts, kept exactly, NUL and lone surrogates too.
         :param tool_calls: the calls that the message asks for; each is recorded as requested
             before it runs.
         :param body: a whole chat message instead, kept exactly, whatever keys it has. Its `role`
             is the sender, and its `tool_calls` are recorded.
+        :return: the message, with its calls as pending.
         :raises NotFound: no such conversation of this user.
         :raises StreamClosed: the conversation was deleted.
         :raises InvalidInput: a value does not fit or cannot be stored; nothing was written.
@@ -64,6 +66,7 @@ class MessageCommands(Commands):
                 message_id=message_id,
                 index=index,
             )
+            # The cause is how `posted_message` finds the calls of a message again.
             self._work.record(stream, requested, caused_by=posted)
         return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
 
@@ -73,6 +76,8 @@ class MessageCommands(Commands):
         """
         Withdraw a message; two round trips. It leaves the history from here on, not the log.
 
+        :param conversation: its id or key.
+        :param message: its id; text is taken too.
         :raises NotFound: no such conversation of this user, or no such message in it that was not
             retracted already.
         """
@@ -80,6 +85,7 @@ class MessageCommands(Commands):
         message_id = parse_id(message, "message")
 
         def decide(row: Row) -> Event:
+            # The row was read by the message's id alone, so it may be of another conversation.
             if row["conversation_id"] != stream or row["retracted_at"] is not None:
                 raise NotFound("message", message_id)
             return make_event(MessageRetracted, message_id=message_id)
@@ -91,9 +97,14 @@ class MessageCommands(Commands):
 
 
 def posted_message(outcome: Outcome, message_id: UUID) -> MessageView:
-    """Return the view of a message that was just posted, with the calls that it asks for."""
+    """
+    Return the view of a message that was just posted, with the calls that it asks for.
+
+    :param message_id: the id of the message's event, which is the message's too.
+    """
     event = outcome.event(message_id)
     calls: Sequence[ToolCallView] = ()
+    # A single event is a message without calls, the usual case, and needs no rows replayed.
     if len(outcome.recorded) > 1:
         requests = (one for one in outcome.recorded if one.causation_id == message_id)
         calls = [

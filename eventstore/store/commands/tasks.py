@@ -54,6 +54,7 @@ class TaskCommands(Commands):
         fields = {} if description is None else {"description": description}
         data = make_event(TaskCreated, title=title, **fields)
         task_id = self._work.new_id()
+        # NEW also tells the unit of work that later decisions on this task need no row.
         event = self._work.record(task_id, data, expected=Expected.NEW, caused_by=caused_by)
         return Handle(task_id, event.event_id, _view_of(task_id))
 
@@ -68,6 +69,8 @@ class TaskCommands(Commands):
         """
         Change title or description; two round trips.
 
+        :param task: its id; text is taken too, as tool arguments have it.
+        :param title: 1 to 500 characters; leave it out to keep it.
         :param description: None removes it; leave it out to keep it.
         :return: the task as it is now; nothing is recorded if nothing differs.
         :raises NotFound: absent, deleted or another user's.
@@ -123,8 +126,9 @@ class TaskQueries(Queries):
 
     def get(self, task: UUID | str, *, as_of: AsOf = None) -> Plan[TaskView]:
         """
-        Return one task; one round trip.
+        Return one task; one round trip. Index: `task_pkey`.
 
+        :param task: its id; text is taken too.
         :param as_of: a position or a timestamp: the task as it was then, replayed from its stream.
         :raises NotFound: absent, deleted or another user's.
         """
@@ -158,6 +162,7 @@ class TaskQueries(Queries):
         :raises InvalidInput: a parameter has a wrong type or is out of range.
         """
         context = self.context
+        # Outside of the attempts: a wrong argument is refused before a connection is asked for.
         moment = point_in_time(as_of)
         return context.retrying(
             lambda: list_tasks(

@@ -77,14 +77,17 @@ class ToolCallCommands(Commands):
         `messages.post`.
 
         :param conversation: its id or key.
+        :param name: the tool's, up to 255 characters.
         :param arguments: the model's text, kept verbatim, valid JSON or not; or a mapping.
         :param call_id: the model's name for the call; None makes one up.
         :param content: what the assistant says beside the call.
         :return: the call, to give to `succeed`, `fail` or `caused_by`.
         :raises NotFound: no such conversation of this user.
+        :raises StreamClosed: the conversation was deleted.
         :raises InvalidInput: a value does not fit or cannot be stored; nothing was written.
         """
         text = arguments if isinstance(arguments, str) else _json_text(arguments)
+        # The name is made of an id of the unit of work, so a retry under a key makes the same one.
         call = RequestedCall(call_id or f"call_{self._work.new_id().hex}", name, text)
         message = MessageCommands(self._work).post(
             conversation,
@@ -93,6 +96,7 @@ class ToolCallCommands(Commands):
             tool_calls=[call],
             caused_by=caused_by,
         )
+        # `post` adds the message first and then its only call.
         requested = self._work.steps[-1]
         return ToolCallHandle(
             id=requested.event_id,
@@ -113,11 +117,16 @@ class ToolCallCommands(Commands):
         :param output: text, or any JSON value, kept exactly.
         :return: the tool's message.
         :raises IdempotencyConflict: the call has already ended with another outcome.
+        :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
+        :raises StreamClosed: the conversation was deleted.
+        :raises NotFound: the call is another user's.
         :raises NotStorable: the output has no JSON form; nothing was written.
         """
         _require_reference(call)
         value = check_json(output, "output")
         body = tool_body(call.call_id, value)
+        # A text stands in the reply already, as it is. Another value stands there as JSON text
+        # only, so it is stored beside it.
         stored = {} if isinstance(value, str) else {"output": value}
         return self._end(call, ToolCallSucceeded, body, stored)
 
@@ -129,6 +138,9 @@ class ToolCallCommands(Commands):
         :param error: text, or any JSON value, kept exactly.
         :return: the tool's message.
         :raises IdempotencyConflict: the call has already ended with another outcome.
+        :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
+        :raises StreamClosed: the conversation was deleted.
+        :raises NotFound: the call is another user's.
         :raises NotStorable: the error has no JSON form; nothing was written.
         """
         _require_reference(call)
@@ -149,10 +161,13 @@ class ToolCallCommands(Commands):
             reply=body,
             **stored,
         )
-        message_id = uuid5(call.event_id, "outcome")  # the same on a retry, from any process
+        # The same on a retry, from any process. So a second outcome that no key stops meets the
+        # first one's row of `message`.
+        message_id = uuid5(call.event_id, "outcome")
         self._work.record(call.conversation_id, data, caused_by=call, event_id=message_id)
         if all(step.event_id != call.event_id for step in self._work.steps):
             # Somebody else may end a call that was requested before; one that is new nobody knows.
+            # An append has one key: that of the first call which it ends.
             self._work.default_key = self._work.default_key or f"{OUTCOME_KEY}{call.event_id}"
         return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
 
@@ -175,9 +190,10 @@ class ToolCallQueries(Queries):
         Return the newest call with that name in a conversation; one round trip.
 
         This is for a process that knows only the model's name for the call. Models repeat names;
-        the newest call is returned.
+        the newest call is returned. Index: `tool_call_call_id`.
 
         :param conversation: its id or key.
+        :param call_id: the model's name for the call.
         :raises NotFound: no such call, or not this user's.
         """
         context = self.context
