@@ -114,7 +114,7 @@ class ErasureOrder:
     leave: Sequence[str] = ()
 
     def covers(self, event: StoredEvent) -> bool:
-        """Tell whether an event is to be erased."""
+        """Tell whether an event is to be erased; the records of erasures never are."""
         return event.type != ContentErased.type and self.conversation_id in {None, event.stream_id}
 
 
@@ -122,12 +122,11 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     """
     Erase, or find that this order was carried out before.
 
-    The log is replayed without the events to erase before the user's row is locked. So only this
-    user's writers wait, and only for the erasing itself.
-
+    :return: what this order erased; 0 events if nothing was left to erase.
     :raises NotFound: no such user, or no such conversation of theirs.
     :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
     :raises AccessDenied: the login may not enter the eraser role, or that role reaches no event.
+    :raises CorruptLog: an event that stays cannot be read; nothing was changed.
     """
     user_id, conversation_id = order.user_id, order.conversation_id
     scope = user_scope(user_id, patient=True)
@@ -146,6 +145,8 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         raise NotFound("conversation", conversation_id)
     unreached = tuple(name for (name,) in others)
     _require_reached(order, unreached)
+    # The replay leaves out what is to go and comes before the lock, so this user's writers wait for
+    # the erasing alone, and nobody else waits.
     locked = yield from replay_then_lock(scope, projections, registry, skip=order.covers)
     done, to_erase = yield Batch(
         scope,
@@ -155,6 +156,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         ),
         hold=True,
     )
+    # The record is looked for under the lock: a first attempt may have been at work until then.
     if done:
         return _erasure(recorded_event(user_id, done[0], registry), unreached)
     count, through = yield from _remove_content(order, *to_erase[0])
@@ -162,6 +164,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         yield Batch(scope, ())
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
     event = yield from _record_erasure(scope, order, through, count)
+    # The record of the erasure is an event too, and a projector of a service may make a row of it.
     yield from replay_to_end(scope, locked, registry)
     yield from repair_locked(scope, locked, projections)
     yield Batch(scope, ())
@@ -186,6 +189,7 @@ def _remove_content(
         Scope(Role.ERASER, order.user_id, patient=True), (statement,), hold=True
     )
     count, through = erased[0]
+    # A policy that was dropped hides events from the eraser, and PostgreSQL raises nothing.
     if count != expected:
         raise AccessDenied(
             f"of {expected} events the eraser role reached {count}; nothing was erased, "
@@ -205,6 +209,7 @@ def _record_erasure(
         ordered_by=order.ordered_by,
         **{name: value for name, value in optional.items() if value is not None},
     )
+    # The id of the order takes the place of an idempotency key: a retry looks for it in the stream.
     event = NewEvent(stream_id=erasure_stream(scope.user_id), data=data, event_id=order.record_id)
     request = prepare_append(scope.user_id, [event])
     rows, _ = yield Batch(

@@ -45,6 +45,7 @@ from projections.projector import Projections
 
 __all__ = ["Exported", "export_user"]
 
+# row_to_json writes timestamps in the time zone of the session, whatever a client left there.
 _IN_UTC = Statement("set local timezone to 'UTC'", prepared=False)
 _HEAD_MEMBERS = ("exported_at", "position", "hash", "recorded_at")
 _HEAD = f"""
@@ -70,7 +71,10 @@ def export_user(
     """
     Write one user's document in one snapshot, a page at a time; nobody waits.
 
-    :param write: called with successive pieces of the document.
+    :param projections: the projectors whose tables are exported, beside the log.
+    :param write: called with successive pieces of the document, for the first time once the user is
+        found.
+    :return: how much was written.
     :raises NotFound: nothing is held about this user.
     """
     scope = user_scope(user_id, patient=True)
@@ -92,6 +96,7 @@ def export_user(
         **dict(zip(_HEAD_MEMBERS, head[0], strict=True)),
         "unreached": unreached,
     }
+    # Pieces leave as they are made, so the object is left open, and `tables` and `events` follow.
     write(f'{_object(about.items())[:-1]},\n"tables": {{\n"eventstore.stream": ')
     rows = yield from _streams(scope, write)
     for shape in projections.shapes:
@@ -140,12 +145,14 @@ def _select_rows(shape: TableShape, user_id: str, after: Sequence[str]) -> State
     """
     key = ", ".join(("user_id", *shape.key))
     where = "user_id = $1"
+    # A comparison of rows is read along the primary key, and a page costs the same wherever it is.
     if after:
         values = (
             f"${number}::{shape.columns[name].sql}"
             for number, name in enumerate(shape.key, start=2)
         )
         where += f" and ({key}) > ({', '.join(('$1', *values))})"
+    # PostgreSQL makes the JSON, because Python cannot hold each of its numbers and dates.
     line = f"(select row_to_json(line)::text from (select {', '.join(shape.columns)}) as line)"
     key_text = f"array[{', '.join(f'{name}::text' for name in shape.key)}]::text[]"
     large = [name for name, kind in shape.columns.items() if kind.is_large]
@@ -163,6 +170,7 @@ def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
         rows, more = page_of(page)
         for values in rows:
             position = values[0]
+            # Payload and metadata stay as their text, which their digest covers.
             lines.add(_object(zip(ALL_COLUMNS, values, strict=True), {"payload", "metadata"}))
     return lines.end()
 
@@ -200,6 +208,7 @@ def _plain(value: Any) -> Any:
             return value.hex()
         case datetime() if value.tzinfo is not None:
             return timestamp_text(value)
+    # A UUID has no form of its own in JSON, nor has everything that tampering may put in a column.
     try:
         return check_json(value, "value")
     except NotStorable:

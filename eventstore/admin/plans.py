@@ -117,7 +117,9 @@ class AdminPlans:
         """
         Return the server's version, the schema's revision and how much is stored; one round trip.
 
+        :return: `revision` is `none` where the schema has none; `bytes` includes indexes and TOAST.
         :raises AccessDenied: the login may not enter the operator role.
+        :raises SchemaMissing: the database was not migrated.
         """
         # Alembic takes long to import and few processes ask for the status.
         from eventstore.schema.migrate import latest_revision  # noqa: PLC0415 - see the line above
@@ -136,11 +138,17 @@ class AdminPlans:
             in the order of their ids, in one round trip.
         :param after: for a page of all users: the last user id of the page before.
         :param limit: for a page of all users: how many users at most.
+        :return: of each user position, hash and time of the last event.
         :raises NotFound: one of the given users has no log.
+        :raises InvalidInput: an id or the limit is wrong.
+        :raises AccessDenied: without `users`: the login may not enter the operator role.
+        :raises CorruptLog: a head has nulls, which the store never writes.
         """
+        # A text is a sequence too, of users with one letter each.
         if isinstance(users, str):
             raise InvalidInput("users", f"{users!r}; give a list of ids")
         if users is not None:
+            # A user who is given twice has one head in an anchor.
             ids = [*dict.fromkeys(check_user_id(one) for one in users)]
             return self._retrying(lambda: heads_of(ids))
         check_number(limit, "limit", least=1)
@@ -169,11 +177,15 @@ class AdminPlans:
         :return: how much was checked, and each problem with its place.
         :raises UnsafeDatabase: the rows shown to verify may differ from those shown to others; the
             doctor says why.
+        :raises InvalidInput: the user id or an anchor is of a wrong form.
+        :raises AccessDenied: without `user_id`: the login may not enter the operator role.
         """
         for number, anchor in enumerate(anchors):
             if not isinstance(anchor, Anchor):
                 kind = type(anchor).__name__
                 raise InvalidInput(f"anchors[{number}]", f"a {kind}; give what read_anchor returns")
+        # With a restrictive policy, for instance, verify could be shown an untouched log, and
+        # everybody else another one.
         findings = yield from self.doctor()
         blinding = [one for one in findings if one.check in _UNTRUSTWORTHY_READS]
         if (error := refusal(blinding)) is not None:
@@ -181,6 +193,7 @@ class AdminPlans:
         if user_id is not None:
             users = [check_user_id(user_id)]
         else:
+            # A log that is gone from every table is known by its anchored head alone.
             known = yield from self.users()
             users = sorted({*known, *(name for anchor in anchors for name in anchor.heads)})
         return (
@@ -207,8 +220,10 @@ class AdminPlans:
         """
         Verify users whose ids come from tables or anchors, even ids that the store would refuse.
 
+        :param users: ids as `users` and the heads of anchors have them.
         :param listed: a table or an anchor names each user, so a user without any visible row is a
             problem of its own. The other parameters are those of `verify`.
+        :return: the sum over the users.
         """
         by_user = partial(self._verify_one, anchors, seen or _ignore, listed)
         return self._for_each_user(users, by_user, Verified(), jobs=jobs, progress=progress)
@@ -234,6 +249,7 @@ class AdminPlans:
             read, is locked for too long, or yields rows that the tables refuse. All other users
             were rebuilt.
         :raises CorruptLog: with `user_id`: an event cannot be read; nothing was changed.
+        :raises AccessDenied: without `user_id`: the login may not enter the operator role.
         """
         if user_id is not None:
             check_user_id(user_id)
@@ -244,6 +260,7 @@ class AdminPlans:
             shares = [(yield from self.check_share(users, jobs=jobs, progress=progress))]
         else:
             yield from self.prepare_rebuild()
+            # The workers take users from one table until none is left, so no share is fixed before.
             worker = partial(self.rebuild_share, progress)
             shares = yield Parallel([worker] * max(1, jobs), jobs)
         return sum_of_shares(shares)
@@ -253,7 +270,12 @@ class AdminPlans:
         return self._retrying(lambda: prepare_rebuild(self.projections))
 
     def rebuild_share(self, progress: Progress | None = None) -> Plan[Share]:
-        """Rebuild users that are left, as long as others who do the same leave some."""
+        """
+        Rebuild users that are left, as long as others who do the same leave some.
+
+        :param progress: called after each user with that user's result.
+        :return: what was done, and the errors of the users that were left as they were.
+        """
         return rebuild_worker(
             self.projections,
             self.registry,
@@ -264,7 +286,13 @@ class AdminPlans:
     def check_share(
         self, users: Sequence[str], *, jobs: int = 1, progress: Progress | None = None
     ) -> Plan[Share]:
-        """Compare the rows of users with their replay."""
+        """
+        Compare the rows of users with their replay.
+
+        :param jobs: how many users are compared at once.
+        :param progress: called after each user with that user's result.
+        :return: what a rebuild would repair, and the errors of the users that could not be read.
+        """
         failures: dict[str, EventStoreError] = {}
         done = yield from self._for_each_user(
             users,
@@ -303,6 +331,8 @@ class AdminPlans:
         :raises NotFound: no such user, or no such conversation of this user.
         :raises AccessDenied: the login may not enter the eraser role.
         :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
+        :raises InvalidInput: an argument is wrong.
+        :raises CorruptLog: an event that stays cannot be read; nothing was changed.
         """
         check_user_id(user_id)
         check_label(ordered_by, "ordered_by", MAX_TITLE)
@@ -311,6 +341,7 @@ class AdminPlans:
         if isinstance(leave, str):
             raise InvalidInput("leave", f"{leave!r}; give a list of tables")
         chosen = None if conversation is None else resolve_conversation(user_id, conversation)
+        # The id is made here and not in the plan, so that each attempt of a retry records the same.
         order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)
         plan = self._retrying(lambda: erase(order, self.projections, self.registry))
         if conversation is None or chosen is None:
@@ -343,6 +374,8 @@ class AdminPlans:
         self, anchors: Sequence[Anchor], seen: Callable[[int], object], listed: bool, user_id: str
     ) -> Plan[Verified]:
         """Verify one user; a value that PostgreSQL itself cannot read is that user's problem."""
+        # A value that PostgreSQL cannot read fails in the batch that selects it, and uncaught the
+        # error would end the verification of all other users.
         heads = [one.heads[user_id] for one in anchors if user_id in one.heads]
         try:
             done = yield from verify_user(user_id, self.projections, self.registry, heads, seen)
@@ -350,6 +383,7 @@ class AdminPlans:
             if not error.of_data:
                 raise
             return Verified(users=1, problems=(Problem("unreadable", user_id, str(error)),))
+        # A row whose user id is empty, for instance, is in nobody's scope.
         if listed and not done.users:
             detail = "a table has rows of this user, but the application role is shown none"
             return Verified(users=1, problems=(Problem("hidden", user_id, detail),))
@@ -373,6 +407,7 @@ class AdminPlans:
         return done
 
     def _report[R](self, plan: Callable[[], Plan[R]], report: Callable[[R], object]) -> Plan[R]:
+        # Reported after the last attempt: a user who is tried twice must not count twice.
         done = yield from self._retrying(plan)
         report(done)
         return done
@@ -385,6 +420,7 @@ def sum_of_shares(shares: Iterable[Share]) -> Rebuilt:
     """
     Return what was done in all shares of a rebuild.
 
+    :param shares: what each worker returned, of all workers: the others go on if one user fails.
     :raises Incomplete: some users were left as they are.
     """
     done, failures = Rebuilt(), dict[str, EventStoreError]()

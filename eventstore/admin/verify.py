@@ -77,6 +77,7 @@ class Verified:
         )
 
 
+# Tampering may have put events before position 1; this is the smallest bigint.
 _BEFORE_ALL = -(2**63)
 _HEAD = f"""
 select position, hash, {readable_timestamp("recorded_at")}
@@ -102,6 +103,8 @@ def verify_user(
 
     :param anchored: heads of this user that were kept outside the database.
     :param seen: called after each page with the number of further events checked.
+    :return: counts and at most `MAX_PROBLEMS` problems, with one more that counts the others.
+    :raises ConfigurationError: a projector is wrong, which tells nothing about the log.
     """
     scope = user_scope(user_id, patient=True)
     head, sizes, erasure_rows = yield Batch(  # in the order in which an append locks the tables
@@ -114,6 +117,7 @@ def verify_user(
         hold=True,
         snapshot=True,
     )
+    # An erasure stands in the log after the events that it covers, so all are read beforehand.
     erasures = Erasures(_readable(erasure_rows))
     problems: list[Problem] = []
     log = LogCheck(user_id, erasures, problems, anchored)
@@ -122,6 +126,7 @@ def verify_user(
     for part in parts:
         streams = StreamCheck(user_id, registry, erasures, problems, part.keeps)
         replay = Replay(projections, part.keeps)
+        # Each pass reads the whole log, and one is enough for the chain.
         checks = [streams.check] if part.number else [log.check, streams.check]
         unreadable = yield from _replay_log(scope, replay, registry, checks, progress)
         if part.number == 0:
@@ -129,6 +134,7 @@ def verify_user(
         yield from _check_streams(scope, streams)
         if unreadable is None:
             unreadable = yield from _compare_rows(scope, projections, replay, part, problems)
+        # A replay without that event is another state: rows would differ that nobody touched.
         if unreadable is not None:
             problems.append(unreadable)
             break
@@ -139,6 +145,7 @@ def verify_user(
 
 def _first(problems: list[Problem]) -> tuple[Problem, ...]:
     """Return the first problems of a user, and a last one that counts the rest."""
+    # A log whose every event was changed has as many problems, and they are sent between processes.
     first, more = problems[:MAX_PROBLEMS], len(problems) - MAX_PROBLEMS
     if more > 0:
         first.append(Problem("more", first[-1].user_id, f"{more:,} more problems of this user"))
@@ -168,7 +175,7 @@ def _replay_log(
     progress: _Progress,
 ) -> Plan[Problem | None]:
     """Check and replay the log; return the problem of what cannot be read, if any."""
-    user_id, position = scope.user_id, _BEFORE_ALL  # tampering may have put events before 1
+    user_id, position = scope.user_id, _BEFORE_ALL
     unreadable: Problem | None = None
     while True:
         statement = select_log_page(ALL_COLUMNS, user_id, position)
@@ -178,12 +185,13 @@ def _replay_log(
             event = StoredEvent._make(row)
             position = event.position
             try:
+                # After an event that cannot be read the chain is still checked to its end.
                 for check in checks:
                     check(event)
                 if unreadable is None:
                     replay.apply(recorded_event(user_id, event, registry))
             except (ConfigurationError, MemoryError):
-                raise
+                raise  # neither says anything about the log
             except Exception as error:  # noqa: BLE001 - a tampered column may hold anything
                 kind = type(error).__name__
                 detail = str(error) if isinstance(error, CorruptLog) else f"reading raises {kind}"
@@ -226,6 +234,7 @@ def _compare_rows(
 
 def _readable(rows: Rows) -> Iterator[ContentErased]:
     """Yield the recorded erasures; one that was tampered with covers nothing."""
+    # The check of the log reports the tampering itself: the payload differs from its digest.
     for (payload,) in rows:
         try:
             yield ContentErased.from_payload(loads(payload))

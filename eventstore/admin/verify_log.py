@@ -67,9 +67,14 @@ class LogCheck:
         self._recorded_at: datetime | None = None
 
     def check(self, event: StoredEvent) -> None:
-        """Check one event against those before it."""
+        """
+        Check one event against those before it.
+
+        :param event: the next one by position, with `ALL_COLUMNS`.
+        """
         position = event.position
         self.count += 1
+        # NOT NULL can be dropped; a null would make the comparisons below fail instead of differ.
         if None in _never_null(event):
             nulls = [name for name in _NEVER_NULL if getattr(event, name) is None]
             detail = f"{', '.join(nulls)} is null, which the store never writes"
@@ -81,6 +86,7 @@ class LogCheck:
         if self._recorded_at is not None and event.recorded_at < self._recorded_at:
             self._report("time", position, "recorded earlier than the event before it")
         self._check_content(event)
+        # The size says how many events an idempotency key covers, so neither is without the other.
         size = event.append_size
         if (size is None) != (event.idempotency_key is None) or (size is not None and size < 1):
             self._report("hash", position, "append_size does not belong to an idempotency key")
@@ -98,6 +104,7 @@ class LogCheck:
         :param head: the rows of `user_log`; without tampering there is one.
         :param events: how many events there are, counted apart from the pages.
         """
+        # Pages follow the position, so an event whose position is null or the smallest is in none.
         if events != self.count:
             detail = f"{events} events, and only {self.count} of them are found by their position"
             self._report("gap", self.position, detail)
@@ -128,6 +135,7 @@ class LogCheck:
                 detail = "its payload is gone, and no erasure of it is recorded"
                 self._report("erasure", position, detail)
             return
+        # A backup that was restored in part brings such a payload back.
         if covered:
             detail = "an erasure of it is recorded, but it has a payload"
             self._report("erasure", position, detail)
@@ -140,10 +148,12 @@ class LogCheck:
             self._report("payload", position, "payload or metadata differ from their digest")
 
     def _check_anchors(self, position: int, stored_hash: bytes) -> None:
+        # Several anchors may have the same head, and an event at their position may be missing.
         while self._to_find and self._to_find[0].position <= position:
             anchor = self._to_find.popleft()
             if (anchor.position, anchor.hash) == (position, stored_hash):
                 self.anchors += 1
+                # The chain covers all that is before an event, so one head confirms all of it.
                 self.anchored = position
                 continue
             detail = "history up to here was rewritten after it was anchored"

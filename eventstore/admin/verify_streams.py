@@ -53,7 +53,11 @@ class StreamCheck:
         self._last: dict[UUID, _LastEvent] = {}
 
     def check(self, event: StoredEvent) -> None:
-        """Check one event against the one before it in its stream."""
+        """
+        Check one event against the one before it in its stream.
+
+        :param event: the next one of the log by position; those of other parts are passed over.
+        """
         stream_id, version = event.stream_id, event.version
         if stream_id is None or version is None or event.type is None:
             return  # the check of the log reports nulls
@@ -66,13 +70,20 @@ class StreamCheck:
             self._problems.append(
                 Problem("version", self._user_id, detail, position=event.position)
             )
+        # The next event is checked against this one even if its version is wrong: one change is one
+        # problem, not many.
         self._last[stream_id] = _LastEvent(version, event.type, event.position)
 
     def check_rows(self, rows: Rows) -> None:
-        """Check some rows of `stream`, its `STREAM_COLUMNS`, against the last events."""
+        """
+        Check some rows of `stream` against the last events, once all events were checked.
+
+        :param rows: the `STREAM_COLUMNS` of each.
+        """
         for stream_id, version, kind, closed in rows:
             if not self._keep((stream_id,)):
                 continue
+            # Taken out, so that a second row of the stream is found, and `end` finds what has none.
             last = self._last.pop(stream_id, None)
             if last is None:
                 detail = "no event is in this stream, or the stream is there twice"
@@ -93,7 +104,7 @@ class StreamCheck:
     def _is_right(self, kind: str, closed: bool, stream_id: UUID, last: _LastEvent) -> bool:
         """Tell whether kind and closed are those of a stream with that last event."""
         known = self._registry.stream_of(last.type_name)
-        if known is None:
+        if known is None:  # reading the event reports that no class is registered for it
             return True
         stream_kind, closes = known
         # An erasure closes its streams, because nothing can be decided on what is unknown.

@@ -53,15 +53,15 @@ _PATIENT = 20
 
 
 class _OwnStatements(PrepareManager):
-    """
-    Psycopg's list of the statements that it prepared itself.
-
-    At a ROLLBACK psycopg deallocates all statements of the connection. A session, to which the
-    connection is leased, ends with one, and the store's own statements must stay.
-    """
+    """Psycopg's list of the statements that it prepared itself; the store's own are not in it."""
 
     def clear(self) -> bool:
-        """Have only what is in the list deallocated."""
+        """
+        Have only what is in the list deallocated.
+
+        :return: whether psycopg has anything to send.
+        """
+        # psycopg calls this at a ROLLBACK and would have DEALLOCATE ALL sent, the store's included.
         self._counts.clear()
         names = [*self._names.values()]
         self._names.clear()
@@ -118,13 +118,22 @@ class StoreConnection(_StoreConnection, Connection[Any]):
     def wait[R](
         self, gen: PQGen[R], interval: float = _POLL_SECONDS, timeout: float | None = None
     ) -> R:
-        """Wait as psycopg does, but not longer than the limit; cut what is interrupted."""
+        """
+        Wait as psycopg does, but not longer than the limit; cut what is interrupted.
+
+        :param interval: seconds between two looks at the limit and at `stop`.
+        :param timeout: seconds in all, as psycopg's; the limit on silence does not apply then.
+        :raises psycopg.OperationalError: the server was silent for too long; the socket is closed.
+        :raises CancelledError: `stop` was set; the socket is closed.
+        """
+        # psycopg gives a timeout where silence is no fault, as in a wait for notifications.
         limited = gen if timeout is not None else self._until_silent(gen)
         try:
             return waiting.wait(limited, self.pgconn.socket, interval=interval, timeout=timeout)
         except (psycopg.Error, EventStoreError):
             raise
         except BaseException:  # Ctrl-C, a signal handler's error, `stop`: nobody reads the answer
+            # psycopg would read on, and a Sync sent after all would commit half of the pipeline.
             self.pgconn.finish()
             raise
 
@@ -138,7 +147,12 @@ class StoreAsyncConnection(_StoreConnection, AsyncConnection[Any]):
         interval: float = _POLL_SECONDS,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own signature
     ) -> R:
-        """Wait as psycopg does, but not longer than the limit; cut what is cancelled."""
+        """
+        Wait as `StoreConnection` does; cut what is cancelled.
+
+        :param timeout: as for `StoreConnection.wait`.
+        :raises psycopg.OperationalError: the server was silent for too long; the socket is closed.
+        """
         limited = gen if timeout is not None else self._until_silent(gen)
         try:
             return await waiting.wait_async(
@@ -152,7 +166,12 @@ class StoreAsyncConnection(_StoreConnection, AsyncConnection[Any]):
 
 
 def check_process(opened_in: int) -> None:
-    """Refuse connections that were opened in another process, before a fork."""
+    """
+    Refuse connections that were opened in another process, before a fork.
+
+    :param opened_in: the id of that process.
+    :raises ConfigurationError: this is another process.
+    """
     if os.getpid() != opened_in:
         refuse_fork()
 
@@ -162,6 +181,8 @@ def refuse_fork() -> NoReturn:
     Refuse connections that were opened before a fork.
 
     Two processes on one socket read each other's answers: one user would get another's rows.
+
+    :raises ConfigurationError: always.
     """
     raise ConfigurationError(
         "this store was connected before the process forked; "
@@ -170,12 +191,20 @@ def refuse_fork() -> NoReturn:
 
 
 def answer_timeouts(settings: Settings) -> tuple[float, float]:
-    """Return the silence in seconds after which a connection is given up, usual and patient."""
+    """
+    Return the silence in seconds after which a connection is given up.
+
+    :return: the usual one, and the one of a patient scope; so `Scope.patient` is an index into it.
+    """
     return settings.answer_timeout_seconds, settings.answer_timeout_seconds * _PATIENT
 
 
 def pool_options(settings: Settings) -> dict[str, Any]:
-    """Return the keywords of a pool."""
+    """
+    Return the keywords of a psycopg pool, sync or async.
+
+    :return: a pool made with them is not open yet; its size and limits are the settings'.
+    """
     return {
         "open": False,
         "min_size": min(settings.pool_min_size, settings.pool_max_size),
@@ -188,7 +217,7 @@ def pool_options(settings: Settings) -> dict[str, Any]:
 
 
 def connect_options(settings: Settings) -> dict[str, Any]:
-    """Return the keywords of a connection; without BEGIN a pipeline is one transaction."""
+    """Return the keywords of a psycopg connection; without BEGIN a pipeline is one transaction."""
     return {
         "autocommit": True,
         "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say

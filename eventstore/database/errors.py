@@ -50,9 +50,11 @@ def classify(error: psycopg.Error) -> EventStoreError:
     """
     Return the error of the store that stands for an error of psycopg.
 
-    The caller raises it `from error`, so that the cause stays visible. No message quotes a row's
-    values.
+    The caller raises it `from error`, so that the cause stays visible.
+
+    :return: an error whose message has the fact and the remedy, and never a row's values.
     """
+    # To psycopg this is an OperationalError without SQLSTATE, like a lost connection.
     if isinstance(error, psycopg_pool.PoolClosed):
         return ConfigurationError("the store is closed; call EventStore.connect() again")
     state = error.sqlstate or ""
@@ -80,7 +82,7 @@ def is_stale(error: psycopg.Error) -> bool:
     """
     Return whether a prepared statement can no longer be run on its connection.
 
-    A pooler may have given the connection another server, or a migration changed the table.
+    :return: True if a pooler gave the connection another server, or a migration changed a table.
     """
     return error.sqlstate == "26000" or (
         error.sqlstate == "0A000" and "cached plan must not change" in _message(error)
@@ -88,7 +90,11 @@ def is_stale(error: psycopg.Error) -> bool:
 
 
 def pool_exhausted(settings: Settings) -> PoolExhausted:
-    """Return the error of a pool none of whose connections became free in time."""
+    """
+    Return the error of a pool none of whose connections became free in time.
+
+    :param settings: they have the size and the limit in seconds that the message names.
+    """
     return PoolExhausted(
         f"none of {settings.pool_max_size} connections became free in "
         f"{settings.pool_timeout_seconds:g} seconds; "
@@ -97,7 +103,11 @@ def pool_exhausted(settings: Settings) -> PoolExhausted:
 
 
 def unreachable(error: psycopg.Error) -> Unavailable:
-    """Return the error of a server that accepts no connection."""
+    """
+    Return the error of a server that accepts no connection.
+
+    :param error: psycopg's error of the attempt; the first line of its message is repeated.
+    """
     return Unavailable(
         f"the database cannot be reached: {_message(error)}; "
         "check the URL, and that the server runs"
@@ -147,6 +157,7 @@ _ROLES = "EVENTSTORE_APPLICATION_ROLE and the other two roles as they were when 
 _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("VE005", lambda text: ConfigurationError(f"{text}; export them, then drop it by hand")),
     ("40", lambda text: SerializationFailed(f"{text}; run the transaction again")),
+    # A TimedOut is not tried again: each further attempt could take its whole limit once more.
     ("55P03", lambda text: TimedOut(f"{text}: another append of this user holds the lock")),
     ("57014", lambda text: TimedOut(f"{text}; raise EVENTSTORE_STATEMENT_TIMEOUT_SECONDS")),
     ("53100", lambda text: StorageFull(f"{text}; free or buy space; reading still works")),

@@ -4,9 +4,7 @@ Pages of rows that are bounded in number and in bytes.
 A row may be large, because the output of a tool may have megabytes. So a page ends after
 `PAGE_ROWS` rows or `PAGE_BYTES` bytes, whichever comes first, and it has one row at least.
 
-PostgreSQL knows the size of a value without reading it, unless the value is compressed; then the
-value must be read. So the limit is first put on the stored sizes, and only the rows within it are
-measured. The cost of measuring is bounded that way, however large the next rows are.
+PostgreSQL knows the size of a value without reading it, unless the value is compressed.
 """
 
 from __future__ import annotations
@@ -32,11 +30,13 @@ def page_query(columns: str, table: str, where: str, order: str, large: Sequence
     :param where: the condition for the rows that follow the page before.
     :param order: the order of the rows; its columns should lead an index.
     :param large: the names of the columns that may hold large values; only these are measured.
+    :return: the SQL, whose last column is the bytes of the page up to each row.
     """
     stored = _sum(f"coalesce(pg_column_size({name}), 0)" for name in large)
     size = size_of(large)
     so_far = f"over (order by {order} rows unbounded preceding)"
-    # A row belongs to the page if the rows before it are within the limit.
+    # A row belongs to the page if the rows before it are within the limit. Sizes as stored come
+    # first, because a compressed value is read to be measured: no row of a later page must be.
     return f"""
 select {columns}, eventstore_page_bytes
 from (
@@ -66,7 +66,11 @@ def page_of(rows: Rows) -> tuple[Rows, bool]:
 
 
 def size_of(columns: Sequence[str]) -> str:
-    """Return the SQL for the bytes that some columns of a row have once they are decompressed."""
+    """
+    Return the SQL for the bytes that some columns of a row have once they are decompressed.
+
+    :param columns: names of columns; a null counts as no bytes.
+    """
     return _sum(
         f"case when pg_column_compression({name}) is null"
         f" then coalesce(pg_column_size({name}), 0) else octet_length({name}::text) end"

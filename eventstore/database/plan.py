@@ -90,12 +90,13 @@ def retrying[T](
     Run a plan again from its start when PostgreSQL or the network asks for it, up to a deadline.
 
     Safe for appends because a retry finds a first try that did reach COMMIT: by its idempotency
-    key, or by the ids of its events. A library's retry loop cannot wait inside a generator, hence
-    our own.
+    key, or by the ids of its events.
 
     :param seconds: no new attempt starts later than this; 0 means one attempt.
     :param unless: True once an attempt has done what cannot be done again.
+    :raises ConnectionLost: the last attempt's, as is `SerializationFailed`.
     """
+    # A library's retry loop would sleep here, and so stop the event loop of an async driver.
     deadline = time.monotonic() + seconds
     pause = _FIRST_PAUSE_SECONDS
     while True:
@@ -104,5 +105,6 @@ def retrying[T](
         except (ConnectionLost, SerializationFailed):
             if time.monotonic() + pause > deadline or (unless is not None and unless()):
                 raise
+        # Clients that one restart of the server cut off at once must not come back at once.
         yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

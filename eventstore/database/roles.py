@@ -13,7 +13,11 @@ from enum import StrEnum
 __all__ = ["ROLE_NAME", "Role", "with_role_names"]
 
 ROLE_NAME = r"[a-z_][a-z0-9_]{0,62}"
-"""A name that needs no quotes, neither as an SQL identifier nor inside a text literal."""
+"""
+A name that needs no quotes, neither as an SQL identifier nor inside a text literal.
+
+PostgreSQL would cut it after 63 bytes.
+"""
 
 
 class Role(StrEnum):
@@ -31,5 +35,11 @@ _DEFAULT_NAMES = re.compile(rf"\b({'|'.join(Role)})\b")
 
 
 def with_role_names(sql: str, names: dict[Role, str]) -> str:
-    """Return SQL that uses the default names of the roles with the names in `names`."""
+    """
+    Return SQL that uses the default names of the roles with the names in `names`.
+
+    :param sql: the SQL of a migration, or of an object in the catalog as PostgreSQL prints it.
+    :param names: the name of every role, as `Settings.role_names` has them.
+    """
+    # In one pass no name is replaced twice, though one role may have another's default name.
     return _DEFAULT_NAMES.sub(lambda found: names[Role(found[0])], sql)

@@ -6,13 +6,7 @@ nothing leaks through a pooler in transaction mode, nothing is inherited from an
 the server connection, and row-level security holds even if the URL names the owner of the tables.
 
 The same statement sets four more values, because an earlier client may have changed them and a
-pooler may drop what the URL asks for:
-
-- the limits on the time of a statement and on the wait for a lock;
-- the search path, with temporary objects last, so that a temporary table that is left on the server
-  connection cannot stand in for a table or type of the store (until the path is set, SQL names the
-  schema of everything it uses);
-- `row_security`, because PostgreSQL refuses every query with a policy while it is off.
+pooler may drop what the URL asks for: two time limits, the search path and `row_security`.
 """
 
 from __future__ import annotations
@@ -50,6 +44,7 @@ def user_scope(user_id: str, *, patient: bool = False) -> Scope:
     """
     Return the scope in which only the rows of one user exist.
 
+    :param user_id: any text; an empty one is nobody, who has no rows.
     :param patient: lift the time limit on statements.
     """
     return Scope(Role.APPLICATION, user_id, patient)
@@ -72,11 +67,12 @@ class EnterScope:
 
     def sql(self, scope: Scope) -> str:
         """Return the SQL for a scope, with `$1` for its user."""
+        # `value` of an enum is a function of Python, and this runs in every transaction.
         return self._sql[scope.role._value_, scope.patient]
 
     def literal_sql(self, scope: Scope) -> str:
         """
-        Return the SQL with the user as a literal.
+        Return the SQL for a scope with its user as a literal.
 
         A message with several commands, such as BEGIN and this one, cannot carry parameters.
         """
@@ -91,7 +87,9 @@ def _sql(role: Role, patient: bool, settings: Settings) -> str:
         "eventstore.user_id": "$1",
         "statement_timeout": f"'{statement_seconds * 1000:.0f}'",
         "lock_timeout": f"'{settings.lock_timeout_seconds * 1000:.0f}'",
+        # Unless they are named, temporary objects come first, and could stand in for a table.
         "search_path": f"'pg_catalog, {settings.search_path}, pg_temp'",
+        # While it is off, PostgreSQL refuses every query to which a policy applies.
         "row_security": "'on'",
     }
     calls = (f"pg_catalog.set_config('{name}', {value}, true)" for name, value in values.items())

@@ -106,13 +106,15 @@ def load_settings(database_url: str | None = None, **overrides: object) -> Setti
     Load the settings from the environment.
 
     :param database_url: replaces EVENTSTORE_DATABASE_URL; None leaves it.
-    :param overrides: values by the name of the field, each of which replaces its variable.
+    :param overrides: values by the name of the field, each of which replaces its variable; None
+        leaves it.
     :raises ConfigurationError: a value does not fit; the message names its variable.
     """
     arguments = {"database_url": database_url, **overrides}
     try:
         return Settings(**{name: value for name, value in arguments.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
+        # pydantic's own text repeats the value, which may be a URL with a password.
         first = error.errors()[0]
         name = "EVENTSTORE_" + ("_".join(str(part) for part in first["loc"]).upper() or "…_ROLE")
         raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
@@ -149,6 +151,7 @@ def parse_url(url: str | None) -> Server | Embedded:
 
     :param url: `postgresql://…` or `embedded:PATH`; None means the embedded server in the data
         folder of the user who runs the process.
+    :return: where the database is; nothing is connected or started yet.
     :raises ConfigurationError: the URL has neither form; the message never repeats a password.
     """
     if url is None:

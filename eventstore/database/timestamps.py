@@ -9,7 +9,11 @@ __all__ = ["as_utc", "readable_timestamp", "timestamp_text"]
 
 
 def timestamp_text(timestamp: datetime) -> str:
-    """Return a timestamp as JSON holds it: `2026-11-22T17:45:29.390533Z`."""
+    """
+    Return a timestamp as JSON holds it: `2026-11-22T17:45:29.390533Z`.
+
+    :param timestamp: with a time zone.
+    """
     return timestamp.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -24,10 +28,11 @@ def readable_timestamp(column: str) -> str:
     """
     Return the SQL that selects a timestamp with time zone so that Python can hold every value.
 
-    PostgreSQL also has infinity and years before 1. The store writes none of these, but tampering
-    can, and it must then be reported as a difference instead of failing as an error. Each such
-    value is selected as one that nobody writes.
+    :param column: the name of the column.
+    :return: an expression; it gives 0001-01-03 for each value that Python cannot hold.
     """
+    # PostgreSQL also has infinity and years before 1. Only tampering writes them, and verify must
+    # report it and not fail. Python's own first and last days cannot be in every time zone.
     return (
         f"case when {column} is null or {column} between '0001-01-04Z' and '9999-12-28Z'"
         f" then {column} else '0001-01-03Z' end"

@@ -1,17 +1,12 @@
-"""
-The queries of `catalog` about tables, and about the views that read them.
-
-TABLES    binds: the tables beside those of the schema `eventstore`; the application role, the
-          operator role and the eraser role. A row for each table, for each of its partitions and
-          children, and for each table of which it is a partition or child. See `TableFacts`.
-VIEWS     binds: the same tables. A row for each view that reads one of them, directly or through
-          other views, with the rights of the owner of the view.
-"""
+"""The queries of `catalog` about tables, and about the views that read them."""
 
 from __future__ import annotations
 
 __all__ = ["TABLES", "VIEWS"]
 
+# Binds: the tables beside those of the schema `eventstore`; the application role, the operator role
+# and the eraser role. A row for each table, for each of its partitions and children, and for each
+# table of which it is a partition or child. See `TableFacts`.
 TABLES = """
 with recursive application as (
     select oid from pg_roles where rolname = $2
@@ -145,6 +140,8 @@ cross join (select array['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'RE
 order by w.name
 """
 
+# Binds: the same tables. A row for each view that reads one of them, directly or through other
+# views, with the rights of the owner of the view.
 VIEWS = """
 with recursive readers (oid) as (
     select c.oid

@@ -43,6 +43,8 @@ def diagnose(read_models: Sequence[str], settings: Settings) -> Plan[list[Findin
     Return the findings about a database, errors first; one round trip.
 
     :param read_models: the tables of the projectors, as schema-qualified names.
+    :return: a database that was not migrated has one finding, and so has one whose roles have other
+        names than the settings say.
     """
     catalog = yield from read_catalog([*LOG_TABLES, *read_models], settings)
     if not catalog.server.migrated:
@@ -67,6 +69,7 @@ def diagnose(read_models: Sequence[str], settings: Settings) -> Plan[list[Findin
         *_check_functions(catalog),
         *_check_missing_functions(catalog),
     ]
+    # By the alphabet "error" comes before "warning"; the order of the checks stays within each.
     return sorted(findings, key=lambda finding: finding.severity)
 
 
@@ -74,7 +77,8 @@ def refusal(findings: Sequence[Finding]) -> UnsafeDatabase | None:
     """
     Return the error to raise instead of connecting; None if no finding is an error.
 
-    Its message has the first error and the number of the others.
+    :param findings: errors and warnings; the returned error carries them all.
+    :return: its message has the first error and the number of the others.
     """
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
@@ -85,6 +89,8 @@ def refusal(findings: Sequence[Finding]) -> UnsafeDatabase | None:
 
 
 def _check_role_names(server: Server, settings: Settings) -> Iterator[Finding]:
+    # Roles belong to the whole server, so a name that exists there proves nothing about this
+    # database. The policies of its log name the roles that its migration was run for.
     for role, policy in POLICY_OF.items():
         name, migrated = settings.role_names[role], server.event_policies.get(policy)
         if migrated not in (None, name):
@@ -128,6 +134,8 @@ def _check_casts(server: Server) -> Iterator[Finding]:
 
 
 def _check_login(server: Server) -> Iterator[Finding]:
+    # Only a warning: a hosting console hands out such a login, and the store's own transactions are
+    # isolated on it too.
     superuser = server.login_superuser  # who has all the other powers as well
     for applies, power in (
         (superuser, "is a superuser"),
@@ -149,6 +157,7 @@ def _check_login(server: Server) -> Iterator[Finding]:
 
 
 def _check_presets(server: Server) -> Iterator[Finding]:
+    # SQL that sets no scope then sees the rows of the preset user, instead of nobody's.
     for login in server.presets:
         yield Finding(
             "error",
@@ -163,6 +172,7 @@ def _check_presets(server: Server) -> Iterator[Finding]:
 def _check_roles(catalog: Catalog, settings: Settings) -> Iterator[Finding]:
     for role in Role:
         name = settings.role_names[role]
+        # Without operator or eraser the store serves users; work over all logs, or erasing, fails.
         severity: Severity = "error" if role is Role.APPLICATION else "warning"
         facts = catalog.roles.get(name)
         if facts is None:
@@ -240,6 +250,8 @@ def _check_functions(catalog: Catalog) -> Iterator[Finding]:
             yield Finding("error", "function", function.name, detail, remedy)
         name = function.plain_name
         declaration = (function.volatility, function.strict, function.settings)
+        # A plan with this function declared immutable is cached with one user's id, and then shows
+        # another user the rows of the first. So its declaration counts as much as its body.
         if function.name == SCOPE_FUNCTION:
             if function.body not in SCOPE_BODIES or declaration != FUNCTION_DECLARATIONS[name]:
                 detail = (

@@ -168,6 +168,7 @@ class FunctionFacts:
     @property
     def plain_name(self) -> str:
         """The name without schema and parameters, as the migrations of the store spell it."""
+        # `catalog` reads with a search path of its own, in which PostgreSQL prints the schema.
         return self.name.removeprefix("eventstore.").partition("(")[0]
 
 

@@ -2,8 +2,7 @@
 Bring a database to a revision of the schema, by Alembic and the scripts in `migrations/`.
 
 One process migrates at a time, however many deploy; the others wait and find it done. A statement
-waits for a table lock for three seconds at most, because writers queue up behind it; then the whole
-migration is tried again.
+waits for a table lock for three seconds at most; then the whole migration is tried again.
 """
 
 from __future__ import annotations
@@ -74,7 +73,11 @@ def upgrade(
 
     :param waiting: called once if this process has to wait for another one that migrates.
     :return: the revisions before and after; equal if there was nothing to do.
-    :raises EventStoreError: it failed; the schema is as it was before the failing revision.
+    :raises ConfigurationError: the URL leads to a pooler, the database is not UTF8 or was migrated
+        for other role names, or there is no such revision.
+    :raises TimedOut: a long transaction holds a table; as with every error, the schema is as it was
+        before the failing revision.
+    :raises Unavailable: the server cannot be reached, or another migration takes too long.
     """
     return _run(Migration(settings, waiting), command.upgrade, revision)
 
@@ -85,13 +88,20 @@ def downgrade(
     """
     Migrate down to `revision`, or to `base` for nothing; never destroys recorded events.
 
-    :raises EventStoreError: it failed or was refused; the failing revision was not undone.
+    :param waiting: called once if this process has to wait for another one that migrates.
+    :return: the revisions before and after.
+    :raises ConfigurationError: the log has events, which a downgrade would destroy, or for one of
+        the reasons of `upgrade`; the failing revision was not undone.
     """
     return _run(Migration(settings, waiting), command.downgrade, revision)
 
 
 def revision_of(connection: Connection) -> str | None:
-    """Return the revision of the database that `connection` is connected to."""
+    """
+    Return the revision of the database that `connection` is connected to.
+
+    :return: None if it was never migrated.
+    """
     options = {"version_table_schema": SCHEMA}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
@@ -102,7 +112,11 @@ def latest_revision() -> str:
 
 
 def run_script(name: str) -> None:
-    """Run `migrations/sql/NAME.sql` in a revision, with the names that the roles have here."""
+    """
+    Run `migrations/sql/NAME.sql` in a revision, with the names that the roles have here.
+
+    :param name: the file's name without its ending, such as `0001_security`.
+    """
     script = (_scripts() / "sql" / f"{name}.sql").read_text(encoding="utf-8")
     migration: Migration = context.config.attributes["migration"]
     sql = with_role_names(script, migration.settings.role_names)
@@ -111,6 +125,8 @@ def run_script(name: str) -> None:
 
 def _run(migration: Migration, alembic_command: object, revision: str) -> Migration:
     """Run a command of Alembic, again where a transaction of somebody else held a table."""
+    # Writers queue up behind a statement that waits for a table lock. So it waits for a short time,
+    # and in the pause between two tries the writers go on.
     for tries_left in reversed(range(_TRIES)):
         try:
             _run_once(migration, alembic_command, revision)

@@ -80,6 +80,8 @@ class TableCheck:
         for detail, remedy in (*self._check_rights(), *self._check_column_rights()):
             yield Finding("error", "rights", table.name, detail, remedy)
         yield from self._check_updates()
+        # An index that is not unique refuses nothing, so it reveals nothing: a full-text search has
+        # one over all users.
         for index in table.cross_user_indexes:
             detail = f"index {index} does not begin with user_id: it is shared by all users"
             yield self._table("warning", detail, "make user_id its first column if you can")
@@ -233,6 +235,7 @@ class TableCheck:
     def _check_updates(self) -> Iterator[Finding]:
         """Check the columns that the application role may update; see `APPLICATION_UPDATES`."""
         table, name = self.table, self.names[Role.APPLICATION]
+        # Whoever may update the whole table may also LOCK it, and that stops the appends of all.
         actual = {*table.application_updates}
         needed = APPLICATION_UPDATES.get(table.name, actual)
         if lacks := ", ".join(sorted(needed - actual)):

@@ -1,7 +1,7 @@
 """
 The async driver: a pool of async connections in one event loop.
 
-What `driver` does with threads is done here with tasks; see there.
+What `sync_driver` does with threads is done here with tasks; see there.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ class AsyncDriver:
         await self.pool.close()
 
     async def run[T](self, plan: Plan[T]) -> T:
-        """Run a plan to its result."""
+        """
+        Run a plan to its result.
+
+        :raises EventStoreError: what the plan raises, or does not catch.
+        """
         steps = interpret(plan, self, self._enter_scope)
         try:
             waiting = next(steps)
@@ -79,7 +83,7 @@ class AsyncDriver:
     # What the interpreter asks for; see `interpreter.Io`.
 
     async def acquire(self, suspicious: bool) -> StoreAsyncConnection:
-        """Take a connection from the pool."""
+        """Take a connection from the pool, with the errors of the sync driver."""
         if getpid() != self._process:
             refuse_fork()
         if suspicious:
@@ -119,7 +123,12 @@ class AsyncDriver:
         await asyncio.sleep(seconds)
 
     async def fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
-        """Run plans in tasks, so many at once."""
+        """
+        Run plans in tasks and return their results in order.
+
+        :param jobs: tasks that have a connection at once; the pool may allow fewer.
+        :raises EventStoreError: the first error of any of them, once the others are cancelled.
+        """
         places = asyncio.Semaphore(min(jobs, self.settings.pool_max_size))
 
         async def run_one(plan: Callable[[], Plan[Any]]) -> Any:

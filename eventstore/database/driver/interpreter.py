@@ -28,12 +28,21 @@ class Io(Protocol):
     """What a driver does; each method returns its result, or something to await for it."""
 
     def acquire(self, suspicious: bool) -> Any:
-        """Take a connection; `suspicious` if one was just lost, so that idle ones are checked."""
+        """
+        Take a connection.
+
+        :param suspicious: a connection was just lost, so the idle ones are checked before.
+        """
 
     def exchange(
         self, connection: Any, statements: Sequence[Statement], unread: int, patient: bool
     ) -> Any:
-        """Send statements as one pipeline for their rows, without those of the first `unread`."""
+        """
+        Send statements as one pipeline and return the rows of each.
+
+        :param unread: so many of the first statements return nothing that the plan asked for.
+        :param patient: allow the long silence of statements that have no time limit.
+        """
 
     def release(self, connection: Any) -> Any:
         """Give a connection back, what is open rolled back; the pool drops it if it is broken."""
@@ -42,7 +51,11 @@ class Io(Protocol):
         """Wait."""
 
     def fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> Any:
-        """Run other plans, so many at once, for their results in order."""
+        """
+        Run other plans on connections of their own and return their results in the given order.
+
+        :param jobs: how many run at once; never more than the pool has connections.
+        """
 
 
 _BEGIN = Statement("begin", prepared=False)
@@ -55,6 +68,11 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
     Run a plan on connections of a driver and return its result.
 
     An error of a batch is thrown into the plan, once its transaction is given up.
+
+    :param enter_scope: the SQL with which each transaction enters the scope of its batch.
+    :return: a generator that yields what the methods of `io` return and is sent their results.
+    :raises EventStoreError: what the plan raises, or does not catch; psycopg's errors are
+        classified by `database.errors`, and the original is the cause.
     """
     held = _Held(io, enter_scope)
     answer: Any = None
@@ -67,6 +85,7 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
                 result: T = end.value
                 return result
             answer, error = [], None
+            # Ctrl-C and other errors do not reach the plan, which might catch them and try again.
             try:
                 answer = yield from held.answer(request)
             except psycopg.Error as caught:
@@ -75,10 +94,13 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             except EventStoreError as caught:
                 error = caught
             if error is not None:
+                # A restart of the server ends the idle connections too, and each costs a retry.
                 held.suspicious = isinstance(error, ConnectionLost)
+            # The plan may catch the error and go on, but not in the transaction that failed.
             if error is not None or not (isinstance(request, Batch) and request.hold):
                 yield from held.release()
     finally:
+        # A plan may raise between two batches of a transaction that it holds open.
         yield from held.release()
 
 
@@ -123,6 +145,7 @@ class _Held:
     def release(self) -> Generator[Any, Any]:
         """Give the connection back, if there is one; what is open on it is rolled back."""
         if self.connection is not None:
+            # If the release is interrupted, the next call must not give the connection back again.
             connection, self.connection = self.connection, None
             yield self.io.release(connection)
 
@@ -132,8 +155,10 @@ def _framed(
 ) -> tuple[list[Statement], int]:
     """Return a batch with its transaction and scope around it, and how many stand before it."""
     statements: list[Statement] = []
+    # PostgreSQL sets an isolation level before the first query only, and the scope is a query.
     if opening and batch.hold:
         statements.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
+    # Inside a transaction the scope changes in an erasure alone, which enters the eraser's role.
     if batch.scope is not None and (opening or batch.scope != scope):
         statements.append(Statement(enter_scope.sql(batch.scope), (batch.scope.user_id,)))
     before = len(statements)

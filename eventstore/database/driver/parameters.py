@@ -33,6 +33,7 @@ def encode(parameter_lists: Iterable[Sequence[object]]) -> list[Parameters]:
     A parameter is None, text, a number, a boolean, a UUID, bytes, a date or a timestamp, or a list
     of texts, integers, UUIDs or bytes.
 
+    :return: for each statement its values, None for NULL, and their formats.
     :raises NotStorable: a text holds NUL or a lone surrogate, or a value has no SQL form.
     """
     encoded: list[Parameters] = []
@@ -90,7 +91,7 @@ _BYTEA_TYPE, _BIGINT_TYPE, _TEXT_TYPE, _UUID_TYPE = 17, 20, 25, 2950
 
 
 def _array(items: list[Any]) -> tuple[bytes, int]:
-    """Return an array and its format; as text an array without values fits every type."""
+    """Return an array and its format, with the type that its items tell."""
     nulls = sql_type = 0
     parts: list[bytes] = [b""]
     for item in items:
@@ -111,6 +112,7 @@ def _array(items: list[Any]) -> tuple[bytes, int]:
         parts.append(_LENGTH.pack(len(data)))
         parts.append(data)
     if not sql_type:
+        # The binary form must name the type of its items, which nothing tells here.
         return b"{%s}" % b",".join([b"null"] * len(items)), _TEXT
     parts[0] = _HEADER.pack(1, nulls, sql_type, len(items), 1)
     return b"".join(parts), _BINARY

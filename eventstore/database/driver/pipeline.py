@@ -6,9 +6,7 @@ same statements. It is a generator that waits for the socket, as psycopg's own a
 async connections run the same code.
 
 PostgreSQL runs the statements as one implicit transaction, which commits at the pipeline's Sync. If
-one of them fails, none of them happened, and those after it are answered as aborted. The error is
-raised once the Sync was answered, because the connection can be used again from then on. An error
-of the commit itself comes between the answer of the last statement and that of the Sync.
+one of them fails, none of them happened, and those after it are answered as aborted.
 """
 
 from __future__ import annotations
@@ -53,17 +51,19 @@ def run_pipeline(
     """
     Send statements as one pipeline and return the rows of each.
 
-    :param unread: so many of the first statements return nothing that anybody wants.
-
     A statement whose text comes again and again is prepared at its first use on a connection.
 
+    :param unread: so many of the first statements return nothing that anybody wants.
+    :return: a generator to be run by `connection.wait`; its result is the rows of each statement.
     :raises NotStorable: a parameter has no SQL form; nothing was sent.
     :raises psycopg.Error: the first error of the server, or the loss of the connection.
     """
     pgconn = connection.pgconn
+    # Once libpq has a part of the pipeline, a value that is refused would cost the connection.
     parameters = encode([statement.params for statement in statements])
     pgconn.enter_pipeline_mode()
     prepares = _queue(pgconn, connection.statement_names, statements, parameters)
+    # `send` reads too, or server and client, each with a full buffer, would wait for each other.
     yield from send(pgconn)
     requests = iter(prepares)
     results: list[PGresult] = []
@@ -75,12 +75,15 @@ def run_pipeline(
             raise error or lost from None  # the server may have said why it ends the connection
         if result.status == ExecStatus.PIPELINE_SYNC:
             break
+        # An error of the commit is one answer more than there are requests.
         prepared = next(requests, None)
         if result.status == ExecStatus.FATAL_ERROR:
+            # Raised after the Sync was answered: only then can the connection be used again.
             error = error or error_from_result(result)
         elif prepared is None:
             results.append(result)
         elif result.status == ExecStatus.COMMAND_OK:
+            # A prepared statement survives the rollback of its transaction.
             _note_name(connection, prepared)
     pgconn.exit_pipeline_mode()
     if error is not None:
@@ -108,6 +111,7 @@ def _queue(
         else:
             name = names.get(sql) or new_names.get(sql)
             if name is None:
+                # The count is a free number: up to the first error all are prepared, in order.
                 name = new_names[sql] = b"eventstore_%d" % (len(names) + len(new_names))
                 pgconn.send_prepare(name, sql.encode())
                 prepares.append((sql, name))

@@ -66,7 +66,11 @@ class Driver:
         self.pool.close()
 
     def run[T](self, plan: Plan[T]) -> T:
-        """Run a plan to its result."""
+        """
+        Run a plan to its result, in the calling thread.
+
+        :raises EventStoreError: what the plan raises, or does not catch.
+        """
         steps = interpret(plan, self, self._enter_scope)
         answer: Any = None
         try:
@@ -79,7 +83,13 @@ class Driver:
     # What the interpreter asks for; see `interpreter.Io`.
 
     def acquire(self, suspicious: bool) -> StoreConnection:
-        """Take a connection from the pool."""
+        """
+        Take a connection from the pool, and wait for one up to `pool_timeout_seconds`.
+
+        :raises ConfigurationError: the process has forked since, or the store is closed.
+        :raises PoolExhausted: none became free in time.
+        :raises Unavailable: the server accepts no connection.
+        """
         if getpid() != self._process:
             refuse_fork()
         if suspicious:
@@ -121,10 +131,16 @@ class Driver:
         time.sleep(seconds)
 
     def fan_out(self, plans: Sequence[Callable[[], Plan[Any]]], jobs: int) -> list[Any]:
-        """Run plans in threads, as many at once as there are connections for."""
+        """
+        Run plans in threads and return their results in order.
+
+        :param jobs: threads at most; the pool may allow fewer.
+        :raises EventStoreError: the first error of any of them, once the others have stopped.
+        """
         jobs = min(jobs, self.settings.pool_max_size)
         if jobs <= 1:
             return [self.run(plan()) for plan in plans]
+        # The copy shares the pool, and its `stop` does not end the work of other threads.
         worker = copy(self)
         worker._stop = stop = Event()  # noqa: SLF001 - its own class
         with ThreadPoolExecutor(jobs, "eventstore") as threads:

@@ -41,6 +41,7 @@ __all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "sessi
 _DIALECT = "postgresql+psycopg://"
 _READ_ONLY = b"set transaction read only"
 _FORGET = "reset session authorization; reset all"
+# DISCARD ALL in its parts, because it would also deallocate the store's prepared statements.
 _LEAVE_NOTHING = f"""
 {_FORGET};
 close all;
@@ -64,7 +65,13 @@ _CHAIN = re.compile(  # what was skipped is not tried in another way: comments m
 
 
 def own_engine(settings: Settings) -> Engine:
-    """Return an engine with the rights of the URL's login; starts an embedded server."""
+    """
+    Return an engine with the rights of the URL's login, for migrations.
+
+    :return: an engine without a pool; an embedded server is started for it.
+    :raises ConfigurationError: the URL is wrong, or the extra `embedded` is not installed.
+    :raises Unavailable: the embedded server did not start.
+    """
     place = parse_url(settings.database_url)
     conninfo = start_embedded(place.path) if isinstance(place, Embedded) else place.conninfo
     return create_engine(
@@ -79,7 +86,12 @@ def own_engine(settings: Settings) -> Engine:
 
 
 def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
-    """Return an engine whose connections are leased from `connections`."""
+    """
+    Return an engine whose connections are leased from the store's pool.
+
+    :param connections: the pool of a `Driver`.
+    :return: an engine that sees nobody's rows, unless `session` names a user.
+    """
     process = os.getpid()
 
     def creator() -> LeasedConnection:
@@ -93,7 +105,12 @@ def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
 
 
 def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -> AsyncEngine:
-    """Return an async engine whose connections are leased from `connections`."""
+    """
+    Return an async engine whose connections are leased from the store's pool.
+
+    :param connections: the pool of an `AsyncDriver`.
+    :return: an engine that sees nobody's rows, unless `async_session` names a user.
+    """
     process = os.getpid()
 
     async def creator() -> LeasedAsyncConnection:
@@ -108,12 +125,22 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
 
 
 def session(engine: Engine, user_id: str, *, read_only: bool) -> Session:
-    """Return a SQLModel session in which only `user_id`'s rows exist."""
+    """
+    Return a SQLModel session in which only `user_id`'s rows exist.
+
+    :param engine: an engine of `engine_on`.
+    :param read_only: refuse every write; False for a service's own tables.
+    """
     return Session(engine.execution_options(**_of(user_id, read_only)))
 
 
 def async_session(engine: AsyncEngine, user_id: str, *, read_only: bool) -> AsyncSession:
-    """Return an async SQLModel session in which only `user_id`'s rows exist."""
+    """
+    Return an async SQLModel session in which only `user_id`'s rows exist.
+
+    :param engine: an engine of `async_engine_on`.
+    :param read_only: refuse every write; False for a service's own tables.
+    """
     scoped = engine.execution_options(**_of(user_id, read_only))
     return async_sessionmaker(scoped, class_=AsyncSession)()
 
@@ -124,6 +151,7 @@ def _of(user_id: str, read_only: bool) -> dict[str, Any]:
 
 
 def _scoped(engine: Engine, settings: Settings) -> Engine:
+    # A listener says what is to follow the next BEGIN: sent here, it would cost a round trip.
     enter_scope = EnterScope(settings)
     event.listen(engine, "connect", partial(_begin_as_nobody, enter_scope))
     event.listen(engine, "begin", partial(_enter_scope, enter_scope))
@@ -140,7 +168,7 @@ def _leased_to(connection: Connection) -> Any:
 
 
 def _undressed(connection: Any) -> Any:
-    """Return the driver's connection out of SQLAlchemy's async clothes."""
+    """Return the driver's connection, which SQLAlchemy wraps if it is async."""
     return getattr(connection, "driver_connection", connection)
 
 
@@ -173,7 +201,8 @@ def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_
 
 
 def _forget_before_commit(connection: Connection) -> None:
-    """SET would outlive the transaction, and behind a pooler meet anybody: undo it while in it."""
+    """Undo what the session has SET, while its transaction still lasts."""
+    # Behind a pooler a reset after the COMMIT may run on another server connection.
     leased = _leased_to(connection)
     if leased.info.transaction_status != TransactionStatus.INTRANS:
         return  # after an error COMMIT rolls back, and SET with it
@@ -191,6 +220,7 @@ def _forget(connection: Any, _record: object) -> None:
         connection.autocommit = True
         connection.cursor().execute(_LEAVE_NOTHING)
         connection.autocommit = False
+        # This comes last: every wait removes the mark, also the one for the line above.
         leased.cleared = True
     except psycopg.Error:  # not cleared, it is cut as SQLAlchemy closes it
         return

@@ -1,8 +1,8 @@
 """
-What a session is lent: a psycopg connection of its own around the socket of a pooled one.
+What is leased to a session: a psycopg connection of its own around the socket of a pooled one.
 
 SQLAlchemy hands the driver's connection to whoever asks, and people keep what they are handed. So
-what is lent is not what the pool has, and it keeps three promises:
+what is leased is not what the pool has, and it keeps three promises:
 
 - whatever opens a transaction on it (a statement, COPY, a cursor, a pipeline, two phases), BEGIN
   and the scope leave together; one that SQL begins in its place (AND CHAIN, or BEGIN after COMMIT)
@@ -52,7 +52,7 @@ _WHOSE = b"select pg_catalog.current_setting('eventstore.user_id', true)"
 
 
 class _Leased(BaseConnection[Any]):
-    """What both colours do: see the module."""
+    """What sync and async connections have in common: see the module."""
 
     entering: Sequence[bytes] = ()
     """What follows each BEGIN."""
@@ -81,6 +81,7 @@ class _Leased(BaseConnection[Any]):
         if pooled is not None:
             if not self.cleared:
                 pooled.pgconn.finish()
+            # Threshold and handlers stand in objects that both share, so a change would stay.
             pooled.prepare_threshold = self._threshold
             pooled.pgconn.notice_handler, pooled.pgconn.notify_handler = self._handlers
         return pooled
@@ -103,7 +104,7 @@ class _Leased(BaseConnection[Any]):
 
     def _watched[R](self, gen: PQGen[R]) -> PQGen[R]:
         """Do what was asked for, and roll back what it began that is in no scope."""
-        self.cleared = False  # of what comes after it was
+        self.cleared = False  # what is sent now may leave something on the server
         if self.ended:  # in a pipeline, where it could not be looked at
             yield from self._require_scope()
         try:
@@ -121,6 +122,7 @@ class _Leased(BaseConnection[Any]):
         self.ended = False
         if self.pgconn.transaction_status != TransactionStatus.INTRANS:
             return
+        # The answers to AND CHAIN and to ROLLBACK TO SAVEPOINT do not tell whose it is.
         self.pgconn.send_query(_WHOSE)
         if [one.get_value(0, 0) for one in (yield from execute(self.pgconn))] == [b""]:
             self.pgconn.send_query(b"rollback")
@@ -129,16 +131,18 @@ class _Leased(BaseConnection[Any]):
 
     def _start_query(self) -> PQGen[None]:
         if self._autocommit and not self.clearing:
-            raise psycopg.ProgrammingError(AUTOCOMMIT_REFUSED)  # the driver's: it goes on after it
+            raise psycopg.ProgrammingError(AUTOCOMMIT_REFUSED)  # psycopg cleans up after its own
         yield from super()._start_query()
 
     def _exec_command(self, command: Any, result_format: Format = Format.TEXT) -> PQGen[Any]:
         if command != self._begin_statement:
             return (yield from super()._exec_command(command, result_format))
+        # `executemany` uses a pipeline, in which a message has one command.
         if self._pipeline:
             for one in (command, *self.entering):
                 yield from super()._exec_command(one)
             return None
+        # One message, so that nothing comes between BEGIN and the scope.
         self._check_connection_ok()
         self.pgconn.send_query(b"; ".join((command, *self.entering)))
         for result in (yield from execute(self.pgconn)):
@@ -156,7 +160,7 @@ class _Cursor(psycopg.Cursor[Any]):
 
 
 class _AsyncCursor(psycopg.AsyncCursor[Any]):
-    """The same in the other colour."""
+    """Tells its async connection of a transaction that ends in SQL."""
 
     def _set_results(self, results: list[PGresult]) -> None:
         super()._set_results(results)
@@ -172,6 +176,7 @@ class LeasedConnection(_Leased, StoreConnection):
     """Around a sync connection of `pool`."""
 
     def __init__(self, pool: ConnectionPool[Any], pooled: StoreConnection) -> None:
+        # Read before psycopg's constructor, which puts the wrapper's handlers into `pgconn`.
         self._handlers = pooled.pgconn.notice_handler, pooled.pgconn.notify_handler
         Connection.__init__(self, pooled.pgconn)
         self.cursor_factory = _Cursor
@@ -179,7 +184,13 @@ class LeasedConnection(_Leased, StoreConnection):
         self._borrow(pooled)
 
     def wait[R](self, gen: PQGen[R], *how: Any, **options: Any) -> R:
-        """Wait, as long as it is lent."""
+        """
+        Wait as `StoreConnection` does, as long as the lease lasts.
+
+        :raises psycopg.InterfaceError: the connection was given back.
+        :raises psycopg.ProgrammingError: the statement began a transaction that is in no scope.
+        :raises ConfigurationError: the process has forked since.
+        """
         self._require()
         return super().wait(self._watched(gen), *how, **options)
 
@@ -201,7 +212,12 @@ class LeasedAsyncConnection(_Leased, StoreAsyncConnection):
         self._borrow(pooled)
 
     async def wait[R](self, gen: PQGen[R], *how: Any, **options: Any) -> R:
-        """Wait, as long as it is lent."""
+        """
+        Wait as `StoreAsyncConnection` does, as long as the lease lasts.
+
+        :raises psycopg.InterfaceError: the connection was given back; otherwise as
+            `LeasedConnection.wait`.
+        """
         self._require()
         return await super().wait(self._watched(gen), *how, **options)
 
@@ -212,5 +228,6 @@ class LeasedAsyncConnection(_Leased, StoreAsyncConnection):
 
     def __del__(self, *_: Any) -> None:
         """Give the place in the pool back, if a session was forgotten: nobody else would."""
+        # The garbage collector may run in any thread, and the pool belongs to one event loop.
         if (pooled := self._returned()) is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.create_task, self._to.putconn(pooled))
