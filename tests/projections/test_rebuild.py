@@ -377,7 +377,9 @@ def test_a_worker_that_skips_a_user_does_not_wait_for_the_next_worker_of_that_us
                                " where user_id = 'alice' for update")  # fmt: skip
             return run_pipeline(connection, statements, unread)
 
-        monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", lock_progress_first)
+        monkeypatch.setattr(
+            eventstore.database.driver.sync_driver, "run_pipeline", lock_progress_first
+        )
         with pytest.raises(Incomplete) as left:
             store.rebuild()
 
