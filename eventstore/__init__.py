@@ -52,7 +52,6 @@ if TYPE_CHECKING:
         UnsafeDatabase,
         WrongVersion,
     )
-    from eventstore.events.chat_formats import RequestedCall
     from eventstore.events.conversations import (
         ConversationArchived,
         ConversationDeleted,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     )
     from eventstore.events.erasure import ContentErased, ErasedEvent
     from eventstore.events.event import Event
+    from eventstore.events.items import RequestedCall
     from eventstore.events.messages import MessagePosted, MessageRetracted
     from eventstore.events.registry import EventRegistry
     from eventstore.events.tasks import (
@@ -72,6 +72,8 @@ if TYPE_CHECKING:
         TaskUpdated,
     )
     from eventstore.events.tool_calls import (
+        ToolCallAbandoned,
+        ToolCallClaimed,
         ToolCallFailed,
         ToolCallRequested,
         ToolCallSucceeded,
@@ -87,7 +89,7 @@ _HOMES = {
     "eventstore.database.settings": ("Settings",),
     # The lowest room imports no other one, so its own list can be used.
     "eventstore.errors": tuple(errors.__all__),
-    "eventstore.events.chat_formats": ("RequestedCall",),
+    "eventstore.events.items": ("RequestedCall",),
     "eventstore.events.conversations": (
         "ConversationArchived",
         "ConversationDeleted",
@@ -107,6 +109,8 @@ _HOMES = {
         "TaskUpdated",
     ),
     "eventstore.events.tool_calls": (
+        "ToolCallAbandoned",
+        "ToolCallClaimed",
         "ToolCallFailed",
         "ToolCallRequested",
         "ToolCallSucceeded",
@@ -168,6 +172,8 @@ __all__ = [
     "TaskReopened",
     "TaskUpdated",
     "TimedOut",
+    "ToolCallAbandoned",
+    "ToolCallClaimed",
     "ToolCallFailed",
     "ToolCallRequested",
     "ToolCallSucceeded",

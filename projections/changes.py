@@ -27,6 +27,7 @@ __all__ = [
     "Marker",
     "RowChange",
     "Update",
+    "UpdateFirst",
 ]
 
 
@@ -82,6 +83,26 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateFirst:
+    """
+    Changes of the first row, by its position, that has certain values; nothing if none has.
+
+    The answer to a tool call names the call as the model does, and models repeat names, so the
+    projector cannot know the key of the row. Only the built-in tables that say `found_by` in their
+    `info` take it; their column `position` is that of the event which inserted the row.
+
+    :ivar found_by: the values of the columns that the table is found by, which never change.
+    :ivar changes: as in `Update`.
+    :ivar only_where: as in `Update`; rows that differ are passed over.
+    """
+
+    table: type[SQLModel]
+    found_by: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    only_where: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """
     The deletion of one row; nothing happens if it does not exist.
@@ -93,4 +114,4 @@ class Delete:
     key: Mapping[str, Any]
 
 
-type RowChange = Insert | Update | Delete
+type RowChange = Insert | Update | UpdateFirst | Delete

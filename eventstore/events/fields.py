@@ -8,8 +8,10 @@ lone surrogates included.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
+from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import PlainValidator
@@ -34,7 +36,11 @@ __all__ = [
     "check_label",
     "check_number",
     "check_user_id",
+    "plain_text",
+    "storable_label",
 ]
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 MAX_BATCH = 1_000
 """Events in one append: the user's row stays locked until all of them are written."""
@@ -86,6 +92,34 @@ def check_label(value: object, path: str, limit: int, *, empty: bool = False) ->
             path, f"has a lone surrogate at character {error.start}; remove it"
         ) from None
     return value
+
+
+def plain_text(text: str) -> str:
+    """Return text that PostgreSQL can hold: NUL and lone surrogates become U+FFFD."""
+    shown = text.replace("\0", "\ufffd")
+    try:
+        shown.encode()  # far faster than a search, and a message may have megabytes
+    except UnicodeEncodeError:
+        return _LONE_SURROGATE.sub("\ufffd", shown)
+    return shown
+
+
+_DIGEST_CHARACTERS = 16
+
+
+def storable_label(text: str) -> str:
+    """
+    Return a name that came in an item as a text column and an index can hold it.
+
+    What fits stays as it is. Of a name that is too long the end becomes a digest, so that two
+    long names stay two; the item itself has the name as it came.
+    """
+    shown = plain_text(text)
+    if len(shown) <= MAX_KEY:
+        return shown
+    # Of the text as it came, because lone surrogates may be all that tells two names apart.
+    digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
+    return f"{shown[: MAX_KEY - _DIGEST_CHARACTERS - 1]}…{digest}"
 
 
 def check_number(value: object, path: str, *, least: int = 0) -> int:

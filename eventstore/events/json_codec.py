@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from pydantic_core import to_jsonable_python
 
 from eventstore.errors import NotStorable
 
@@ -32,6 +33,7 @@ __all__ = [
     "checked_text",
     "dumps",
     "loads",
+    "plain_json",
     "trusted_text",
 ]
 
@@ -63,6 +65,41 @@ def check_json(value: object, path: str) -> Json:
     # orjson reads back each float that it wrote itself, so the exact reader is not needed.
     copy: Json = orjson.loads(text)
     return copy
+
+
+def plain_json(value: object, path: str) -> Json:
+    """
+    Return a value of a program as plain JSON values, whatever it is.
+
+    Models, dataclasses, sets, bytes and the like are written as pydantic writes them in JSON mode,
+    and what has no JSON form as its `repr` with a note: the result of a tool that has run is not
+    to be lost. What `check_json` takes is as there, numbers to the last digit.
+
+    :param path: as in `check_json`.
+    :raises NotStorable: nested too deeply.
+    """
+    try:
+        return check_json(value, path)
+    except NotStorable:
+        written = to_jsonable_python(value, bytes_mode="base64", fallback=_note_of)
+        return check_json(_finite(written), path)
+
+
+def _finite(value: Any) -> Any:
+    """Write numbers that JSON lacks as text: pydantic leaves them as they are in Python values."""
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list():
+            return list(map(_finite, value))
+        case _:
+            return value
+
+
+def _note_of(value: object) -> dict[str, str]:
+    return {"type": type(value).__qualname__, "repr": repr(value)}
 
 
 def checked_text(value: object, path: str) -> str:

@@ -1,5 +1,5 @@
 """
-The events of a tool call: it is requested, and then it succeeds or fails.
+The events of a tool call: it is requested, perhaps claimed by a worker, and ends once.
 
 Stored names and fields are the stored format (see `event`). The request is recorded before the tool
 runs, so that a call which never finished can be found. Models repeat call ids even within one
@@ -17,12 +17,19 @@ from eventstore.events.conversations import ConversationEvent
 from eventstore.events.fields import JsonField, JsonObject, Name, RawText
 
 __all__ = [
+    "MAX_CLAIM_SECONDS",
+    "ToolCallAbandoned",
+    "ToolCallClaimed",
     "ToolCallEvent",
     "ToolCallFailed",
     "ToolCallOutcome",
     "ToolCallRequested",
     "ToolCallSucceeded",
 ]
+
+
+MAX_CLAIM_SECONDS = 7 * 24 * 3600
+"""A week: a claim is for a worker that runs, and whoever waits for a person asks again."""
 
 
 class ToolCallEvent(ConversationEvent):
@@ -51,20 +58,31 @@ class ToolCallRequested(ToolCallEvent, type="ToolCallRequested"):
     index: int = Field(default=0, ge=0, lt=1000)
 
 
-class ToolCallOutcome(ToolCallEvent):
+class ToolCallClaimed(ToolCallEvent, type="ToolCallClaimed"):
     """
-    The base of the two outcomes of a call; an outcome is the tool's message as well.
+    A worker took the call to run its tool; nobody else may, until the time is over.
 
-    A call ends once. What follows the first outcome stays in the log, and its message in the
-    conversation, but changes nothing of the call.
-
-    :ivar request_event_id: the id of the event that requested the call.
-    :ivar reply: the body of the tool's message, whose id is the id of this event; its `content` is
-        the call's output unless `output` is set.
+    :ivar seconds: from when the claim was recorded.
     """
 
     request_event_id: UUID
-    reply: JsonObject
+    seconds: int = Field(ge=1, le=MAX_CLAIM_SECONDS)
+
+
+class ToolCallOutcome(ToolCallEvent):
+    """
+    The base of the outcomes of a call; one with a `reply` is the tool's message as well.
+
+    A call ends once: by an outcome, or by a message that answers it, whichever comes first. What
+    follows stays in the log, and its message in the conversation, but changes nothing of the call.
+
+    :ivar request_event_id: the id of the event that requested the call.
+    :ivar reply: the body of the tool's message, whose id is the id of this event; None where the
+        call itself is in no history.
+    """
+
+    request_event_id: UUID
+    reply: JsonObject | None = None
 
 
 class ToolCallSucceeded(ToolCallOutcome, type="ToolCallSucceeded"):
@@ -76,10 +94,18 @@ class ToolCallSucceeded(ToolCallOutcome, type="ToolCallSucceeded"):
     def result(self) -> Any:
         """The call's output: `output` if it is set, else the reply's `content`."""
         # None is an output too, so what counts is whether the field was set.
-        return self.output if "output" in self.model_fields_set else self.reply.get("content")
+        if self.reply is None or "output" in self.model_fields_set:
+            return self.output
+        return self.reply.get("content")
 
 
 class ToolCallFailed(ToolCallOutcome, type="ToolCallFailed"):
     """The tool raised an error, timed out or was refused."""
 
     error: JsonField
+
+
+class ToolCallAbandoned(ToolCallOutcome, type="ToolCallAbandoned"):
+    """Nobody will run the tool any more, or wait for it; `error` says why."""
+
+    error: JsonField = None

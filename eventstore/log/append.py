@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from struct import unpack
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Batch, Plan, Rows, Statement
@@ -29,7 +29,7 @@ from eventstore.events.json_codec import loads
 from eventstore.log.append_request import AppendRequest
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
 
-__all__ = ["append", "append_together", "first_result", "recorded", "recorded_events"]
+__all__ = ["Appended", "append", "append_together", "first_result", "recorded", "recorded_events"]
 
 _COLUMNS = """
 e.position, e.version, e.recorded_at, e.event_id, e.metadata::text, e.correlation_id,
@@ -60,9 +60,21 @@ order by e.position
 """
 
 
+class Appended(NamedTuple):
+    """
+    What an append did.
+
+    :ivar events: the recorded events, in order.
+    :ivar repeated: they were in the log already: this was a retry.
+    """
+
+    events: list[RecordedEvent]
+    repeated: bool
+
+
 def append(
     request: AppendRequest, row_changes: Sequence[Statement] = (), *, retry: bool = False
-) -> Plan[list[RecordedEvent]]:
+) -> Plan[Appended]:
     """
     Write an append and its row changes, or find that it was written before.
 
@@ -82,8 +94,8 @@ def append(
         # Row changes come last: they read an event's position from the head, as the append left it.
         rows = yield Batch(scope, (request.statement(retry=retry), *row_changes))
     except AlreadyAppended:
-        return (yield from first_result(request))
-    return recorded_events(request.envelopes, rows[0][0][0])
+        return Appended((yield from first_result(request)), repeated=True)
+    return Appended(recorded_events(request.envelopes, rows[0][0][0]), repeated=False)
 
 
 def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]]) -> Plan[bool]:

@@ -82,6 +82,16 @@ event = Table(
     Column("hash", LargeBinary, nullable=False),
     PrimaryKeyConstraint("user_id", "position", name="event_pkey"),
     Index("event_stream", "user_id", "stream_id", "position"),
+    # For the audit of a conversation. How a call ended stands in the conversation itself.
+    Index(
+        "event_caused",
+        "user_id",
+        "causation_id",
+        postgresql_where=text(
+            "causation_id is not null and type not in ('ToolCallClaimed', 'ToolCallSucceeded',"
+            " 'ToolCallFailed', 'ToolCallAbandoned')"
+        ),
+    ),
     # Partial, because only the first event of an append has a key, if the caller gave one.
     Index(
         "event_idempotency_key",

@@ -15,22 +15,20 @@ from functools import partial
 from hashlib import sha256
 from itertools import batched
 from typing import Any
-from uuid import UUID
 
 from eventstore.admin.plans import AdminPlans
 from eventstore.database.plan import Parallel, Plan, Statement
 from eventstore.errors import Erased, IdempotencyConflict, InvalidInput, WrongVersion
-from eventstore.events.chat_formats import requested_calls
 from eventstore.events.conversations import ConversationStarted
-from eventstore.events.event import Event, make_event
+from eventstore.events.event import make_event
 from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label
-from eventstore.events.messages import MessagePosted
-from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
+from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.log.append import append_together
 from eventstore.log.append_request import AppendRequest, prepare_append
 from eventstore.log.envelope import Expected, NewEvent
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation
 from eventstore.store.context import UserContext
+from eventstore.store.item_events import ItemEvent, item_events
 from eventstore.store.read_for_decision import read_for_decision
 from projections.apply.live import live_statements
 
@@ -155,11 +153,10 @@ def _requests(
 
 def _events(context: UserContext, conversation: ChatConversation, new_id: NewId) -> list[NewEvent]:
     stream = resolve_conversation(context.user_id, conversation.key)
-    pending: dict[str, list[UUID]] = {}
     started = make_event(ConversationStarted, key=conversation.key)
-    events: list[tuple[UUID, Event]] = [(new_id(), started)]
+    events = [ItemEvent(new_id(), started, None)]
     for number, body in enumerate(conversation.messages):
-        events += _events_of_message(body, f"messages[{number}]", new_id, pending)
+        events += item_events(body, f"messages[{number}]", new_id)
     return [
         NewEvent(
             stream_id=stream,
@@ -168,49 +165,8 @@ def _events(context: UserContext, conversation: ChatConversation, new_id: NewId)
             expected=Expected.ANY if number else Expected.NEW,
             event_id=event_id,
             correlation_id=context.correlation_id,
+            causation_id=causation_id,
             metadata=context.metadata,
         )
-        for number, (event_id, data) in enumerate(events)
+        for number, (event_id, data, causation_id) in enumerate(events)
     ]
-
-
-def _events_of_message(
-    body: Mapping[str, Any], path: str, new_id: NewId, pending: dict[str, list[UUID]]
-) -> list[tuple[UUID, Event]]:
-    """
-    Return the events of one message, each with its id.
-
-    :param pending: the requests that wait for their answer, by the model's name for the call; each
-        is the id of the event. It is updated.
-    """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(path, f"expected a JSON object, got {type(body).__name__}")
-    role = body.get("role")
-    if not isinstance(role, str):
-        raise InvalidInput(f"{path}.role", "is missing; give user, assistant, system or tool")
-    event_id, call_id = new_id(), str(body.get("tool_call_id"))
-    # Models repeat call ids, so an answer ends the oldest call of its id that still waits. One
-    # that answers no call is stored as a message of its own.
-    if role == "tool" and pending.get(call_id):
-        outcome = make_event(
-            ToolCallSucceeded,
-            call_id=call_id,
-            request_event_id=pending[call_id].pop(0),
-            reply=body,
-        )
-        return [(event_id, outcome)]
-    posted = make_event(MessagePosted, sender=role, body=body)
-    events: list[tuple[UUID, Event]] = [(event_id, posted)]
-    for index, call in enumerate(requested_calls(body, path)):
-        requested = make_event(
-            ToolCallRequested,
-            call_id=call.id,
-            name=call.name,
-            arguments=call.arguments,
-            message_id=event_id,
-            index=index,
-        )
-        request_id = new_id()
-        pending.setdefault(call.id, []).append(request_id)
-        events.append((request_id, requested))
-    return events

@@ -14,7 +14,7 @@ from uuid import UUID
 from eventstore.errors import InvalidInput, WrongVersion
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, NewEvent
-from projections import Conversation, Message, Task
+from projections import Conversation, Message, Task, ToolCall
 from projections.apply.table_shape import Row
 
 __all__ = [
@@ -51,7 +51,7 @@ class Decision:
     :ivar decide: returns the event to append, or None if nothing would change.
     """
 
-    table: type[Task | Conversation | Message]
+    table: type[Task | Conversation | Message | ToolCall]
     key: UUID
     stream_id: UUID
     decide: Callable[[Row], Event | None]

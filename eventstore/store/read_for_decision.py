@@ -11,11 +11,13 @@ from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Erased
 from eventstore.store.decisions import Decision
-from projections import Conversation, Message, Task
+from projections import Conversation, Message, Task, ToolCall
 from projections.apply.table_shape import Row
 from projections.models.conversation import ConversationView
 from projections.models.task import TaskView
+from projections.models.tool_call import ToolCallView
 from projections.queries.lists import select_conversation, select_task
+from projections.queries.tool_calls import TOOL_CALL_COLUMNS, read_json
 
 __all__ = ["DecisionState", "read_for_decision"]
 
@@ -96,7 +98,7 @@ def read_for_decision(
     found = results.pop(0) if existing else []
     versions, *selected = results
     rows = {
-        decision: dict(zip(_READ[decision.table][1], one[0], strict=True))
+        decision: read_json(dict(zip(_READ[decision.table][1], one[0], strict=True)))
         for decision, one in zip(decisions, selected, strict=True)
         if one
     }
@@ -104,6 +106,20 @@ def read_for_decision(
     if erased:
         raise Erased(key, position)
     return DecisionState(rows, dict(versions), position)
+
+
+# What a claim depends on. The server's clock decides whether an earlier claim is over, because the
+# clocks of workers differ. Index: tool_call_pkey.
+_TOOL_CALL = f"""
+select {TOOL_CALL_COLUMNS},
+       coalesce(t.claimed_at + make_interval(secs => t.claim_seconds) > clock_timestamp(), false)
+from eventstore.tool_call as t
+where t.user_id = $1 and t.id = $2
+"""
+
+
+def _select_tool_call(user_id: str, call_id: UUID) -> Statement:
+    return Statement(_TOOL_CALL, (user_id, call_id))
 
 
 def _select_message(user_id: str, message_id: UUID) -> Statement:
@@ -114,5 +130,6 @@ _READ: dict[type[Any], tuple[Callable[[str, UUID], Statement], tuple[str, ...]]]
     Task: (select_task, TaskView.columns()),
     Conversation: (select_conversation, ConversationView.columns()),
     Message: (_select_message, _MESSAGE_COLUMNS),
+    ToolCall: (_select_tool_call, (*ToolCallView.columns(), "claimed")),
 }
 """By table: the statement that reads one row, and the columns it selects."""

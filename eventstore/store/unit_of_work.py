@@ -34,7 +34,7 @@ from eventstore.store.decisions import (
     expect_version,
 )
 from eventstore.store.read_for_decision import DecisionState, read_for_decision
-from projections import Conversation, Message, Task
+from projections import Conversation, Message, Task, ToolCall
 from projections.apply.live import live_statements
 from projections.apply.replay import Replay
 from projections.apply.table_shape import Row
@@ -52,11 +52,13 @@ class Outcome:
     What a commit did.
 
     :ivar recorded: the events in order; none if every decision found nothing to change.
+    :ivar repeated: an earlier append with the same key wrote them.
     """
 
     recorded: list[RecordedEvent]
     _changes: Sequence[Sequence[RowChange]]
     _replay: Callable[[], Replay]
+    repeated: bool = False
     _rows: Replay | None = None
 
     def row(self, table: type[Any], key: UUID) -> Row:
@@ -89,13 +91,18 @@ class Handle[V]:
     :ivar id: of the entity that the command is about, known at once.
     :ivar event_id: of the command's event; give the handle as `caused_by` of later commands.
     :ivar view: makes the command's answer from the outcome.
-    :ivar on_conflict: answers instead of a `WrongVersion`, where the command runs alone.
+    :ivar on_conflict: answers instead of a `WrongVersion` or `NotFound`, where the command runs
+        alone; it may raise the error again.
+    :ivar on_repeat: answers instead of `view` where the command runs alone and was a retry.
     """
 
     id: UUID
     event_id: UUID
     view: Callable[[Outcome], V] = field(repr=False)
-    on_conflict: Callable[[WrongVersion], Plan[V]] | None = field(default=None, repr=False)
+    on_conflict: Callable[[WrongVersion | NotFound], Plan[V]] | None = field(
+        default=None, repr=False
+    )
+    on_repeat: Callable[[], Plan[V]] | None = field(default=None, repr=False)
 
 
 class Commands:
@@ -121,12 +128,14 @@ def run_command[V](context: UserContext, record: Callable[[UnitOfWork], Handle[V
     handle = record(work)
     try:
         outcome = yield from work.commit()
-    except WrongVersion as conflict:
+    except (WrongVersion, NotFound) as conflict:
         # A conversation whose key exists is returned instead of created. That is right only where
         # the command is alone: of a transaction the other commands were not written either.
         if handle.on_conflict is None:
             raise
         return (yield from handle.on_conflict(conflict))
+    if outcome.repeated and handle.on_repeat is not None:
+        return (yield from handle.on_repeat())
     return handle.view(outcome)
 
 
@@ -206,7 +215,7 @@ class UnitOfWork:
 
     def decide(
         self,
-        table: type[Task | Conversation | Message],
+        table: type[Task | Conversation | Message | ToolCall],
         key: UUID,
         decide: Callable[[Row], Event | None],
         *,
@@ -276,8 +285,8 @@ class UnitOfWork:
         changes = [context.projections.project(envelope) for envelope in envelopes]
         statements = live_statements(context.projections, envelopes, changes)
         # A retry that is found in the log has this content, so these row changes are its own too.
-        in_log = yield from append(request, statements, retry=retry)
-        return Outcome(in_log, changes, lambda: self._replay_of(rows))
+        in_log, repeated = yield from append(request, statements, retry=retry)
+        return Outcome(in_log, changes, lambda: self._replay_of(rows), repeated)
 
     def _decide_and_append(self, retry: bool) -> Plan[Outcome]:
         """Read what decisions depend on, decide and append, until no other append comes between."""
@@ -390,7 +399,8 @@ class UnitOfWork:
         if not events:
             raise IdempotencyConflict(key, position)
         first = yield from first_result(prepare_append(context.user_id, events, key))
-        return Outcome(first, list(map(context.projections.project, first)), lambda: answer)
+        changes = list(map(context.projections.project, first))
+        return Outcome(first, changes, lambda: answer, repeated=True)
 
 
 def check_key(idempotency_key: str | None) -> str | None:

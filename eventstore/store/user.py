@@ -113,8 +113,12 @@ class UserPlans(Queries):
             context.registry.require(event.data, f"events[{number}].data")
         changes = [context.projections.project(envelope) for envelope in request.envelopes]
         statements = live_statements(context.projections, request.envelopes, changes)
+
         # There always is a key here, so an attempt need not say that it is a retry.
-        return context.retrying(lambda: append(request, statements))
+        def attempt() -> Plan[list[RecordedEvent]]:
+            return (yield from append(request, statements)).events
+
+        return context.retrying(attempt)
 
     def events(
         self,
@@ -171,14 +175,19 @@ class UserPlans(Queries):
         :raises CorruptLog: an event cannot be read.
         """
         context, moment = self.context, point_in_time(as_of)
+
+        def audited(resolved: UUID | None) -> Plan[list[AuditEntry]]:
+            return audit(
+                context.user_id,
+                context.projections,
+                context.registry,
+                conversation=resolved,
+                moment=moment,
+            )
+
         if conversation is None:
-            return context.retrying(lambda: audit(context.user_id, context.registry, moment=moment))
-        return context.about_conversation(
-            conversation,
-            lambda resolved: audit(
-                context.user_id, context.registry, conversation=resolved, moment=moment
-            ),
-        )
+            return context.retrying(lambda: audited(None))
+        return context.about_conversation(conversation, audited)
 
     def annotated(
         self, correlation_id: UUID | None, metadata: Mapping[str, Any] | None

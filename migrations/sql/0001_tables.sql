@@ -54,6 +54,11 @@ create table eventstore.event (
 -- A stream in its order, or up to a moment. Versions need no index: they are counted in `stream` under
 -- the lock on the user's row.
 create index event_stream on eventstore.event (user_id, stream_id, position);
+-- What a tool call caused elsewhere, for the audit of a conversation. How it ended stands in the
+-- conversation itself.
+create index event_caused on eventstore.event (user_id, causation_id)
+    where causation_id is not null
+      and type not in ('ToolCallClaimed', 'ToolCallSucceeded', 'ToolCallFailed', 'ToolCallAbandoned');
 create unique index event_idempotency_key on eventstore.event (user_id, idempotency_key)
     where idempotency_key is not null;
 
@@ -100,7 +105,7 @@ create table eventstore.message (
     position            bigint not null,
     sender              text not null,
     content             text,              -- for reading and searching; NUL and lone surrogates as U+FFFD
-    body                json,              -- the rest of the chat message; null if that is its role
+    body                json,              -- the rest of the item; null if that is its role
     tool_call_count     integer not null,  -- the tool calls that it asks for
     created_at          timestamptz not null,
     retracted_at        timestamptz,
@@ -125,11 +130,14 @@ create table eventstore.tool_call (
     finished_at        timestamptz,
     position           bigint not null,    -- of the request
     finished_position  bigint,
+    claimed_at         timestamptz,        -- when a worker took it last
+    claim_seconds      integer,            -- for how long
     constraint tool_call_pkey primary key (user_id, id)
 );
 create index tool_call_message on eventstore.tool_call (user_id, message_id)
     where message_id is not null;
 create index tool_call_call_id on eventstore.tool_call (user_id, conversation_id, call_id, position);
+create index tool_call_pending on eventstore.tool_call (user_id, position) where status = 'pending';
 
 -- The users that a rebuild has still to do. It makes a rebuild resumable, and workers share it.
 create table eventstore.rebuild_progress (

@@ -23,10 +23,19 @@ from projections.apply.statements import (
     delete_row,
     insert_rows,
     markers_of,
+    update_first,
     update_row,
 )
 from projections.apply.table_shape import Key, Row, TableShape
-from projections.changes import Delete, Increment, Insert, Marker, RowChange, Update
+from projections.changes import (
+    Delete,
+    Increment,
+    Insert,
+    Marker,
+    RowChange,
+    Update,
+    UpdateFirst,
+)
 from projections.projector import Projections
 
 __all__ = ["live_statements"]
@@ -70,7 +79,22 @@ def live_statements(
             if row.delete
         ),
         *(insert_rows(shape, user_id, rows) for (shape, _), rows in new.items()),
-        *(update_row(row.shape, user_id, row.key, *one) for row in touched for one in row.updates),
+        *_updates(user_id, touched),
+    ]
+
+
+def _updates(user_id: str, touched: Sequence[_Touched]) -> list[Statement]:
+    # Of one table in the order of the events: an `UpdateFirst` and an update by key may be about
+    # one row, and the first of them counts.
+    ordered = sorted(
+        ((row, one) for row in touched for one in row.updates),
+        key=lambda pair: (pair[0].shape.number, -pair[1].place.later),
+    )
+    return [
+        update_first(row.shape, user_id, row.found_by, *one)
+        if row.found_by
+        else update_row(row.shape, user_id, row.key, *one)
+        for row, one in ordered
     ]
 
 
@@ -91,6 +115,8 @@ def _statement(shape: TableShape, user_id: str, change: RowChange, place: Place)
             return insert_rows(shape, user_id, [(values, place)])
         case Update(key=key, changes=changes, only_where=only_where):
             return update_row(shape, user_id, shape.key_of(key), changes, only_where, place)
+        case UpdateFirst(found_by=found_by, changes=changes, only_where=only_where):
+            return update_first(shape, user_id, found_by, changes, only_where, place)
         case Delete(key=key):
             return delete_row(shape, user_id, shape.key_of(key))
         case _:
@@ -110,6 +136,9 @@ class _Touched:
 
     :ivar place: of the event that inserts it.
     :ivar updates: those that the database must work out.
+    :ivar sealed: an `UpdateFirst` came, which may be about this row; what comes later is not folded
+        into what came before.
+    :ivar found_by: of an `UpdateFirst`, which stands here as a row that nobody knows yet.
     """
 
     shape: TableShape
@@ -118,6 +147,8 @@ class _Touched:
     insert: Row | None = None
     updates: list[_Update] = field(default_factory=list)
     delete: bool = False
+    sealed: bool = False
+    found_by: Mapping[str, Any] | None = None
 
 
 def _fold_all(
@@ -138,6 +169,15 @@ def _fold_all(
         place = Place(later, event.stream_id, later_in_stream[event.stream_id])
         for change in its_changes:
             shape = projections.shapes_by_model[change.table]
+            if isinstance(change, UpdateFirst):
+                for known in rows.values():
+                    known.sealed = known.sealed or known.shape is shape
+                update = _Update(dict(change.changes), change.only_where, place)
+                nobodys: Key = ("first", len(rows))  # no row has such a key
+                rows[shape, nobodys] = _Touched(
+                    shape, nobodys, updates=[update], found_by=change.found_by
+                )
+                continue
             named = change.values if isinstance(change, Insert) else change.key
             key = shape.key_of(named)
             if any(type(part) is Marker for part in key):
@@ -174,7 +214,10 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
             # Updates from before the insert found no row, so they are dropped.
             row.insert, row.place, row.updates = {**row.shape.nulls, **values}, place, []
         case Update(changes=changes, only_where=only_where):
-            if row.insert is None or row.updates:
+            if row.sealed:
+                row.updates.append(_Update(dict(changes), only_where, place))
+                row.sealed = False  # until the next `UpdateFirst`, further ones are folded into it
+            elif row.insert is None or row.updates:
                 # Only the database knows the row as this update finds it.
                 _fold_update(row.updates, _Update(dict(changes), only_where, place))
             elif _is_known(row.insert, changes, only_where):
@@ -186,6 +229,8 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
             # The deletion is sent even if this append made the row: there may be an older one.
             row.delete = True
             row.insert, row.updates = None, []
+        case UpdateFirst():
+            raise AssertionError  # it names no row
         case _:
             assert_never(change)
 

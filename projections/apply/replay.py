@@ -8,7 +8,7 @@ are read from it, and a command's answer is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlmodel import SQLModel
@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 from eventstore.errors import EventStoreError, InvalidInput, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
 from projections.apply.table_shape import Key, Row, TableShape
-from projections.changes import Delete, Increment, Insert, Marker, RowChange
+from projections.changes import Delete, Increment, Insert, Marker, RowChange, UpdateFirst
 from projections.projector import Projections
 
 __all__ = ["Replay", "apply_changes", "is_met"]
@@ -37,6 +37,8 @@ class Replay:
         self._tables: dict[type[SQLModel], dict[Key, Row]] = {
             one.table: {} for one in projections.projectors
         }
+        # By table: the keys of the rows that an `UpdateFirst` may be about, in their order.
+        self._found_by: dict[TableShape, dict[Key, list[Key]]] = {}
         self.position = 0
         """Of the last event applied."""
         self.watching = False
@@ -78,27 +80,51 @@ class Replay:
         :param event: the recorded event, whose values replace the markers.
         """
         for change in changes:
-            table = change.table
-            rows, shape = self._tables[table], self._projections.shapes_by_model[table]
-            if isinstance(change, Insert):
-                row = {**shape.nulls, **change.values}
-                for name, value in row.items():
-                    if type(value) is Marker:
-                        # `_value_` is a plain attribute; `value` is a property that runs Python.
-                        row[name] = getattr(event, value._value_)
-                key = tuple([row[name] for name in shape.key])
-                # Only inserts ask: a row of another part is never found by what comes later.
-                if self._keep is None or self._keep(key):
-                    rows[key] = row
-            else:
-                key = tuple([change.key[name] for name in shape.key])
-                known = rows.get(key)
-                if isinstance(change, Delete):
-                    rows.pop(key, None)
-                elif known is not None and is_met(known, change.only_where):
-                    apply_changes(known, change.changes, event)
-            if self.watching:
+            shape = self._projections.shapes_by_model[change.table]
+            key = self._apply(shape, self._tables[change.table], change, event)
+            # A row of another part is not touched: compared with this part it would be one too
+            # many, and a rebuild would delete it.
+            if self.watching and key is not None:
                 self.touched.add((shape, key))
+
+    def _apply(
+        self, shape: TableShape, rows: dict[Key, Row], change: RowChange, event: RecordedEvent
+    ) -> Key | None:
+        """Apply one row change; return the key of the row that it is about, if that is known."""
+        if isinstance(change, Insert):
+            return self._insert(shape, rows, change, event)
+        if isinstance(change, UpdateFirst):
+            first = self._first(shape, change)
+            if first is not None:
+                apply_changes(rows[first], change.changes, event)
+            return first
+        key = tuple([change.key[name] for name in shape.key])
+        known = rows.get(key)
+        if known is None:
+            return None
+        if isinstance(change, Delete):
+            del rows[key]
+        elif is_met(known, change.only_where):
+            apply_changes(known, change.changes, event)
+        return key
+
+    def _insert(
+        self, shape: TableShape, rows: dict[Key, Row], change: Insert, event: RecordedEvent
+    ) -> Key | None:
+        row = {**shape.nulls, **change.values}
+        for name, value in row.items():
+            if type(value) is Marker:
+                # `_value_` is a plain attribute; `value` is a property that runs Python.
+                row[name] = getattr(event, value._value_)
+        # Only inserts ask: a row of another part is never found by what comes later.
+        if not self._keeps(shape, row):
+            return None
+        key = tuple([row[name] for name in shape.key])
+        rows[key] = row
+        if shape.found_by:
+            found_by = tuple([row[name] for name in shape.found_by])
+            self._found_by.setdefault(shape, {}).setdefault(found_by, []).append(key)
+        return key
 
     def skip(self, event: RecordedEvent) -> None:
         """
@@ -108,8 +134,36 @@ class Replay:
         """
         for change in self._projections.project(event):
             shape = self._projections.shapes_by_model[change.table]
-            named = change.values if isinstance(change, Insert) else change.key
-            self.touched.add((shape, shape.key_of(_resolved(named, event))))
+            if isinstance(change, Insert):
+                row = _resolved({**shape.nulls, **change.values}, event)
+                if self._keeps(shape, row):
+                    self.touched.add((shape, shape.key_of(row)))
+            elif isinstance(change, UpdateFirst):
+                # Which of them it changed is not known without the events before it.
+                self.touched.update((shape, key) for key in self._found(shape, change))
+            else:
+                # Of a row that is not known the insert was skipped as well, and noted it.
+                key = shape.key_of(change.key)
+                if key in self._tables[change.table]:
+                    self.touched.add((shape, key))
+
+    def _keeps(self, shape: TableShape, row: Row) -> bool:
+        return self._keep is None or self._keep(tuple([row[name] for name in shape.spread_by]))
+
+    def _found(self, shape: TableShape, change: UpdateFirst) -> Sequence[Key]:
+        found_by = tuple([change.found_by[name] for name in shape.found_by])
+        return self._found_by.get(shape, {}).get(found_by, ())
+
+    def _first(self, shape: TableShape, change: UpdateFirst) -> Key | None:
+        """Return the key of the first row that an update is about."""
+        rows = self._tables[change.table]
+        found = self._found_by.get(shape, {}).get(
+            tuple([change.found_by[n] for n in shape.found_by]), ()
+        )
+        # Rows are inserted in the order of their positions. A deleted one is still listed.
+        return next(
+            (key for key in found if key in rows and is_met(rows[key], change.only_where)), None
+        )
 
 
 def apply_changes(row: Row, changes: Mapping[str, Any], event: RecordedEvent | None = None) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "delete_row",
     "insert_rows",
     "markers_of",
+    "update_first",
     "update_row",
 ]
 
@@ -113,6 +114,26 @@ def update_row(
     )
     values = _sent(shape.encoded({**changes, **increments}), place)
     return Statement(sql, (user_id, *key, *only_where.values(), *values))
+
+
+def update_first(
+    shape: TableShape,
+    user_id: str,
+    found_by: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    only_where: Mapping[str, Any],
+    place: Place,
+) -> Statement:
+    """
+    Return the statement of an `UpdateFirst`.
+
+    :param place: of the event that asks for it; rows of later events are passed over.
+    """
+    sql = _update_first_sql(
+        shape, tuple(changes), markers_of(changes), tuple(found_by), tuple(only_where)
+    )
+    values = _sent(shape.encoded(dict(changes)), place)
+    return Statement(sql, (user_id, place.later, *found_by.values(), *only_where.values(), *values))
 
 
 def delete_row(shape: TableShape, user_id: str, key: Key) -> Statement:
@@ -209,6 +230,37 @@ def _update_sql(
         f"update {shape.name} as t\nset {', '.join(sets)}\n"
         "from eventstore.user_log as head\n"
         f"where head.user_id = $1 and {' and '.join(conditions)}"
+    )
+
+
+@cache
+def _update_first_sql(
+    shape: TableShape,
+    names: tuple[str, ...],
+    markers: Markers,
+    found_by: tuple[str, ...],
+    only_where: tuple[str, ...],
+) -> str:
+    sent = _parameters(3)
+    conditions = [
+        *(f"f.{name} = {sent(name, shape.columns[name].sql)}" for name in found_by),
+        *(
+            f"f.{name} is not distinct from {sent(name, shape.columns[name].sql)}"
+            for name in only_where
+        ),
+    ]
+    values = zip(names, _values(shape, names, markers, sent), strict=True)
+    key = ", ".join(shape.key)
+    # The user is compared with the parameter, so that the index of the table finds the row.
+    return (
+        f"update {shape.name} as t\nset {', '.join(f'{n} = {v}' for n, v in values)}\n"
+        "from eventstore.user_log as head\n"
+        "where head.user_id = $1 and t.user_id = head.user_id\n"
+        f"  and ({', '.join(f't.{name}' for name in shape.key)}) = (\n"
+        f"    select {key} from {shape.name} as f\n"
+        f"    where f.user_id = $1 and f.position <= head.position - $2::bigint"
+        f" and {' and '.join(conditions)}\n"
+        "    order by f.position limit 1)"
     )
 
 

@@ -20,7 +20,15 @@ from eventstore.errors import ConfigurationError, InvalidInput, NotStorable
 from eventstore.events.json_codec import dumps
 from projections.apply.column_types import ColumnType, column_type
 from projections.apply.sql_names import is_plain
-from projections.changes import Delete, Increment, Insert, Marker, RowChange, Update
+from projections.changes import (
+    Delete,
+    Increment,
+    Insert,
+    Marker,
+    RowChange,
+    Update,
+    UpdateFirst,
+)
 
 __all__ = ["Key", "Row", "TableShape"]
 
@@ -37,6 +45,8 @@ class TableShape:
 
     :ivar name: schema-qualified.
     :ivar key: the names of the primary key's columns, without `user_id`.
+    :ivar found_by: the columns by which an `UpdateFirst` finds a row; none in most tables.
+    :ivar spread_by: the columns that decide to which part of a long log a row belongs.
     :ivar columns: the type of every column but `user_id`.
     :ivar nulls: a row of nulls.
     :ivar number: its place among the tables of a store: parents before children.
@@ -64,6 +74,9 @@ class TableShape:
         self.table = table
         self.name = f"{table.schema or 'public'}.{table.name}"
         self.key = tuple(primary[1:])
+        self.found_by: tuple[str, ...] = table.info.get("found_by", ())
+        # Rows among which the first is sought must be replayed together.
+        self.spread_by = self.found_by or self.key
         # SQLAlchemy's own kind of text, which column names may have, is no name for orjson.
         self.columns = {
             str(column.name): _require_kept(column)
@@ -162,7 +175,7 @@ class TableShape:
         kind = sql_type or self.columns[name].sql
         return f"r.{name}::{kind}" if kind in _JSON else f"r.{name}"
 
-    def check(self, change: RowChange) -> None:
+    def check(self, change: RowChange) -> None:  # noqa: C901 - a case a row change
         """
         Refuse a row change that is wrong in itself.
 
@@ -193,6 +206,11 @@ class TableShape:
                         f"the projector of {self.name} updates {', '.join(sorted(moved))}, which "
                         "is part of the key; delete the row, and insert another"
                     )
+            case UpdateFirst():
+                raise ConfigurationError(
+                    f"the projector of {self.name} gives an UpdateFirst, which only built-in "
+                    "tables take; name the row by its key in an Update"
+                )
             case Delete(key=key):
                 self._check_names(key, key)
                 for name, value in key.items():

@@ -125,7 +125,7 @@ def _changes(event: Event) -> dict[str, Any]:
                 "deleted_position": POSITION,
             }
         # An outcome is the tool's message as well (docs/decisions/0003).
-        case MessagePosted() | ToolCallOutcome():
+        case MessagePosted() | ToolCallOutcome(reply=dict()):
             return {"message_count": _ONE_MORE}
         case MessageRetracted():
             return {"message_count": _ONE_LESS}

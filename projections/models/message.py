@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,8 @@ from sqlalchemy.dialects.postgresql import JSON
 from sqlmodel import Field
 
 from eventstore.events.conversations import ConversationEvent
+from eventstore.events.fields import plain_text
+from eventstore.events.items import read_item
 from eventstore.events.messages import MessagePosted, MessageRetracted
 from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
@@ -27,12 +28,9 @@ __all__ = [
     "Message",
     "MessageView",
     "full_body",
-    "plain_text",
     "posted_view",
     "project_message",
 ]
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Message(ReadModel, table=True):
@@ -40,9 +38,10 @@ class Message(ReadModel, table=True):
     One message of a conversation.
 
     `content` is for reading and searching: PostgreSQL text cannot hold NUL or lone surrogates, so
-    they appear as U+FFFD there. `body` is the chat message as it came, so that `full_body` gives
-    it exactly: where its content is the text in `content`, null stands in its place, and it is
-    null as a whole where it has nothing but role and content. `tool_call_count` says how many
+    they appear as U+FFFD there. `body` is the item as it came, so that `full_body` gives
+    it exactly: where its content is the text in `content`, null stands in its place, it is null as
+    a whole where it has nothing but role and content, and it is a list of one where a null in it
+    is its own. `tool_call_count` says how many
     calls the message asks for; they are rows of `tool_call`. A retracted message keeps its row,
     with `retracted_at`, for histories of earlier moments.
     """
@@ -62,7 +61,7 @@ class Message(ReadModel, table=True):
     position: int = bigint()
     sender: str = text()
     content: str | None = text(nullable=True)
-    body: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    body: Any = Field(default=None, sa_column=Column(JSON, nullable=True))
     tool_call_count: int = Field(sa_column=Column(Integer, nullable=False))
     created_at: datetime = timestamp()
     retracted_at: datetime | None = timestamp(nullable=True)
@@ -75,7 +74,7 @@ class MessageView:
     One message at some moment.
 
     :ivar content: exactly what was said: text, null, or a list of parts.
-    :ivar body: the whole chat message as it came.
+    :ivar body: the whole item as it came.
     :ivar tool_calls: the calls that this message asked for, in their order.
     """
 
@@ -100,7 +99,7 @@ def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> Mes
     match event.data:
         case MessagePosted(sender=sender, body=body):
             pass
-        case ToolCallOutcome(reply=body):
+        case ToolCallOutcome(reply=dict() as body):
             sender = "tool"
         case other:
             raise TypeError(f"a {type(other).__name__} posts no message")
@@ -111,7 +110,7 @@ def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> Mes
         sender,
         body.get("content"),
         body,
-        tuple(tool_calls) if tool_calls and _tool_call_count(body) else (),
+        tuple(tool_calls) if tool_calls and read_item(body).calls else (),
         event.recorded_at,
     )
 
@@ -126,7 +125,7 @@ def project_message(event: EventEnvelope) -> Sequence[RowChange]:
     match event.data:
         case MessagePosted(sender=sender, body=body):
             return (_message(event, sender, body),)
-        case ToolCallOutcome(reply=reply):
+        case ToolCallOutcome(reply=dict() as reply):
             return (_message(event, "tool", reply),)
         case MessageRetracted(message_id=message_id):
             retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
@@ -139,8 +138,8 @@ def project_message(event: EventEnvelope) -> Sequence[RowChange]:
 
 
 def _message(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
-    content = body.get("content")
-    shown = plain_text(content) if isinstance(content, str) else _text_of_parts(content)
+    item = read_item(body)
+    shown = None if item.text is None else plain_text(item.text)
     return Insert(
         Message,
         {
@@ -150,31 +149,31 @@ def _message(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
             "sender": sender,
             "content": shown,
             "body": _stored_body(body, sender, shown),
-            "tool_call_count": _tool_call_count(body),
+            "tool_call_count": len(item.calls),
             "created_at": RECORDED_AT,
         },
     )
 
 
-def _tool_call_count(body: dict[str, Any]) -> int:
-    calls = body.get("tool_calls")
-    return len(calls) if isinstance(calls, list) else 0
+type _StoredBody = dict[str, Any] | list[dict[str, Any]] | None
 
 
-def _stored_body(body: dict[str, Any], sender: str, content: str | None) -> dict[str, Any] | None:
+def _stored_body(body: dict[str, Any], sender: str, content: str | None) -> _StoredBody:
     """Return what is stored of a body beside its content; `full_body` is the inverse."""
     # Content differs from the column if it is a list of parts or holds what text cannot.
     if content is None or body.get("content") != content:
-        return body
+        # A null that came with the item, whose text stands elsewhere in it, is not to be taken for
+        # one that stands for the column.
+        return [body] if content is not None and body.get("content", "") is None else body
     # The order of keys comes back too: `full_body` makes role and content in this order.
     if len(body) == 2 and body.get("role") == sender and next(iter(body)) == "role":  # noqa: PLR2004 - role and content
         return None
     return {**body, "content": None}
 
 
-def full_body(stored: dict[str, Any] | None, sender: str, content: str | None) -> dict[str, Any]:
+def full_body(stored: _StoredBody, sender: str, content: str | None) -> dict[str, Any]:
     """
-    Return the chat message as it came, from the columns of its row.
+    Return the item as it came, from the columns of its row.
 
     :param stored: the column `body` as parsed JSON.
     :param sender: the column `sender`, which is the role where `stored` is None.
@@ -182,25 +181,9 @@ def full_body(stored: dict[str, Any] | None, sender: str, content: str | None) -
     """
     if stored is None:
         return {"role": sender, "content": content}
+    if isinstance(stored, list):
+        return stored[0]
     # A body without the key `content` is complete, and so is one whose content is parts.
     if content is not None and stored.get("content", content) is None:
         return {**stored, "content": content}
     return stored
-
-
-def _text_of_parts(content: object) -> str | None:
-    """Return the texts of a list of parts as one text; None of any other content."""
-    if not isinstance(content, list):
-        return None
-    texts = [part.get("text") for part in content if isinstance(part, dict)]
-    return plain_text("\n".join(one for one in texts if isinstance(one, str)))
-
-
-def plain_text(text: str) -> str:
-    """Return text that PostgreSQL can hold: NUL and lone surrogates become U+FFFD."""
-    shown = text.replace("\0", "\ufffd")
-    try:
-        shown.encode()  # far faster than a search, and a message may have megabytes
-    except UnicodeEncodeError:
-        return _LONE_SURROGATE.sub("\ufffd", shown)
-    return shown

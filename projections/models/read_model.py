@@ -9,7 +9,7 @@ stand in one file, with the projector that keeps the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from sqlalchemy import BigInteger, Column, DateTime, Text, Uuid
@@ -50,6 +50,9 @@ def timestamp(*, nullable: bool = False) -> Any:
     return Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=nullable))
 
 
+_COLUMNS: dict[type[Any], tuple[str, ...]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """
@@ -62,7 +65,11 @@ class View:
     @classmethod
     def columns(cls) -> tuple[str, ...]:
         """Return the names of the columns that the view shows."""
-        return tuple(cls.__dataclass_fields__)
+        names = _COLUMNS.get(cls)
+        if names is None:
+            # What a view says beside its row is not compared, so that equal rows are equal views.
+            names = _COLUMNS[cls] = tuple(one.name for one in fields(cls) if one.compare)
+        return names
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -71,4 +78,4 @@ class View:
 
         :param row: has all columns of the view, and may have more.
         """
-        return cls(**{name: as_utc(row[name]) for name in cls.__dataclass_fields__})
+        return cls(**{name: as_utc(row[name]) for name in cls.columns()})

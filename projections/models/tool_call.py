@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -13,7 +13,12 @@ from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlmodel import Field
 
+from eventstore.events.event import Event
+from eventstore.events.items import CallAnswer, read_item
+from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import (
+    ToolCallAbandoned,
+    ToolCallClaimed,
     ToolCallEvent,
     ToolCallFailed,
     ToolCallRequested,
@@ -21,13 +26,13 @@ from eventstore.events.tool_calls import (
 )
 from eventstore.log.envelope import NOW, EventEnvelope, PointInTime
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
+from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update, UpdateFirst
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
 
-__all__ = ["ToolCall", "ToolCallStatus", "ToolCallView", "project_tool_call"]
+__all__ = ["CALL_EVENTS", "ToolCall", "ToolCallStatus", "ToolCallView", "project_tool_call"]
 
-type ToolCallStatus = Literal["pending", "succeeded", "failed"]
+type ToolCallStatus = Literal["pending", "succeeded", "failed", "abandoned"]
 
 
 class ToolCall(ReadModel, table=True):
@@ -50,7 +55,14 @@ class ToolCall(ReadModel, table=True):
             postgresql_where=sql_text("message_id is not null"),
         ),
         Index("tool_call_call_id", "user_id", "conversation_id", "call_id", "position"),
-        {"schema": SCHEMA},
+        Index(
+            "tool_call_pending",
+            "user_id",
+            "position",
+            postgresql_where=sql_text("status = 'pending'"),
+        ),
+        # An answer names its call as the model does.
+        {"schema": SCHEMA, "info": {"found_by": ("conversation_id", "call_id")}},
     )
 
     user_id: str = text()
@@ -69,6 +81,8 @@ class ToolCall(ReadModel, table=True):
     finished_at: datetime | None = timestamp(nullable=True)
     position: int = bigint()
     finished_position: int | None = bigint(nullable=True)
+    claimed_at: datetime | None = timestamp(nullable=True)
+    claim_seconds: int | None = Field(default=None, sa_column=Column(Integer, nullable=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +95,9 @@ class ToolCallView(View):
     :ivar call_id: the model's name for it.
     :ivar arguments: the text that the model wrote, verbatim.
     :ivar output: what the tool returned, if it succeeded.
-    :ivar error: what the tool reported, if it failed.
+    :ivar error: what the tool reported if it failed, or why the call was abandoned.
+    :ivar claimed_at: when a worker took it last, and `claim_seconds` for how long.
+    :ivar first: False if `request` found that an earlier one had recorded the call.
     """
 
     id: UUID
@@ -98,11 +114,21 @@ class ToolCallView(View):
     finished_at: datetime | None
     position: int
     finished_position: int | None
+    claimed_at: datetime | None
+    claim_seconds: int | None
+    first: bool = field(default=True, compare=False)
 
     @property
     def event_id(self) -> UUID:
         """The id of the request's event, so that a call can be named as a cause."""
         return self.id
+
+    @property
+    def claimed_until(self) -> datetime | None:
+        """When the newest claim is over, in UTC; None if nobody ever claimed the call."""
+        if self.claimed_at is None or self.claim_seconds is None:
+            return None
+        return self.claimed_at + timedelta(seconds=self.claim_seconds)
 
     @property
     def duration_ms(self) -> float | None:
@@ -113,16 +139,20 @@ class ToolCallView(View):
 
     def as_of(self, moment: PointInTime) -> ToolCallView:
         """
-        Return the call as it was at a moment: pending, if it ended later.
+        Return the call as it was at a moment, without claims: pending, if it ended later.
 
         :param moment: not before the request.
         """
-        if self.finished_at is None or self.finished_position is None or moment == NOW:
+        if moment == NOW:
             return self
+        # The row has the newest claim only, so what was claimed at that moment is not known.
+        unclaimed = replace(self, claimed_at=None, claim_seconds=None)
+        if self.finished_at is None or self.finished_position is None:
+            return unclaimed
         if moment.includes(self.finished_position, self.finished_at):
-            return self
+            return unclaimed
         return replace(
-            self,
+            unclaimed,
             status="pending",
             output=None,
             error=None,
@@ -131,12 +161,16 @@ class ToolCallView(View):
         )
 
 
-@projector(ToolCall, events=ToolCallEvent, trusted=True)
+CALL_EVENTS: tuple[type[Event], ...] = (ToolCallEvent, MessagePosted)
+"""The events that request, claim or end calls."""
+
+
+@projector(ToolCall, events=CALL_EVENTS, trusted=True)
 def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
     """
     Keep one row per tool call; what comes after its first outcome changes nothing.
 
-    :param event: of any class of `ToolCallEvent`.
+    :param event: of any class of `CALL_EVENTS`.
     """
     match event.data:
         case ToolCallRequested() as call:
@@ -155,10 +189,18 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
                     "position": POSITION,
                 },
             )
+        case ToolCallClaimed(request_event_id=call_event_id, seconds=seconds):
+            claim = {"claimed_at": RECORDED_AT, "claim_seconds": seconds}
+            yield Update(ToolCall, {"id": call_event_id}, claim, only_where=_pending(event))
         case ToolCallSucceeded(request_event_id=call_event_id) as outcome:
             yield _end(event, call_event_id, {"status": "succeeded", "output": outcome.result})
         case ToolCallFailed(request_event_id=call_event_id, error=error):
             yield _end(event, call_event_id, {"status": "failed", "error": error})
+        case ToolCallAbandoned(request_event_id=call_event_id, error=error):
+            yield _end(event, call_event_id, {"status": "abandoned", "error": error})
+        case MessagePosted(body=body):
+            for answer in read_item(body).answers:
+                yield _answer(event, answer)
 
 
 def _end(event: EventEnvelope, call_event_id: UUID, outcome: dict[str, Any]) -> Update:
@@ -168,5 +210,25 @@ def _end(event: EventEnvelope, call_event_id: UUID, outcome: dict[str, Any]) -> 
         ToolCall,
         {"id": call_event_id},
         {**outcome, "finished_at": RECORDED_AT, "finished_position": POSITION},
-        only_where={"status": "pending", "conversation_id": event.stream_id},
+        only_where=_pending(event),
+    )
+
+
+def _pending(event: EventEnvelope) -> dict[str, Any]:
+    return {"status": "pending", "conversation_id": event.stream_id}
+
+
+def _answer(event: EventEnvelope, answer: CallAnswer) -> UpdateFirst:
+    # Models repeat call ids, so an answer ends the oldest call of its id that still waits.
+    column, status = ("error", "failed") if answer.failed else ("output", "succeeded")
+    return UpdateFirst(
+        ToolCall,
+        {"conversation_id": event.stream_id, "call_id": answer.call_id},
+        {
+            "status": status,
+            column: answer.output,
+            "finished_at": RECORDED_AT,
+            "finished_position": POSITION,
+        },
+        only_where={"status": "pending"},
     )

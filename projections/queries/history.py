@@ -173,9 +173,10 @@ def _from_log(
         data = event.data
         if isinstance(data, MessagePosted):
             posted.append(event)
+            calls.apply(event)  # it may answer a call
         elif isinstance(data, ToolCallEvent):
             calls.apply(event)
-            if isinstance(data, ToolCallOutcome):
+            if isinstance(data, ToolCallOutcome) and data.reply is not None:
                 posted.append(event)
         elif isinstance(data, MessageRetracted):
             retracted.add(data.message_id)

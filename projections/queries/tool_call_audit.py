@@ -12,23 +12,23 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
-from eventstore.database.plan import Plan
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import user_scope
 from eventstore.errors import NotFound
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.json_codec import check_json, loads
 from eventstore.events.registry import EventRegistry
-from eventstore.events.tool_calls import (
-    ToolCallFailed,
-    ToolCallOutcome,
-    ToolCallRequested,
-    ToolCallSucceeded,
-)
+from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.log.envelope import PointInTime, RecordedEvent
 from eventstore.log.read import Selection, read_all_events
-from projections.models.tool_call import ToolCallStatus
+from projections.apply.replay import Replay
+from projections.apply.table_shape import Row
+from projections.models.tool_call import CALL_EVENTS, ToolCall, ToolCallStatus
+from projections.projector import Projections
 
 __all__ = ["AuditEntry", "Caused", "Rerun", "audit", "rerun"]
 
@@ -94,8 +94,23 @@ class Rerun:
     error: str | None = None
 
 
+# What a call caused may be anywhere after it. Its own claims and outcomes stand in its conversation
+# and are not in the index, as the condition on the type says. Index: event_caused.
+_CAUSED = """
+select causation_id, position, type, stream_id
+from eventstore.event
+where user_id = $1
+  and causation_id = any($2)
+  and type not in ('ToolCallClaimed', 'ToolCallSucceeded', 'ToolCallFailed', 'ToolCallAbandoned')
+  and stream_id <> $3
+  and position <= coalesce($4, 9223372036854775807)
+  and recorded_at <= coalesce($5, 'infinity'::timestamptz)
+"""
+
+
 def audit(
     user_id: str,
+    projections: Projections,
     registry: EventRegistry,
     *,
     conversation: UUID | None = None,
@@ -104,59 +119,80 @@ def audit(
     """
     Return one user's tool calls in the order of their requests, as of `moment`.
 
-    Reads the whole log of the user, a page a round trip.
+    Reads the log alone: all of it, a page a round trip, or the conversation's stream and, along
+    `event_caused`, what its calls caused elsewhere.
 
     :param conversation: only calls of this conversation; what they caused may be elsewhere.
     :raises NotFound: the log has nothing of that conversation.
     :raises CorruptLog: an event of the log cannot be read.
     """
-    # What a call caused may be anywhere after it, and an index on causes would cost every append.
-    events = yield from read_all_events(user_id, Selection(moment=moment), registry)
-    if conversation is not None and not any(one.stream_id == conversation for one in events):
+    wanted = Selection(stream_id=conversation, moment=moment)
+    events = yield from read_all_events(user_id, wanted, registry)
+    if conversation is not None and not events:
         raise NotFound("conversation", conversation)
-    return _paired(events, conversation)
+    entries = _entries(user_id, events, Replay(projections.of(ToolCall)))
+    caused = _caused_within(events, entries)
+    if conversation is not None and entries:
+        parameters = (user_id, list(entries), conversation, moment.position, moment.timestamp)
+        (rows,) = yield Batch(user_scope(user_id), (Statement(_CAUSED, parameters),))
+        for cause, *event in rows:
+            caused.setdefault(cause, []).append(Caused(*event))
+    return [
+        replace(entry, caused=tuple(sorted(caused.get(event_id, ()), key=attrgetter("position"))))
+        for event_id, entry in entries.items()
+    ]
 
 
-def _paired(events: Iterable[RecordedEvent], conversation: UUID | None) -> list[AuditEntry]:
-    entries: dict[UUID, AuditEntry] = {}  # by the id of the request's event
+def _entries(
+    user_id: str, events: Iterable[RecordedEvent], replay: Replay
+) -> dict[UUID, AuditEntry]:
+    """Return the calls by the id of the event that requested them, in the order of requests."""
+    # The projector of the read model decides how a call ends, so that what is found, what a history
+    # shows and what the audit tells are the same.
+    requests: dict[UUID, AuditEntry | None] = {}
     for event in events:
         match event.data:
-            case ToolCallRequested() as call:
-                if conversation is None or event.stream_id == conversation:
-                    entries[event.event_id] = _requested(event, call)
-            case ToolCallOutcome(request_event_id=request) as outcome:
-                entry = entries.get(request)
-                if (
-                    entry is not None
-                    and entry.status == "pending"  # the first outcome counts
-                    and entry.conversation_id == event.stream_id
-                ):
-                    entries[request] = _ended(entry, event, outcome)
             case ErasedEvent(erased_type=ToolCallRequested.type):
-                if conversation is None or event.stream_id == conversation:
-                    entries[event.event_id] = _request_erased(event)
+                requests[event.event_id] = _request_erased(event)
+            case ToolCallRequested():
+                requests[event.event_id] = None
+                replay.apply(event)
+            case data if isinstance(data, CALL_EVENTS):
+                replay.apply(event)
             case _:
                 pass
+    rows = replay.rows(ToolCall)
+    return {
+        event_id: _entry(user_id, rows[event_id,]) if erased is None else erased
+        for event_id, erased in requests.items()
+    }
+
+
+def _caused_within(
+    events: Iterable[RecordedEvent], entries: Mapping[UUID, AuditEntry]
+) -> dict[UUID, list[Caused]]:
+    caused: dict[UUID, list[Caused]] = {}
+    for event in events:
         cause = event.causation_id
-        if cause in entries:
-            caused = Caused(event.position, event.type, event.stream_id)
-            entries[cause] = replace(entries[cause], caused=(*entries[cause].caused, caused))
-    return list(entries.values())
+        if cause is not None and cause in entries:
+            effect = Caused(event.position, event.type, event.stream_id)
+            caused.setdefault(cause, []).append(effect)
+    return caused
 
 
-def _requested(event: RecordedEvent, call: ToolCallRequested) -> AuditEntry:
+def _entry(user_id: str, row: Row) -> AuditEntry:
     return AuditEntry(
-        event.user_id,
-        event.stream_id,
-        call.call_id,
-        call.name,
-        call.arguments,
-        "pending",
-        None,
-        None,
-        event.recorded_at,
-        None,
-        event.position,
+        user_id,
+        row["conversation_id"],
+        row["call_id"],
+        row["name"],
+        row["arguments"],
+        row["status"],
+        row["output"],
+        row["error"],
+        row["requested_at"],
+        row["finished_at"],
+        row["position"],
     )
 
 
@@ -174,18 +210,6 @@ def _request_erased(event: RecordedEvent) -> AuditEntry:
         None,
         event.position,
     )
-
-
-def _ended(entry: AuditEntry, event: RecordedEvent, outcome: ToolCallOutcome) -> AuditEntry:
-    match outcome:
-        case ToolCallSucceeded():
-            return replace(
-                entry, status="succeeded", output=outcome.result, finished_at=event.recorded_at
-            )
-        case ToolCallFailed(error=error):
-            return replace(entry, status="failed", error=error, finished_at=event.recorded_at)
-        case _:
-            return entry
 
 
 def rerun(

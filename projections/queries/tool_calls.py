@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import NotFound
+from eventstore.events.fields import storable_label
 from eventstore.events.json_codec import loads
-from projections.models.message import plain_text
-from projections.models.tool_call import ToolCallView
+from projections.models.tool_call import ToolCallStatus, ToolCallView
 
-__all__ = ["TOOL_CALL_COLUMNS", "find_tool_call", "tool_call_view"]
+__all__ = [
+    "TOOL_CALL_COLUMNS",
+    "find_tool_call",
+    "get_tool_call",
+    "list_tool_calls",
+    "read_json",
+    "tool_call_view",
+]
 
 _JSON = {"arguments", "output", "error"}
 TOOL_CALL_COLUMNS = ", ".join(
@@ -34,6 +42,21 @@ where t.user_id = $1
 order by t.position desc
 limit 1
 """
+# Index: tool_call_pkey.
+_GET = f"""
+select {TOOL_CALL_COLUMNS} from eventstore.tool_call as t where t.user_id = $1 and t.id = $2
+"""
+# Indexes: tool_call_pending for pending calls, tool_call_call_id for those of one conversation.
+_LIST = f"""
+select {TOOL_CALL_COLUMNS}
+from eventstore.tool_call as t
+where t.user_id = $1
+  and t.position > $2
+  and ($3::timestamptz is null or t.requested_at < $3)
+  {{conditions}}
+order by t.position
+limit $4
+"""
 
 
 def find_tool_call(user_id: str, conversation: UUID, call_id: str) -> Plan[ToolCallView]:
@@ -45,13 +68,58 @@ def find_tool_call(user_id: str, conversation: UUID, call_id: str) -> Plan[ToolC
     :param call_id: the model's name for the call, which may come again in one conversation.
     :raises NotFound: there is none, its message was retracted, or it is another user's.
     """
-    # No stored name has a NUL or a lone surrogate. With U+FFFD in their place such a name is not
-    # found; as it is, it would be refused as a parameter.
-    statement = Statement(_FIND, (user_id, conversation, plain_text(call_id)))
+    # Names are stored as `storable_label` makes them, and found as they came.
+    statement = Statement(_FIND, (user_id, conversation, storable_label(call_id)))
     (rows,) = yield Batch(user_scope(user_id), (statement,))
     if not rows:
         raise NotFound("tool call", call_id)
     return tool_call_view(rows[0])
+
+
+def get_tool_call(user_id: str, call: UUID) -> Plan[ToolCallView]:
+    """
+    Return a call by the id of the event that requested it; one round trip.
+
+    Index: `tool_call_pkey`.
+
+    :raises NotFound: there is none, or it is another user's.
+    """
+    (rows,) = yield Batch(user_scope(user_id), (Statement(_GET, (user_id, call)),))
+    if not rows:
+        raise NotFound("tool call", call)
+    return tool_call_view(rows[0])
+
+
+def list_tool_calls(
+    user_id: str,
+    *,
+    conversation: UUID | None,
+    status: ToolCallStatus | None,
+    requested_before: datetime | None,
+    after: int,
+    limit: int,
+) -> Plan[list[ToolCallView]]:
+    """
+    Return calls in the order of their requests; one round trip.
+
+    Indexes: `tool_call_pending`, or `tool_call_call_id` for one conversation.
+
+    :param requested_before: with time zone; None for any time.
+    :param after: the position of the last call of the page before; 0 for the first page.
+    """
+    parameters: list[object] = [user_id, after, requested_before, limit]
+    conditions = ""
+    if conversation is not None:
+        parameters.append(conversation)
+        conditions += f" and t.conversation_id = ${len(parameters)}"
+    if status == "pending":
+        conditions += " and t.status = 'pending'"  # as text, so that the partial index is taken
+    elif status is not None:
+        parameters.append(status)
+        conditions += f" and t.status = ${len(parameters)}"
+    statement = Statement(_LIST.format(conditions=conditions), parameters)
+    (rows,) = yield Batch(user_scope(user_id), (statement,))
+    return list(map(tool_call_view, rows))
 
 
 def tool_call_view(row: tuple[Any, ...]) -> ToolCallView:
@@ -60,8 +128,12 @@ def tool_call_view(row: tuple[Any, ...]) -> ToolCallView:
 
     :param row: selected with `TOOL_CALL_COLUMNS`, its JSON columns as text.
     """
-    values = dict(zip(ToolCallView.columns(), row, strict=True))
+    return ToolCallView(**read_json(dict(zip(ToolCallView.columns(), row, strict=True))))
+
+
+def read_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Read the JSON columns of a row of `tool_call`, in place; other rows have none of them."""
     for name in _JSON:
-        if values[name] is not None:
+        if values.get(name) is not None:
             values[name] = loads(values[name])
-    return ToolCallView(**values)
+    return values

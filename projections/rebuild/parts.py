@@ -1,8 +1,9 @@
 """
 Parts of a log that is too long to be replayed in memory at once.
 
-A part is the rows whose keys have one remainder. Each part takes a pass over the whole log, and is
-replayed and compared by itself, so memory is bounded whatever the length of the log.
+A part is the rows whose keys, or the columns that stand for them, have one remainder. Each part
+takes a pass over the whole log, and is replayed and compared by itself, so memory is bounded
+whatever the length of the log.
 """
 
 from __future__ import annotations
@@ -43,16 +44,17 @@ class Part(NamedTuple):
     number: int = 0
     parts: int = 1
 
-    def keeps(self, key: Key) -> bool:
+    def keeps(self, spread_by: Key) -> bool:
         """
-        Tell whether the row with a key belongs to the part.
+        Tell whether a row belongs to the part.
 
-        :param key: values of types that keys may have, without `user_id`.
+        :param spread_by: its values of the columns `TableShape.spread_by`: the key, in most tables.
         """
         if self.parts == 1:
             return True
         # PostgreSQL computes md5 too, in `condition`; it cannot compute Python's own `hash`.
-        digest = md5("\n".join(map(key_value_text, key)).encode(), usedforsecurity=False).digest()
+        text = "\n".join(map(key_value_text, spread_by))
+        digest = md5(text.encode(), usedforsecurity=False).digest()
         return int.from_bytes(digest[:4]) % self.parts == self.number
 
     def condition(self, shape: TableShape) -> str:
@@ -63,7 +65,7 @@ class Part(NamedTuple):
         """
         if self.parts == 1:
             return ""
-        text = ", ".join(sql_key_text("t", name) for name in shape.key) or "''"
+        text = ", ".join(sql_key_text("t", name) for name in shape.spread_by) or "''"
         number = f"('x' || left(md5(concat_ws(E'\\n', {text})), 8))::bit(32)::bigint"
         return f" and ({number} & 4294967295) % {self.parts} = {self.number}"
 

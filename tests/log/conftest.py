@@ -11,9 +11,8 @@ import eventstore.store.unit_of_work
 from eventstore import ConnectionLost
 from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Plan, Statement
-from eventstore.log.append import append
+from eventstore.log.append import Appended, append
 from eventstore.log.append_request import AppendRequest
-from eventstore.log.envelope import RecordedEvent
 
 
 class Network:
@@ -68,7 +67,7 @@ class Network:
 
     def send(
         self, request: AppendRequest, changes: Sequence[Statement] = (), *, retry: bool = False
-    ) -> Plan[list[RecordedEvent]]:
+    ) -> Plan[Appended]:
         """Append in the place of `append`."""
         self.attempts.append(retry)
         once, self._next = self._next, None

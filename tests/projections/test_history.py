@@ -144,6 +144,7 @@ def test_the_outcome_of_a_call_is_absent_as_of_an_earlier_event(alice: User) -> 
     chat = alice.conversations.start()
     call = alice.tool_calls.request(chat.id, name="look", arguments="{}")
     reply = alice.tool_calls.succeed(call, output=["found"])
+    assert reply is not None
 
     (just_posted,) = history(alice, chat.id, as_of=call.position - 1)
     (requested,) = history(alice, chat.id, as_of=call.position)

@@ -22,7 +22,9 @@ def test_the_audit_lists_calls_in_order_with_their_status(alice: User, chat: UUI
     first = alice.tool_calls.request(chat, name="a", arguments="{}", call_id="1")
     second = alice.tool_calls.request(other, name="b", arguments="{}", call_id="2")
     alice.tool_calls.request(chat, name="c", arguments="{}", call_id="3")
-    moment = alice.tool_calls.fail(second, error="no").position
+    failed = alice.tool_calls.fail(second, error="no")
+    assert failed is not None
+    moment = failed.position
     alice.tool_calls.succeed(first, output=1)
 
     entries = alice.audit()
@@ -66,6 +68,7 @@ def test_the_audit_lists_the_events_that_a_call_caused(alice: User, bob: User, c
 def test_the_duration_of_a_call_lasts_from_request_to_outcome(alice: User, chat: UUID) -> None:
     call = alice.tool_calls.request(chat, name="look", arguments="{}")
     reply = alice.tool_calls.succeed(call, output=1)
+    assert reply is not None
 
     milliseconds = (reply.created_at - call.requested_at).total_seconds() * 1000
     (entry,) = alice.audit()

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.plan import Plan
-from eventstore.errors import WrongVersion
+from eventstore.errors import NotFound, WrongVersion
 from eventstore.events import conversations
 from eventstore.events.conversations import ConversationStarted, ConversationState
 from eventstore.events.event import Event, make_event
@@ -58,7 +58,9 @@ class ConversationCommands(Commands):
         new_id = work.new_id() if key is None else work.conversation(key)
         event = work.record(new_id, data, expected=Expected.NEW, caused_by=caused_by)
 
-        def existing(_: WrongVersion) -> Plan[ConversationView]:
+        def existing(error: WrongVersion | NotFound) -> Plan[ConversationView]:
+            if isinstance(error, NotFound):
+                raise error
             context = work.context
             return context.retrying(
                 lambda: get_conversation(

@@ -1,4 +1,4 @@
-"""A conversation's messages: post, retract."""
+"""A conversation's messages: post one or several, retract."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from eventstore.errors import InvalidInput, NotFound
-from eventstore.events.chat_formats import RequestedCall, assistant_body, requested_calls
+from eventstore.database.plan import Plan
+from eventstore.errors import InvalidInput, NotFound, WrongVersion
+from eventstore.events.conversations import ConversationStarted
 from eventstore.events.event import Event, make_event
-from eventstore.events.messages import MessagePosted, MessageRetracted
-from eventstore.events.tool_calls import ToolCallRequested
+from eventstore.events.items import RequestedCall, assistant_body
+from eventstore.events.messages import MessageRetracted
+from eventstore.events.tool_calls import (
+    ToolCallRequested,
+)
+from eventstore.log.envelope import Expected
 from eventstore.store.context import Queries, parse_id
 from eventstore.store.decisions import Cause
+from eventstore.store.item_events import item_events
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_command, sync_command
-from eventstore.store.unit_of_work import Commands, Handle, Outcome
+from eventstore.store.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
 from projections import Message, ToolCall
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView, posted_view
@@ -45,30 +51,96 @@ class MessageCommands(Commands):
         :param content: text, null or a list of parts, kept exactly, NUL and lone surrogates too.
         :param tool_calls: the calls that the message asks for; each is recorded as requested
             before it runs.
-        :param body: a whole chat message instead, kept exactly, whatever keys it has. Its `role`
-            is the sender, and its `tool_calls` are recorded.
+        :param body: a whole item instead, kept exactly, whatever its shape: a chat message, an item
+            of the Responses API, a message of Anthropic's blocks, the result of an MCP tool. Its
+            role is the sender, the calls that it asks for are recorded, and those that it answers
+            end (`eventstore.events.items`).
         :return: the message, with its calls as pending.
         :raises NotFound: no such conversation of this user.
         :raises StreamClosed: the conversation was deleted.
         :raises InvalidInput: a value does not fit or cannot be stored; nothing was written.
         """
-        sender, body = _sender_and_body(sender, content, tool_calls, body)
-        stream = self._work.conversation(conversation)
-        data = make_event(MessagePosted, sender=sender, body=body)
-        posted = self._work.record(stream, data, caused_by=caused_by)
-        message_id = posted.event_id
-        for index, call in enumerate(requested_calls(body)):
-            requested = make_event(
-                ToolCallRequested,
-                call_id=call.id,
-                name=call.name,
-                arguments=call.arguments,
-                message_id=message_id,
-                index=index,
+        if body is None:
+            body = _body_of_parts(sender, content, tool_calls)
+        elif content is not None or tool_calls:
+            raise InvalidInput(
+                "body", "was given beside content or tool_calls; give one or the other"
             )
-            # The cause is how `posted_message` finds the calls of a message again.
-            self._work.record(stream, requested, caused_by=posted)
+        stream = self._work.conversation(conversation)
+        message_id = self._post(stream, sender, body, "body", caused_by)
         return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
+
+    def extend(
+        self,
+        conversation: UUID | str,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        start: bool = False,
+        caused_by: Cause = None,
+    ) -> Handle[list[MessageView]]:
+        """
+        Post several items in their order, all or none; one round trip.
+
+        :param conversation: its id or key.
+        :param items: as the `body` of `post`; up to 1,000 events together with their calls.
+        :param start: start the conversation if there is none, for another round trip; it is named
+            by its key.
+        :return: the messages, with their calls as they are after the last item.
+        :raises NotFound: no such conversation of this user.
+        :raises StreamClosed: the conversation was deleted.
+        :raises BatchTooLarge: more than 1,000 events.
+        :raises InvalidInput: an item is no JSON object or cannot be stored; the error has its
+            place, and nothing was written.
+        """
+        work = self._work
+        stream = work.conversation(conversation)
+        ids = [
+            self._post(stream, None, item, f"items[{number}]", caused_by)
+            for number, item in enumerate(items)
+        ]
+
+        def start_first(error: WrongVersion | NotFound) -> Plan[list[MessageView]]:
+            if not start or not isinstance(error, NotFound) or not isinstance(conversation, str):
+                raise error
+            return run_command(work.context, started)
+
+        def started(anew: UnitOfWork) -> Handle[list[MessageView]]:
+            # The ids of a conversation are derived from its key, so two that start it at once meet
+            # in one stream: the second one finds that it is there.
+            started = make_event(ConversationStarted, key=conversation)
+            anew.record(stream, started, expected=Expected.NEW, caused_by=caused_by)
+            handle = MessageCommands(anew).extend(conversation, items, caused_by=caused_by)
+            handle.on_conflict = lambda _: run_command(
+                work.context,
+                lambda again: MessageCommands(again).extend(
+                    conversation, items, caused_by=caused_by
+                ),
+            )
+            return handle
+
+        return Handle(
+            stream,
+            ids[-1] if ids else stream,
+            lambda outcome: [posted_message(outcome, one) for one in ids],
+            start_first,
+        )
+
+    def _post(
+        self,
+        stream: UUID,
+        sender: str | None,
+        body: Mapping[str, Any],
+        path: str,
+        caused_by: Cause,
+    ) -> UUID:
+        """Record an item and the calls that it asks for; return the id of its event."""
+        # All are made before the first is recorded: a transaction that catches the error holds no
+        # half of an item.
+        events = item_events(body, path, self._work.new_id, sender=sender)
+        for event_id, data, causation_id in events:
+            cause = caused_by if causation_id is None else causation_id
+            self._work.record(stream, data, caused_by=cause, event_id=event_id)
+        return events[0].event_id
 
     def retract(
         self, conversation: UUID | str, message: UUID | str, *, caused_by: Cause = None
@@ -121,6 +193,7 @@ class Messages(SyncFacade[Queries]):
     _commands = MessageCommands
 
     post = sync_command(MessageCommands.post)
+    extend = sync_command(MessageCommands.extend)
     retract = sync_command(MessageCommands.retract)
 
 
@@ -130,29 +203,18 @@ class AsyncMessages(AsyncFacade[Queries]):
     _commands = MessageCommands
 
     post = async_command(MessageCommands.post)
+    extend = async_command(MessageCommands.extend)
     retract = async_command(MessageCommands.retract)
 
 
-def _sender_and_body(
-    sender: str | None,
-    content: object,
-    tool_calls: Sequence[RequestedCall],
-    body: Mapping[str, Any] | None,
-) -> tuple[str, Mapping[str, Any]]:
-    """Return sender and body of a message that is given as a body or in parts."""
-    if body is None:
-        if sender is None:
-            raise InvalidInput("sender", "is missing; give a sender, or a body with a role")
-        for number, call in enumerate(tool_calls):
-            if not isinstance(call, RequestedCall):
-                fact = f"a {type(call).__name__}; give a RequestedCall"
-                raise InvalidInput(f"tool_calls[{number}]", fact)
-        return sender, assistant_body(sender, content, tool_calls)
-    if content is not None or tool_calls:
-        raise InvalidInput("body", "was given beside content or tool_calls; give one or the other")
-    if not isinstance(body, Mapping):
-        raise InvalidInput("body", f"a {type(body).__name__}; give a dict, as model_dump() does")
-    role = body.get("role")
-    if sender is None and not isinstance(role, str):
-        raise InvalidInput("body.role", "is missing; give it, or a sender")
-    return sender or str(role), body
+def _body_of_parts(
+    sender: str | None, content: object, tool_calls: Sequence[RequestedCall]
+) -> dict[str, Any]:
+    """Return the body of a message that is given in parts."""
+    if sender is None:
+        raise InvalidInput("sender", "is missing; give a sender, or a body with a role")
+    for number, call in enumerate(tool_calls):
+        if not isinstance(call, RequestedCall):
+            fact = f"a {type(call).__name__}; give a RequestedCall"
+            raise InvalidInput(f"tool_calls[{number}]", fact)
+    return assistant_body(sender, content, tool_calls)

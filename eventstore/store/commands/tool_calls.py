@@ -1,20 +1,32 @@
-"""A conversation's tool calls: request before the tool runs, then succeed or fail; find one."""
+"""
+A user's tool calls: request before the tool runs, claim, then succeed, fail or abandon; find, list.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from eventstore.database.plan import Plan
+from eventstore.database.plan import Pause, Plan
 from eventstore.errors import OUTCOME_KEY, InvalidInput
-from eventstore.events.chat_formats import RequestedCall, tool_body
-from eventstore.events.event import make_event
-from eventstore.events.json_codec import check_json, checked_text
-from eventstore.events.tool_calls import ToolCallFailed, ToolCallSucceeded
+from eventstore.events.event import Event, make_event
+from eventstore.events.fields import check_number
+from eventstore.events.items import RequestedCall, tool_body
+from eventstore.events.json_codec import checked_text, plain_json
+from eventstore.events.tool_calls import (
+    ToolCallAbandoned,
+    ToolCallClaimed,
+    ToolCallFailed,
+    ToolCallOutcome,
+    ToolCallRequested,
+    ToolCallSucceeded,
+)
 from eventstore.store.commands.messages import MessageCommands, posted_message
-from eventstore.store.context import Queries
+from eventstore.store.context import Queries, parse_id
 from eventstore.store.decisions import Cause
 from eventstore.store.sync_async import (
     AsyncFacade,
@@ -24,12 +36,21 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
-from eventstore.store.unit_of_work import Commands, Handle
+from eventstore.store.unit_of_work import Commands, Handle, Outcome
+from projections import ToolCall
+from projections.apply.table_shape import Row
 from projections.models.message import MessageView
-from projections.models.tool_call import ToolCallView
-from projections.queries.tool_calls import find_tool_call
+from projections.models.tool_call import ToolCallStatus, ToolCallView
+from projections.queries.tool_calls import find_tool_call, get_tool_call, list_tool_calls
 
-__all__ = ["AsyncToolCalls", "ToolCallCommands", "ToolCallHandle", "ToolCallQueries", "ToolCalls"]
+__all__ = [
+    "AsyncToolCalls",
+    "Claim",
+    "ToolCallCommands",
+    "ToolCallHandle",
+    "ToolCallQueries",
+    "ToolCalls",
+]
 
 
 class ToolCallReference(Protocol):
@@ -38,6 +59,10 @@ class ToolCallReference(Protocol):
     @property
     def conversation_id(self) -> UUID:
         """The conversation in which it was requested."""
+
+    @property
+    def message_id(self) -> UUID | None:
+        """The message that asks for it, if one does."""
 
     @property
     def call_id(self) -> str:
@@ -53,8 +78,21 @@ class ToolCallHandle[V](Handle[V]):
     """What requesting a call in a transaction returns; `call_id` is the model's name for it."""
 
     conversation_id: UUID
-    message_id: UUID
+    message_id: UUID | None
     call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    What a worker gets that asked for a call.
+
+    :ivar granted: it has the call until `call.claimed_until`. If not, another worker has it, or the
+        call has ended, as its `status` says.
+    """
+
+    granted: bool
+    call: ToolCallView
 
 
 class ToolCallCommands(Commands):
@@ -68,6 +106,7 @@ class ToolCallCommands(Commands):
         arguments: str | Mapping[str, Any],
         call_id: str | None = None,
         content: object = None,
+        in_history: bool = True,
         caused_by: Cause = None,
     ) -> ToolCallHandle[ToolCallView]:
         """
@@ -81,86 +120,161 @@ class ToolCallCommands(Commands):
         :param arguments: the model's text, kept verbatim, valid JSON or not; or a mapping.
         :param call_id: the model's name for the call; None makes one up.
         :param content: what the assistant says beside the call.
-        :return: the call, to give to `succeed`, `fail` or `caused_by`.
+        :param in_history: False for a call that stands in no history, neither its request nor its
+            outcome: that of an MCP server, or of an SDK that keeps its own items.
+        :return: the call, to give to `claim`, `succeed`, `fail` or `caused_by`. Under a key that
+            was used before, the call as it is now, and its `first` is False. Who may run the tool
+            is told for certain by `claim`: after a lost connection a worker may find its own
+            request.
         :raises NotFound: no such conversation of this user.
         :raises StreamClosed: the conversation was deleted.
         :raises InvalidInput: a value does not fit or cannot be stored; nothing was written.
         """
-        text = arguments if isinstance(arguments, str) else _json_text(arguments)
+        work = self._work
+        text = arguments if isinstance(arguments, str) else checked_text(arguments, "arguments")
         # The name is made of an id of the unit of work, so a retry under a key makes the same one.
-        call = RequestedCall(call_id or f"call_{self._work.new_id().hex}", name, text)
-        message = MessageCommands(self._work).post(
-            conversation,
-            sender="assistant",
-            content=content,
-            tool_calls=[call],
-            caused_by=caused_by,
+        call = RequestedCall(
+            f"call_{work.new_id().hex}" if call_id is None else call_id, name, text
         )
-        # `post` adds the message first and then its only call.
-        requested = self._work.steps[-1]
+        message_id = None
+        if in_history:
+            message = MessageCommands(work).post(
+                conversation,
+                sender="assistant",
+                content=content,
+                tool_calls=[call],
+                caused_by=caused_by,
+            )
+            # `post` adds the message first and then its only call.
+            message_id, requested = message.id, work.steps[-1]
+        elif content is not None:
+            raise InvalidInput("content", "needs a message; leave it out, or in_history as it is")
+        else:
+            data = make_event(ToolCallRequested, call_id=call.id, name=name, arguments=text)
+            requested = work.record(work.conversation(conversation), data, caused_by=caused_by)
+        event_id = requested.event_id
+
+        def now() -> Plan[ToolCallView]:
+            known = yield from get_tool_call(work.context.user_id, event_id)
+            return replace(known, first=False)
+
         return ToolCallHandle(
-            id=requested.event_id,
-            event_id=requested.event_id,
-            view=lambda outcome: message.view(outcome).tool_calls[0],
+            id=event_id,
+            event_id=event_id,
+            view=lambda outcome: ToolCallView.from_row(outcome.row(ToolCall, event_id)),
+            on_repeat=lambda: work.context.retrying(now),
             conversation_id=requested.stream_id,
-            message_id=message.id,
+            message_id=message_id,
             call_id=call.id,
         )
 
-    def succeed(self, call: ToolCallReference, *, output: object) -> Handle[MessageView]:
+    def claim(self, call: ToolCallReference, *, seconds: int) -> Handle[Claim]:
+        """
+        Take a call to run its tool; two round trips. Only one worker has it until the time is over.
+
+        Of workers that retry one request at once, one is granted the call and runs the tool; the
+        others wait for what it records (`wait`). A worker that died is followed by the next one
+        that claims, once the time is over. The clock is the server's.
+
+        :param call: what `request` or `find` returned.
+        :param seconds: 1 to 604,800: longer than the tool may take.
+        :return: the call, and whether it was granted.
+        :raises NotFound: the call is another user's.
+        :raises InvalidInput: the seconds are out of range.
+        """
+        _require_reference(call)
+        claim = make_event(
+            ToolCallClaimed,
+            call_id=call.call_id,
+            request_event_id=call.event_id,
+            seconds=seconds,
+        )
+
+        def decide(row: Row) -> Event | None:
+            return claim if row["status"] == "pending" and not row["claimed"] else None
+
+        call_id = call.event_id
+        decision = self._work.decide(
+            ToolCall, call_id, decide, stream_id=call.conversation_id, caused_by=call
+        )
+
+        def view(outcome: Outcome) -> Claim:
+            granted = any(one.event_id == decision.event_id for one in outcome.recorded)
+            return Claim(granted, ToolCallView.from_row(outcome.row(ToolCall, call_id)))
+
+        return Handle(call_id, decision.event_id, view)
+
+    def succeed(
+        self, call: ToolCallReference, *, output: object, content: object = None
+    ) -> Handle[MessageView | None]:
         """
         Record what the tool returned; one round trip.
 
         A call ends once: the same outcome again returns the first one, another one is refused.
 
         :param call: what `request` or `find` returned.
-        :param output: text, or any JSON value, kept exactly.
-        :return: the tool's message.
+        :param output: text, or any JSON value, kept exactly; models, dataclasses, sets and bytes as
+            pydantic writes them, and what has no JSON form as its text with a note.
+        :param content: what the model is given instead of the output: text or a list of content
+            parts. None gives it the output, as JSON text if it is neither of these.
+        :return: the tool's message; None if the call is in no history.
         :raises IdempotencyConflict: the call has already ended with another outcome.
         :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
         :raises StreamClosed: the conversation was deleted.
         :raises NotFound: the call is another user's.
-        :raises NotStorable: the output has no JSON form; nothing was written.
         """
-        _require_reference(call)
-        value = check_json(output, "output")
-        body = tool_body(call.call_id, value)
-        # A text stands in the reply already, as it is. Another value stands there as JSON text
-        # only, so it is stored beside it.
-        stored = {} if isinstance(value, str) else {"output": value}
-        return self._end(call, ToolCallSucceeded, body, stored)
+        value = plain_json(output, "output")
+        shown = value if content is None else plain_json(content, "content")
+        reply = _reply(call, shown, content)
+        # What stands in the reply already, as it is, is not stored again.
+        # Of equal values of two types (1 and True) the answer would give back the other one.
+        kept = reply is not None and isinstance(value, str | list) and reply["content"] == value
+        stored = {} if kept else {"output": value}
+        return self._end(call, ToolCallSucceeded, reply, stored)
 
-    def fail(self, call: ToolCallReference, *, error: object) -> Handle[MessageView]:
+    def fail(
+        self, call: ToolCallReference, *, error: object, content: object = None
+    ) -> Handle[MessageView | None]:
         """
         Record how the tool failed; one round trip.
 
         :param call: what `request` or `find` returned.
-        :param error: text, or any JSON value, kept exactly.
-        :return: the tool's message.
+        :param error: as the output of `succeed`.
+        :param content: what the model is given instead of the error, as in `succeed`.
+        :return: the tool's message; None if the call is in no history.
         :raises IdempotencyConflict: the call has already ended with another outcome.
         :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
         :raises StreamClosed: the conversation was deleted.
         :raises NotFound: the call is another user's.
-        :raises NotStorable: the error has no JSON form; nothing was written.
         """
-        _require_reference(call)
-        value = check_json(error, "error")
-        return self._end(call, ToolCallFailed, tool_body(call.call_id, value), {"error": value})
+        value = plain_json(error, "error")
+        shown = value if content is None else plain_json(content, "content")
+        return self._end(call, ToolCallFailed, _reply(call, shown, content), {"error": value})
+
+    def abandon(self, call: ToolCallReference, *, reason: str | None = None) -> Handle[None]:
+        """
+        Record that nobody will run the tool any more; one round trip. No message is posted.
+
+        :param call: what `request` or `find` returned.
+        :param reason: shown as the call's `error`.
+        :raises IdempotencyConflict: the call has already ended with another outcome.
+        :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
+        :raises NotFound: the call is another user's.
+        """
+        ended = self._end(call, ToolCallAbandoned, None, {"error": reason})
+        return Handle(ended.id, ended.event_id, lambda _: None)
 
     def _end(
         self,
         call: ToolCallReference,
-        kind: type[ToolCallSucceeded | ToolCallFailed],
-        body: dict[str, Any],
+        kind: type[ToolCallOutcome],
+        reply: dict[str, Any] | None,
         stored: dict[str, Any],
-    ) -> Handle[MessageView]:
-        data = make_event(
-            kind,
-            call_id=call.call_id,
-            request_event_id=call.event_id,
-            reply=body,
-            **stored,
-        )
+    ) -> Handle[MessageView | None]:
+        _require_reference(call)
+        if reply is not None:
+            stored = {"reply": reply, **stored}
+        data = make_event(kind, call_id=call.call_id, request_event_id=call.event_id, **stored)
         # The same on a retry, from any process. So a second outcome that no key stops meets the
         # first one's row of `message`.
         message_id = uuid5(call.event_id, "outcome")
@@ -169,7 +283,11 @@ class ToolCallCommands(Commands):
             # Somebody else may end a call that was requested before; one that is new nobody knows.
             # An append has one key: that of the first call which it ends.
             self._work.default_key = self._work.default_key or f"{OUTCOME_KEY}{call.event_id}"
-        return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
+        return Handle(
+            message_id,
+            message_id,
+            lambda outcome: None if reply is None else posted_message(outcome, message_id),
+        )
 
 
 def _require_reference(call: object) -> None:
@@ -178,8 +296,18 @@ def _require_reference(call: object) -> None:
         raise InvalidInput("call", fact)
 
 
-def _json_text(arguments: Mapping[str, Any]) -> str:
-    return checked_text(arguments, "arguments")
+def _reply(call: ToolCallReference, shown: Any, content: object) -> dict[str, Any] | None:
+    """Return the tool's message; None of a call that is in no history."""
+    _require_reference(call)
+    if call.message_id is not None:
+        return tool_body(call.call_id, shown)
+    if content is not None:
+        raise InvalidInput("content", "needs a message; the call is in no history")
+    return None
+
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 class ToolCallQueries(Queries):
@@ -201,6 +329,82 @@ class ToolCallQueries(Queries):
             conversation, lambda resolved: find_tool_call(context.user_id, resolved, call_id)
         )
 
+    def get(self, call: UUID | str) -> Plan[ToolCallView]:
+        """
+        Return a call by its id; one round trip. Index: `tool_call_pkey`.
+
+        :param call: the `id` of a call, which is that of the event that requested it.
+        :raises NotFound: no such call, or not this user's.
+        """
+        context, call_id = self.context, parse_id(call, "tool call")
+        return context.retrying(lambda: get_tool_call(context.user_id, call_id))
+
+    def list(
+        self,
+        *,
+        conversation: UUID | str | None = None,
+        status: ToolCallStatus | None = "pending",
+        requested_before: datetime | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Plan[list[ToolCallView]]:
+        """
+        Return calls in the order of their requests; one round trip.
+
+        Pending ones come from the index `tool_call_pending`, whatever the length of the log.
+
+        :param conversation: its id or key; None for all of the user's.
+        :param status: None for all.
+        :param requested_before: with time zone: only calls that are older.
+        :param after: the `position` of the last call of the page before.
+        :param limit: calls on a page.
+        :raises InvalidInput: a parameter does not fit.
+        """
+        if status not in {None, "pending", "succeeded", "failed", "abandoned"}:
+            fact = f"{status!r}; give pending, succeeded, failed, abandoned or None"
+            raise InvalidInput("status", fact)
+        if requested_before is not None and (
+            not isinstance(requested_before, datetime) or requested_before.tzinfo is None
+        ):
+            raise InvalidInput("requested_before", "give a timestamp with time zone")
+        check_number(after, "after")
+        check_number(limit, "limit")
+        context = self.context
+
+        def listed(resolved: UUID | None) -> Plan[list[ToolCallView]]:
+            return list_tool_calls(
+                context.user_id,
+                conversation=resolved,
+                status=status,
+                requested_before=requested_before,
+                after=after,
+                limit=limit,
+            )
+
+        if conversation is None:
+            return context.retrying(lambda: listed(None))
+        return context.about_conversation(conversation, listed)
+
+    def wait(self, call: ToolCallReference, *, seconds: float) -> Plan[ToolCallView]:
+        """
+        Return a call once it has ended, or as it is when the time is over.
+
+        Asks again and again, at first after 50 milliseconds, later every second.
+
+        :param call: what `request`, `claim` or `find` returned.
+        :param seconds: how long to wait at most.
+        :raises NotFound: the call is another user's.
+        """
+        _require_reference(call)
+        deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE_SECONDS
+        while True:
+            known = yield from self.get(call.event_id)
+            left = deadline - time.monotonic()
+            if known.status != "pending" or left <= 0:
+                return known
+            yield Pause(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
 
 class ToolCalls(SyncFacade[ToolCallQueries]):
     """A user's tool calls."""
@@ -208,9 +412,14 @@ class ToolCalls(SyncFacade[ToolCallQueries]):
     _commands = ToolCallCommands
 
     request = sync_command(ToolCallCommands.request)
+    claim = sync_command(ToolCallCommands.claim)
     succeed = sync_command(ToolCallCommands.succeed)
     fail = sync_command(ToolCallCommands.fail)
+    abandon = sync_command(ToolCallCommands.abandon)
     find = sync_method(ToolCallQueries.find)
+    get = sync_method(ToolCallQueries.get)
+    list = sync_method(ToolCallQueries.list)
+    wait = sync_method(ToolCallQueries.wait)
 
 
 class AsyncToolCalls(AsyncFacade[ToolCallQueries]):
@@ -219,6 +428,11 @@ class AsyncToolCalls(AsyncFacade[ToolCallQueries]):
     _commands = ToolCallCommands
 
     request = async_command(ToolCallCommands.request)
+    claim = async_command(ToolCallCommands.claim)
     succeed = async_command(ToolCallCommands.succeed)
     fail = async_command(ToolCallCommands.fail)
+    abandon = async_command(ToolCallCommands.abandon)
     find = async_method(ToolCallQueries.find)
+    get = async_method(ToolCallQueries.get)
+    list = async_method(ToolCallQueries.list)
+    wait = async_method(ToolCallQueries.wait)

@@ -1,0 +1,75 @@
+"""The events of one item: it is posted, its calls are requested, and some end at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from eventstore.errors import InvalidInput
+from eventstore.events.event import Event, make_event
+from eventstore.events.items import read_item
+from eventstore.events.messages import MessagePosted
+from eventstore.events.tool_calls import ToolCallFailed, ToolCallRequested, ToolCallSucceeded
+from eventstore.log.ids import NewId
+
+__all__ = ["ItemEvent", "item_events"]
+
+
+class ItemEvent(NamedTuple):
+    """
+    An event of an item, before it is recorded.
+
+    :ivar causation_id: None for the item itself, the item for its calls.
+    """
+
+    event_id: UUID
+    data: Event
+    causation_id: UUID | None
+
+
+def item_events(
+    body: Mapping[str, Any], path: str, new_id: NewId, *, sender: str | None = None
+) -> list[ItemEvent]:
+    """
+    Return the events of an item, the item itself first.
+
+    What the item answers ends in the projector of `tool_call`, without an event of its own.
+
+    :param path: where the item stands in the caller's input, for error messages.
+    :param sender: None takes what the item says.
+    :raises InvalidInput: it is no JSON object, or has a value that cannot be stored.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput(path, f"a {type(body).__name__}; give a dict, as model_dump() does")
+    item = read_item(body)
+    message_id = new_id()
+    posted = make_event(MessagePosted, sender=item.sender if sender is None else sender, body=body)
+    events = [ItemEvent(message_id, posted, None)]
+    requested: dict[str, UUID] = {}
+    for index, call in enumerate(item.calls):
+        request_id = new_id()
+        data = make_event(
+            ToolCallRequested,
+            # The name is made of the event's id, so a retry under a key makes the same one.
+            call_id=call.id or f"call_{request_id.hex}",
+            name=call.name,
+            arguments=call.arguments,
+            message_id=message_id,
+            index=index,
+        )
+        requested[data.call_id] = request_id
+        # The cause is how the calls of a message that was just posted are found.
+        events.append(ItemEvent(request_id, data, message_id))
+    for answer in item.answers:
+        # An item that is call and answer in one, like `mcp_call`, was posted before its call was
+        # requested, so the projector finds no call that it could end.
+        asked = requested.get(answer.call_id)
+        if asked is not None:
+            common = {"call_id": answer.call_id, "request_event_id": asked}
+            if answer.failed:
+                outcome: Event = make_event(ToolCallFailed, **common, error=answer.output)
+            else:
+                outcome = make_event(ToolCallSucceeded, **common, output=answer.output)
+            events.append(ItemEvent(new_id(), outcome, asked))
+    return events
