@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         Conflict,
         ConnectionLost,
+        ConversationBusy,
         CorruptLog,
         DatabaseFault,
         Erased,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         StorageFull,
         StreamClosed,
         TimedOut,
+        TurnTakenOver,
         Unavailable,
         UnknownEventType,
         UnreadableEvent,
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
         ToolCallRequested,
         ToolCallSucceeded,
     )
+    from eventstore.events.turns import TurnContinued, TurnEnded, TurnStarted
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
     from eventstore.store.store import AsyncEventStore, EventStore
@@ -115,6 +118,7 @@ _HOMES = {
         "ToolCallRequested",
         "ToolCallSucceeded",
     ),
+    "eventstore.events.turns": ("TurnContinued", "TurnEnded", "TurnStarted"),
     "eventstore.log.anchors": ("Anchor", "Head", "read_anchor", "write_anchor"),
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
@@ -135,6 +139,7 @@ __all__ = [
     "ConnectionLost",
     "ContentErased",
     "ConversationArchived",
+    "ConversationBusy",
     "ConversationDeleted",
     "ConversationRenamed",
     "ConversationReopened",
@@ -177,6 +182,10 @@ __all__ = [
     "ToolCallFailed",
     "ToolCallRequested",
     "ToolCallSucceeded",
+    "TurnContinued",
+    "TurnEnded",
+    "TurnStarted",
+    "TurnTakenOver",
     "Unavailable",
     "UnknownEventType",
     "UnreadableEvent",

@@ -12,6 +12,8 @@ Every error the store raises, in one tree.
     │   ├── WrongVersion           a stream is not at the version the append expected
     │   ├── StreamClosed           the task or conversation was deleted or erased
     │   ├── AlreadyExists          a row with this id exists: a call that ended, an id used twice
+    │   ├── ConversationBusy       another turn has the conversation to itself
+    │   ├── TurnTakenOver          another process has continued this turn, or it has ended
     │   ├── IdempotencyConflict    the key was used for other content
     │   └── Erased                 the key was used for content that has been erased since
     ├── CorruptLog                 stored events cannot be read
@@ -48,6 +50,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ConnectionLost",
+    "ConversationBusy",
     "CorruptLog",
     "DatabaseFault",
     "Erased",
@@ -63,6 +66,7 @@ __all__ = [
     "StorageFull",
     "StreamClosed",
     "TimedOut",
+    "TurnTakenOver",
     "Unavailable",
     "UnknownEventType",
     "UnreadableEvent",
@@ -181,6 +185,37 @@ class AlreadyExists(Conflict):
             "or an id was used twice; nothing was written"
         )
         self.table = table
+
+
+class ConversationBusy(Conflict):
+    """
+    Another turn has the conversation to itself, or another process works on this one.
+
+    :ivar conversation_id: the conversation.
+    :ivar turn_id: the turn that has it.
+    """
+
+    def __init__(self, conversation_id: UUID, turn_id: UUID) -> None:
+        super().__init__(
+            f"conversation {conversation_id} is taken by the turn {turn_id}; try again later, or "
+            "give wait_seconds"
+        )
+        self.conversation_id = conversation_id
+        self.turn_id = turn_id
+
+
+class TurnTakenOver(Conflict):
+    """
+    The turn's lease was over and another process has continued it, or it has ended.
+
+    :ivar turn_id: the turn.
+    """
+
+    def __init__(self, turn_id: UUID) -> None:
+        super().__init__(
+            f"turn {turn_id} was taken over after its lease, or has ended; nothing was written"
+        )
+        self.turn_id = turn_id
 
 
 OUTCOME_KEY = "outcome:"

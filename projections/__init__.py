@@ -1,8 +1,8 @@
 """
 The read side: tables, projectors, and the three ways to run them.
 
-`Task`, `Conversation`, `Message` and `ToolCall` are SQLModel tables to query. A projector of your
-own is a function from events to row changes: see `projector` and examples/own_projector.py.
+`Task`, `Conversation`, `Message`, `ToolCall` and `Turn` are SQLModel tables to query. A projector
+of your own is a function from events to row changes: see `projector` and examples/own_projector.py.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from projections.models.conversation import Conversation, project_conversation
 from projections.models.message import Message, project_message
 from projections.models.task import Task, project_task
 from projections.models.tool_call import ToolCall, project_tool_call
+from projections.models.turn import Turn, project_turn
 from projections.projector import Projections, Projector, projector
 from projections.protection import protection_sql
 
@@ -39,11 +40,13 @@ __all__ = [
     "RowChange",
     "Task",
     "ToolCall",
+    "Turn",
     "Update",
     "project_conversation",
     "project_message",
     "project_task",
     "project_tool_call",
+    "project_turn",
     "projector",
     "protection_sql",
 ]
@@ -53,4 +56,5 @@ BUILT_IN: tuple[Projector, ...] = (
     project_conversation,
     project_message,
     project_tool_call,
+    project_turn,
 )

@@ -17,6 +17,7 @@ from eventstore.events import (  # noqa: F401 - importing a module registers its
     messages,
     tasks,
     tool_calls,
+    turns,
 )
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import BUILT_IN_EVENTS, Event

@@ -143,6 +143,14 @@ CONSTRAINTS = {
     "eventstore.tool_call": {
         "tool_call_pkey": "PRIMARY KEY (user_id, id)",
     },
+    # Without the index two turns of a conversation could run at once.
+    "eventstore.turn": {
+        "turn_pkey": "PRIMARY KEY (user_id, id)",
+        "turn_running": (
+            "CREATE UNIQUE INDEX turn_running ON eventstore.turn USING btree"
+            " (user_id, conversation_id) WHERE (status = 'running'::text)"
+        ),
+    },
     _LOG: {
         **_not_null("user_id", "position", "hash", "recorded_at"),
         "user_log_pkey": "PRIMARY KEY (user_id)",

@@ -31,9 +31,11 @@ from eventstore.store.commands.conversations import (
 from eventstore.store.commands.messages import AsyncMessages, Messages
 from eventstore.store.commands.tasks import AsyncTasks, TaskQueries, Tasks
 from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
+from eventstore.store.commands.turns import AsyncTurns, TurnQueries, Turns
 from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
 from eventstore.store.transaction import AsyncTransaction, Transaction
+from eventstore.store.turns import AsyncTurnBlock, TurnBlock, TurnPlans
 from eventstore.store.unit_of_work import UnitOfWork, check_key
 from projections.apply.live import live_statements
 from projections.models.message import MessageView
@@ -223,8 +225,9 @@ class User(SyncFacade[UserPlans]):
 
     :ivar tasks: create, update, complete, reopen, delete, get, list.
     :ivar conversations: start, rename, archive, reopen, delete, get, list.
-    :ivar messages: post, retract.
-    :ivar tool_calls: request, succeed, fail, find.
+    :ivar messages: post, extend, retract.
+    :ivar tool_calls: request, claim, succeed, fail, abandon, find, get, list, wait.
+    :ivar turns: get, list, usage.
     """
 
     def __init__(self, driver: Driver, engine: Engine, context: UserContext) -> None:
@@ -235,6 +238,7 @@ class User(SyncFacade[UserPlans]):
         self.conversations = Conversations(driver, ConversationQueries(context))
         self.messages = Messages(driver, Queries(context))
         self.tool_calls = ToolCalls(driver, ToolCallQueries(context))
+        self.turns = Turns(driver, TurnQueries(context))
 
     history = sync_method(UserPlans.history)
     append = sync_method(UserPlans.append)
@@ -253,6 +257,63 @@ class User(SyncFacade[UserPlans]):
         # Not a plan, so it stands in both classes; a test compares their parameters and docstrings.
         user = self if idempotency_key is None else self.keyed(idempotency_key)
         return Transaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class
+
+    def turn(
+        self,
+        conversation: UUID | str,
+        *,
+        key: str,
+        items: Sequence[Mapping[str, Any]] = (),
+        lease_seconds: int = 120,
+        wait_seconds: float = 10.0,
+        history_limit: int = 100,
+    ) -> TurnBlock:
+        """
+        Return the block in which one request is answered, once, whoever retries it.
+
+        ::
+
+            said = [{"role": "user", "content": text}]
+            with alice.turn(chat, key=request_id, items=said) as turn:
+                while not turn.ended:
+                    for call in turn.pending_calls:
+                        turn.succeed(call, output=run(call.name, call.arguments))
+                    reply = model(turn.messages)
+                    if reply.calls:
+                        turn.extend(reply.items)
+                    else:
+                        turn.end(reply.items, model=reply.model, usage=reply.usage)
+            return turn.answer
+
+        Entering starts the turn, in one round trip. The turn has the conversation to itself; others
+        wait. A key whose turn is completed gives that turn, with its answer, and `ended` is True.
+        A turn whose process died is continued by whoever sends its key after the lease: with what
+        it recorded, so that a call that has its outcome is not run again. Leaving the block ends
+        the turn; an exception that leaves it makes it failed, and its key continues it at once.
+
+        :param conversation: its id or key.
+        :param key: the caller's name for the request, 1 to 255 characters, the same on each retry.
+        :param items: what the user sends, recorded when the turn starts, as in `messages.extend`.
+        :param lease_seconds: how long the turn is this process's, 1 to 86,400; `turn.renew` begins
+            it anew. Longer than a model or a tool may take.
+        :param wait_seconds: how long to wait while another turn has the conversation.
+        :param history_limit: messages of the conversation to read, for the model.
+        :return: a block to be used once.
+        :raises InvalidInput: a parameter does not fit. The rest is raised on entering:
+            `ConversationBusy` if the time is over, `NotFound` without such a conversation,
+            `StreamClosed` if it was deleted, and `IdempotencyConflict` if the key is another
+            request's.
+        """
+        plans = TurnPlans(
+            self._plans.context,
+            conversation,
+            key=key,
+            items=items,
+            lease_seconds=lease_seconds,
+            wait_seconds=wait_seconds,
+            history_limit=history_limit,
+        )
+        return TurnBlock(self._driver, plans)
 
     def keyed(self, idempotency_key: str) -> Self:
         """
@@ -298,8 +359,9 @@ class AsyncUser(AsyncFacade[UserPlans]):
 
     :ivar tasks: create, update, complete, reopen, delete, get, list.
     :ivar conversations: start, rename, archive, reopen, delete, get, list.
-    :ivar messages: post, retract.
-    :ivar tool_calls: request, succeed, fail, find.
+    :ivar messages: post, extend, retract.
+    :ivar tool_calls: request, claim, succeed, fail, abandon, find, get, list, wait.
+    :ivar turns: get, list, usage.
     """
 
     def __init__(self, driver: AsyncDriver, engine: AsyncEngine, context: UserContext) -> None:
@@ -310,6 +372,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
         self.conversations = AsyncConversations(driver, ConversationQueries(context))
         self.messages = AsyncMessages(driver, Queries(context))
         self.tool_calls = AsyncToolCalls(driver, ToolCallQueries(context))
+        self.turns = AsyncTurns(driver, TurnQueries(context))
 
     history = async_method(UserPlans.history)
     append = async_method(UserPlans.append)
@@ -327,6 +390,63 @@ class AsyncUser(AsyncFacade[UserPlans]):
         """
         user = self if idempotency_key is None else self.keyed(idempotency_key)
         return AsyncTransaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class
+
+    def turn(
+        self,
+        conversation: UUID | str,
+        *,
+        key: str,
+        items: Sequence[Mapping[str, Any]] = (),
+        lease_seconds: int = 120,
+        wait_seconds: float = 10.0,
+        history_limit: int = 100,
+    ) -> AsyncTurnBlock:
+        """
+        Return the block in which one request is answered, once, whoever retries it.
+
+        ::
+
+            said = [{"role": "user", "content": text}]
+            with alice.turn(chat, key=request_id, items=said) as turn:
+                while not turn.ended:
+                    for call in turn.pending_calls:
+                        turn.succeed(call, output=run(call.name, call.arguments))
+                    reply = model(turn.messages)
+                    if reply.calls:
+                        turn.extend(reply.items)
+                    else:
+                        turn.end(reply.items, model=reply.model, usage=reply.usage)
+            return turn.answer
+
+        Entering starts the turn, in one round trip. The turn has the conversation to itself; others
+        wait. A key whose turn is completed gives that turn, with its answer, and `ended` is True.
+        A turn whose process died is continued by whoever sends its key after the lease: with what
+        it recorded, so that a call that has its outcome is not run again. Leaving the block ends
+        the turn; an exception that leaves it makes it failed, and its key continues it at once.
+
+        :param conversation: its id or key.
+        :param key: the caller's name for the request, 1 to 255 characters, the same on each retry.
+        :param items: what the user sends, recorded when the turn starts, as in `messages.extend`.
+        :param lease_seconds: how long the turn is this process's, 1 to 86,400; `turn.renew` begins
+            it anew. Longer than a model or a tool may take.
+        :param wait_seconds: how long to wait while another turn has the conversation.
+        :param history_limit: messages of the conversation to read, for the model.
+        :return: a block to be used once.
+        :raises InvalidInput: a parameter does not fit. The rest is raised on entering:
+            `ConversationBusy` if the time is over, `NotFound` without such a conversation,
+            `StreamClosed` if it was deleted, and `IdempotencyConflict` if the key is another
+            request's.
+        """
+        plans = TurnPlans(
+            self._plans.context,
+            conversation,
+            key=key,
+            items=items,
+            lease_seconds=lease_seconds,
+            wait_seconds=wait_seconds,
+            history_limit=history_limit,
+        )
+        return AsyncTurnBlock(self._driver, plans)
 
     def keyed(self, idempotency_key: str) -> Self:
         """

@@ -49,13 +49,15 @@ grant select, insert on eventstore.user_log, eventstore.stream, eventstore.event
 grant update (position, hash, recorded_at, retried) on eventstore.user_log to eventstore_app;
 grant update (version, closed) on eventstore.stream to eventstore_app;
 grant select, insert, update, delete
-    on eventstore.task, eventstore.conversation, eventstore.message, eventstore.tool_call
+    on eventstore.task, eventstore.conversation, eventstore.message, eventstore.tool_call,
+       eventstore.turn
     to eventstore_app;
 
 -- The operator role: which users there are, and where their logs end.
 grant select (user_id, position, hash, recorded_at) on eventstore.user_log to eventstore_operator;
 grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
-    eventstore.conversation, eventstore.message, eventstore.tool_call to eventstore_operator;
+    eventstore.conversation, eventstore.message, eventstore.tool_call, eventstore.turn
+    to eventstore_operator;
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
 grant select on eventstore.alembic_version to eventstore_operator;  -- names no user
 
@@ -70,7 +72,7 @@ declare
     v_table text;
 begin
     foreach v_table in array array[
-        'user_log', 'stream', 'event', 'task', 'conversation', 'message', 'tool_call',
+        'user_log', 'stream', 'event', 'task', 'conversation', 'message', 'tool_call', 'turn',
         'rebuild_progress']
     loop
         execute format('alter table eventstore.%I enable row level security', v_table);

@@ -108,6 +108,7 @@ create table eventstore.message (
     body                json,              -- the rest of the item; null if that is its role
     tool_call_count     integer not null,  -- the tool calls that it asks for
     created_at          timestamptz not null,
+    correlation_id      uuid,              -- of its event: in a turn, the turn's id
     retracted_at        timestamptz,
     retracted_position  bigint,
     constraint message_pkey primary key (user_id, id),
@@ -132,12 +133,39 @@ create table eventstore.tool_call (
     finished_position  bigint,
     claimed_at         timestamptz,        -- when a worker took it last
     claim_seconds      integer,            -- for how long
+    correlation_id     uuid,               -- of its request: in a turn, the turn's id
     constraint tool_call_pkey primary key (user_id, id)
 );
 create index tool_call_message on eventstore.tool_call (user_id, message_id)
     where message_id is not null;
 create index tool_call_call_id on eventstore.tool_call (user_id, conversation_id, call_id, position);
 create index tool_call_pending on eventstore.tool_call (user_id, position) where status = 'pending';
+
+create table eventstore.turn (
+    user_id          text not null,
+    id               uuid not null,      -- of the event that started it
+    conversation_id  uuid not null,
+    key              text not null,      -- the caller's name for the request
+    status           text not null,
+    holder           uuid not null,      -- drawn by the process that works on it, or did so last
+    attempt          integer not null,   -- how many processes have worked on it
+    leased_at        timestamptz not null,
+    lease_seconds    integer not null,
+    model            text,
+    usage            json,
+    input_tokens     bigint not null,
+    output_tokens    bigint not null,
+    error            json,
+    started_at       timestamptz not null,
+    ended_at         timestamptz,
+    position         bigint not null,
+    ended_position   bigint,
+    constraint turn_pkey primary key (user_id, id)
+);
+-- One turn of a conversation runs at a time.
+create unique index turn_running on eventstore.turn (user_id, conversation_id)
+    where status = 'running';
+create index turn_conversation on eventstore.turn (user_id, conversation_id, position);
 
 -- The users that a rebuild has still to do. It makes a rebuild resumable, and workers share it.
 create table eventstore.rebuild_progress (

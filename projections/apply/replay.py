@@ -49,6 +49,15 @@ class Replay:
         """Return the rows of `table` by key; a row lacks `user_id`, which is the log's."""
         return self._tables[table]
 
+    def load(self, table: type[SQLModel], row: Row) -> None:
+        """
+        Begin with a row that was read.
+
+        :param row: a row of `table`, by column name; it is changed by what is applied later.
+        """
+        shape = self._projections.shapes_by_model[table]
+        self._add(shape, self._tables[table], shape.key_of(row), row)
+
     def apply(self, event: RecordedEvent) -> None:
         """
         Apply the row changes of an event, which follows the events applied before.
@@ -120,11 +129,14 @@ class Replay:
         if not self._keeps(shape, row):
             return None
         key = tuple([row[name] for name in shape.key])
+        self._add(shape, rows, key, row)
+        return key
+
+    def _add(self, shape: TableShape, rows: dict[Key, Row], key: Key, row: Row) -> None:
         rows[key] = row
         if shape.found_by:
             found_by = tuple([row[name] for name in shape.found_by])
             self._found_by.setdefault(shape, {}).setdefault(found_by, []).append(key)
-        return key
 
     def skip(self, event: RecordedEvent) -> None:
         """

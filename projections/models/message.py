@@ -64,6 +64,7 @@ class Message(ReadModel, table=True):
     body: Any = Field(default=None, sa_column=Column(JSON, nullable=True))
     tool_call_count: int = Field(sa_column=Column(Integer, nullable=False))
     created_at: datetime = timestamp()
+    correlation_id: UUID | None = uuid(nullable=True)
     retracted_at: datetime | None = timestamp(nullable=True)
     retracted_position: int | None = bigint(nullable=True)
 
@@ -76,6 +77,7 @@ class MessageView:
     :ivar content: exactly what was said: text, null, or a list of parts.
     :ivar body: the whole item as it came.
     :ivar tool_calls: the calls that this message asked for, in their order.
+    :ivar correlation_id: of what belongs together; in a turn, the turn's id.
     """
 
     id: UUID
@@ -86,6 +88,12 @@ class MessageView:
     body: dict[str, Any]
     tool_calls: tuple[ToolCallView, ...]
     created_at: datetime
+    correlation_id: UUID | None
+
+    @property
+    def event_id(self) -> UUID:
+        """The id of the event that posted it, so that a message can be named as a cause."""
+        return self.id
 
 
 def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> MessageView:
@@ -112,6 +120,7 @@ def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> Mes
         body,
         tuple(tool_calls) if tool_calls and read_item(body).calls else (),
         event.recorded_at,
+        event.correlation_id,
     )
 
 
@@ -151,6 +160,7 @@ def _message(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
             "body": _stored_body(body, sender, shown),
             "tool_call_count": len(item.calls),
             "created_at": RECORDED_AT,
+            "correlation_id": event.correlation_id,
         },
     )
 

@@ -83,6 +83,7 @@ class ToolCall(ReadModel, table=True):
     finished_position: int | None = bigint(nullable=True)
     claimed_at: datetime | None = timestamp(nullable=True)
     claim_seconds: int | None = Field(default=None, sa_column=Column(Integer, nullable=True))
+    correlation_id: UUID | None = uuid(nullable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class ToolCallView(View):
     :ivar output: what the tool returned, if it succeeded.
     :ivar error: what the tool reported if it failed, or why the call was abandoned.
     :ivar claimed_at: when a worker took it last, and `claim_seconds` for how long.
+    :ivar correlation_id: of what belongs together; in a turn, the turn's id.
     :ivar first: False if `request` found that an earlier one had recorded the call.
     """
 
@@ -116,6 +118,7 @@ class ToolCallView(View):
     finished_position: int | None
     claimed_at: datetime | None
     claim_seconds: int | None
+    correlation_id: UUID | None
     first: bool = field(default=True, compare=False)
 
     @property
@@ -187,6 +190,7 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
                     "status": "pending",
                     "requested_at": RECORDED_AT,
                     "position": POSITION,
+                    "correlation_id": event.correlation_id,
                 },
             )
         case ToolCallClaimed(request_event_id=call_event_id, seconds=seconds):

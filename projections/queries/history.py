@@ -7,12 +7,12 @@ log the conversation's stream is read, which also works where the read model is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.fields import check_number
@@ -29,7 +29,7 @@ from projections.models.tool_call import ToolCall, ToolCallView
 from projections.projector import Projections
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
 
-__all__ = ["Source", "history"]
+__all__ = ["Source", "by_message", "history", "messages_of_page", "page_statements"]
 
 type Source = Literal["projection", "events"]
 
@@ -55,7 +55,7 @@ limit $6
 """
 # Index: message_conversation_position_key.
 _MESSAGES = f"""
-select id, position, sender, content, body::text, created_at
+select id, position, sender, content, body::text, created_at, correlation_id
 {_PAGE}"""
 # Index: tool_call_message.
 _TOOL_CALLS = f"""
@@ -115,20 +115,42 @@ def _from_tables(
     limit: int | None,
 ) -> Plan[list[MessageView]]:
     # Asking first whether the conversation exists would be a round trip of its own.
+    statements = page_statements(user_id, conversation, moment, before, limit)
+    answers = yield Batch(user_scope(user_id), statements)
+    return messages_of_page(conversation, moment, answers)
+
+
+def page_statements(
+    user_id: str, conversation: UUID, moment: PointInTime, before: int | None, limit: int | None
+) -> tuple[Statement, ...]:
+    """
+    Return the three statements that read a page of a history, for `messages_of_page`.
+
+    :param before: as in `history`, and `limit` as well.
+    """
     page = (user_id, conversation, before, moment.position, moment.timestamp, limit)
-    found, rows, call_rows = yield Batch(
-        user_scope(user_id),
-        (
-            Statement(_CONVERSATION, (user_id, conversation)),
-            Statement(_MESSAGES, page),
-            Statement(_TOOL_CALLS, page),
-        ),
+    return (
+        Statement(_CONVERSATION, (user_id, conversation)),
+        Statement(_MESSAGES, page),
+        Statement(_TOOL_CALLS, page),
     )
+
+
+def messages_of_page(
+    conversation: UUID, moment: PointInTime, answers: Sequence[Rows]
+) -> list[MessageView]:
+    """
+    Return the messages of a page, oldest first.
+
+    :param answers: the rows of each of the `page_statements`.
+    :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
+    """
+    found, rows, call_rows = answers
     if not found or not _existed(found[0], moment):
         raise NotFound("conversation", conversation)
-    calls = _by_message(map(tool_call_view, call_rows), moment)
+    calls = by_message(map(tool_call_view, call_rows), moment)
     messages = []
-    for message_id, position, sender, content, stored, created_at in reversed(rows):
+    for message_id, position, sender, content, stored, created_at, correlation_id in reversed(rows):
         body = full_body(None if stored is None else loads(stored), sender, content)
         messages.append(
             MessageView(
@@ -140,21 +162,21 @@ def _from_tables(
                 body,
                 calls.get(message_id, ()) if calls else (),
                 created_at,
+                correlation_id,
             )
         )
     return messages
 
 
-def _by_message(
+def by_message(
     calls: Iterable[ToolCallView], moment: PointInTime
 ) -> dict[UUID, tuple[ToolCallView, ...]]:
     """Return calls as they were at a moment, by their message, in their order."""
-    by_message: dict[UUID, tuple[ToolCallView, ...]] = {}
+    found: dict[UUID, tuple[ToolCallView, ...]] = {}
     for call in calls:
         if call.message_id is not None and moment.includes(call.position, call.requested_at):
-            known = by_message.get(call.message_id, ())
-            by_message[call.message_id] = (*known, call.as_of(moment))
-    return by_message
+            found[call.message_id] = (*found.get(call.message_id, ()), call.as_of(moment))
+    return found
 
 
 def _from_log(
@@ -189,11 +211,8 @@ def _from_log(
         # A retraction may name a message of another conversation, and then removes nothing here.
         posted = [event for event in posted if event.event_id not in retracted]
     views = map(ToolCallView.from_row, calls.rows(ToolCall).values())
-    by_message = _by_message(sorted(views, key=attrgetter("index", "position")), moment)
-    return [
-        posted_view(event, by_message.get(event.event_id, ()) if by_message else ())
-        for event in posted
-    ]
+    shown = by_message(sorted(views, key=attrgetter("index", "position")), moment)
+    return [posted_view(event, shown.get(event.event_id, ()) if shown else ()) for event in posted]
 
 
 def _existed(row: tuple[Any, ...], moment: PointInTime) -> bool:

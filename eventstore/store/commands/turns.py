@@ -1,0 +1,100 @@
+"""A user's turns: get, list, and what they cost; `User.turn` runs one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from eventstore.database.plan import Plan
+from eventstore.errors import InvalidInput
+from eventstore.events.fields import check_number
+from eventstore.store.context import Queries, parse_id
+from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
+from projections.models.turn import TurnView
+from projections.queries.turns import Usage, UsageBy, get_turn, list_turns, usage
+
+__all__ = ["AsyncTurns", "TurnQueries", "Turns"]
+
+
+class TurnQueries(Queries):
+    """The queries on a user's turns, as plans."""
+
+    def get(self, turn: UUID | str) -> Plan[TurnView]:
+        """
+        Return a turn by its id; one round trip. Index: `turn_pkey`.
+
+        :raises NotFound: no such turn, or not this user's.
+        """
+        context, turn_id = self.context, parse_id(turn, "turn")
+        return context.retrying(lambda: get_turn(context.user_id, turn_id))
+
+    def usage(
+        self,
+        *,
+        by: UsageBy | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        zone: str = "UTC",
+    ) -> Plan[list[Usage]]:
+        """
+        Return what the user's turns cost, as they ended; one round trip.
+
+        :param by: `day`, `conversation` or `model`; None for one sum.
+        :param since: with time zone: turns that started then or later.
+        :param until: with time zone: turns that started before then.
+        :param zone: the IANA name of the time zone in which a day begins.
+        :raises InvalidInput: a parameter does not fit.
+        """
+        if by not in {None, "day", "conversation", "model"}:
+            raise InvalidInput("by", f"{by!r}; give day, conversation, model or None")
+        for value, name in ((since, "since"), (until, "until")):
+            if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
+                raise InvalidInput(name, "give a timestamp with time zone")
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, TypeError):
+            fact = f"{zone!r} is no IANA time zone; give one like Europe/Berlin"
+            raise InvalidInput("zone", fact) from None
+        context = self.context
+        return context.retrying(
+            lambda: usage(context.user_id, by=by, since=since, until=until, zone=zone)
+        )
+
+    def list(
+        self, conversation: UUID | str, *, before: int | None = None, limit: int = 100
+    ) -> Plan[list[TurnView]]:
+        """
+        Return the newest turns of a conversation, newest first; one round trip.
+
+        Index: `turn_conversation`.
+
+        :param conversation: its id or key.
+        :param before: the `position` of the last turn of the page before.
+        :param limit: turns on a page.
+        :raises InvalidInput: a parameter does not fit.
+        """
+        check_number(limit, "limit")
+        if before is not None:
+            check_number(before, "before")
+        context = self.context
+        return context.about_conversation(
+            conversation,
+            lambda resolved: list_turns(context.user_id, resolved, before=before, limit=limit),
+        )
+
+
+class Turns(SyncFacade[TurnQueries]):
+    """A user's turns; `User.turn` runs one."""
+
+    get = sync_method(TurnQueries.get)
+    list = sync_method(TurnQueries.list)
+    usage = sync_method(TurnQueries.usage)
+
+
+class AsyncTurns(AsyncFacade[TurnQueries]):
+    """A user's turns; `AsyncUser.turn` runs one."""
+
+    get = async_method(TurnQueries.get)
+    list = async_method(TurnQueries.list)
+    usage = async_method(TurnQueries.usage)

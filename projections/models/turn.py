@@ -1,0 +1,166 @@
+"""Turns: the `turn` table, the view of one turn, and the projector of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Column, Index, Integer, PrimaryKeyConstraint
+from sqlalchemy import text as sql_text
+from sqlalchemy.dialects.postgresql import JSON
+from sqlmodel import Field
+
+from eventstore.events.turns import TurnContinued, TurnEnded, TurnEvent, TurnStarted
+from eventstore.log.envelope import EventEnvelope
+from eventstore.log.tables import SCHEMA
+from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
+from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
+from projections.projector import projector
+
+__all__ = ["Turn", "TurnStatus", "TurnView", "project_turn"]
+
+type TurnStatus = Literal["running", "completed", "failed", "abandoned"]
+
+
+class Turn(ReadModel, table=True):
+    """
+    One turn: a request, and all that was done for it.
+
+    The unique index lets one turn of a conversation run at a time, whoever starts it. A lease is
+    over `lease_seconds` after `leased_at`; then another process may take the turn over.
+    """
+
+    __tablename__ = "turn"
+    __table_args__ = (
+        PrimaryKeyConstraint("user_id", "id", name="turn_pkey"),
+        Index(
+            "turn_running",
+            "user_id",
+            "conversation_id",
+            unique=True,
+            postgresql_where=sql_text("status = 'running'"),
+        ),
+        Index("turn_conversation", "user_id", "conversation_id", "position"),
+        {"schema": SCHEMA},
+    )
+
+    user_id: str = text()
+    id: UUID = uuid()
+    conversation_id: UUID = uuid()
+    key: str = text()
+    status: TurnStatus = text()
+    holder: UUID = uuid()
+    attempt: int = Field(sa_column=Column(Integer, nullable=False))
+    leased_at: datetime = timestamp()
+    lease_seconds: int = Field(sa_column=Column(Integer, nullable=False))
+    model: str | None = text(nullable=True)
+    usage: Any = Field(default=None, sa_column=Column(JSON, nullable=True))
+    input_tokens: int = bigint()
+    output_tokens: int = bigint()
+    error: Any = Field(default=None, sa_column=Column(JSON, nullable=True))
+    started_at: datetime = timestamp()
+    ended_at: datetime | None = timestamp(nullable=True)
+    position: int = bigint()
+    ended_position: int | None = bigint(nullable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnView(View):
+    """
+    One turn as it is now.
+
+    :ivar id: of the event that started it, and the `correlation_id` of all that it recorded.
+    :ivar key: the caller's name for the request.
+    :ivar holder: drawn by the process that works on it, or did so last.
+    :ivar attempt: how many processes have worked on it.
+    :ivar usage: what the model's API reported.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    key: str
+    status: TurnStatus
+    holder: UUID
+    attempt: int
+    leased_at: datetime
+    lease_seconds: int
+    model: str | None
+    usage: Any
+    input_tokens: int
+    output_tokens: int
+    error: Any
+    started_at: datetime
+    ended_at: datetime | None
+    position: int
+    ended_position: int | None
+
+    @property
+    def event_id(self) -> UUID:
+        """The id of the event that started it, so that a turn can be named as a cause."""
+        return self.id
+
+    @property
+    def leased_until(self) -> datetime:
+        """When the lease is over, in UTC."""
+        return self.leased_at + timedelta(seconds=self.lease_seconds)
+
+
+@projector(Turn, events=TurnEvent, trusted=True)
+def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
+    """
+    Keep one row per turn.
+
+    :param event: of any class of `TurnEvent`.
+    """
+    match event.data:
+        case TurnStarted(key=key, holder=holder, lease_seconds=seconds):
+            row = {
+                "id": event.event_id,
+                "conversation_id": event.stream_id,
+                "key": key,
+                "status": "running",
+                "holder": holder,
+                "attempt": 1,
+                "leased_at": RECORDED_AT,
+                "lease_seconds": seconds,
+                "input_tokens": 0,
+                "output_tokens": 0,
+                "started_at": RECORDED_AT,
+                "position": POSITION,
+            }
+            return (Insert(Turn, row),)
+        case TurnContinued(turn_id=turn_id) as again:
+            changes = {
+                "status": "running",
+                "holder": again.holder,
+                "attempt": again.attempt,
+                "leased_at": RECORDED_AT,
+                "lease_seconds": again.lease_seconds,
+                "error": None,
+                "ended_at": None,
+                "ended_position": None,
+            }
+            return (_update(event, turn_id, changes),)
+        case TurnEnded(turn_id=turn_id) as ended:
+            changes = {
+                "status": ended.outcome,
+                "model": ended.model,
+                "usage": ended.usage,
+                "input_tokens": ended.input_tokens,
+                "output_tokens": ended.output_tokens,
+                "error": ended.error,
+                "ended_at": RECORDED_AT,
+                "ended_position": POSITION,
+            }
+            return (_update(event, turn_id, changes),)
+        case _:
+            return ()
+
+
+def _update(event: EventEnvelope, turn_id: UUID, changes: dict[str, Any]) -> Update:
+    # A turn of another conversation is not this stream's to change, nor is one that is completed.
+    there = {"conversation_id": event.stream_id}
+    return Update(Turn, {"id": turn_id}, changes, only_where=there)

@@ -1,0 +1,167 @@
+"""Read turns: one by its id, what runs in a conversation, lists, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.scope import user_scope
+from eventstore.errors import NotFound
+from eventstore.events.json_codec import loads
+from projections.models.turn import TurnView
+
+__all__ = [
+    "KnownTurn",
+    "Usage",
+    "UsageBy",
+    "get_turn",
+    "known_turns",
+    "list_turns",
+    "turn_state_statements",
+    "usage",
+]
+
+_JSON = {"usage", "error"}
+_COLUMNS = ", ".join(f"{name}::text" if name in _JSON else name for name in TurnView.columns())
+# The server's clock decides whether a lease is over, because the clocks of processes differ.
+_LIVE = "leased_at + make_interval(secs => lease_seconds) > clock_timestamp()"
+# Indexes: turn_pkey, turn_running.
+_STATE = f"""
+select {_COLUMNS}, {_LIVE} from eventstore.turn where user_id = $1 and id = $2
+union all
+select {_COLUMNS}, {_LIVE} from eventstore.turn
+where user_id = $1 and conversation_id = $3 and status = 'running' and id <> $2
+"""
+_VERSION = "select version from eventstore.stream where user_id = $1 and stream_id = $2"
+# Index: turn_pkey.
+_GET = f"select {_COLUMNS} from eventstore.turn where user_id = $1 and id = $2"
+# Index: turn_conversation.
+_LIST = f"""
+select {_COLUMNS} from eventstore.turn
+where user_id = $1 and conversation_id = $2 and position < coalesce($3, 9223372036854775807)
+order by position desc
+limit $4
+"""
+
+type UsageBy = Literal["day", "conversation", "model"]
+
+_GROUPS: dict[UsageBy | None, str] = {
+    None: "null::text",
+    "day": "((started_at at time zone $4)::date)::text",
+    "conversation": "conversation_id::text",
+    "model": "model",
+}
+# The turns of one user: some a day, read along turn_pkey.
+_USAGE = """
+select {group} as of, count(*), coalesce(sum(input_tokens), 0)::bigint,
+       coalesce(sum(output_tokens), 0)::bigint
+from eventstore.turn
+where user_id = $1
+  and started_at >= coalesce($2, '-infinity'::timestamptz)
+  and started_at < coalesce($3, 'infinity'::timestamptz)
+  and $4::text is not null
+group by 1
+order by 1
+"""
+
+
+class KnownTurn(NamedTuple):
+    """
+    A turn as it was found.
+
+    :ivar live: its lease is not over, by the server's clock.
+    """
+
+    turn: TurnView
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """
+    What some turns cost.
+
+    :ivar of: the day, the conversation's id or the model's name; None for the sum of all, or
+        where the turn names no model.
+    """
+
+    of: date | UUID | str | None
+    turns: int
+    input_tokens: int
+    output_tokens: int
+
+
+def turn_state_statements(
+    user_id: str, conversation: UUID, turn_id: UUID
+) -> tuple[Statement, Statement]:
+    """Return the statements for `known_turns`, and for the version of the conversation's stream."""
+    return (
+        Statement(_VERSION, (user_id, conversation)),
+        Statement(_STATE, (user_id, turn_id, conversation)),
+    )
+
+
+def known_turns(rows: Rows, turn_id: UUID) -> tuple[KnownTurn | None, KnownTurn | None]:
+    """Return the turn with an id, and another one that runs in the conversation."""
+    known = [KnownTurn(_view(row[:-1]), row[-1]) for row in rows]
+    own = next((one for one in known if one.turn.id == turn_id), None)
+    return own, next((one for one in known if one.turn.id != turn_id), None)
+
+
+def get_turn(user_id: str, turn_id: UUID) -> Plan[TurnView]:
+    """
+    Return one turn; one round trip. Index: `turn_pkey`.
+
+    :raises NotFound: there is none, or it is another user's.
+    """
+    (rows,) = yield Batch(user_scope(user_id), (Statement(_GET, (user_id, turn_id)),))
+    if not rows:
+        raise NotFound("turn", turn_id)
+    return _view(rows[0])
+
+
+def list_turns(
+    user_id: str, conversation: UUID, *, before: int | None, limit: int
+) -> Plan[list[TurnView]]:
+    """
+    Return the newest turns of a conversation, newest first; one round trip.
+
+    Index: `turn_conversation`.
+
+    :param before: the position of the oldest turn that the caller has.
+    """
+    statement = Statement(_LIST, (user_id, conversation, before, limit))
+    (rows,) = yield Batch(user_scope(user_id), (statement,))
+    return list(map(_view, rows))
+
+
+def usage(
+    user_id: str,
+    *,
+    by: UsageBy | None,
+    since: datetime | None,
+    until: datetime | None,
+    zone: str,
+) -> Plan[list[Usage]]:
+    """
+    Return what a user's turns cost, summed by PostgreSQL; one round trip.
+
+    :param since: with time zone: turns that started then or later; `until` before then.
+    :param zone: in which a day begins and ends.
+    """
+    statement = Statement(_USAGE.format(group=_GROUPS[by]), (user_id, since, until, zone))
+    (rows,) = yield Batch(user_scope(user_id), (statement,))
+    read: dict[UsageBy | None, Any] = {"day": date.fromisoformat, "conversation": UUID}
+    convert = read.get(by, str)
+    return [Usage(None if of is None else convert(of), *sums) for of, *sums in rows]
+
+
+def _view(row: tuple[Any, ...]) -> TurnView:
+    values = dict(zip(TurnView.columns(), row, strict=True))
+    for name in _JSON:
+        if values[name] is not None:
+            values[name] = loads(values[name])
+    return TurnView(**values)

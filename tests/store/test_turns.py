@@ -1,0 +1,346 @@
+"""A turn happens once, has its conversation to itself, and goes on where its process died."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from eventstore import (
+    ConversationBusy,
+    EventStore,
+    IdempotencyConflict,
+    InvalidInput,
+    NotFound,
+    Settings,
+    TurnTakenOver,
+    User,
+)
+from tests.support.proxy import Proxy
+
+ASK = {"role": "user", "content": "Buy milk"}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    ],
+}
+DONE = {"role": "assistant", "content": "Done"}
+
+
+def run_turn(
+    user: User,
+    key: str = "request 1",
+    *,
+    ran: Callable[[], object] = lambda: "ok",
+    **how: Any,
+) -> str | None:
+    """Answer one request as an agent does: one call, then the answer."""
+    with user.turn("chat", key=key, items=[ASK], **how) as turn:
+        while not turn.ended:
+            for call in turn.pending_calls:
+                turn.succeed(call, output=ran())
+            if len(turn.own_messages) == 1:
+                turn.extend([CALL])
+            else:
+                turn.end([DONE], model="gpt", usage={"prompt_tokens": 7, "completion_tokens": 2})
+    answer = turn.answer
+    return None if answer is None else str(answer.content)
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_turn_records_its_messages_calls_and_cost(store: EventStore, alice: User) -> None:
+    assert run_turn(alice) == "Done"
+
+    messages = alice.history("chat")
+    assert [one.sender for one in messages] == ["user", "assistant", "tool", "assistant"]
+    (turn,) = alice.turns.list("chat")
+    assert {one.correlation_id for one in messages} == {turn.id}
+    assert messages[1].tool_calls[0].correlation_id == turn.id
+    assert (turn.status, turn.model, turn.input_tokens, turn.output_tokens, turn.attempt) == (
+        "completed",
+        "gpt",
+        7,
+        2,
+        1,
+    )
+    assert turn.usage == {"prompt_tokens": 7, "completion_tokens": 2}
+    assert alice.turns.get(turn.id) == turn
+    assert alice.history("chat", source="events") == messages
+    assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_turn_knows_its_conversation_as_the_store_does(alice: User) -> None:
+    alice.messages.post("chat", sender="user", content="before")
+    with alice.turn("chat", key="1", items=[ASK]) as turn:
+        turn.extend([CALL, {**CALL, "content": "and another"}])
+        first, second = turn.pending_calls
+        turn.fail(first, error="no")
+        turn.extend([{"role": "tool", "tool_call_id": "call_1", "content": "yes"}])
+
+        assert turn.messages == alice.history("chat")
+        assert turn.pending_calls == []
+        assert turn.own_messages[0].content == "Buy milk"
+    assert second.status == "pending"
+    assert alice.turns.list("chat")[0].status == "completed"
+
+
+@pytest.mark.usefixtures("chat")
+def test_the_key_of_a_completed_turn_gives_its_answer_whoever_asks_and_whenever(
+    store: EventStore, alice: User
+) -> None:
+    runs: list[int] = []
+    run_turn(alice, ran=lambda: runs.append(1))
+    for number in range(3):
+        run_turn(alice, f"later {number}")
+    events = len(alice.events())
+
+    assert run_turn(alice, ran=lambda: runs.append(1)) == "Done"
+    assert run_turn(alice, history_limit=1) == "Done"
+
+    assert runs == [1]
+    assert len(alice.events()) == events
+    assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_key_that_is_sent_with_another_request_is_refused(alice: User) -> None:
+    alice.messages.post("chat", sender="user", content="before")
+    run_turn(alice)
+
+    with (
+        pytest.raises(IdempotencyConflict),
+        alice.turn("chat", key="request 1", items=[DONE]),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_turn_has_its_conversation_to_itself(alice: User, bob: User) -> None:
+    bob.conversations.start(key="chat")
+    other = alice.conversations.start(key="other").id
+    with alice.turn("chat", key="1") as turn:
+        for key in ("1", "2"):
+            with (
+                pytest.raises(ConversationBusy) as busy,
+                alice.turn("chat", key=key, wait_seconds=0.1),
+            ):
+                pass
+            assert busy.value.turn_id == turn.id
+        with alice.turn(other, key="1"), bob.turn("chat", key="1"):
+            pass
+
+
+def test_a_conversation_that_is_absent_or_anothers_starts_no_turn(alice: User, bob: User) -> None:
+    chat = alice.conversations.start(key="chat").id
+
+    for name in ("chat", chat):
+        with pytest.raises(NotFound, match=str(name)), bob.turn(name, key="1"):
+            pass
+    assert bob.events() == []
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_turn_whose_process_died_is_continued_by_its_key_after_the_lease(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    dead = alice.turn("chat", key="request 1", items=[ASK])
+    turn = dead.__enter__()
+    turn.extend([CALL])
+    turn.succeed(turn.pending_calls[0], output="ran once")
+    end_lease(admin)
+
+    def never() -> object:
+        raise AssertionError
+
+    assert run_turn(alice, ran=never) == "Done"
+
+    (known,) = alice.turns.list("chat")
+    assert (known.attempt, known.status) == (2, "completed")
+    assert [one.content for one in alice.history("chat")] == ["Buy milk", None, "ran once", "Done"]
+    with pytest.raises(TurnTakenOver):
+        turn.extend([DONE])
+    assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_dead_turn_gives_way_to_another_request_and_can_be_continued_then(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    dead = alice.turn("chat", key="request 1", items=[ASK])
+    dead.__enter__()
+    end_lease(admin)
+
+    assert run_turn(alice, "request 2") == "Done"
+    assert [one.status for one in alice.turns.list("chat")] == ["completed", "abandoned"]
+    assert run_turn(alice, "request 1") == "Done"
+
+    assert [one.status for one in alice.turns.list("chat")] == ["completed", "completed"]
+    assert store.rebuild().changed == 0
+    assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_an_exception_fails_the_turn_and_its_key_continues_it_at_once(
+    store: EventStore, alice: User
+) -> None:
+    def broken() -> object:
+        raise ValueError("no such list")
+
+    with pytest.raises(ValueError, match="no such list"):
+        run_turn(alice, ran=broken)
+    (failed,) = alice.turns.list("chat")
+    assert (failed.status, failed.error) == ("failed", "ValueError: no such list")
+
+    assert run_turn(alice) == "Done"
+    (known,) = alice.turns.list("chat")
+    assert (known.status, known.attempt, known.error) == ("completed", 2, None)
+    assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_turn_goes_on_when_others_write_to_its_conversation(
+    store: EventStore, alice: User
+) -> None:
+    with alice.turn("chat", key="1", items=[ASK]) as turn:
+        alice.conversations.rename("chat", "Groceries")
+        turn.extend([CALL])
+        late = alice.tool_calls.find("chat", "call_1")
+        alice.tool_calls.succeed(late, output="from elsewhere")
+        with turn.transaction() as tx:
+            task = tx.tasks.create("Buy milk", caused_by=turn)
+
+        turn.end([DONE])
+
+    assert [one.content for one in turn.messages] == ["Buy milk", None, "from elsewhere", "Done"]
+    created = alice.events(stream_id=task.id)[0]
+    assert (created.correlation_id, created.causation_id) == (turn.id, turn.id)
+    assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_renewed_lease_lasts(alice: User, admin: psycopg.Connection) -> None:
+    with alice.turn("chat", key="1") as turn:
+        end_lease(admin)
+        turn.renew(lease_seconds=600)
+
+        with (
+            pytest.raises(ConversationBusy),
+            alice.turn("chat", key="2", wait_seconds=0),
+        ):
+            pass
+        assert turn.attempt == 1
+
+
+def end_lease(admin: psycopg.Connection) -> None:
+    """Let the time of every lease pass, as far as the table knows."""
+    admin.execute("update eventstore.turn set leased_at = leased_at - interval '1 day'")
+
+
+def test_requests_at_once_on_one_conversation_get_each_their_own_answer(database_url: str) -> None:
+    settings = Settings(database_url=database_url, pool_max_size=10)
+    together = Barrier(8, timeout=60)
+    with EventStore.connect(settings=settings) as store:
+        alice = store.user("alice")
+        alice.conversations.start(key="chat")
+
+        def ask(number: int) -> str:
+            text = f"request {number // 2}"  # each is sent twice
+            together.wait()
+            with alice.turn(
+                "chat", key=text, items=[{"role": "user", "content": text}], wait_seconds=60
+            ) as turn:
+                if not turn.ended:
+                    turn.end([{"role": "assistant", "content": f"answer to {text}"}])
+            assert turn.answer is not None
+            return str(turn.answer.content)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+
+        assert answers == [f"answer to request {number // 2}" for number in range(8)]
+        senders = [one.sender for one in alice.history("chat")]
+        assert senders == ["user", "assistant"] * 4
+        assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_usage_is_summed_by_day_conversation_and_model(alice: User) -> None:
+    other = alice.conversations.start(key="other").id
+    run_turn(alice, "1")
+    run_turn(alice, "2")
+    with alice.turn(other, key="1") as turn:
+        turn.end(model="claude", usage={"input_tokens": 100, "output_tokens": 1})
+
+    (total,) = alice.turns.usage()
+    assert (total.of, total.turns, total.input_tokens, total.output_tokens) == (None, 3, 114, 5)
+    by_model = {one.of: one.input_tokens for one in alice.turns.usage(by="model")}
+    assert by_model == {"gpt": 14, "claude": 100}
+    by_chat = {one.of: one.turns for one in alice.turns.usage(by="conversation")}
+    assert by_chat[other] == 1
+    (day,) = alice.turns.usage(by="day", zone="Europe/Berlin")
+    assert (day.of, day.turns) == (alice.turns.list("chat")[0].started_at.astimezone().date(), 3)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert alice.turns.usage(since=tomorrow)[0:] in ([], [type(total)(None, 0, 0, 0)])
+    for wrong in ({"zone": "Mars/Olympus"}, {"by": "week"}, {"since": datetime(2026, 1, 1)}):  # noqa: DTZ001 - wrong
+        with pytest.raises(InvalidInput):
+            alice.turns.usage(**wrong)
+
+
+@pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize(
+    "wrong", [{"key": ""}, {"key": "1", "lease_seconds": 0}, {"key": "1", "history_limit": -1}]
+)
+def test_a_turn_with_a_wrong_parameter_is_refused(alice: User, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput), alice.turn("chat", **wrong):
+        pass
+
+
+def test_a_turn_with_one_tool_call_takes_four_round_trips(database_url: str, proxy: Proxy) -> None:
+    name = conninfo_to_dict(database_url)["dbname"]
+    settings = Settings(
+        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
+    )
+    with EventStore.connect(settings=settings) as store:
+        alice = store.user("alice")
+        alice.conversations.start(key="chat")
+        for number in range(7):
+            run_turn(alice, f"warm {number}")
+        proxy.count()
+
+        assert run_turn(alice, "counted") == "Done"
+
+        assert proxy.count() <= 4
+
+
+def test_a_lost_reply_to_the_start_does_not_lock_a_turn_out_of_itself(
+    database_url: str, proxy: Proxy
+) -> None:
+    name = conninfo_to_dict(database_url)["dbname"]
+    settings = Settings(
+        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
+    )
+    with EventStore.connect(settings=settings) as store:
+        alice = store.user("alice")
+        alice.conversations.start(key="chat")
+        block = alice.turn("chat", key="1", items=[ASK], wait_seconds=0.5)
+        lost: list[bytes] = []
+
+        def lose_once(data: bytes) -> bool:
+            lost.append(data)
+            return len(lost) == 1
+
+        proxy.lose_reply = lose_once
+        with block as turn:
+            turn.end([DONE])
+
+        assert [one.content for one in alice.history("chat")] == ["Buy milk", "Done"]
+        assert alice.turns.list("chat")[0].attempt == 1
