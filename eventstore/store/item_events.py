@@ -64,12 +64,12 @@ def item_events(
     for answer in item.answers:
         # An item that is call and answer in one, like `mcp_call`, was posted before its call was
         # requested, so the projector finds no call that it could end.
-        asked = requested.get(answer.call_id)
-        if asked is not None:
-            common = {"call_id": answer.call_id, "request_event_id": asked}
+        request = requested.get(answer.call_id)
+        if request is not None:
+            common = {"call_id": answer.call_id, "request_event_id": request}
             if answer.failed:
                 outcome: Event = make_event(ToolCallFailed, **common, error=answer.output)
             else:
                 outcome = make_event(ToolCallSucceeded, **common, output=answer.output)
-            events.append(ItemEvent(new_id(), outcome, asked))
+            events.append(ItemEvent(new_id(), outcome, request))
     return events

@@ -286,6 +286,8 @@ class UnitOfWork:
         statements = live_statements(context.projections, envelopes, changes)
         # A retry that is found in the log has this content, so these row changes are its own too.
         in_log, repeated = yield from append(request, statements, retry=retry)
+        # Without a key of the caller's only this command itself can have sent the events before.
+        repeated = repeated and context.idempotency_key is not None
         return Outcome(in_log, changes, lambda: self._replay_of(rows), repeated)
 
     def _decide_and_append(self, retry: bool) -> Plan[Outcome]:

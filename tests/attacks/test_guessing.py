@@ -35,6 +35,7 @@ from eventstore.store.commands.conversations import ConversationCommands, Conver
 from eventstore.store.commands.messages import MessageCommands, Messages
 from eventstore.store.commands.tasks import TaskCommands, Tasks
 from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCalls
+from eventstore.store.commands.turns import Turns
 from eventstore.store.transaction import TransactionCommands
 
 
@@ -43,6 +44,7 @@ class Call:
     """The fields that identify a tool call."""
 
     conversation_id: UUID
+    message_id: UUID
     call_id: str
     event_id: UUID
 
@@ -57,6 +59,7 @@ class Ids:
     key: str
     event: UUID
     call: Call
+    turn: UUID
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ class Answer:
 
 
 type Case = Callable[[Any, Ids], object]
+
+
+def take_turn(user: User, ids: Ids, key: str) -> object:
+    with user.turn(ids.chat, key=key, wait_seconds=0) as turn:
+        return turn.messages
+
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 COMMANDS: dict[str, Case] = {
@@ -83,12 +92,15 @@ COMMANDS: dict[str, Case] = {
     "conversations.reopen": lambda user, ids: user.conversations.reopen(ids.chat),
     "conversations.delete": lambda user, ids: user.conversations.delete(ids.chat),
     "messages.post": lambda user, ids: user.messages.post(ids.chat, sender="user", content="x"),
+    "messages.extend": lambda user, ids: user.messages.extend(ids.chat, [{"role": "user"}]),
     "messages.retract": lambda user, ids: user.messages.retract(ids.chat, ids.message),
     "tool_calls.request": lambda user, ids: user.tool_calls.request(
         ids.chat, name="f", arguments="{}"
     ),
     "tool_calls.succeed": lambda user, ids: user.tool_calls.succeed(ids.call, output=1),
     "tool_calls.fail": lambda user, ids: user.tool_calls.fail(ids.call, error=1),
+    "tool_calls.abandon": lambda user, ids: user.tool_calls.abandon(ids.call),
+    "tool_calls.claim": lambda user, ids: user.tool_calls.claim(ids.call, seconds=9),
 }
 QUERIES: dict[str, Case] = {
     "tasks.get": lambda user, ids: user.tasks.get(ids.task),
@@ -96,6 +108,13 @@ QUERIES: dict[str, Case] = {
     "conversations.get": lambda user, ids: user.conversations.get(ids.chat),
     "conversations.list": lambda user, _: user.conversations.list(),
     "tool_calls.find": lambda user, ids: user.tool_calls.find(ids.chat, ids.call.call_id),
+    "tool_calls.get": lambda user, ids: user.tool_calls.get(ids.call.event_id),
+    "tool_calls.list": lambda user, ids: user.tool_calls.list(conversation=ids.chat, status=None),
+    "tool_calls.wait": lambda user, ids: user.tool_calls.wait(ids.call, seconds=0),
+    "turns.get": lambda user, ids: user.turns.get(ids.turn),
+    "turns.list": lambda user, ids: user.turns.list(ids.chat),
+    "turns.usage": lambda user, _: user.turns.usage(by="conversation"),
+    "turn": lambda user, ids: take_turn(user, ids, "other"),
     "history": lambda user, ids: user.history(ids.chat),
     "events": lambda user, ids: user.events(stream_id=ids.chat),
     "audit": lambda user, ids: user.audit(conversation=ids.chat),
@@ -104,6 +123,9 @@ QUERIES: dict[str, Case] = {
     ),
 }
 VARIANTS: dict[str, Case] = {
+    "a turn of hers": lambda user, ids: take_turn(user, ids, "request"),
+    "items for a key of hers": lambda user, ids: user.messages.extend(ids.key, [{"role": "user"}]),
+    "all pending calls": lambda user, _: user.tool_calls.list(),
     "a task as of a time": lambda user, ids: user.tasks.get(ids.task, as_of=LATER),
     "a task by text": lambda user, ids: user.tasks.complete(str(ids.task)),
     "a conversation by key": lambda user, ids: user.conversations.get(ids.key),
@@ -172,6 +194,7 @@ def test_every_public_method_has_a_case() -> None:
         | public_names("conversations.", Conversations)
         | public_names("messages.", Messages)
         | public_names("tool_calls.", ToolCalls)
+        | public_names("turns.", Turns)
     )
     recorders = (
         public_names("transaction.", TransactionCommands) - {"transaction.begin"}  # `with` calls it
@@ -217,14 +240,17 @@ def create_data(alice: User) -> Ids:
     chat = alice.conversations.start(key="session-7")
     message = alice.messages.post(chat.id, sender="user", content="x")
     call = alice.tool_calls.request(chat.id, name="f", arguments="{}")
-    handle = Call(chat.id, call.call_id, call.event_id)
-    return Ids(task.id, chat.id, message.id, "session-7", call.event_id, handle)
+    assert call.message_id is not None
+    handle = Call(chat.id, call.message_id, call.call_id, call.event_id)
+    with alice.turn(chat.id, key="request", items=[{"role": "user", "content": "x"}]) as turn:
+        turn.end(usage={"input_tokens": 5})
+    return Ids(task.id, chat.id, message.id, "session-7", call.event_id, handle, turn.id)
 
 
 def absent_ids() -> Ids:
     chat = uuid4()
-    handle = Call(chat, f"call_{uuid4().hex}", uuid4())
-    return Ids(uuid4(), chat, uuid4(), "session-8", uuid4(), handle)
+    handle = Call(chat, uuid4(), f"call_{uuid4().hex}", uuid4())
+    return Ids(uuid4(), chat, uuid4(), "session-8", uuid4(), handle, uuid4())
 
 
 def ask(user: User, case: Case, ids: Ids, sent: list[list[str]]) -> Answer:
@@ -281,7 +307,7 @@ def test_a_conversation_that_bob_starts_under_an_id_of_alice_is_his_own(
 
     assert his.id == hers.chat
     assert [one.content for one in fresh_bob.history(hers.chat)] == ["to myself"]
-    assert len(fresh_alice.history(hers.chat)) == 2
+    assert len(fresh_alice.history(hers.chat)) == 3
 
 
 def test_erasing_a_conversation_of_another_user_is_not_found_and_erases_nothing(

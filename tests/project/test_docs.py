@@ -32,6 +32,7 @@ from eventstore.store.commands.conversations import Conversations
 from eventstore.store.commands.messages import Messages
 from eventstore.store.commands.tasks import Tasks
 from eventstore.store.commands.tool_calls import ToolCalls
+from eventstore.store.commands.turns import Turns
 from projections.models.tool_call import ToolCallView
 
 ROOT = Path(__file__).parents[2]
@@ -269,6 +270,7 @@ def test_the_python_page_names_exactly_the_members_of_a_user() -> None:
         "conversations": Conversations,
         "messages": Messages,
         "tool_calls": ToolCalls,
+        "turns": Turns,
     }
     offered = [
         f"{part}.{name}" for part, kind in parts.items() for name in vars(kind) if name[0] != "_"

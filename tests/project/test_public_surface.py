@@ -116,10 +116,10 @@ def test_a_method_of_a_user_has_its_name_and_docstring() -> None:
 
 def test_every_async_method_is_a_coroutine_function_and_no_sync_method_is() -> None:
     # These members send nothing to the database, so they are not awaited.
-    plain = {"annotated", "commands", "keyed", "session", "transaction", "user_id"}
+    plain = {"annotated", "commands", "keyed", "session", "transaction", "turn", "user_id"}
     sync, other = users()
 
-    for name in ("", "tasks", "conversations", "messages", "tool_calls"):
+    for name in ("", "tasks", "conversations", "messages", "tool_calls", "turns"):
         one, two = (getattr(user, name) if name else user for user in (sync, other))
         methods = {*public_names(type(one))} - plain
         assert [m for m in methods if inspect.iscoroutinefunction(getattr(one, m))] == []
@@ -155,8 +155,8 @@ def users() -> tuple[User, AsyncUser]:
 COMMANDS = {
     "tasks": ("create", "update", "complete", "reopen", "delete"),
     "conversations": ("start", "rename", "archive", "reopen", "delete"),
-    "messages": ("post", "retract"),
-    "tool_calls": ("request", "succeed", "fail"),
+    "messages": ("post", "extend", "retract"),
+    "tool_calls": ("request", "claim", "succeed", "fail", "abandon"),
 }
 
 

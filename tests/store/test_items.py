@@ -55,13 +55,13 @@ def story(user: User, conversation: UUID) -> list[tuple[str, str, Any, Any]]:
         assert sorted(shown, key=lambda one: one.position) == [
             one for one in listed if one.message_id is not None
         ]
-    told: list[tuple[str, str, Any, Any]] = [
+    as_listed: list[tuple[str, str, Any, Any]] = [
         (one.name, one.status, one.output, one.error) for one in listed
     ]
     audited = user.audit(conversation=conversation)
-    assert [(one.name, one.status, one.output, one.error) for one in audited] == told
+    assert [(one.name, one.status, one.output, one.error) for one in audited] == as_listed
     assert user.audit() == audited
-    return told
+    return as_listed
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
@@ -85,10 +85,10 @@ def test_an_item_that_answers_a_call_ends_it_whatever_the_format(
 def test_a_call_and_its_answer_go_in_by_one_call(
     store: EventStore, alice: User, chat: UUID, pair: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
-    asked, answered = alice.messages.extend(chat, pair)
+    posted, answered = alice.messages.extend(chat, pair)
 
-    assert [one.status for one in asked.tool_calls] == ["succeeded"]
-    assert alice.history(chat) == [asked, answered]
+    assert [one.status for one in posted.tool_calls] == ["succeeded"]
+    assert alice.history(chat) == [posted, answered]
     assert story(alice, chat) == [("add_task", "succeeded", "ok", None)]
     assert store.verify().ok
 

@@ -81,14 +81,6 @@ def test_wrong_version_carries_the_expected_and_the_actual_version(alice: User) 
     assert (error.value.expected, error.value.actual) == (7, 1)
 
 
-@pytest.mark.parametrize("calls", [7, "all", {"id": "x"}])
-def test_tool_calls_that_are_not_a_list_are_refused(alice: User, calls: object) -> None:
-    chat = alice.conversations.start()
-
-    with pytest.raises(InvalidInput, match=r"body\.tool_calls: is not a list"):
-        alice.messages.post(chat.id, body={"role": "assistant", "tool_calls": calls})
-
-
 def test_an_integer_too_long_for_python_to_parse_is_refused() -> None:
     with pytest.raises(NotStorable, match="4,300 digits"):
         check_json(10**5000, "content")
@@ -121,10 +113,9 @@ def test_an_append_returns_the_events_that_are_read_later(alice: User) -> None:
 
 def test_the_path_of_an_invalid_value_includes_its_indexes(alice: User) -> None:
     chat = alice.conversations.start()
-    call = alice.tool_calls.request(chat.id, name="f", arguments="{}")
 
-    with pytest.raises(NotStorable, match=r"error\[1\]\.x: nan"):
-        alice.tool_calls.fail(call, error=[1, {"x": float("nan")}])
+    with pytest.raises(NotStorable, match=r"body\.content\[1\]\.x: nan"):
+        alice.messages.post(chat.id, sender="user", content=[1, {"x": float("nan")}])
 
 
 def test_inspect_shows_the_signature_of_a_method(database_url: str) -> None:

@@ -10,6 +10,7 @@ from eventstore.database.plan import Plan
 from eventstore.errors import InvalidInput, NotFound, WrongVersion
 from eventstore.events.conversations import ConversationStarted
 from eventstore.events.event import Event, make_event
+from eventstore.events.fields import MAX_KEY, check_label
 from eventstore.events.items import RequestedCall, assistant_body
 from eventstore.events.messages import MessageRetracted
 from eventstore.events.tool_calls import (
@@ -217,4 +218,7 @@ def _body_of_parts(
         if not isinstance(call, RequestedCall):
             fact = f"a {type(call).__name__}; give a RequestedCall"
             raise InvalidInput(f"tool_calls[{number}]", fact)
+        # In an item as it came, what is no label is made one; a caller is told.
+        check_label(call.id, f"tool_calls[{number}].id", MAX_KEY, empty=True)
+        check_label(call.name, f"tool_calls[{number}].name", MAX_KEY, empty=True)
     return assistant_body(sender, content, tool_calls)

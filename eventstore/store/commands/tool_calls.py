@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from eventstore.database.plan import Pause, Plan
 from eventstore.errors import OUTCOME_KEY, InvalidInput
 from eventstore.events.event import Event, make_event
-from eventstore.events.fields import check_number
+from eventstore.events.fields import MAX_KEY, check_label, check_number
 from eventstore.events.items import RequestedCall, tool_body
 from eventstore.events.json_codec import checked_text, plain_json
 from eventstore.events.tool_calls import (
@@ -133,8 +133,11 @@ class ToolCallCommands(Commands):
         work = self._work
         text = arguments if isinstance(arguments, str) else checked_text(arguments, "arguments")
         # The name is made of an id of the unit of work, so a retry under a key makes the same one.
+        call_id = f"call_{work.new_id().hex}" if call_id is None else call_id
         call = RequestedCall(
-            f"call_{work.new_id().hex}" if call_id is None else call_id, name, text
+            check_label(call_id, "call_id", MAX_KEY, empty=True),
+            check_label(name, "name", MAX_KEY, empty=True),
+            text,
         )
         message_id = None
         if in_history:
@@ -228,8 +231,8 @@ class ToolCallCommands(Commands):
         reply = _reply(call, shown, content)
         # What stands in the reply already, as it is, is not stored again.
         # Of equal values of two types (1 and True) the answer would give back the other one.
-        kept = reply is not None and isinstance(value, str | list) and reply["content"] == value
-        stored = {} if kept else {"output": value}
+        repeated = reply is not None and isinstance(value, str | list) and reply["content"] == value
+        stored = {} if repeated else {"output": value}
         return self._end(call, ToolCallSucceeded, reply, stored)
 
     def fail(
@@ -291,7 +294,7 @@ class ToolCallCommands(Commands):
 
 
 def _require_reference(call: object) -> None:
-    if not hasattr(call, "event_id") or not hasattr(call, "call_id"):
+    if not all(hasattr(call, name) for name in ("event_id", "call_id", "message_id")):
         fact = f"a {type(call).__name__}; give what request or find returned"
         raise InvalidInput("call", fact)
 
