@@ -1,0 +1,109 @@
+"""What a user asks again and again is found by an index, whatever the length of the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+import eventstore.database.driver.sync_driver
+from eventstore import EventStore, User
+from eventstore.database.driver.pipeline import run_pipeline
+from eventstore.database.plan import Statement
+from tests.support.server import Server
+
+CALLS = 3_000
+
+
+@pytest.fixture(scope="module")
+def long_log(server: Server) -> Iterator[str]:
+    """A database in which alice has many calls in many conversations, and few that are pending."""
+    url = server.create_database()
+    with EventStore.connect(url) as store:
+        alice = store.user("alice")
+        for number in range(CALLS // 100):
+            chat = alice.conversations.start(key=f"chat {number}").id
+            with alice.transaction() as tx:
+                for call in range(100):
+                    asking = tx.tool_calls.request(
+                        chat, name="f", arguments="{}", call_id=f"call_{call}", in_history=False
+                    )
+                    if call:
+                        tx.tool_calls.succeed(asking, output=1)
+            with alice.turn(chat, key="1") as turn:
+                turn.end(usage={"input_tokens": 1})
+    with psycopg.connect(server.direct(url), autocommit=True) as admin:
+        admin.execute("vacuum analyze")
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
+def alice(long_log: str) -> Iterator[User]:
+    with EventStore.connect(long_log) as store:
+        yield store.user("alice")
+
+
+QUESTIONS: dict[str, tuple[Callable[[User], Any], set[str]]] = {
+    "a call by the model's name": (
+        lambda user: user.tool_calls.find("chat 7", "call_9"),
+        {"tool_call_call_id"},
+    ),
+    "pending calls": (lambda user: user.tool_calls.list(limit=10), {"tool_call_pending"}),
+    "the calls of a conversation": (
+        lambda user: user.tool_calls.list(conversation="chat 7", status=None),
+        {"tool_call_call_id"},
+    ),
+    "the audit of a conversation": (
+        lambda user: user.audit(conversation="chat 7"),
+        {"event_stream", "event_caused"},
+    ),
+    "the turns of a conversation": (
+        lambda user: user.turns.list("chat 7"),
+        {"turn_conversation"},
+    ),
+    "an answer to a call": (
+        lambda user: user.messages.post(
+            "chat 7", body={"role": "tool", "tool_call_id": "call_0", "content": "ok"}
+        ),
+        {"tool_call_call_id"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("ask", "indexes"), QUESTIONS.values(), ids=QUESTIONS)
+def test_a_question_is_answered_by_its_index(
+    alice: User, long_log: str, server: Server, monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[User], Any], indexes: set[str],
+) -> None:  # fmt: skip
+    sent: list[Statement] = []
+
+    def record(connection: Any, statements: Any, unread: int) -> Any:
+        sent.extend(statements)
+        return run_pipeline(connection, statements, unread)
+
+    monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", record)
+    ask(alice)
+
+    used: set[str] = set()
+    with psycopg.connect(server.direct(long_log), cursor_factory=psycopg.RawCursor) as admin:
+        # A table of some pages is scanned although the index is right.
+        admin.execute("set enable_seqscan = off")
+        for one in sent:
+            if "eventstore." in one.sql and "append_event" not in one.sql:
+                (row,) = admin.execute(f"explain (format json) {one.sql}", _values(one)).fetchall()
+                plan = json.dumps(row[0])
+                used |= {name for name in indexes if f'"Index Name": "{name}"' in plan}
+                assert '"Node Type": "Seq Scan"' not in plan
+        admin.rollback()
+    assert used == indexes
+
+
+def _values(statement: Statement) -> list[Any]:
+    """Return parameters as psycopg takes them; encoded ones are the text of a value already."""
+    known = (str, int, UUID, list, type(None))
+    return [one if isinstance(one, known) else str(one) for one in statement.params]
