@@ -33,10 +33,10 @@ select current_setting('server_version_num')::int as version_number,
        current_setting('fsync') = 'on' as fsync,
        current_setting('synchronous_commit') <> 'off' as synchronous_commit,
        current_setting('server_encoding') as encoding,
-       exists (select from pg_settings where name like 'neon.%') as neon,
+       coalesce(current_setting('neon.timeline_id', true), '') <> '' as neon,
        session_user as login,
-       (select rolsuper from pg_roles where rolname = session_user) as login_superuser,
-       (select rolbypassrls from pg_roles where rolname = session_user) as login_bypassrls,
+       login.rolsuper as login_superuser,
+       login.rolbypassrls as login_bypassrls,
        coalesce(pg_has_role(session_user, event.relowner, 'member'), false) as login_owns_log,
        pg_has_role(session_user, 'pg_write_all_data', 'member') as login_writes_all,
        event.oid is not null as migrated,
@@ -57,9 +57,10 @@ select current_setting('server_version_num')::int as version_number,
              union
              select 'this connection' where current_setting('eventstore.user_id', true) <> ''
              order by 1) as presets
-from (select 1) as server
+from pg_roles as login
 left join pg_class as event
   on event.relname = 'event' and event.relnamespace = to_regnamespace('eventstore')
+where login.rolname = session_user
 """
 
 # Binds: the store's roles; the schemas to look for CREATE in; the tables beside those of the schema
@@ -68,10 +69,17 @@ left join pg_class as event
 _ROLES = """
 with owners as (
     select c.relowner as owner
-    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where n.nspname = 'eventstore' or concat(n.nspname, '.', c.relname) = any($3)
+    from pg_class as c
+    where c.relnamespace = (select to_regnamespace('eventstore'))
     union all
-    select p.proowner from pg_proc as p where p.pronamespace = to_regnamespace('eventstore')
+    select c.relowner
+    from unnest($3::text[]) as name
+    join pg_class as c on c.relname = split_part(name, '.', 2)
+    join pg_namespace as n on n.oid = c.relnamespace and n.nspname = split_part(name, '.', 1)
+    union all
+    select p.proowner
+    from pg_proc as p
+    where p.pronamespace = (select to_regnamespace('eventstore'))
     union all
     select n.nspowner from pg_namespace as n where n.nspname = any($4::text[])
 )
@@ -119,7 +127,7 @@ select p.oid::regprocedure::text as name,
        coalesce(has_function_privilege((select oid from pg_roles where rolname = $1),
                                        p.oid, 'execute'), false) as callable
 from pg_proc as p
-where p.pronamespace = to_regnamespace('eventstore')
+where p.pronamespace = (select to_regnamespace('eventstore'))
    or p.prosecdef
       and concat(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), p.proconfig::text) ~* $2
 order by 1

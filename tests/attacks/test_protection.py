@@ -94,6 +94,13 @@ def diagnose_after(
     owner: StoreConnection, broken: str, tables: Sequence[str] = BUILT_IN_TABLES
 ) -> list[Finding]:
     """Run SQL, diagnose the database in the same transaction, and roll it back."""
+    own = ("postgres", "fsync")  # findings about the login and the server of the tests
+    return [one for one in _all_found_after(owner, broken, tables) if one.location not in own]
+
+
+def _all_found_after(
+    owner: StoreConnection, broken: str, tables: Sequence[str] = BUILT_IN_TABLES
+) -> list[Finding]:
     try:
         owner.execute(broken)
         plan = diagnose(tables, Settings())
@@ -105,13 +112,21 @@ def diagnose_after(
     finally:
         owner.rollback()
     found: list[Finding] = end.value.value
-    own = ("postgres", "fsync")  # findings about the login and the server of the tests
-    return [one for one in found if one.location not in own]
+    return found
 
 
 def test_a_migrated_database_has_no_finding(owner: StoreConnection) -> None:
     assert diagnose_after(owner, "select", [*BUILT_IN_TABLES, BOX]) == []
     assert refusal([]) is None
+
+
+def test_a_server_without_fsync_is_a_warning_except_on_neon(owner: StoreConnection) -> None:
+    found, on_neon = (
+        {one.location for one in _all_found_after(owner, change)}
+        for change in ("select", "set local neon.timeline_id = '0123456789abcdef'")
+    )
+
+    assert ("fsync" in found, "fsync" in on_neon) == (True, False)
 
 
 @pytest.mark.parametrize("case", ERRORS)
