@@ -249,9 +249,9 @@ class IdempotencyConflict(Conflict):
 
 class Erased(Conflict):
     """
-    The idempotency key was used for content that has been erased since.
+    What a retry wrote the first time has been erased since.
 
-    :ivar key: None of a retry without a key.
+    :ivar key: the idempotency key; None of a retry without one.
     """
 
     # A retry is refused, because its content can no longer be compared with the first.

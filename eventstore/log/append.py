@@ -22,7 +22,7 @@ from struct import unpack
 from typing import Any, NamedTuple
 
 from eventstore.database.errors import AlreadyAppended
-from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Erased, IdempotencyConflict
 from eventstore.events.json_codec import loads
@@ -86,7 +86,8 @@ def append(
     :raises WrongVersion: a stream is not as expected; nothing was written.
     :raises StreamClosed: a task or conversation was deleted; nothing was written.
     :raises IdempotencyConflict: the key was used for other content; nothing was written.
-    :raises Erased: the key was used for content that has been erased since.
+    :raises Erased: the key was used for content that has been erased since, or an earlier attempt
+        without a key was committed and erased since.
     :raises AlreadyExists: a row change inserts a row that is there already.
     """
     scope = user_scope(request.user_id)
@@ -183,20 +184,16 @@ def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:
     if key is not None:
         statement = Statement(_BY_KEY, (user_id, key))
     (rows,) = yield Batch(user_scope(user_id), (statement,))
-    if key is not None:
-        _require_same_content(request, key, rows)
-    return list(map(_recorded_again, request.envelopes, rows))
-
-
-def _require_same_content(request: AppendRequest, key: str, rows: Rows) -> None:
     # There is no row if another append of the same import was the one that was found.
     position = rows[0][0] if rows else 0
-    # An erased payload can neither confirm the retry nor show that its content differs.
+    # An erased payload can neither confirm the retry nor show that its content differs, and what
+    # was erased must not come back as if it were in the log.
     if any(row[-1] is None for row in rows):
         raise Erased(key, position)
     # Metadata, correlation and cause are not compared: they may differ on a retry.
-    if [row[-4:] for row in rows] != request.contents():
+    if key is not None and [row[-4:] for row in rows] != request.contents():
         raise IdempotencyConflict(key, position)
+    return list(map(_recorded_again, request.envelopes, rows))
 
 
 def _recorded_again(envelope: EventEnvelope, row: tuple[Any, ...]) -> RecordedEvent:

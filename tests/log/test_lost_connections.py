@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from eventstore import ConnectionLost, EventStore, Settings, TaskUpdated, User, WrongVersion
+from eventstore import ConnectionLost, Erased, EventStore, Settings, TaskUpdated, User, WrongVersion
 from tests.log.conftest import Network
 
 
@@ -200,6 +200,28 @@ def test_the_answer_to_a_retry_is_that_of_the_first_attempt_whatever_came_in_bet
     assert recorded[: len(types) + 1] == [*types, "TaskCreated"]
     assert len(recorded) == len(types) + 1 + (types == ["TaskCompleted"])
     assert store.verify().ok
+
+
+@every_command
+def test_a_retry_whose_first_attempt_was_erased_meanwhile_does_not_answer_what_was_erased(
+    alice: User,
+    database_url: str,
+    task: UUID,
+    network: Network,
+    command: Command,
+    types: list[str],
+) -> None:
+    def erase() -> None:
+        with EventStore.connect(database_url) as other:
+            other.erase("alice", ordered_by="alice")
+
+    network.lose_reply(erase)
+
+    with pytest.raises(Erased) as error:
+        command(alice, task)
+
+    assert error.value.key is None
+    assert [event.type for event in alice.events()[2:]] == [*types, "ContentErased"]
 
 
 def test_a_retry_that_finds_another_version_is_refused_and_nothing_is_noted(
