@@ -37,7 +37,7 @@ from eventstore.database.scope import Scope, user_scope
 from eventstore.database.timestamps import readable_timestamp, timestamp_text
 from eventstore.errors import NotFound, NotStorable
 from eventstore.events.json_codec import check_json, dumps
-from eventstore.log.read import select_log_page, select_stream_page
+from eventstore.log.read import BEFORE_ALL, select_log_page, select_stream_page
 from eventstore.log.stored_event import ALL_COLUMNS
 from eventstore.schema.catalog import other_protected_tables
 from projections.apply.table_shape import TableShape
@@ -120,6 +120,7 @@ def _streams(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
         for values in rows:
             after = values[0]
             lines.add(_object(zip(STREAM_COLUMNS, values, strict=True)))
+        more = more and after is not None  # nulls, of tampering, are ordered last
     return lines.end()
 
 
@@ -162,7 +163,7 @@ def _select_rows(shape: TableShape, user_id: str, after: Sequence[str]) -> State
 
 def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
     lines = _Lines(write)
-    position = 0
+    position = BEFORE_ALL
     more = True
     while more:
         statement = select_log_page(ALL_COLUMNS, scope.user_id, position)

@@ -25,7 +25,7 @@ from eventstore.events.json_codec import loads
 from eventstore.events.registry import EventRegistry
 from eventstore.log.anchors import Head
 from eventstore.log.ids import erasure_stream
-from eventstore.log.read import select_log_page, select_stream_page
+from eventstore.log.read import BEFORE_ALL, select_log_page, select_stream_page
 from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, recorded_event
 from projections.apply.replay import Replay
 from projections.projector import Projections
@@ -77,8 +77,6 @@ class Verified:
         )
 
 
-# Tampering may have put events before position 1; this is the smallest bigint.
-_BEFORE_ALL = -(2**63)
 _HEAD = f"""
 select position, hash, {readable_timestamp("recorded_at")}
 from eventstore.user_log where user_id = $1
@@ -175,7 +173,7 @@ def _replay_log(
     progress: _Progress,
 ) -> Plan[Problem | None]:
     """Check and replay the log; return the problem of what cannot be read, if any."""
-    user_id, position = scope.user_id, _BEFORE_ALL
+    user_id, position = scope.user_id, BEFORE_ALL
     unreadable: Problem | None = None
     while True:
         statement = select_log_page(ALL_COLUMNS, user_id, position)

@@ -25,6 +25,7 @@ from eventstore.log.stored_event import (
 )
 
 __all__ = [
+    "BEFORE_ALL",
     "Selection",
     "read_all_events",
     "read_events",
@@ -52,6 +53,8 @@ _IN_STREAM = _SELECT + "and stream_id = $7 order by stream_id, position limit $8
 _IN_STREAM_BACKWARD = _SELECT + "and stream_id = $7 order by stream_id desc, position desc limit $8"
 
 _END = 2**63 - 1
+BEFORE_ALL = -(2**63)
+"""Where reading a whole log begins: tampering may have put events before position 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

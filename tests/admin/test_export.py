@@ -12,7 +12,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+import eventstore.database.pages
 from eventstore import EventStore, NewEvent, NotFound, TaskCreated, User
+from tests.support.tampering import disarm
 from tests.tampering.outsider import digest_of, event_hash
 
 # Values that are easily changed by a conversion to JSON and back.
@@ -206,6 +208,39 @@ def test_a_row_that_was_tampered_with_is_still_exported(
 
     assert "[[5]]" in text
     assert "[[6]]" in text
+
+
+@pytest.mark.parametrize("position", [0, -1])
+def test_an_event_that_was_put_before_the_first_is_exported(
+    store: EventStore, alice: User, admin: psycopg.Connection, position: int
+) -> None:
+    alice.tasks.create("Milk")
+    disarm(admin)
+    admin.execute("update eventstore.event set position = %s", (position,))
+
+    document = parse_export(export_text(store, "alice"))
+
+    assert [event["position"] for event in document["events"]] == [position]
+
+
+def test_an_export_ends_although_a_page_of_streams_ends_in_one_without_id(
+    store: EventStore, alice: User, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.tasks.create("Milk")
+    alice.tasks.create("Bread")
+    disarm(admin)
+    admin.execute("alter table eventstore.stream drop constraint stream_pkey cascade")
+    admin.execute("alter table eventstore.stream alter stream_id drop not null")
+    admin.execute(
+        "update eventstore.stream set stream_id = null"
+        " where stream_id = (select max(stream_id::text)::uuid from eventstore.stream)"
+    )
+    monkeypatch.setattr(eventstore.database.pages, "PAGE_ROWS", 2)
+
+    document = parse_export(export_text(store, "alice"))
+
+    streams = document["tables"]["eventstore.stream"]
+    assert [one["stream_id"] is None for one in streams] == [False, True]
 
 
 def test_a_user_who_is_requested_twice_has_one_head(store: EventStore, alice: User) -> None:
