@@ -126,7 +126,7 @@ def verify_user(
         replay = Replay(projections, part.keeps)
         # Each pass reads the whole log, and one is enough for the chain.
         checks = [streams.check] if part.number else [log.check, streams.check]
-        unreadable = yield from _replay_log(scope, replay, registry, checks, progress)
+        unreadable = yield from _replay_log(scope, replay, registry, checks, progress, problems)
         if part.number == 0:
             log.end(head, events=sizes[0][0])
         yield from _check_streams(scope, streams)
@@ -171,8 +171,9 @@ def _replay_log(
     registry: EventRegistry,
     checks: Sequence[Callable[[StoredEvent], None]],
     progress: _Progress,
+    problems: list[Problem],
 ) -> Plan[Problem | None]:
-    """Check and replay the log; return the problem of what cannot be read, if any."""
+    """Check and replay the log; return the problem that ended the replay, if any."""
     user_id, position = scope.user_id, BEFORE_ALL
     unreadable: Problem | None = None
     while True:
@@ -193,7 +194,11 @@ def _replay_log(
             except Exception as error:  # noqa: BLE001 - a tampered column may hold anything
                 kind = type(error).__name__
                 detail = str(error) if isinstance(error, CorruptLog) else f"reading raises {kind}"
-                unreadable = Problem("unreadable", user_id, detail, position=position)
+                problem = Problem("unreadable", user_id, detail, position=position)
+                if unreadable is None:
+                    unreadable = problem
+                else:  # of a check, because the replay has ended at the first
+                    problems.append(problem)
         progress.add_page(len(rows))
         if not more:
             return unreadable

@@ -57,6 +57,22 @@ def test_a_column_rewritten_by_alter_table_is_found_though_no_trigger_fires(
     assert {one.user_id for one in problems} == {"alice"}
 
 
+def test_each_event_that_cannot_be_read_or_checked_is_reported(
+    disarmed_store: EventStore, admin: psycopg.Connection
+) -> None:
+    write_log(disarmed_store, "alice")
+    admin.execute("alter table eventstore.event alter correlation_id type text")
+
+    admin.execute("update eventstore.event set type = 'Strange' where position = 2")
+    admin.execute(
+        "update eventstore.event set correlation_id = 'no uuid' where position = %s", (MIDDLE,)
+    )
+
+    found = disarmed_store.verify().problems
+    unreadable = sorted(one.position or 0 for one in found if one.kind == "unreadable")
+    assert unreadable == [2, MIDDLE]
+
+
 def write_built_in_log(store: EventStore) -> None:
     alice = store.user("alice")
     chat = alice.conversations.start(title="Groceries")
