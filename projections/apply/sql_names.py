@@ -13,10 +13,16 @@ def is_plain(name: str) -> bool:
 
     :param name: PostgreSQL folds a name without quotes to lower case and cuts it at 63 bytes.
     """
-    return bool(_FORM.fullmatch(name)) and name == name.lower() and name not in _WORDS
+    return (
+        bool(_FORM.fullmatch(name))
+        and len(name.encode()) <= _MAX_BYTES
+        and name == name.lower()
+        and name not in _WORDS
+    )
 
 
-_FORM = re.compile(r"[^\W\d][\w$]{0,62}")
+_FORM = re.compile(r"[^\W\d][\w$]*")
+_MAX_BYTES = 63
 _RESERVED = """
 all analyse analyze and any array as asc asymmetric authorization binary both case cast check
 collate collation column concurrently constraint create cross current_catalog current_date

@@ -83,6 +83,11 @@ class TableShape:
             for column in table.columns
             if column.name != "user_id"
         }
+        if not self.columns:
+            raise ConfigurationError(
+                f"read model {table.name}: it has no column but user_id; add one that a projector "
+                "fills"
+            )
         self.nulls: Row = dict.fromkeys(self.columns)
         # Each store of a process has its own shape of a table. Shapes of the same SQL are equal, so
         # that all of them find the texts which `statements` and `compare` cache.
@@ -186,11 +191,13 @@ class TableShape:
         """
         match change:
             case Insert(values=values):
-                self._check_names(values, values)
+                self._check_names(values)
+                self._require_key(values)
                 for name, value in values.items():
                     self._check_value(name, value)
             case Update(key=key, changes=changes, only_where=conditions):
-                self._check_names(key, key, changes, conditions)
+                self._check_names(key, changes, conditions)
+                self._require_key(key, alone=True)
                 for name, value in changes.items():
                     if isinstance(value, Increment):
                         self._check_increment(name, value)
@@ -212,24 +219,29 @@ class TableShape:
                     "tables take; name the row by its key in an Update"
                 )
             case Delete(key=key):
-                self._check_names(key, key)
+                self._check_names(key)
+                self._require_key(key, alone=True)
                 for name, value in key.items():
                     self._check_value(name, value, markers=False)
             case _:
                 assert_never(change)
 
-    def _check_names(self, key: Mapping[str, Any], *mappings: Mapping[str, Any]) -> None:
-        """Require the key of a row, and nothing that the table does not have."""
+    def _check_names(self, *mappings: Mapping[str, Any]) -> None:
+        """Refuse names that the table does not have."""
         names = {name for mapping in mappings for name in mapping}
         if strange := names - self.columns.keys():
             raise ConfigurationError(
                 f"the projector of {self.name} names {', '.join(sorted(strange))}, "
                 "which the table does not have (user_id is never named)"
             )
-        if not {*key} >= {*self.key} or (key is not mappings[0] and len(key) > len(self.key)):
+
+    def _require_key(self, names: Mapping[str, Any], *, alone: bool = False) -> None:
+        """Require the key of a row; `alone` refuses further columns, which would find no row."""
+        if not names.keys() >= {*self.key} or (alone and len(names) > len(self.key)):
+            only = " and nothing else in its place" if alone else ""
             raise ConfigurationError(
                 f"the projector of {self.name} must name the key of a row: "
-                f"({', '.join(self.key)}), user_id aside"
+                f"({', '.join(self.key)}), user_id aside{only}"
             )
 
     def _check_value(self, name: str, value: Any, *, markers: bool = True) -> None:
@@ -282,8 +294,8 @@ def _require_plain_names(table: Table) -> None:
     for name in (table.schema or "public", table.name, *table.columns.keys()):
         if not is_plain(name):
             raise ConfigurationError(
-                f"read model {table.name}: the name {name} would need quotes in SQL; take one "
-                "in lower case that is no word of SQL"
+                f"read model {table.name}: the name {name} would need quotes in SQL or be "
+                "cut; take one of 63 bytes, in lower case, that is no word of SQL"
             )
 
 

@@ -21,7 +21,15 @@ from projections.apply.table_shape import Key, Row, TableShape
 from projections.projector import Projections
 from projections.rebuild.parts import WHOLE, Part, sql_key_text
 
-__all__ = ["Difference", "KeyText", "compare", "compare_keys", "key_text"]
+__all__ = [
+    "Difference",
+    "KeyText",
+    "compare",
+    "compare_keys",
+    "key_array",
+    "key_text",
+    "same_key",
+]
 
 type KeyText = tuple[str, ...]
 """The key of a row as text, without `user_id`."""
@@ -245,10 +253,10 @@ def _differing_sql(shape: TableShape) -> str:
     named = "".join(f", case when {sql} then '{name}' end" for name, sql in differs.items())
     record = ", ".join(map(shape.record_column, shape.columns))
     return (
-        f"select {_key_array(shape, 'r')}, t.user_id is null,"
+        f"select {key_array(shape, 'r')}, t.user_id is null,"
         f" array_remove(array[null::text{named}], null)\n"
         f"from pg_catalog.json_to_recordset($2) as r ({record})\n"
-        f"left join {shape.name} as t on t.user_id = $1 and {_same_key(shape)}\n"
+        f"left join {shape.name} as t on t.user_id = $1 and {same_key(shape)}\n"
         f"where {' or '.join(('t.user_id is null', *differs.values()))}"
     )
 
@@ -261,10 +269,10 @@ def _count_sql(shape: TableShape, part: Part) -> str:
 @cache
 def _extra_sql(shape: TableShape, part: Part) -> str:
     stored = f"from {shape.name} as t where t.user_id = $1{part.condition(shape)}"
-    key = _key_array(shape, "t")
+    key = key_array(shape, "t")
     return (
         f"select {key} {stored}\n"
-        f"and not exists (select from {shape.keys_record()} where {_same_key(shape)})\n"
+        f"and not exists (select from {shape.keys_record()} where {same_key(shape)})\n"
         f"union all\n"
         f"select {key} {stored} group by {key} having count(*) > 1"
     )
@@ -273,16 +281,18 @@ def _extra_sql(shape: TableShape, part: Part) -> str:
 @cache
 def _stored_sql(shape: TableShape) -> str:
     return (
-        f"select {_key_array(shape, 't')} from {shape.keys_record()}\n"
-        f"join {shape.name} as t on t.user_id = $1 and {_same_key(shape)}"
+        f"select {key_array(shape, 't')} from {shape.keys_record()}\n"
+        f"join {shape.name} as t on t.user_id = $1 and {same_key(shape)}"
     )
 
 
-def _key_array(shape: TableShape, alias: str) -> str:
+def key_array(shape: TableShape, alias: str) -> str:
+    """Return the SQL of a row's key, a `KeyText` as PostgreSQL gives it."""
     return f"array[{', '.join(sql_key_text(alias, name) for name in shape.key)}]::text[]"
 
 
-def _same_key(shape: TableShape) -> str:
+def same_key(shape: TableShape) -> str:
+    """Return the SQL condition that the row `t` has the key of the record `r`."""
     return " and ".join(f"t.{name} = r.{name}" for name in shape.key) or "true"
 
 

@@ -133,7 +133,6 @@ def replay_to_end(
     locked: LockedReplay,
     registry: EventRegistry,
     *,
-    snapshot: bool = False,
     skip: Skip | None = None,
 ) -> Plan[int]:
     """
@@ -149,7 +148,7 @@ def replay_to_end(
         # The head is asked for before the first page, so that an erasure between the two has a
         # position after the head and is found by `_ERASED`.
         statement = select_log_page(REPLAY_COLUMNS, user_id, replay.position)
-        *heads, page = yield Batch(scope, (*first, statement), hold=True, snapshot=snapshot)
+        *heads, page = yield Batch(scope, (*first, statement), hold=True)
         if first:
             ((head,),) = heads[0] or [(0,)]
             first = ()

@@ -15,8 +15,7 @@ from eventstore.database.scope import Scope
 from eventstore.errors import AlreadyExists, DatabaseFault, EventStoreError, InvalidInput
 from projections.apply.statements import NOWHERE, insert_rows
 from projections.apply.table_shape import TableShape
-from projections.rebuild.compare import Difference, KeyText
-from projections.rebuild.parts import sql_key_text
+from projections.rebuild.compare import Difference, KeyText, key_array, same_key
 
 __all__ = ["repair"]
 
@@ -73,11 +72,11 @@ def _in_the_way(error: EventStoreError) -> DatabaseFault:
 
 def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:
     by_table: dict[TableShape, list[Difference]] = {}
-    for one in found:
+    for one in sorted(found, key=lambda one: one.shape.number):  # parents before their children
         by_table.setdefault(one.shape, []).append(one)
     # Between the deletions and the insertions a foreign key that can wait is violated.
     yield _Step(Statement("set constraints all deferred", prepared=False))
-    for shape, group in reversed(by_table.items()):  # children before their parents
+    for shape, group in reversed(by_table.items()):
         keys = [one.key for one in group if one.kind != "missing_row"]
         for some in batched(keys, _ROWS_TOGETHER, strict=False):
             yield _Step(_delete(shape, user_id, some), frozenset(some), shape.name)
@@ -97,10 +96,8 @@ def _delete(shape: TableShape, user_id: str, keys: Sequence[KeyText]) -> Stateme
 
 @cache
 def _delete_sql(shape: TableShape) -> str:
-    same = " and ".join(f"t.{name} = r.{name}" for name in shape.key) or "true"
-    key = ", ".join(sql_key_text("t", name) for name in shape.key)
     return (
         f"delete from {shape.name} as t using {shape.keys_record()}\n"
-        f"where t.user_id = $1 and {same}\n"
-        f"returning array[{key}]::text[]"
+        f"where t.user_id = $1 and {same_key(shape)}\n"
+        f"returning {key_array(shape, 't')}"
     )

@@ -93,6 +93,11 @@ def test_a_change_of_a_missing_row_does_nothing(service_store: EventStore) -> No
         (Insert(Done, {"id": UUID(int=1), "when": RECORDED_AT}), "names when, which the table"),
         (Insert(Done, {"at": RECORDED_AT}), r"must name the key of a row: \(id\)"),
         (Update(Done, {}, {"at": RECORDED_AT}), r"must name the key of a row: \(id\)"),
+        (
+            Update(Done, {"id": UUID(int=1), "at": None}, {"at": RECORDED_AT}),
+            r"must name the key of a row: \(id\), user_id aside and nothing else in its place",
+        ),
+        (Delete(Done, {"id": UUID(int=1), "at": None}), "and nothing else in its place"),
         (Delete(Done, {"id": UUID(int=1), "user_id": "bob"}), r"names user_id, which the table"),
         (
             Delete(Task, {"id": UUID(int=1)}),

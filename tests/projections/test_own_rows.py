@@ -46,6 +46,7 @@ from projections import (
     projector,
 )
 from projections.projector import Projections
+from projections.rebuild import locked_replay
 from tests.support.own_read_model import protect
 
 
@@ -442,6 +443,48 @@ def test_rows_with_foreign_keys_are_inserted_and_deleted_in_a_valid_order(
         store.user("alice").tasks.create("without a tag")
 
 
+def test_a_rebuild_deletes_the_rows_of_a_child_before_those_of_its_parent(
+    admin: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The foreign key cannot wait, and the child has the first difference that is found."""
+    monkeypatch.setattr(locked_replay, "_FEW", 0)  # whole tables are compared again
+
+    class OtherBase(SQLModel, registry=registry()):
+        pass
+
+    class Tag(OtherBase, table=True):
+        user_id: str = Field(sa_column=Column(Text, primary_key=True))
+        id: UUID = Field(primary_key=True)
+
+    class Label(OtherBase, table=True):
+        __table_args__ = (ForeignKeyConstraint(["user_id", "id"], ["tag.user_id", "tag.id"]),)
+        user_id: str = Field(sa_column=Column(Text, primary_key=True))
+        id: UUID = Field(primary_key=True)
+
+    def project_into(table: type[SQLModel]) -> Project:
+        def project(event: EventEnvelope) -> Iterator[RowChange]:
+            if isinstance(event.data, TaskCreated):
+                yield Insert(table, {"id": event.stream_id})
+
+        return project
+
+    admin.execute(
+        "create table tag (user_id text, id uuid, primary key (user_id, id));"
+        "create table label (user_id text, id uuid, primary key (user_id, id), foreign key"
+        " (user_id, id) references tag)"
+    )
+    protect(admin, Tag, Label)
+    projectors = [projector(table)(project_into(table)) for table in (Tag, Label)]
+    with EventStore.connect(database_url, projectors=projectors) as store:
+        store.user("alice").tasks.create("x")
+        admin.execute("delete from label")
+        for table in ("tag", "label"):
+            admin.execute(f"insert into {table} values ('alice', %s)", (UUID(int=1),))
+
+        assert store.rebuild("alice").changed == 3
+        assert store.verify().ok
+
+
 @pytest.mark.parametrize("body", [{"score": float("nan")}, {"object": object()}])
 def test_a_changed_projector_that_gives_invalid_json_fails_only_for_its_user(
     open_notes: Open, admin: psycopg.Connection, body: dict[str, Any]
@@ -524,7 +567,20 @@ def test_a_generated_column_is_refused_in_the_class_but_not_in_the_table(
     assert store.verify().ok
 
 
-@pytest.mark.parametrize("name", ["order", "lateral", "Capital", "with space", "x" * 64])
+def test_a_table_of_user_ids_alone_is_refused_without_a_query() -> None:
+    class OtherBase(SQLModel, registry=registry()):
+        pass
+
+    class Known(OtherBase, table=True):
+        user_id: str = Field(sa_column=Column(Text, primary_key=True))
+
+    with pytest.raises(ConfigurationError, match="known: it has no column but user_id; add one"):
+        Projections(projector(Known)(project_parts))
+
+
+@pytest.mark.parametrize(
+    "name", ["order", "lateral", "Capital", "with space", "x" * 64, "\xe4" * 32]
+)
 @pytest.mark.parametrize("of", ["column", "table", "schema"])
 def test_a_name_that_sql_would_have_to_quote_is_refused_without_a_query(name: str, of: str) -> None:
     class OtherBase(SQLModel, registry=registry()):

@@ -294,7 +294,7 @@ def test_an_erasure_is_refused_for_an_unknown_table_in_the_schema_of_the_store(
     admin.execute("create table eventstore.note (user_id text primary key, body text)")
     Note = type("Note", (Base,), {  # noqa: N806 - the name of a class
         "__tablename__": "note", "__table_args__": {"schema": "eventstore"}, "__module__": __name__,
-        "__annotations__": {"user_id": str}, "user_id": Field(primary_key=True),
+        "__annotations__": {"user_id": str, "body": str}, "user_id": Field(primary_key=True),
     }, table=True)  # fmt: skip
     protect(admin, Note)
     written: list[str] = []
