@@ -152,8 +152,13 @@ def _plain_text(value: object) -> bytes | None:
     return text
 
 
-# Only its refusal of NaN counts. `default` lets it pass over UUIDs, and orjson has refused circles.
-_WITHOUT_NAN = json.JSONEncoder(allow_nan=False, check_circular=False, default=str)
+def _looked_into(value: object) -> object:
+    """Return what may hide a NaN of a value that JSON has no form for, such as a UUID."""
+    return value.value if isinstance(value, Enum) else str(value)
+
+
+# Only its refusal of NaN counts: the value is that of an enum too. orjson has refused circles.
+_WITHOUT_NAN = json.JSONEncoder(allow_nan=False, check_circular=False, default=_looked_into)
 
 
 def _check(value: object, path: str, depth: int) -> Json:  # noqa: C901, PLR0912 - a case a type
@@ -212,7 +217,8 @@ def _check_container(
     for key, item in value.items():
         if not isinstance(key, str):
             raise NotStorable(path, f"key {key!r} is not text; JSON keys are strings")
-        checked[as_json_text(key)] = _check(item, f"{path}.{key}", depth + 1)
+        # A StrEnum is text too, and would stay an enum.
+        checked[as_json_text(str.__str__(key))] = _check(item, f"{path}.{key}", depth + 1)
     return checked
 
 

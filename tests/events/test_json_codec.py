@@ -189,6 +189,17 @@ def test_a_number_that_json_cannot_hold_is_refused_and_its_path_named(number: ob
     assert error.value.path == "output.items[1].price"
 
 
+class Odd(Enum):
+    NAN = float("nan")
+    INFINITE = [None, float("-inf")]  # noqa: RUF012 - the value of a member
+
+
+@pytest.mark.parametrize("member", Odd)
+def test_a_number_that_json_cannot_hold_is_refused_as_the_value_of_an_enum(member: Odd) -> None:
+    with pytest.raises(NotStorable, match="is not a JSON number"):
+        check_json({"none": None, "odd": member}, "output")
+
+
 @pytest.mark.parametrize("key", [1, None, True, b"a", ("a",)])
 def test_a_key_that_is_not_text_is_refused_and_its_path_named(key: object) -> None:
     value = {"items": [{key: "a"}]}
@@ -236,6 +247,7 @@ class Pair(Enum):
         (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00+00:00"),
         (datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2))), "2026-01-02T01:00:00+00:00"),
         (Size.SMALL, "small"),
+        ({Size.SMALL: Size.SMALL}, {"small": "small"}),
         (Level.HIGH, 3),
         (Pair.BOTH, [1, 2]),
         (True, True),
