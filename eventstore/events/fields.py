@@ -24,6 +24,7 @@ __all__ = [
     "MAX_CONTENT",
     "MAX_PAYLOAD_BYTES",
     "MAX_TITLE",
+    "MAX_TYPE",
     "MAX_USER_ID",
     "Description",
     "JsonField",
@@ -64,7 +65,11 @@ MAX_CONTENT = 4_000_000
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 """Characters of one event's JSON: the whole append must fit into memory on both sides."""
 
+MAX_TYPE = 100
+"""Characters of an event's stored name: it stands in every event."""
+
 _MAX_BIGINT = 2**63 - 1
+_SHOWN_BITS = 128
 
 
 def check_label(value: object, path: str, limit: int, *, empty: bool = False) -> str:
@@ -134,7 +139,10 @@ def check_number(value: object, path: str, *, least: int = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidInput(path, f"expected a whole number, got {type(value).__name__}")
     if not least <= value <= _MAX_BIGINT:
-        raise InvalidInput(path, f"{value}; give {least} to {_MAX_BIGINT}")
+        # Python refuses to write out an integer of over 4,300 digits.
+        bits = value.bit_length()
+        shown = str(value) if bits <= _SHOWN_BITS else f"a number of {bits} bits"
+        raise InvalidInput(path, f"{shown}; give {least} to {_MAX_BIGINT}")
     return value
 
 

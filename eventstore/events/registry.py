@@ -21,11 +21,11 @@ from eventstore.events import (  # noqa: F401 - importing a module registers its
 )
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import BUILT_IN_EVENTS, Event
+from eventstore.events.fields import MAX_TYPE
 from eventstore.events.json_codec import dumps, loads
 
 __all__ = ["BUILT_IN_EVENTS", "EventRegistry"]
 
-_MAX_TYPE = 100
 _STREAM_KIND = re.compile("[a-z][a-z0-9_]{0,62}")
 
 
@@ -50,10 +50,10 @@ class EventRegistry:
         """
         if not (isinstance(event, type) and issubclass(event, Event)):
             raise ConfigurationError(f"{event!r} is no event class; give subclasses of Event")
-        if not 1 <= len(event.type) <= _MAX_TYPE or not _STREAM_KIND.fullmatch(event.stream_kind):
+        if not 1 <= len(event.type) <= MAX_TYPE or not _STREAM_KIND.fullmatch(event.stream_kind):
             raise ConfigurationError(
                 f'{event.__name__}: declare `class {event.__name__}(Event, type="…", '
-                f'stream_kind="…")` with a type of at most {_MAX_TYPE} characters '
+                f'stream_kind="…")` with a type of at most {MAX_TYPE} characters '
                 "and a stream kind like `task`; neither may depend on the class name"
             )
         if event.stream_kind == ContentErased.stream_kind and event not in BUILT_IN_EVENTS:
@@ -162,6 +162,7 @@ def _upcast(kind: type[Event], schema_version: int, payload: Any, position: int 
             payload = upcast(payload)
         # An upcast is the service's code, and may raise anything on a payload it did not expect.
         except Exception as error:
-            reason = f"its upcast from version {version} raised {type(error).__name__}: {error}"
+            # Its text may quote the payload.
+            reason = f"its upcast from version {version} raised {type(error).__name__}"
             raise UnreadableEvent(kind.type, position, reason) from error
     return payload

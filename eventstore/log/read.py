@@ -6,7 +6,7 @@ Everything here is a plan; a page is one round trip.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from eventstore.database.pages import PAGE_ROWS, page_query
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput
-from eventstore.events.fields import MAX_TITLE, check_label, check_number
+from eventstore.events.fields import MAX_TYPE, check_label, check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
 from eventstore.log.stored_event import (
@@ -74,7 +74,7 @@ class Selection:
     stream_id: UUID | None = None
     after: int = 0
     before: int | None = None
-    types: Iterable[str] | None = None
+    types: Collection[str] | None = None
     moment: PointInTime = NOW
     backward: bool = False
     limit: int = 1_000
@@ -93,12 +93,13 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
     check_number(wanted.after, "after")
     if wanted.before is not None:
         check_number(wanted.before, "before")
-    # A text is iterable too, and would be taken for a list of its letters.
-    if isinstance(wanted.types, str) or not isinstance(wanted.types, Iterable | None):
+    # A text would be taken for a list of its letters. An iterator has no names left for the next
+    # page, or for a retry.
+    if isinstance(wanted.types, str) or not isinstance(wanted.types, Collection | None):
         raise InvalidInput("types", f"{wanted.types!r}; give a list of stored names")
     types = None
     if wanted.types is not None:
-        types = [check_label(name, "types", MAX_TITLE) for name in wanted.types]
+        types = [check_label(name, "types", MAX_TYPE) for name in wanted.types]
     bounds = (
         user_id,
         wanted.after,

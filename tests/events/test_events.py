@@ -297,6 +297,22 @@ def test_an_old_payload_is_upcast_step_by_step_to_the_current_class() -> None:
     assert events[0] == events[1] == events[2]
 
 
+def test_what_an_upcast_raises_is_named_and_the_payload_never_quoted() -> None:
+    class TaskSecret(
+        Event,
+        type="TaskSecret",
+        stream_kind="task",
+        schema_version=2,
+        upcasts={1: lambda old: old[old["secret"]]},
+    ):
+        secret: str
+
+    with pytest.raises(UnreadableEvent, match="upcast from version 1 raised KeyError") as error:
+        EventRegistry(TaskSecret).read("TaskSecret", 1, {"secret": "swordfish"}, 7)
+
+    assert "swordfish" not in str(error.value)
+
+
 def test_a_class_that_lacks_an_upcast_from_an_older_version_is_not_registered() -> None:
     class TaskWaiting(
         Event,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -147,6 +148,13 @@ def test_a_page_has_a_thousand_events_by_default(alice: User) -> None:
     assert len(alice.events()) == 1_000
     assert [event.position for event in alice.events(after=1_000)] == [1_001]
     assert len(alice.events(limit=2_000)) == 1_001
+
+
+@pytest.mark.parametrize("types", [iter(["TaskCreated"]), ["x" * 101], "TaskCreated"])
+def test_types_are_a_list_of_names_that_an_event_can_have(alice: User, types: Any) -> None:
+    # An iterator would have nothing left when a lost connection makes the store ask again.
+    with pytest.raises(InvalidInput, match="types: "):
+        alice.events(types=types)
 
 
 def test_an_invalid_argument_is_refused_and_named(alice: User) -> None:

@@ -53,7 +53,9 @@ def test_one_append_does_not_mix_kinds_in_one_stream(alice: User) -> None:
     assert alice.events() == []
 
 
-@pytest.mark.parametrize("expected", [True, 2**63, -1, "newest", None])
+@pytest.mark.parametrize(
+    "expected", [True, 2**63, pytest.param(10**5_000, id="long"), -1, "newest", None]
+)
 def test_an_invalid_expected_version_is_refused(alice: User, expected: Any) -> None:
     with pytest.raises(InvalidInput, match=r"events\[0\]\.expected"):
         alice.append([NewEvent(stream_id=uuid4(), data=TaskCreated(title="x"), expected=expected)])
