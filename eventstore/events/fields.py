@@ -22,7 +22,7 @@ from eventstore.events.json_codec import Json, as_json_text, check_json
 __all__ = [
     "MAX_BATCH",
     "MAX_CONTENT",
-    "MAX_PAYLOAD_BYTES",
+    "MAX_PAYLOAD",
     "MAX_TITLE",
     "MAX_TYPE",
     "MAX_USER_ID",
@@ -62,7 +62,7 @@ MAX_DESCRIPTION = 20_000
 MAX_CONTENT = 4_000_000
 """Characters of an argument string or another raw text; PostgreSQL itself stops at 1 GB."""
 
-MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+MAX_PAYLOAD = 16 * 1024 * 1024
 """Characters of one event's JSON: the whole append must fit into memory on both sides."""
 
 MAX_TYPE = 100

@@ -21,7 +21,7 @@ from eventstore.events.event import Event
 from eventstore.events.fields import (
     MAX_BATCH,
     MAX_KEY,
-    MAX_PAYLOAD_BYTES,
+    MAX_PAYLOAD,
     check_label,
     check_number,
 )
@@ -163,11 +163,11 @@ def prepare_append(
         payload = data.payload_text()
         metadata = _metadata_text(event.metadata, path) if event.metadata else "{}"
         # The limit counts characters; in UTF-8 the text has up to four times as many bytes.
-        if len(payload) + len(metadata) > MAX_PAYLOAD_BYTES:
+        if len(payload) + len(metadata) > MAX_PAYLOAD:
             raise InvalidInput(
                 path,
                 f"{data.type} is {len(payload) + len(metadata)} characters of JSON, the limit is "
-                f"{MAX_PAYLOAD_BYTES}; store a reference to the content instead",
+                f"{MAX_PAYLOAD}; store a reference to the content instead",
             )
         _add_to_stream(request.streams, event, path)
         salt = salts[number * _SALT_BYTES : (number + 1) * _SALT_BYTES]
