@@ -57,10 +57,13 @@ def _prepare(
     settings: Settings | None,
 ) -> _Parts:
     """Find everything that is wrong with the arguments before the pool connects."""
+    if settings is not None and database_url is not None:
+        raise ConfigurationError("give database_url or settings, which have a URL too, not both")
     chosen = settings or load_settings(database_url)
     # Text is a sequence too, of letters that would each be refused as no class.
     for name, given in (("events", events), ("projectors", projectors)):
-        if not isinstance(given, Sequence | EventRegistry) or isinstance(given, str):
+        listed = isinstance(given, Sequence) and not isinstance(given, str)
+        if not listed and not (name == "events" and isinstance(given, EventRegistry)):
             raise ConfigurationError(f"{name}: {given!r} is no list")
     registry = events if isinstance(events, EventRegistry) else EventRegistry(*events)
     projections = Projections(*BUILT_IN, *projectors)
@@ -133,8 +136,8 @@ class EventStore(SyncFacade[AdminPlans]):
             with `embedded:PATH`, an embedded server is started and migrated.
         :param projectors: read models of your own, beside the built-in ones.
         :param events: event classes of your own, or a registry of them.
-        :param settings: None reads them from the environment; if they are given, their URL counts
-            and `database_url` does not.
+        :param settings: with their URL, instead of `database_url`; None reads them from the
+            environment.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
@@ -142,8 +145,8 @@ class EventStore(SyncFacade[AdminPlans]):
         store = cls(_prepare(database_url, projectors, events, settings))
         # The pool's threads would keep the process from exiting if nobody closes the store.
         atexit.register(store.close)
-        store._driver.open()
         try:
+            store._driver.open()
             _require_safe(store.doctor())
         except BaseException:
             # Ctrl-C too: the caller has got no store yet that they could close.
@@ -251,8 +254,8 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
             with `embedded:PATH`, an embedded server is started and migrated.
         :param projectors: read models of your own, beside the built-in ones.
         :param events: event classes of your own, or a registry of them.
-        :param settings: None reads them from the environment; if they are given, their URL counts
-            and `database_url` does not.
+        :param settings: with their URL, instead of `database_url`; None reads them from the
+            environment.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
@@ -264,8 +267,8 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
             # The pool belongs to this loop. It has tasks and no threads, so it does not keep the
             # process from exiting, and no exit handler is needed.
             store = cls(parts)
-            await store._driver.open()
             try:
+                await store._driver.open()
                 _require_safe(await store.doctor())
             except BaseException:
                 await store.close()

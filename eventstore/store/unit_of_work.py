@@ -265,7 +265,9 @@ class UnitOfWork:
                 raise
             kinds = {step.stream_id: step.data.stream_kind for step in certain}
             stream_id = conflict.stream_id
-            raise NotFound(kinds[stream_id], self._reference(stream_id)) from None
+            # A decision has read its row, so its stream is gone only where somebody tampered.
+            kind = kinds.get(stream_id, "stream")
+            raise NotFound(kind, self._reference(stream_id)) from None
         except NotFound as error:
             raise NotFound(error.kind, self._reference(error.key)) from None
 

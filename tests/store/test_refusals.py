@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 from contextlib import suppress
@@ -14,9 +15,11 @@ import pytest
 from pydantic import Field
 
 from eventstore import (
+    AsyncEventStore,
     ConfigurationError,
     ConversationStarted,
     Event,
+    EventRegistry,
     EventStore,
     IdempotencyConflict,
     InvalidInput,
@@ -32,6 +35,8 @@ from eventstore import (
     WrongVersion,
 )
 from eventstore.cli.options import parse_as_of
+from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.settings import load_settings
 from eventstore.events.event import make_event
 from eventstore.events.json_codec import check_json, loads
@@ -290,6 +295,50 @@ def test_a_position_with_too_many_digits_is_refused(digits: str) -> None:
         parse_as_of(digits)
 
 
+def test_a_url_beside_settings_is_refused_because_settings_have_one() -> None:
+    with pytest.raises(ConfigurationError, match="database_url or settings"):
+        EventStore.connect(
+            "postgresql://a/todo", settings=Settings(database_url="postgresql://b/t")
+        )
+
+
+@pytest.mark.parametrize("projectors", [EventRegistry(), "task", 5])
+def test_projectors_that_are_no_list_are_refused(projectors: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is no list"):
+        EventStore.connect("postgresql://elsewhere/todo", projectors=projectors)
+
+
+@pytest.mark.parametrize("driver", [Driver, AsyncDriver])
+def test_an_interrupt_while_the_pool_opens_closes_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, driver: type[Any]
+) -> None:
+    opened: list[Any] = []
+    if driver is AsyncDriver:
+
+        async def open_async(self: Any) -> None:
+            opened.append(self.pool)
+            await self.pool.open()
+            raise TooLong
+
+        monkeypatch.setattr(driver, "open", open_async)
+    else:
+
+        def open_sync(self: Any) -> None:
+            opened.append(self.pool)
+            self.pool.open()
+            raise TooLong
+
+        monkeypatch.setattr(driver, "open", open_sync)
+
+    async def connect_async() -> None:
+        await AsyncEventStore.connect(database_url)
+
+    with pytest.raises(TooLong):
+        asyncio.run(connect_async()) if driver is AsyncDriver else EventStore.connect(database_url)
+
+    assert [pool.closed for pool in opened] == [True]
+
+
 def test_an_infinite_statement_timeout_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="EVENTSTORE_STATEMENT_TIMEOUT_SECONDS"):
         load_settings(statement_timeout_seconds=float("inf"))
@@ -304,6 +353,10 @@ def test_two_roles_with_the_same_name_are_refused() -> None:
 def test_a_role_name_that_needs_quotes_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="EVENTSTORE_ERASER_ROLE"):
         load_settings(eraser_role=name)
+
+
+class TooLong(BaseException):
+    """What a signal handler may raise at any time."""
 
 
 class OtherUUID(UUID):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from eventstore import EventStore
+from eventstore import EventStore, NotFound
 from eventstore.admin.verify import Problem
+from tests.support.tampering import disarm
 from tests.tampering.flips import READ_MODELS
 from tests.tampering.full_log import write_log
 
@@ -33,6 +34,18 @@ COPIED_COLUMNS: dict[str, str] = {
 
 def list_problems(store: EventStore, user_id: str) -> set[tuple[str, str, str | None]]:
     return {(one.user_id, one.kind, one.table) for one in store.verify(user_id).problems}
+
+
+def test_a_command_on_a_row_whose_stream_is_gone_finds_nothing(
+    store: EventStore, admin: psycopg.Connection
+) -> None:
+    alice = store.user("alice")
+    task = alice.tasks.create("Milk")
+    disarm(admin)
+    admin.execute("delete from eventstore.stream")
+
+    with pytest.raises(NotFound, match=f"stream {task.id}"):
+        alice.tasks.complete(task.id)
 
 
 def test_rows_added_deleted_or_moved_to_another_user_are_found_in_every_read_model(
