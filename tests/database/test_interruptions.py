@@ -29,6 +29,8 @@ from eventstore import (
     User,
     WrongVersion,
 )
+from eventstore.database.driver.interpreter import interpret
+from eventstore.database.plan import Batch, Plan, Statement
 from tests.database.stopping import stopped_after
 from tests.support.proxy import Proxy
 
@@ -47,6 +49,39 @@ def test_an_interrupted_append_is_not_half_written(database_url: str, statement:
         assert [event.type for event in store.user("alice").events()] == ["TaskCreated"]
         assert store.verify().ok
         store.user("alice").tasks.create("after")
+
+
+def holding_plan() -> Plan[None]:
+    yield Batch(None, (Statement("select pg_backend_pid()"),), hold=True)
+    yield Batch(None, ())
+
+
+def test_a_plan_closed_in_its_transaction_gives_its_connection_back(database_url: str) -> None:
+    settings = Settings(database_url=database_url, pool_max_size=1, pool_timeout_seconds=5)
+    with EventStore.connect(settings=settings) as store:
+        driver = store._driver
+        steps = interpret(holding_plan(), driver, driver._enter_scope)
+        steps.send(steps.send(None))
+
+        steps.close()
+
+        store.user("alice").tasks.create("Milk")
+        assert store.verify().ok
+
+
+def test_an_async_plan_closed_in_its_transaction_cuts_its_connection(database_url: str) -> None:
+    async def run() -> None:
+        async with AsyncEventStore.connect(database_url) as store:
+            driver = store._driver
+            steps = interpret(holding_plan(), driver, driver._enter_scope)
+            connection = await steps.send(None)
+            await steps.send(connection)
+
+            steps.close()
+
+            assert connection.closed
+
+    asyncio.run(run())
 
 
 def test_a_value_that_sql_cannot_hold_is_refused_and_writes_nothing(

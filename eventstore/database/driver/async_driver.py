@@ -118,6 +118,10 @@ class AsyncDriver:
         finally:
             await self.pool.putconn(connection)
 
+    def abandon(self, connection: StoreAsyncConnection) -> None:
+        """Cut a connection, because its event loop runs the plan no more; the server rolls back."""
+        connection.pgconn.finish()
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)

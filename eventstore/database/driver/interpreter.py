@@ -47,6 +47,9 @@ class Io(Protocol):
     def release(self, connection: Any) -> Any:
         """Give a connection back, what is open rolled back; the pool drops it if it is broken."""
 
+    def abandon(self, connection: Any) -> None:
+        """Give a connection up when nobody can wait any more; what is open is rolled back."""
+
     def sleep(self, seconds: float) -> Any:
         """Wait."""
 
@@ -99,6 +102,10 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             # The plan may catch the error and go on, but not in the transaction that failed.
             if error is not None or not (isinstance(request, Batch) and request.hold):
                 yield from held.release()
+    except GeneratorExit:
+        # A generator that is closed may not yield, so nobody would wait for the release.
+        held.abandon()
+        raise
     finally:
         # A plan may raise between two batches of a transaction that it holds open.
         yield from held.release()
@@ -141,6 +148,12 @@ class _Held:
                 return (yield self.io.fan_out(plans, jobs))
             case _:
                 assert_never(request)
+
+    def abandon(self) -> None:
+        """Give the connection up, if there is one, without waiting."""
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            self.io.abandon(connection)
 
     def release(self) -> Generator[Any, Any]:
         """Give the connection back, if there is one; what is open on it is rolled back."""

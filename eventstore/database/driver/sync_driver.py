@@ -126,6 +126,10 @@ class Driver:
             connection.stop = None
             self.pool.putconn(connection)
 
+    def abandon(self, connection: StoreConnection) -> None:
+        """Give a connection back, which waits for nobody else here."""
+        self.release(connection)
+
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)
