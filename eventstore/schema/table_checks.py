@@ -151,7 +151,7 @@ class TableCheck:
             detail = f"user_id is {column['type']}, or its collation takes different ids for equal"
             yield detail, "make it text, with a deterministic collation"
         for name, sql_type in COLUMNS.get(table.name, {}).items():
-            if (found := (table.column_types or {}).get(name)) not in {sql_type, None}:
+            if (found := (table.column_types or {}).get(name, "missing")) != sql_type:
                 yield f"{name} is {found}, not {sql_type} as the migrations made it", "restore it"
 
     def _check_shape(self) -> Iterator[tuple[str, str]]:

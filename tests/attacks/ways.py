@@ -176,6 +176,12 @@ ERRORS = {
         EVENT,
         "payload is jsonb, not json",
     ),
+    "a column of the log dropped": Break(
+        f"alter table {EVENT} drop column correlation_id cascade",
+        "table",
+        EVENT,
+        "correlation_id is missing, not uuid",
+    ),
     "a view of a view": Break(
         f"create view eventstore.own with (security_invoker = on) as select * from {TASK};"
         "create materialized view eventstore.leak as select * from eventstore.own",

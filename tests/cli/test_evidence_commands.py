@@ -244,6 +244,23 @@ def test_erasing_needs_confirmation_and_leaves_a_valid_log(eventstore: Command) 
     assert "alice says" not in erased.stdout + tail.stdout
 
 
+def test_an_audit_of_all_users_continues_after_an_id_that_no_user_can_have(
+    eventstore: Command, database_url: str, admin: psycopg.Connection
+) -> None:
+    with EventStore.connect(database_url) as store:
+        chat = store.user("alice").conversations.start(key="k")
+        store.user("alice").tool_calls.request(chat.id, name="f", arguments="{}")
+    admin.execute("alter table eventstore.user_log disable trigger all")
+    admin.execute("insert into eventstore.user_log select ' ', position, hash, recorded_at, retried"
+                  " from eventstore.user_log where user_id = 'alice'")  # fmt: skip
+
+    listed = eventstore("audit", "--json")
+
+    assert [one["name"] for one in json.loads(listed.stdout)] == ["f"]
+    assert listed.returncode == 1
+    assert "user ' ' was left as is" in listed.stderr
+
+
 def test_an_audit_of_all_users_continues_after_a_log_that_cannot_be_read(
     eventstore: Command, database_url: str, admin: psycopg.Connection
 ) -> None:

@@ -114,6 +114,12 @@ def _read_entries(
     for user_id in users:
         try:
             view = store.user(user_id)
+        except InvalidInput as error:  # an id that only tampering puts into a table
+            if len(users) == 1:
+                raise
+            failures[user_id] = error
+            continue
+        try:
             entries += view.audit(conversation=conversation, as_of=parse_as_of(as_of))
         except CorruptLog as error:
             if len(users) == 1:

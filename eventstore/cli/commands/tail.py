@@ -55,10 +55,11 @@ def tail(
     """
     with open_store(database, extensions) as store:
         view = store.user(user)
+        # If no event is printed first, --follow begins at the end of the log. It is read first, so
+        # that what is recorded between the two reads is followed.
+        last = view.events(backward=True, limit=1)
         # Read from the end, because from the start it would be the whole log, however long.
         newest = view.events(types=types, backward=True, limit=lines)[::-1]
-        # If no event is printed first, --follow begins at the end of the log.
-        last = view.events(backward=True, limit=1)
         position = newest[-1].position if newest else (last[0].position if last else 0)
         _print(newest, json=json)
         while follow:
