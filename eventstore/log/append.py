@@ -17,7 +17,7 @@ Assumes READ COMMITTED and the lock on the user's row that `append_events` takes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from struct import unpack
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from eventstore.errors import Erased, IdempotencyConflict
 from eventstore.events.json_codec import loads
 from eventstore.log.append_request import AppendRequest
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
+from eventstore.log.hash_chain import EPOCH
 
 __all__ = ["Appended", "append", "append_together", "first_result", "recorded", "recorded_events"]
 
@@ -135,7 +136,7 @@ def recorded_events(envelopes: Sequence[EventEnvelope], appended: bytes) -> list
         the microseconds since 2000, and the version of each event.
     """
     position, microseconds, *versions = unpack(f"!{len(appended) // 8}q", appended)
-    recorded_at = _EPOCH + timedelta(microseconds=microseconds)
+    recorded_at = EPOCH + timedelta(microseconds=microseconds)
     return [
         recorded(envelope, position + number, versions[number], recorded_at)
         for number, envelope in enumerate(envelopes)
@@ -164,9 +165,6 @@ def recorded(
         version,
         recorded_at,
     )
-
-
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's own
 
 
 def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:

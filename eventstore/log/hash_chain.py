@@ -21,7 +21,7 @@ from uuid import UUID
 
 from eventstore.log.stored_event import StoredEvent
 
-__all__ = ["ZERO_HASH", "chain_hash", "event_digest", "payload_digest"]
+__all__ = ["EPOCH", "ZERO_HASH", "chain_hash", "event_digest", "payload_digest"]
 
 ZERO_HASH = bytes(32)
 """The hash before the first event."""
@@ -32,7 +32,8 @@ _NUMBERS = Struct("!ii")
 _PLACE = Struct("!qqq")
 # A length of -1 stands for null, which keeps it apart from an empty text.
 _ABSENT, _ID = _LENGTH.pack(-1), _LENGTH.pack(16)
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's own
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""From which PostgreSQL counts microseconds."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -106,7 +107,7 @@ def chain_hash(previous: bytes, user_id: str, event: StoredEvent) -> bytes:
         event.append_size,
     )
     # Division of whole numbers: a float of seconds would round the last microseconds.
-    microseconds = (event.recorded_at - _EPOCH) // _MICROSECOND
+    microseconds = (event.recorded_at - EPOCH) // _MICROSECOND
     return sha256(
         previous + _PLACE.pack(event.position, event.version, microseconds) + digest
     ).digest()
