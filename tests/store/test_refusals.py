@@ -312,11 +312,11 @@ def test_projectors_that_are_no_list_are_refused(projectors: Any) -> None:
 def test_an_interrupt_while_the_pool_opens_closes_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch, driver: type[Any]
 ) -> None:
-    opened: list[Any] = []
+    pools: list[Any] = []
     if driver is AsyncDriver:
 
         async def open_async(self: Any) -> None:
-            opened.append(self.pool)
+            pools.append(self.pool)
             await self.pool.open()
             raise TooLong
 
@@ -324,7 +324,7 @@ def test_an_interrupt_while_the_pool_opens_closes_it(
     else:
 
         def open_sync(self: Any) -> None:
-            opened.append(self.pool)
+            pools.append(self.pool)
             self.pool.open()
             raise TooLong
 
@@ -336,7 +336,7 @@ def test_an_interrupt_while_the_pool_opens_closes_it(
     with pytest.raises(TooLong):
         asyncio.run(connect_async()) if driver is AsyncDriver else EventStore.connect(database_url)
 
-    assert [pool.closed for pool in opened] == [True]
+    assert [pool.closed for pool in pools] == [True]
 
 
 def test_an_infinite_statement_timeout_is_refused() -> None:
