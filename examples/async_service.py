@@ -1,11 +1,11 @@
 """
-A chat service on the async store: it posts messages, asks a model and runs the tools it calls.
+A chat service on the async store: it answers requests, asks a model and runs the tools it calls.
 
     python examples/async_service.py
 
 A scripted model stands in for a real one. In the second request, the process dies after the model
 has called a tool and before the tool has run. When the same request is sent again, the call is
-finished and nothing is recorded twice.
+finished and nothing is recorded twice. Requests at once on one conversation wait for each other.
 
 Uses the database in EVENTSTORE_DATABASE_URL (after `eventstore migrate`), or else a PostgreSQL in a
 temporary folder.
@@ -25,10 +25,10 @@ from uuid import UUID, uuid4
 
 from eventstore import AsyncEventStore, AsyncUser
 from eventstore.database.embedded import stop_embedded
-from projections.models.message import MessageView
+from eventstore.store.turns import AsyncActiveTurn
 from projections.models.tool_call import ToolCallView
 
-type ToolRunner = Callable[[AsyncUser, ToolCallView], Awaitable[None]]
+type ToolRunner = Callable[[AsyncActiveTurn, ToolCallView], Awaitable[None]]
 """Runs one tool call and records its outcome."""
 
 
@@ -38,39 +38,28 @@ async def answer_request(
     """
     Answer one request of a user; a request that was interrupted may be sent again.
 
-    The user's message has the id of the request as its idempotency key, and each tool call has the
-    id of its own event. So a repeated request records nothing twice.
+    The turn has the id of the request as its key. So a repeated request gets the recorded answer,
+    or goes on where the first attempt stopped.
     """
     await user.conversations.start(key=chat)
-    request = await user.keyed(request_id).messages.post(chat, sender="user", content=text)
-    while True:
-        history = await user.history(chat)
-        calls = [call for message in history for call in message.tool_calls]
-        if pending := [call for call in calls if call.status == "pending"]:
-            # The model has just requested these calls, or a process died before it ran them.
-            for call in pending:
-                await run(user, call)
-        elif answer := find_answer(history, request.position):
-            return answer
-        else:
-            reply = await scripted_model([message.body for message in history])
-            await user.messages.post(chat, body=reply)
+    question = {"role": "user", "content": text}
+    async with user.turn(chat, key=request_id, items=[question]) as turn:
+        while not turn.ended:
+            for call in turn.pending_calls:
+                await run(turn, call)
+            reply, usage = await scripted_model([one.body for one in turn.messages])
+            if reply.get("tool_calls"):
+                await turn.extend([reply])
+            else:
+                await turn.end([reply], model="scripted", usage=usage)
+    return str(turn.answer.content) if turn.answer else ""
 
 
-def find_answer(history: list[MessageView], position: int) -> str | None:
-    """Return the first text of the assistant after `position`, or None if there is none yet."""
-    for message in history:
-        if message.position > position and message.sender == "assistant" and not message.tool_calls:
-            return str(message.content)
-    return None
-
-
-async def run_tool(user: AsyncUser, call: ToolCallView) -> None:
+async def run_tool(turn: AsyncActiveTurn, call: ToolCallView) -> None:
     """Run a tool call and record its effects and its outcome in one append."""
-    key = str(call.id)  # not `call.call_id`, because models use the same name again
     try:
         arguments = json.loads(call.arguments)
-        async with user.transaction(idempotency_key=key) as tx:
+        async with turn.transaction() as tx:
             match call.name:
                 case "add_task":
                     task = tx.tasks.create(arguments["title"], caused_by=call)
@@ -81,22 +70,24 @@ async def run_tool(user: AsyncUser, call: ToolCallView) -> None:
                 case _:
                     tx.tool_calls.fail(call, error=f"there is no tool {call.name}")
     except (LookupError, TypeError, ValueError) as error:  # also NotFound and InvalidInput
-        reason = f"{type(error).__name__}: {error}"
-        await user.keyed(key).tool_calls.fail(call, error=reason)
+        await turn.fail(call, error=f"{type(error).__name__}: {error}")
 
 
-async def scripted_model(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stand in for a model: call one tool, and then answer that the work is done."""
+async def scripted_model(
+    messages: list[dict[str, Any]],
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Stand in for a model: call one tool, and then answer that the work is done; tell the cost."""
+    usage = {"input_tokens": 20 * len(messages), "output_tokens": 5}
     last = messages[-1]
     if last["role"] == "tool":
-        return {"role": "assistant", "content": "Done."}
+        return {"role": "assistant", "content": "Done."}, usage
     arguments = json.dumps({"title": last["content"]})
     function = {"name": "add_task", "arguments": arguments}
     call = {"id": "call_0", "type": "function", "function": function}
-    return {"role": "assistant", "content": None, "tool_calls": [call]}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}, usage
 
 
-async def die(_: AsyncUser, call: ToolCallView) -> None:
+async def die(_: AsyncActiveTurn, call: ToolCallView) -> None:
     """Stand in for a process that dies after the call was recorded and before the tool has run."""
     raise ConnectionError(f"killed before {call.name} ran")
 
@@ -110,17 +101,20 @@ async def main(database_url: str) -> None:
             await answer_request(alice, chat, "Buy bread", request_id=f"{chat}/2", run=die)
         except ConnectionError as error:
             print(error)
-        # The first retry runs the tool; the second one finds the answer and asks no model.
-        for _ in range(2):
-            print(
-                await answer_request(alice, chat, "Buy bread", request_id=f"{chat}/2", run=run_tool)
-            )
+        # One of the two retries runs the tool; the other one waits, and asks no model.
+        retries = [
+            answer_request(alice, chat, "Buy bread", request_id=f"{chat}/2", run=run_tool)
+            for _ in range(2)
+        ]
+        print(*await asyncio.gather(*retries))
 
         for message in await alice.history(chat):
             calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
             print(f"  {message.sender:<10} {message.content or calls}")
         for entry in await alice.audit(conversation=chat):
             print(f"  {entry.name}: {entry.status}, caused {[one.type for one in entry.caused]}")
+        for turn in await alice.turns.list(chat):
+            print(f"  {turn.key[-1]}: {turn.status}, begun {turn.attempt} times, {turn.usage}")
         print("verified:", (await store.verify("alice")).ok)
 
 
