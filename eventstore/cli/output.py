@@ -7,6 +7,7 @@ standard output holds the answer and nothing else.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -126,13 +127,29 @@ def printable(value: object) -> str:
     """
     Return a value as text on one line.
 
-    Control characters are replaced, so that stored text cannot control the terminal.
+    Text of every script is left as it is, with its joiners, marks and spaces. What could control
+    the terminal, or show another text than the one that is stored, is replaced.
     """
     if value is None:
         return ""
     # The exact type, because True is an int too and would be printed as 1.
     text = value if isinstance(value, str) else f"{value:,}" if type(value) is int else str(value)
-    return "".join(char if char.isprintable() else "\ufffd" for char in text.replace("\n", " "))
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(lambda found: found[1] or "\ufffd", _BREAK.sub(" ", text))
+
+
+_BREAK = re.compile("\r\n|[\n\t\u2028\u2029]")
+
+# Control characters and lone surrogates; embeddings, overrides and isolates of the bidirectional
+# algorithm, which show a text in another order up to the end of the line (the marks U+200E, U+200F
+# and U+061C do not); the deprecated and invisible format characters that no script is written with.
+# Tag characters could hide a text of their own, so they are left only as the rest of a flag.
+_UNSAFE = re.compile(
+    "(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f)"
+    "|[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"
+    "\U000e0000-\U000e00ff]"
+)
 
 
 class ProgressReport:

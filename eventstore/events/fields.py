@@ -9,6 +9,7 @@ lone surrogates included.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
@@ -71,6 +72,21 @@ MAX_TYPE = 100
 _MAX_BIGINT = 2**63 - 1
 _SHOWN_BITS = 128
 
+_BLANK_CATEGORIES = {"Cc", "Cf", "Zl", "Zp", "Zs"}
+"""Controls, format characters, line and paragraph separators, spaces: a label needs another."""
+
+# Characters of other categories that show nothing by themselves. First those that Unicode calls
+# Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode 16.0, with the reserved ones):
+# fillers of Hangul, variation selectors, tags. Then the blank ones that have no property: the empty
+# Braille pattern, the null notehead and the filler of Khitan. Private and unassigned code points
+# count as visible, because fonts and newer versions of Unicode show them.
+_BLANK = re.compile(
+    "[\u00ad\u034f\u061c\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\u2800\U0001d159\U00016fe4]"
+)
+
 
 def check_label(value: object, path: str, limit: int, *, empty: bool = False) -> str:
     """
@@ -78,14 +94,12 @@ def check_label(value: object, path: str, limit: int, *, empty: bool = False) ->
 
     :param path: what the error names: a parameter or field of the caller's.
     :param limit: characters at most.
-    :param empty: accept an empty or blank text.
-    :raises InvalidInput: not text, blank or too long.
+    :param empty: accept a text that is empty or shows nothing.
+    :raises InvalidInput: not text, too long, or without a visible character.
     :raises NotStorable: it has a NUL or a lone surrogate.
     """
     if not isinstance(value, str):
         raise InvalidInput(path, f"expected text, got {type(value).__name__}")
-    if not empty and not value.strip():
-        raise InvalidInput(path, "is empty; give at least one visible character")
     if len(value) > limit:
         raise InvalidInput(path, f"{len(value)} characters, the limit is {limit}; shorten it")
     if "\0" in value:
@@ -96,6 +110,8 @@ def check_label(value: object, path: str, limit: int, *, empty: bool = False) ->
         raise NotStorable(
             path, f"has a lone surrogate at character {error.start}; remove it"
         ) from None
+    if not empty and not any(map(_is_visible, value)):
+        raise InvalidInput(path, "has no visible character; give at least one")
     return value
 
 
@@ -125,6 +141,10 @@ def storable_label(text: str) -> str:
     # Of the text as it came, because lone surrogates may be all that tells two names apart.
     digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
     return f"{shown[: MAX_KEY - _DIGEST_CHARACTERS - 1]}…{digest}"
+
+
+def _is_visible(char: str) -> bool:
+    return unicodedata.category(char) not in _BLANK_CATEGORIES and not _BLANK.match(char)
 
 
 def check_number(value: object, path: str, *, least: int = 0) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -316,10 +317,20 @@ def _write(value: object) -> str:
             return str(value)
         # The standard encoder cannot write a Decimal as a number, so containers are written here.
         case dict():
-            return (
-                "{" + ",".join(f"{json.dumps(k)}:{_write(item)}" for k, item in value.items()) + "}"
-            )
+            members = (f"{_write_text(key)}:{_write(item)}" for key, item in value.items())
+            return "{" + ",".join(members) + "}"
         case list():
             return "[" + ",".join(map(_write, value)) + "]"
+        case str():
+            return _write_text(value)
         case _:
             return json.dumps(value)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _write_text(text: str) -> str:
+    """Write text as orjson does, and escape besides what UTF-8 cannot encode."""
+    written = json.dumps(text, ensure_ascii=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)

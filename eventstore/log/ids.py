@@ -8,6 +8,7 @@ conversation with a key is derived from user and key, so that starting it twice 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import count
@@ -24,6 +25,7 @@ __all__ = [
     "conversation_id",
     "derived_ids",
     "erasure_stream",
+    "parse_uuid",
     "resolve_conversation",
     "standard_uuid",
     "uuid7",
@@ -48,6 +50,22 @@ def standard_uuid(value: UUID) -> UUID:
     return value if type(value) is UUID else UUID(int=value.int)
 
 
+_UUID_TEXT = re.compile(
+    r"(?:urn:uuid:)?(\{)?[0-9a-f]{8}(-?)[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}(?(1)\})",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def parse_uuid(text: str) -> UUID | None:
+    """
+    Return the UUID that a text spells, or None.
+
+    Upper or lower case, in braces, as a URN, with or without hyphens: all are one UUID. `uuid.UUID`
+    takes other texts too, such as hyphens anywhere, which nobody means.
+    """
+    return UUID(text.lower()) if _UUID_TEXT.fullmatch(text) else None
+
+
 def derived_ids(user_id: str, key: str) -> NewId:
     """
     Return a source that yields the same ids for the same user and idempotency key.
@@ -66,17 +84,13 @@ def conversation_id(user_id: str, reference: UUID | str) -> UUID:
     """
     Return the id of a conversation that is named by its id or its key.
 
-    :param reference: the id, as a UUID or in the usual form of its text. Any other text is a key,
-        from which the id is derived for this user; a lone surrogate raises `UnicodeEncodeError`.
+    :param reference: the id, as a UUID or as text in whichever spelling (session ids often are
+        UUIDs). Any other text is a key, from which the id is derived for this user; a lone surrogate
+        raises `UnicodeEncodeError`.
     """
     if isinstance(reference, UUID):
         return standard_uuid(reference)
-    try:
-        parsed = UUID(reference)
-    except ValueError:
-        parsed = None
-    # `UUID` also reads braces and upper case; a text in such a form is a key like any other.
-    if parsed is not None and str(parsed) == reference:
+    if (parsed := parse_uuid(reference)) is not None:
         return parsed
     return uuid5(_CONVERSATION, f"{len(user_id)}:{user_id}{reference}")
 

@@ -13,7 +13,12 @@ from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime
-from eventstore.log.ids import resolve_conversation, standard_uuid, with_given_reference
+from eventstore.log.ids import (
+    parse_uuid,
+    resolve_conversation,
+    standard_uuid,
+    with_given_reference,
+)
 from projections import Projections
 
 __all__ = ["AsOf", "Queries", "UserContext", "parse_id", "point_in_time"]
@@ -82,11 +87,10 @@ def parse_id(value: UUID | str, kind: str) -> UUID:
         case UUID():
             return standard_uuid(value)
         case str():
-            try:
-                return UUID(value)
-            except ValueError:
+            if (parsed := parse_uuid(value)) is None:
                 # A model that makes an id up gets the answer that any unknown id gets.
-                raise NotFound(kind, value) from None
+                raise NotFound(kind, value)
+            return parsed
         case _:
             raise InvalidInput(kind, f"a {type(value).__name__}; give its id")
 

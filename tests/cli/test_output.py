@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from rich.cells import cell_len
 
 from eventstore import EventStore, SchemaMissing, Settings
 from eventstore.admin.verify import Verified
 from eventstore.cli import parallel
 from eventstore.cli.commands.verify import _verify_share
+from eventstore.cli.output import printable
 from eventstore.cli.output_files import atomic_new_file
 from eventstore.cli.parallel import Workers, delay_interrupts, run_parallel, start_workers
 from eventstore.errors import InvalidInput
@@ -485,3 +488,67 @@ def test_a_missing_role_raises_schema_missing(server: Server) -> None:
     with EventStore.connect(settings=settings) as store, missing:
         store.user("alice").tasks.create("Buy milk")
     server.drop_database(url)
+
+
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            "牛乳を買う\u30002本",
+            PERSIAN,
+            "10\u00a0km",
+            FAMILY,
+            ENGLAND,
+            "\u05d0\u200f!",
+            "co\u00adop",
+        ],
+        *[
+            "\u0e01\u200b\u0e02",
+            "\u2764\ufe0f",
+            "e\u0301",
+            "\u845b\U000e0100",
+            "\U0001fae9",
+            "\ue0b0",
+            "\u180e",
+        ],
+    ],
+    ids=ascii,
+)
+def test_text_of_whatever_script_is_printed_as_it_is(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\r\nb\tc\u2028d", "a b c d"),
+        ("a\rb\x1b[1m\x9b2J\x7f\0", "a\ufffdb\ufffd[1m\ufffd2J\ufffd\ufffd"),
+        ("\u202e\u2066\u202c\u2069", "\ufffd" * 4),
+        ("a\u2060\u2063\ufeff\ufff9b", "a\ufffd\ufffd\ufffd\ufffdb"),
+        ("cut \ud83e", "cut \ufffd"),
+        ("a\U000e0068\U000e0069", "a\ufffd\ufffd"),
+        ("\U0001f3f4\U000e0067", "\U0001f3f4\ufffd"),
+    ],
+    ids=ascii,
+)
+def test_what_could_deceive_a_reader_of_the_terminal_is_replaced(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_a_table_keeps_its_columns_whatever_script_its_text_is_in(
+    eventstore: Command, database_url: str
+) -> None:
+    with EventStore.connect(database_url) as store:
+        for title in ("牛乳を買う\u30002本", PERSIAN, FAMILY, ENGLAND, "Buy milk"):
+            store.user("alice").tasks.create(title)
+
+    _, *rows = eventstore("tasks", "--user", "alice").stdout.splitlines()
+
+    widths = {cell_len(re.split(r"20\d\d-", row)[0]) for row in rows}
+    assert "\ufffd" not in "".join(rows)
+    assert len(widths) == 1

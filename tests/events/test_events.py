@@ -154,13 +154,49 @@ class TestATextField:
         assert error.value.path == name
 
 
-@pytest.mark.parametrize("title", ["", " ", "\t\n", "\u2003"])
+INVISIBLE = [
+    *[
+        "",
+        " ",
+        "\t\n",
+        "\u2003",
+        "\u3000",
+        "\u00a0",
+        "\u00ad",
+        "\u061c",
+        "\u200b",
+        "\u200e",
+        "\u2060",
+    ],
+    *["\u115f", "\u1160", "\u3164", "\uffa0", "\u2800", "\u17b4", "\u180e", "\ufeff", "\ufff9"],
+    *["\ufe0f", "\U000e0100", "\U000e0065", "\U0001d159", "\u2028", "\x1b", "\u202e \u200d\u3164"],
+]
+
+
+@pytest.mark.parametrize("title", INVISIBLE, ids=ascii)
 def test_a_title_needs_a_visible_character_and_a_description_does_not(title: str) -> None:
-    with pytest.raises(InvalidInput, match="is empty") as error:
+    with pytest.raises(InvalidInput, match="has no visible character") as error:
         make_event(TaskCreated, title=title)
 
     assert error.value.path == "title"
     assert make_event(TaskCreated, title="Buy milk", description=title).description == title
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "\u200f\u05d7\u05dc\u05d1",
+        "\u0cae\u0ccd\u200d",
+        "\u2764\ufe0f",
+        "\ue000",
+        "\U0001fae9",
+        "\u0301",
+        ".",
+    ],
+    ids=ascii,
+)
+def test_a_title_of_any_script_with_one_visible_character_is_kept_as_it_is(title: str) -> None:
+    assert make_event(TaskCreated, title=title).title == title
 
 
 @pytest.mark.parametrize("user_id", ["a", "auth0|507f1f77", "ü" * 255, " a ", "\U0010ffff"])

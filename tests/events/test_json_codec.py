@@ -132,6 +132,21 @@ def test_a_number_keeps_all_its_written_digits(number: Decimal) -> None:
     assert isinstance(read, int) or Decimal(str(read)).as_tuple() == number.as_tuple()
 
 
+@pytest.mark.parametrize(
+    "other", [Decimal("1.10"), 2**70, "\ud83e", "\udc4d\ud83d", {"\ud83e": 1}], ids=ascii
+)
+def test_only_what_utf_8_cannot_hold_is_escaped_whatever_stands_beside_it(other: Json) -> None:
+    text = dumps(check_json({"für": "Milch für 🛒\x7f\u2028", "beside": other}, "value"))
+
+    assert text.startswith('{"für":"Milch für 🛒\x7f\u2028","beside":')
+    assert {*re.findall(r"\\u(....)", text)} <= {"d83e", "dc4d", "d83d"}
+
+
+@given(texts)
+def test_both_codecs_write_a_text_alike(text: str) -> None:
+    assert dumps([text, 2**70]) == f"{dumps([text])[:-1]},{2**70}]"
+
+
 def test_keys_keep_their_order() -> None:
     value = {"z": 1, "a": {"y": 2**64, "b": 1}, "m": Decimal("1.10"), "\ud800": 0}
 

@@ -425,3 +425,52 @@ def test_the_message_of_not_found_is_short_and_can_be_encoded(alice: User) -> No
         alice.tasks.get("\ud800" + "x" * 1_000_000)
 
     assert len(str(error.value).encode()) < 200
+
+
+UUID_TEXT = "019aadc0-6d7f-7a51-a6c9-1a4de1f0abcd"
+SPELLINGS = [
+    UUID_TEXT,
+    UUID_TEXT.upper(),
+    f"{{{UUID_TEXT}}}",
+    f"urn:uuid:{UUID_TEXT}",
+    f"URN:UUID:{UUID_TEXT.upper()}",
+    UUID_TEXT.replace("-", ""),
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_uuid_is_one_in_whatever_spelling(alice: User, spelling: str) -> None:
+    chat = alice.conversations.start(key=spelling)
+
+    assert chat.id == UUID(UUID_TEXT)
+    assert {alice.conversations.start(key=other).id for other in SPELLINGS} == {chat.id}
+    alice.messages.post(spelling, sender="user", content="Hello")
+    assert all(len(alice.history(other)) == 1 for other in SPELLINGS)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_task_is_found_by_its_id_in_whatever_spelling(alice: User, spelling: str) -> None:
+    created = NewEvent(stream_id=UUID(UUID_TEXT), data=TaskCreated(title="Buy milk"))
+    alice.append([created])
+
+    assert alice.tasks.get(spelling).title == "Buy milk"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        UUID_TEXT[:-1],
+        f"{{{UUID_TEXT}",
+        f"{UUID_TEXT}}}",
+        f"0x{UUID_TEXT.replace('-', '')[2:]}",
+        UUID_TEXT.replace("-", "", 1),
+        f" {UUID_TEXT}",
+        "\u0661" * 32,
+    ],
+)
+def test_a_text_that_only_resembles_a_uuid_is_a_key(alice: User, text: str) -> None:
+    chat = alice.conversations.start(key=text)
+
+    assert alice.conversations.get(text).id == chat.id
+    with pytest.raises(NotFound):
+        alice.tasks.get(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from threading import Barrier
 from typing import Any
 from uuid import UUID
@@ -330,3 +331,18 @@ def test_a_call_of_a_deleted_conversation_is_not_found(alice: User) -> None:
 
     with pytest.raises(NotFound, match="tool call call_1 not found"):
         alice.tool_calls.find("c1", "call_1")
+
+
+@pytest.mark.parametrize("other", [Decimal("1.10"), 2**70, "cut: \ud83e"], ids=ascii)
+def test_what_a_tool_got_and_said_is_text_that_a_person_reads(
+    alice: User, chat: UUID, other: object
+) -> None:
+    said = {"title": "Milch für Jürgen", "other": other}
+
+    call = alice.tool_calls.request(chat, name="look", arguments=said)
+    answer = alice.tool_calls.succeed(call, output=said)
+
+    assert call.arguments.startswith('{"title":"Milch für Jürgen","other":')
+    assert str(answer.content).startswith('{"title":"Milch für Jürgen","other":')
+    ended = call_of(alice, 0)
+    assert (ended.status, ended.output) == ("succeeded", said)
