@@ -20,6 +20,7 @@ Every error the store raises, in one tree.
     │   ├── UnknownEventType       no class is registered under the stored name
     │   └── UnreadableEvent        the stored payload does not fit its class
     ├── ConfigurationError         a setting, URL, extra or projector is wrong
+    │   ├── LoginRefused           the URL's login, password or database is wrong
     │   ├── SchemaMissing          the database has not been migrated
     │   └── UnsafeDatabase         users would not be isolated, so the store does not connect
     ├── AccessDenied               PostgreSQL refused: rights or row-level security
@@ -58,6 +59,7 @@ __all__ = [
     "IdempotencyConflict",
     "Incomplete",
     "InvalidInput",
+    "LoginRefused",
     "NotFound",
     "NotStorable",
     "PoolExhausted",
@@ -297,6 +299,10 @@ class UnreadableEvent(CorruptLog):
 
 class ConfigurationError(EventStoreError):
     """A setting, URL, extra or projector is wrong; the message names the remedy."""
+
+
+class LoginRefused(ConfigurationError):
+    """The server runs, and refuses the URL's login, password or database."""
 
 
 class SchemaMissing(ConfigurationError):

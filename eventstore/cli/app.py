@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from eventstore.cli.output import console, printable
 from eventstore.cli.output_files import exit_on_broken_pipe, exit_on_failed_output
+from eventstore.database.settings import unknown_settings
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
 from eventstore.version import VERSION
 
@@ -88,13 +89,15 @@ def _show_version(requested: bool) -> None:
 @app.callback()
 def _options(
     *,
-    show_version: Annotated[
+    show_version: Annotated[  # noqa: ARG001 - its callback has done it
         bool,
         typer.Option(
             "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
         ),
     ] = False,
-) -> None: ...
+) -> None:
+    for warning in unknown_settings():
+        sys.stderr.write(f"warning: {printable(warning)}\n")
 
 
 def main() -> None:

@@ -88,9 +88,9 @@ def open_store(
     :raises UnsafeDatabase: the database would not isolate users.
     :raises Unavailable: the database cannot be reached.
     """
-    # Without a handler, Python prints warnings of a logger to standard error, where the command
-    # prints the error itself.
-    for name in ("psycopg", "eventstore") if worker else ("psycopg",):
+    # Without a handler, Python prints warnings of a logger to standard error. The command prints
+    # the error itself there, and what weakens isolation is for `eventstore doctor` to say.
+    for name in ("psycopg", "eventstore"):
         logging.getLogger(name).addHandler(logging.NullHandler())
     settings = load_settings(database, pool_max_size=jobs + 1)  # one is for the command itself
     with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:

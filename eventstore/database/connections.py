@@ -12,7 +12,7 @@ import os
 from concurrent.futures import CancelledError
 from threading import Event
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import psycopg
 from psycopg import AsyncConnection, BaseConnection, Connection, waiting
@@ -20,8 +20,10 @@ from psycopg._preparing import PrepareManager
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
 from psycopg.pq import TransactionStatus
+from psycopg_pool.base import BasePool
 
-from eventstore.database.settings import Settings
+from eventstore.database.outage import Outage, pool_name
+from eventstore.database.settings import Server, Settings
 from eventstore.errors import ConfigurationError, EventStoreError
 
 __all__ = [
@@ -30,8 +32,10 @@ __all__ = [
     "StoreAsyncConnection",
     "StoreConnection",
     "answer_timeouts",
+    "ask_options",
     "check_process",
     "connect_options",
+    "connections_wanted",
     "pool_options",
     "refuse_fork",
 ]
@@ -47,6 +51,15 @@ itself: the process that it named at the start is not the one that answers.
 
 _POLL_SECONDS = 0.1
 """How often a wait looks for how long the server was silent, and whether to stop."""
+
+_RECONNECT_SECONDS = 1.0
+"""
+After so long the pool gives up a connection that it cannot make, and is told to begin again. It
+would double its pauses for as long as it may, and notice late that a server is back.
+"""
+
+_ASK_SECONDS = 2
+"""What asking a server why it gives no connection may take, after the wait for one."""
 
 _PATIENT = 20
 """Times the usual silence, for work whose statements have no time limit."""
@@ -77,6 +90,8 @@ class _StoreConnection(BaseConnection[Any]):
     :ivar stop: once it is set, a wait ends with `CancelledError`.
     """
 
+    is_of_store = True
+    """Tells the store's connections from others in the log; see `outage`."""
     answer_timeout_seconds: float | None = None
     stop: Event | None = None
 
@@ -115,6 +130,21 @@ class _StoreConnection(BaseConnection[Any]):
 class StoreConnection(_StoreConnection, Connection[Any]):
     """A sync connection whose waits end, and which can run pipelines."""
 
+    @classmethod
+    def connect(  # type: ignore[override]  # psycopg names every keyword of its own
+        cls, conninfo: str = "", *, outage: Outage | None = None, **options: Any
+    ) -> Self:
+        """Connect as psycopg does, and tell the outage whether it went well."""
+        try:
+            connection = super().connect(conninfo, **options)
+        except psycopg.Error as error:
+            if outage is not None:
+                outage.begin(error)
+            raise
+        if outage is not None:
+            outage.end()
+        return connection
+
     def wait[R](
         self, gen: PQGen[R], interval: float = _POLL_SECONDS, timeout: float | None = None
     ) -> R:
@@ -140,6 +170,21 @@ class StoreConnection(_StoreConnection, Connection[Any]):
 
 class StoreAsyncConnection(_StoreConnection, AsyncConnection[Any]):
     """An async connection whose waits end, and which can run pipelines."""
+
+    @classmethod
+    async def connect(  # type: ignore[override]  # psycopg names every keyword of its own
+        cls, conninfo: str = "", *, outage: Outage | None = None, **options: Any
+    ) -> Self:
+        """Connect as psycopg does, and tell the outage whether it went well."""
+        try:
+            connection = await super().connect(conninfo, **options)
+        except psycopg.Error as error:
+            if outage is not None:
+                outage.begin(error)
+            raise
+        if outage is not None:
+            outage.end()
+        return connection
 
     async def wait[R](
         self,
@@ -199,21 +244,32 @@ def answer_timeouts(settings: Settings) -> tuple[float, float]:
     return settings.answer_timeout_seconds, settings.answer_timeout_seconds * _PATIENT
 
 
-def pool_options(settings: Settings) -> dict[str, Any]:
+def pool_options(conninfo: str, settings: Settings) -> dict[str, Any]:
     """
     Return the keywords of a psycopg pool, sync or async.
 
+    :param conninfo: names the server in the log.
     :return: a pool made with them is not open yet; its size and limits are the settings'.
     """
     return {
         "open": False,
+        "name": pool_name(),
         "min_size": min(settings.pool_min_size, settings.pool_max_size),
         "max_size": settings.pool_max_size,
         "timeout": settings.pool_timeout_seconds,
         "max_idle": settings.max_idle_seconds,
-        "reconnect_timeout": settings.pool_timeout_seconds,
-        "kwargs": connect_options(settings),
+        "reconnect_timeout": _RECONNECT_SECONDS,
+        "kwargs": connect_options(settings) | {"outage": Outage(Server(conninfo).display)},
     }
+
+
+def connections_wanted(pool: BasePool) -> bool:
+    """
+    Return whether a pool that gave up connecting should begin again, which its `check` does.
+
+    One that has an idle connection need not, and `check` would ask that one first.
+    """
+    return not pool.get_stats()["pool_available"]
 
 
 def connect_options(settings: Settings) -> dict[str, Any]:
@@ -223,3 +279,9 @@ def connect_options(settings: Settings) -> dict[str, Any]:
         "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
         "connect_timeout": settings.connect_timeout_seconds,
     }
+
+
+def ask_options(settings: Settings) -> dict[str, Any]:
+    """Return the keywords of a connection that is made to learn why there is none."""
+    seconds = min(settings.connect_timeout_seconds, _ASK_SECONDS)
+    return connect_options(settings) | {"connect_timeout": seconds}

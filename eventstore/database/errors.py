@@ -8,6 +8,7 @@ DETAIL; `VE005` is raised by a downgrade that would destroy events.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from eventstore.errors import (
     DatabaseFault,
     EventStoreError,
     InvalidInput,
+    LoginRefused,
     PoolExhausted,
     SchemaMissing,
     SerializationFailed,
@@ -102,12 +104,18 @@ def pool_exhausted(settings: Settings) -> PoolExhausted:
     )
 
 
-def unreachable(error: psycopg.Error) -> Unavailable:
+def unreachable(error: psycopg.Error) -> EventStoreError:
     """
-    Return the error of a server that accepts no connection.
+    Return the error of a connection that could not be made.
+
+    Of a server that answered and refused, libpq keeps the text and no SQLSTATE.
 
     :param error: psycopg's error of the attempt; the first line of its message is repeated.
+    :return: `LoginRefused` if the server refused login, password or database, else `Unavailable`.
     """
+    for refused, remedy in _REFUSED_LOGINS:
+        if (found := refused.search(str(error))) is not None:
+            return LoginRefused(f"the server refused the login: {found[0]}; {remedy}")
     return Unavailable(
         f"the database cannot be reached: {_message(error)}; "
         "check the URL, and that the server runs"
@@ -151,6 +159,25 @@ _STATES_OF_APPEND: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
     ),
 }
 
+_CHECK_LOGIN = "check login and password in the URL, and that pg_hba.conf lets them in"
+_CHECK_DATABASE = "check the database's name in the URL, or create it"
+
+# In the words of PostgreSQL, PgBouncer and Supabase's pooler. A server that speaks another language
+# is `Unavailable`, with its own words in the message.
+_REFUSED_LOGINS = (
+    (
+        re.compile(
+            r'role "[^"]*" does not exist|role "[^"]*" is not permitted to log in|no such user'
+            r"|[\w-]+ authentication failed(?: for user \"[^\"]*\")?|no password supplied"
+            r"|no pg_hba\.conf entry[^\n]*|pg_hba\.conf rejects[^\n]*|tenant or user not found",
+            re.IGNORECASE,
+        ),
+        _CHECK_LOGIN,
+    ),
+    (re.compile(r'database "[^"]*" does not exist|no such database[^\n]*'), _CHECK_DATABASE),
+    (re.compile(r'permission denied for database "[^"]*"'), "grant connect on it to the login"),
+)
+
 _ROLES = "EVENTSTORE_APPLICATION_ROLE and the other two roles as they were when it ran"
 
 # The first prefix that fits decides, so a longer one stands before its shorter one.
@@ -167,8 +194,8 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("08", lambda text: ConnectionLost(f"the database connection failed: {text}")),
     ("25006", lambda text: ConnectionLost(f"the server is read-only, perhaps a standby: {text}")),
     ("25P03", lambda text: ConnectionLost(f"the transaction was idle for too long: {text}")),
-    ("28", lambda text: Unavailable(f"the server refused the login: {text}; check the URL")),
-    ("3D000", lambda text: Unavailable(f"{text}; check the database name in the URL")),
+    ("28", lambda text: LoginRefused(f"the server refused the login: {text}; {_CHECK_LOGIN}")),
+    ("3D000", lambda text: LoginRefused(f"{text}; {_CHECK_DATABASE}")),
     # The append-only triggers refuse a change of history.
     ("23001", lambda text: AccessDenied(f"{text}; `eventstore erase` removes content for good")),
     (

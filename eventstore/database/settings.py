@@ -7,10 +7,13 @@ never replaced by a default.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import platformdirs
 import psycopg
@@ -21,7 +24,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from eventstore.database.roles import ROLE_NAME, Role
 from eventstore.errors import ConfigurationError
 
-__all__ = ["Embedded", "Server", "Settings", "load_settings", "parse_url"]
+__all__ = ["Embedded", "Server", "Settings", "load_settings", "parse_url", "unknown_settings"]
+
+_PREFIX = "EVENTSTORE_"
+_NOT_OURS = {"EVENTSTORE_EXTENSIONS"}
+"""Read by the command line. Names that begin with EVENTSTORE_TEST_ are for the store's tests."""
 
 _LONGEST_SECONDS = 2_000_000
 """PostgreSQL holds a time limit as 31 bits of milliseconds."""
@@ -35,7 +42,7 @@ class Settings(BaseSettings):
     for a cold start of Neon, which takes some seconds.
     """
 
-    model_config = SettingsConfigDict(env_prefix="EVENTSTORE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     database_url: str | None = Field(
         None, description="postgresql://… or embedded:PATH; None means the embedded server"
@@ -43,7 +50,7 @@ class Settings(BaseSettings):
     pool_min_size: int = Field(1, ge=0, description="connections kept open")
     pool_max_size: int = Field(10, ge=1, description="connections at most")
     pool_timeout_seconds: float = Field(
-        30.0, gt=0, le=_LONGEST_SECONDS, description="wait for a free connection"
+        5.0, gt=0, le=_LONGEST_SECONDS, description="wait for a free connection"
     )
     connect_timeout_seconds: int = Field(
         15, ge=1, le=_LONGEST_SECONDS, description="wait for a new connection"
@@ -108,16 +115,35 @@ def load_settings(database_url: str | None = None, **overrides: object) -> Setti
     :param database_url: replaces EVENTSTORE_DATABASE_URL; None leaves it.
     :param overrides: values by the name of the field, each of which replaces its variable; None
         leaves it.
-    :raises ConfigurationError: a value does not fit; the message names its variable.
+    :raises ConfigurationError: a value does not fit, of a variable that is replaced too; the
+        message names the variable.
     """
-    arguments = {"database_url": database_url, **overrides}
+    given = {"database_url": database_url, **overrides}
+    given = {name: value for name, value in given.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in arguments.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks the values
+        Settings()  # an argument must not hide what is wrong with the variable that it replaces
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
         # pydantic's own text repeats the value, which may be a URL with a password.
         first = error.errors()[0]
         name = "EVENTSTORE_" + ("_".join(str(part) for part in first["loc"]).upper() or "…_ROLE")
         raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def unknown_settings(variables: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """Yield a warning for each variable that is named like a setting and is none."""
+    known = [_PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(variables):
+        upper = name.upper()
+        if not upper.startswith(_PREFIX) or upper in {*known, *_NOT_OURS}:
+            continue
+        if upper.startswith(f"{_PREFIX}TEST_"):
+            continue
+        near = get_close_matches(
+            upper.removeprefix(_PREFIX), map(str.upper, Settings.model_fields), 1, 0.4
+        )
+        hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
+        yield f"{name} is no setting of the store and has no effect{hint}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,13 @@ from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.embedded import start_embedded
 from eventstore.database.errors import unreachable
 from eventstore.database.sessions.engines import async_engine_on, engine_on
-from eventstore.database.settings import Embedded, Settings, load_settings, parse_url
+from eventstore.database.settings import (
+    Embedded,
+    Settings,
+    load_settings,
+    parse_url,
+    unknown_settings,
+)
 from eventstore.errors import ConfigurationError
 from eventstore.events.event import Event
 from eventstore.events.fields import check_user_id
@@ -33,18 +39,27 @@ from projections import BUILT_IN, Projections, Projector
 
 __all__ = ["AsyncEventStore", "EventStore"]
 
+# Without a handler of the application's, Python prints warnings to standard error. They must be
+# seen by default, so this logger has no NullHandler, as those of libraries often have.
 _log = logging.getLogger("eventstore")
-_log.addHandler(logging.NullHandler())  # whoever configures logging hears it, nobody else
+_warned: set[str] = set()
+"""The warnings that this process has logged: once is enough, however many stores it connects."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What sync and async stores are made of; `database` names it without its password."""
+    """
+    What sync and async stores are made of.
+
+    :ivar database: names it without its password.
+    :ivar embedded: whether it is an embedded server, whose only login is a superuser.
+    """
 
     settings: Settings
     conninfo: str
     plans: AdminPlans
     database: str
+    embedded: bool
 
     def context(self, user_id: str) -> UserContext:
         return user_context(self.plans, check_user_id(user_id))
@@ -60,6 +75,7 @@ def _prepare(
     if settings is not None and database_url is not None:
         raise ConfigurationError("give database_url or settings, which have a URL too, not both")
     chosen = settings or load_settings(database_url)
+    _warn(unknown_settings())
     # Text is a sequence too, of letters that would each be refused as no class.
     for name, given in (("events", events), ("projectors", projectors)):
         listed = isinstance(given, Sequence) and not isinstance(given, str)
@@ -79,7 +95,7 @@ def _prepare(
         conninfo = target.conninfo
     _require_reachable(conninfo, chosen)
     plans = AdminPlans(projections, registry, chosen)
-    return _Parts(chosen, conninfo, plans, target.display)
+    return _Parts(chosen, conninfo, plans, target.display, isinstance(target, Embedded))
 
 
 def _require_reachable(conninfo: str, settings: Settings) -> None:
@@ -92,15 +108,25 @@ def _require_reachable(conninfo: str, settings: Settings) -> None:
         raise unreachable(error) from error
 
 
-def _require_safe(found: Sequence[Finding]) -> None:
-    """Refuse a database that would not isolate users, and log the doctor's warnings."""
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        if warning not in _warned:
+            _warned.add(warning)
+            _log.warning("%s", warning)
+
+
+def _require_safe(found: Sequence[Finding], parts: _Parts) -> None:
+    """Refuse a database that would not isolate users, and log the doctor's warnings, each once."""
     # A database that was not migrated has no rows yet. Its first use raises `SchemaMissing`.
     if any(one.check == "schema" for one in found):
         return
     if (error := refusal(found)) is not None:
         raise error
-    for one in found:
-        _log.warning("%s: %s; %s", one.location, one.detail, one.remedy)
+    _warn(
+        f"{parts.database}: {one.location}: {one.detail}; {one.remedy}"
+        for one in found
+        if not (parts.embedded and one.check == "login")
+    )
 
 
 class EventStore(SyncFacade[AdminPlans]):
@@ -147,7 +173,7 @@ class EventStore(SyncFacade[AdminPlans]):
         atexit.register(store.close)
         try:
             store._driver.open()
-            _require_safe(store.doctor())
+            _require_safe(store.doctor(), store._parts)
         except BaseException:
             # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
@@ -269,7 +295,7 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
             store = cls(parts)
             try:
                 await store._driver.open()
-                _require_safe(await store.doctor())
+                _require_safe(await store.doctor(), parts)
             except BaseException:
                 await store.close()
                 raise

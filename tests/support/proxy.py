@@ -20,11 +20,15 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """Forwards each connection on a local TCP port to a Unix socket."""
+    """
+    Forwards each connection on a local TCP port to a Unix socket.
 
-    def __init__(self, target: Path) -> None:
+    :param port: None takes a free one; a closed proxy's port stands for its server come back.
+    """
+
+    def __init__(self, target: Path, port: int | None = None) -> None:
         self._target = str(target)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port or 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._server_spoke = True
         self._lock = threading.Lock()
@@ -115,9 +119,9 @@ def _cut(*sockets: socket.socket) -> None:
 
 
 @contextmanager
-def run_proxy(target: Path) -> Iterator[Proxy]:
+def run_proxy(target: Path, port: int | None = None) -> Iterator[Proxy]:
     """Run a proxy before the Unix socket `target`, and close it at the end."""
-    proxy = Proxy(target)
+    proxy = Proxy(target, port)
     try:
         yield proxy
     finally:

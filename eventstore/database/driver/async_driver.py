@@ -21,7 +21,8 @@ from eventstore.database.connections import (
     OPEN,
     StoreAsyncConnection,
     answer_timeouts,
-    connect_options,
+    ask_options,
+    connections_wanted,
     pool_options,
     refuse_fork,
 )
@@ -31,7 +32,7 @@ from eventstore.database.errors import pool_exhausted, unreachable
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.scope import EnterScope
 from eventstore.database.settings import Settings
-from eventstore.errors import Unavailable
+from eventstore.errors import EventStoreError
 
 __all__ = ["AsyncDriver"]
 
@@ -45,7 +46,8 @@ class AsyncDriver:
             conninfo,
             connection_class=StoreAsyncConnection,
             configure=partial(_configure, settings),
-            **pool_options(settings),
+            reconnect_failed=_connect_again,
+            **pool_options(conninfo, settings),
         )
         self._conninfo = conninfo
         self._process = getpid()
@@ -146,16 +148,22 @@ class AsyncDriver:
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _no_connection(self) -> Unavailable:
+    async def _no_connection(self) -> EventStoreError:
         """Ask the server itself: a pool does not tell why no connection came."""
         try:
             connection = await psycopg.AsyncConnection.connect(
-                self._conninfo, **connect_options(self.settings)
+                self._conninfo, **ask_options(self.settings)
             )
             await connection.close()
         except psycopg.Error as error:
             return unreachable(error)
         return pool_exhausted(self.settings)
+
+
+async def _connect_again(pool: AsyncConnectionPool[Any]) -> None:
+    """Have the pool try on until the server is back: somebody may be waiting for it."""
+    if connections_wanted(pool):
+        await pool.check()
 
 
 async def _configure(settings: Settings, connection: StoreAsyncConnection) -> None:

@@ -25,7 +25,8 @@ from eventstore.database.connections import (
     OPEN,
     StoreConnection,
     answer_timeouts,
-    connect_options,
+    ask_options,
+    connections_wanted,
     pool_options,
     refuse_fork,
 )
@@ -35,7 +36,7 @@ from eventstore.database.errors import pool_exhausted, unreachable
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.scope import EnterScope
 from eventstore.database.settings import Settings
-from eventstore.errors import Unavailable
+from eventstore.errors import EventStoreError
 
 __all__ = ["Driver"]
 
@@ -49,7 +50,8 @@ class Driver:
             conninfo,
             connection_class=StoreConnection,
             configure=partial(_configure, settings),
-            **pool_options(settings),
+            reconnect_failed=_connect_again,
+            **pool_options(conninfo, settings),
         )
         self._conninfo = conninfo
         self._process = getpid()
@@ -158,10 +160,10 @@ class Driver:
                 raise
         return [done.result() for done in running]
 
-    def _no_connection(self) -> Unavailable:
+    def _no_connection(self) -> EventStoreError:
         """Ask the server itself: a pool does not tell why no connection came."""
         try:
-            psycopg.connect(self._conninfo, **connect_options(self.settings)).close()
+            psycopg.connect(self._conninfo, **ask_options(self.settings)).close()
         except psycopg.Error as error:
             return unreachable(error)
         return pool_exhausted(self.settings)
@@ -169,6 +171,12 @@ class Driver:
 
 def _run(driver: Driver, plan: Callable[[], Plan[Any]]) -> Any:
     return driver.run(plan())
+
+
+def _connect_again(pool: ConnectionPool[Any]) -> None:
+    """Have the pool try on until the server is back: somebody may be waiting for it."""
+    if connections_wanted(pool):
+        pool.check()
 
 
 def _configure(settings: Settings, connection: StoreConnection) -> None:
