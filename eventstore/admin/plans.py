@@ -21,9 +21,9 @@ from eventstore.admin.export import Exported, export_user
 from eventstore.admin.problems import Problem
 from eventstore.admin.verify import Verified, verify_user
 from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
-from eventstore.database.scope import operator
+from eventstore.database.scope import Scope, operator, user_scope
 from eventstore.database.settings import Settings
-from eventstore.errors import DatabaseFault, EventStoreError, Incomplete, InvalidInput
+from eventstore.errors import AccessDenied, DatabaseFault, EventStoreError, Incomplete, InvalidInput
 from eventstore.events.fields import (
     MAX_TITLE,
     MAX_USER_ID,
@@ -60,12 +60,16 @@ _UNTRUSTWORTHY_READS = {"reading", "function"}
 _STATUS = """
 select current_setting('server_version'),
        (select string_agg(version_num, ', ') from eventstore.alembic_version),
-       (select count(*) from eventstore.user_log),
-       (select coalesce(sum(position), 0)::bigint from eventstore.user_log),
        (select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
         from pg_catalog.pg_class as c
         join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
         where n.nspname = 'eventstore' and c.relkind = 'r')
+"""
+
+_COUNTS = """
+select count(*),
+       coalesce(sum(position), 0)::bigint
+from eventstore.user_log
 """
 
 
@@ -75,14 +79,16 @@ class Status:
     What a database holds.
 
     :ivar revision: the schema's revision; `head` is the newest revision this release knows.
+    :ivar users: how many there are, and `events` how many of theirs; both are None for a login
+        that may not enter the operator role.
     :ivar bytes: size of all tables and indexes of the store.
     """
 
     server_version: str
     revision: str
     head: str
-    users: int
-    events: int
+    users: int | None
+    events: int | None
     bytes: int
 
 
@@ -115,17 +121,26 @@ class AdminPlans:
 
     def status(self) -> Plan[Status]:
         """
-        Return the server's version, the schema's revision and how much is stored; one round trip.
+        Return the server's version, the schema's revision and how much is stored.
+
+        One round trip. A login that may not enter the operator role takes another one, and is not
+        told the numbers of users and events.
 
         :return: `revision` is `none` where the schema has none; `bytes` includes indexes and TOAST.
-        :raises AccessDenied: the login may not enter the operator role.
         :raises SchemaMissing: the database was not migrated.
         """
         # Alembic takes long to import and few processes ask for the status.
         from eventstore.schema.migrate import latest_revision  # noqa: PLC0415 - see the line above
 
-        row = yield from self._retrying(_read_status)
-        server_version, revision, users, events, size = row
+        try:
+            row, counts = yield from self._retrying(
+                lambda: _read_status(operator, _STATUS, _COUNTS)
+            )
+        except AccessDenied:
+            (row,) = yield from self._retrying(lambda: _read_status(user_scope(""), _STATUS))
+            counts = (None, None)
+        server_version, revision, size = row
+        users, events = counts
         return Status(server_version, revision or "none", latest_revision(), users, events, size)
 
     def heads(
@@ -432,10 +447,10 @@ def sum_of_shares(shares: Iterable[Share]) -> Rebuilt:
     return done
 
 
-def _read_status() -> Plan[tuple[Any, ...]]:
-    (rows,) = yield Batch(operator, (Statement(_STATUS),))
-    row: tuple[Any, ...] = rows[0]
-    return row
+def _read_status(scope: Scope, *questions: str) -> Plan[list[tuple[Any, ...]]]:
+    """Ask in one round trip, and return the one row of each answer."""
+    answers = yield Batch(scope, tuple(map(Statement, questions)))
+    return [rows[0] for rows in answers]
 
 
 def _ignore(_: Any) -> None:

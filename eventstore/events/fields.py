@@ -61,7 +61,10 @@ MAX_DESCRIPTION = 20_000
 """Characters of a task's description."""
 
 MAX_CONTENT = 4_000_000
-"""Characters of an argument string or another raw text; PostgreSQL itself stops at 1 GB."""
+"""
+Characters of a text that a command is given by itself: a message's content, a call's arguments.
+PostgreSQL stops at 1 GB. A whole body, or parts, are limited by their bytes.
+"""
 
 MAX_PAYLOAD = 16 * 1024 * 1024
 """Characters of one event's JSON: the whole append must fit into memory on both sides."""

@@ -59,7 +59,7 @@ grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
     eventstore.conversation, eventstore.message, eventstore.tool_call, eventstore.turn
     to eventstore_operator;
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
-grant select on eventstore.alembic_version to eventstore_operator;  -- names no user
+grant select on eventstore.alembic_version to eventstore_app, eventstore_operator;  -- names no user
 
 -- The eraser role: it finds events by their place and removes what they said.
 grant select (user_id, position, stream_id, type, salt), update (payload, metadata, salt)

@@ -34,6 +34,8 @@ from eventstore.store.commands.tasks import Tasks
 from eventstore.store.commands.tool_calls import ToolCalls
 from eventstore.store.commands.turns import Turns
 from projections.models.tool_call import ToolCallView
+from tests.support.logins import make_logins
+from tests.support.server import Server
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
@@ -98,7 +100,9 @@ def test_an_example_runs(example: Path, database_url: str) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    assert not done.stderr
+    # What is weaker than it should be is seen by default; the tests' server does not fsync.
+    weaker = [line.split(": ")[1] for line in done.stderr.splitlines()]
+    assert weaker == ["fsync", "postgres"]
 
 
 @pytest.mark.slow  # each starts a server of its own
@@ -123,18 +127,29 @@ def run(example: Path, variables: dict[str, str]) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.parametrize("logins", ["owner", "of docs/isolation.md"])
 @pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
-def test_the_code_of_a_document_runs_from_top_to_bottom(
-    document: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+def test_the_code_of_a_document_runs_from_top_to_bottom_and_again(
+    document: Path,
+    logins: str,
+    server: Server,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("EVENTSTORE_DATABASE_URL", database_url)
-    namespace: dict[str, Any] = {"__name__": "__main__"}
+    service = database_url
+    if logins != "owner":
+        service, operations, privacy = make_logins(server, database_url)
+        monkeypatch.setenv("OPERATIONS_DATABASE_URL", operations)
+        monkeypatch.setenv("PRIVACY_DATABASE_URL", privacy)
+    monkeypatch.setenv("EVENTSTORE_DATABASE_URL", service)
 
-    for block in blocks(document):
-        if block.language == "python":
-            # With blank lines before it, a traceback names the line of the document.
-            code = compile("\n" * (block.line - 1) + block.code, name_of(document), "exec")
-            exec(code, namespace)
+    for _ in range(2):
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        for block in blocks(document):
+            if block.language == "python":
+                # With blank lines before it, a traceback names the line of the document.
+                code = compile("\n" * (block.line - 1) + block.code, name_of(document), "exec")
+                exec(code, namespace)
 
 
 def test_the_readme_and_the_tutorial_have_code_that_runs() -> None:

@@ -384,9 +384,25 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a call that is a number": (lambda store: store.user("a").tool_calls.fail(5, error=1), "call"),
     "a timestamp before the first year of UTC": (
         lambda store: store.user("a").messages.post(
-            "k", sender="s", content={"at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))}
+            "k", sender="s", content=[datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))]
         ),
-        "content.at",
+        "content[0]",
+    ),
+    "a number for content": (
+        lambda store: store.user("a").messages.post("k", sender="s", content=5), "content",
+    ),
+    "an object for content": (
+        lambda store: store.user("a").messages.post("k", sender="s", content={}), "content",
+    ),
+    "a content that is too long": (
+        lambda store: store.user("a").messages.post("k", sender="s", content="x" * 4_000_001),
+        "content",
+    ),
+    "a sender that is not the body's role": (
+        lambda store: store.user("a").messages.post(
+            "k", sender="user", body={"role": "assistant", "content": "x"}
+        ),
+        "sender",
     ),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from eventstore.database.plan import Plan
 from eventstore.errors import InvalidInput, NotFound, WrongVersion
 from eventstore.events.conversations import ConversationStarted
 from eventstore.events.event import Event, make_event
-from eventstore.events.fields import MAX_KEY, check_label
+from eventstore.events.fields import MAX_CONTENT, MAX_KEY, check_label
 from eventstore.events.items import RequestedCall, assistant_body
 from eventstore.events.messages import MessageRetracted
 from eventstore.events.tool_calls import (
@@ -48,8 +48,9 @@ class MessageCommands(Commands):
 
         :param conversation: its id or key.
         :param sender: `user`, `assistant`, `system` or a name of your own, up to 255 characters;
-            beside a `body` it goes before the body's `role`.
-        :param content: text, null or a list of parts, kept exactly, NUL and lone surrogates too.
+            beside a body that has a role it is that role, or left out.
+        :param content: text of up to 4,000,000 characters, None or a list of parts; kept exactly,
+            NUL and lone surrogates too.
         :param tool_calls: the calls that the message asks for; each is recorded as requested
             before it runs.
         :param body: a whole item instead, kept exactly, whatever its shape: a chat message, an item
@@ -67,6 +68,11 @@ class MessageCommands(Commands):
             raise InvalidInput(
                 "body", "was given beside content or tool_calls; give one or the other"
             )
+        elif sender is not None and isinstance(body, Mapping):
+            role = body.get("role")
+            if isinstance(role, str) and role != sender:
+                fact = "differs from body.role; leave it out, or give the same"
+                raise InvalidInput("sender", fact)
         stream = self._work.conversation(conversation)
         message_id = self._post(stream, sender, body, "body", caused_by)
         return Handle(message_id, message_id, lambda outcome: posted_message(outcome, message_id))
@@ -221,4 +227,16 @@ def _body_of_parts(
         # In an item as it came, what is no label is made one; a caller is told.
         check_label(call.id, f"tool_calls[{number}].id", MAX_KEY, empty=True)
         check_label(call.name, f"tool_calls[{number}].name", MAX_KEY, empty=True)
-    return assistant_body(sender, content, tool_calls)
+    return assistant_body(sender, _checked_content(content), tool_calls)
+
+
+def _checked_content(content: object) -> object:
+    if content is None or isinstance(content, list | tuple):
+        return content
+    if not isinstance(content, str):
+        fact = f"a {type(content).__name__}; give text, None or a list of parts"
+        raise InvalidInput("content", fact)
+    if len(content) > MAX_CONTENT:
+        fact = f"{len(content)} characters, the limit is {MAX_CONTENT}; store a reference"
+        raise InvalidInput("content", fact)
+    return content
