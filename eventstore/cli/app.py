@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from eventstore.cli.output import console, printable
+from eventstore.cli.output import console, print_error, print_warning
 from eventstore.cli.output_files import exit_on_broken_pipe, exit_on_failed_output
 from eventstore.database.settings import unknown_settings
 from eventstore.errors import ConfigurationError, EventStoreError, InvalidInput, Unavailable
@@ -76,7 +76,6 @@ app = typer.Typer(
     no_args_is_help=True,
     # The tracebacks of rich show local variables, which may hold what users wrote.
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
@@ -97,7 +96,7 @@ def _options(
     ] = False,
 ) -> None:
     for warning in unknown_settings():
-        sys.stderr.write(f"warning: {printable(warning)}\n")
+        print_warning(warning)
 
 
 def main() -> None:
@@ -108,13 +107,25 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         with exit_on_failed_output():
-            app()
+            # Not standalone: typer would print wrong use in a box, and all else is one line.
+            status = app(standalone_mode=False)
     except EventStoreError as error:
-        sys.stderr.write(f"error: {printable(str(error))}\n")
+        print_error(error)
         raise SystemExit(exit_status(error)) from None
-    except KeyboardInterrupt:
+    except _WrongUse as error:
+        if text := error.format_message():  # empty if the answer to it was the help
+            context = getattr(error, "ctx", None)
+            command = "eventstore" if context is None else context.command_path
+            print_error(f"{text[0].lower()}{text[1:].rstrip('.')}; see `{command} --help`")
+        raise SystemExit(error.exit_code) from None
+    except (typer.Abort, KeyboardInterrupt):
         # The status that a shell reports for a program that SIGINT (2) ended: 128 + 2.
         raise SystemExit(130) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+_WrongUse: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+"""Newer releases of typer have their own copy of click, whose errors it exports only in part."""
 
 
 def exit_status(error: EventStoreError) -> int:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,6 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from eventstore.errors import EventStoreError, InvalidInput
 from eventstore.events.json_codec import check_json, dumps
 
 __all__ = [
@@ -36,11 +38,14 @@ __all__ = [
     "console",
     "format_timestamp",
     "pluralize",
+    "print_error",
     "print_fields",
     "print_json",
     "print_table",
+    "print_warning",
     "printable",
     "report_progress",
+    "shorten",
     "warn_unreached",
 ]
 
@@ -76,8 +81,73 @@ def print_json(value: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table for people; control characters are replaced and markup has no effect."""
+def print_error(error: EventStoreError | str) -> None:
+    """
+    Print on standard error why the command ends without success, on one line.
+
+    With `--json` it is one object, `{"error": {"type", "message"}}`, with the `path` of a value
+    that was refused; an error that is no `EventStoreError` has the type `Error`.
+    """
+    if "--json" not in sys.argv[1:]:
+        sys.stderr.write(f"error: {printable(str(error))}\n")
+        return
+    kind = "Error" if isinstance(error, str) else type(error).__name__
+    told = {"type": kind, "message": str(error)}
+    if isinstance(error, InvalidInput):
+        told["path"] = error.path
+    sys.stderr.write(dumps({"error": told}) + "\n")
+
+
+def print_warning(text: str) -> None:
+    """Print on standard error what does not stop the command, on one line."""
+    sys.stderr.write(f"warning: {printable(text)}\n")
+
+
+def shorten(text: str, width: int) -> str:
+    """
+    Return the beginning of a text on one line, at most `width` cells wide, with `…` if it goes on.
+
+    It ends after a word, unless the last one is long, and never inside a character that is made of
+    several code points.
+    """
+    line = printable(text[: 8 * width])  # a cell may be a base with many marks
+    if cell_len(line) <= width and len(text) <= 8 * width:
+        return line
+    end, cells = 0, 0
+    while end < len(line) and (cells := cells + cell_len(line[end])) < width:
+        end += 1
+    space = line.rfind(" ", 0, end + 1)
+    if space > 0 and space >= end - _LONG_WORD:
+        return line[:space].rstrip() + "…"
+    while end > 0 and _CONTINUES.match(line, end):
+        end -= 1
+    return line[:end].rstrip() + "…"
+
+
+_LONG_WORD = 30
+"""Characters of a word that is cut rather than left out."""
+
+# A joiner and what follows it, a mark, a variation selector, the skin of an emoji.
+_CONTINUES = re.compile(
+    "(?<=\u200d).|[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u064b-\u065f\u0900-\u0903\u093a-\u094f"
+    "\u0e31-\u0e3a\u0e47-\u0e4e\u200c\u200d\u20d0-\u20ff\ufe00-\ufe0f\U0001f3fb-\U0001f3ff"
+    "\U000e0020-\U000e01ef]",
+    re.DOTALL,
+)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str | None = None
+) -> None:
+    """
+    Print a table for people; control characters are replaced and markup has no effect.
+
+    :param empty: printed instead of a table without rows; None prints the header alone.
+    """
+    rows = list(rows)
+    if not rows and empty is not None:
+        console.print(empty)
+        return
     table = Table(*columns, box=None, pad_edge=False)
     # In a `str` rich reads square brackets as markup, and users write what they like.
     for row in rows:
@@ -112,9 +182,9 @@ def warn_unreached(tables: Sequence[str], action: str) -> None:
     :param action: what was not done with the rows: `erased`, `exported`.
     """
     if tables:
-        sys.stderr.write(
-            f"warning: rows in {', '.join(tables)} were not {action}; "
-            "give their projectors with --extensions, or handle these tables yourself\n"
+        print_warning(
+            f"rows in {', '.join(tables)} were not {action}; "
+            "give their projectors with --extensions, or handle these tables yourself"
         )
 
 

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import typer
 
+from eventstore.cli.output import print_error
 from eventstore.errors import InvalidInput
 
 __all__ = ["atomic_new_file", "exit_on_broken_pipe", "exit_on_failed_output"]
@@ -59,7 +60,7 @@ def exit_on_failed_output() -> Iterator[None]:
     # Python sets a stream to None if its descriptor is closed when the process starts.
     if sys.stdout is None:
         if sys.stderr is not None:
-            sys.stderr.write("error: standard output is closed; send it to /dev/null instead\n")
+            print_error("standard output is closed; send it to /dev/null instead")
         raise SystemExit(_WRONG_USE)
     try:
         try:
@@ -72,7 +73,7 @@ def exit_on_failed_output() -> Iterator[None]:
         raise SystemExit(_BROKEN_PIPE) from None
     except OSError as error:
         _discard_output()
-        sys.stderr.write(f"error: {error.filename or 'standard output'}: {error.strerror}\n")
+        print_error(f"{error.filename or 'standard output'}: {error.strerror}")
         raise SystemExit(1) from None
 
 

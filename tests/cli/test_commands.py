@@ -276,7 +276,7 @@ def test_status_prints_the_fields_that_scripts_rely_on(
         (("import", __file__), 2, "either --user USER or --users N"),
         (("import", "--user", "", __file__), 2, "user_id: has no visible"),
         (("import", "--user", "a", "/dev/null"), 2, "is not a file"),
-        (("nonsense",), 2, "No such command"),
+        (("nonsense",), 2, "no such command"),
         (("migrate", "nonsense"), 2, "there are 0001, head and base"),
         (("migrate", ""), 2, "REVISION: is missing"),
         (("migrate", "--down"), 2, "REVISION: is missing"),

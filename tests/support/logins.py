@@ -1,4 +1,4 @@
-"""The logins that docs/isolation.md tells an operator to make, made with the SQL that stands there."""
+"""The logins that docs/isolation.md has an operator make, made with the SQL that stands there."""
 
 from __future__ import annotations
 

@@ -20,7 +20,14 @@ from eventstore.cli.options import (
     open_store,
     parse_as_of,
 )
-from eventstore.cli.output import console, format_timestamp, pluralize, print_json, print_table
+from eventstore.cli.output import (
+    console,
+    format_timestamp,
+    pluralize,
+    print_json,
+    print_table,
+    shorten,
+)
 from eventstore.errors import (
     ConfigurationError,
     CorruptLog,
@@ -32,6 +39,8 @@ from eventstore.store.store import EventStore
 from projections.queries.tool_call_audit import AuditEntry, Rerun, rerun
 
 __all__ = ["audit", "entry_json"]
+
+_WIDTH = 80
 
 _STATUSES = ("pending", "succeeded", "failed", "erased")
 
@@ -148,6 +157,9 @@ def entry_json(entry: AuditEntry) -> dict[str, Any]:
 
 
 def _print(entries: list[AuditEntry]) -> None:
+    if not entries:
+        console.print("no tool calls")
+        return
     print_table(
         ("user", "position", "requested (UTC)", "call", "status", "ms", "caused"),
         (
@@ -155,7 +167,9 @@ def _print(entries: list[AuditEntry]) -> None:
                 entry.user_id,
                 entry.position,
                 format_timestamp(entry.requested_at),
-                "" if entry.status == "erased" else f"{entry.name}({entry.arguments})"[:80],
+                ""
+                if entry.status == "erased"
+                else shorten(f"{entry.name}({entry.arguments})", _WIDTH),
                 entry.status,
                 "" if entry.duration_ms is None else f"{entry.duration_ms:.1f}",
                 ", ".join(f"{event.type} {event.position}" for event in entry.caused),

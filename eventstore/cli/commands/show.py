@@ -16,7 +16,7 @@ from eventstore.cli.options import (
     open_store,
     parse_as_of,
 )
-from eventstore.cli.output import format_timestamp, print_json, print_table
+from eventstore.cli.output import format_timestamp, print_json, print_table, shorten
 from eventstore.errors import InvalidInput
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
@@ -88,6 +88,7 @@ def history(
                 (one.position, format_timestamp(one.created_at), one.sender, _summary(one))
                 for one in messages
             ),
+            empty="no messages",
         )
 
 
@@ -139,6 +140,7 @@ def tasks(
                 )
                 for task in found
             ),
+            empty="no tasks",
         )
 
 
@@ -173,5 +175,4 @@ def _summary(message: MessageView) -> str:
     """Return the text of a message and its tool calls, shortened for a table."""
     calls = ", ".join(f"{call.name}({call.arguments}) {call.status}" for call in message.tool_calls)
     content = message.content if isinstance(message.content, str) else ""
-    text = " ".join(part for part in (content, calls) if part)
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    return shorten(" ".join(part for part in (content, calls) if part), _WIDTH)

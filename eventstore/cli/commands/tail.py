@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, User, open_store
-from eventstore.cli.output import console, format_timestamp, print_json, printable
+from eventstore.cli.output import console, format_timestamp, print_json, shorten
 from eventstore.events.json_codec import dumps
 from eventstore.log.envelope import RecordedEvent
 
@@ -91,10 +91,10 @@ def _print(events: list[RecordedEvent], *, json: bool) -> None:
         if json:
             print_json(event_json(event))
             continue
-        data = printable("(erased)" if event.erased else dumps(event.data.to_payload()))
-        summary = data if len(data) <= _WIDTH else data[: _WIDTH - 1] + "…"
-        console.print(
+        data = "(erased)" if event.erased else dumps(event.data.to_payload())
+        line = (
             f"{event.position:>8}  {format_timestamp(event.recorded_at)}  "
-            f"{event.type:<22} {summary}",
-            markup=False,
+            f"{event.type:<22} {shorten(data, _WIDTH)}"
         )
+        # On a terminal an event is one line of its width; elsewhere the width is unlimited.
+        console.print(line, markup=False, no_wrap=True, overflow="ellipsis", soft_wrap=False)

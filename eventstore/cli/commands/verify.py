@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,10 @@ from eventstore.cli.output import (
     console,
     format_timestamp,
     pluralize,
+    print_error,
     print_json,
     print_table,
-    printable,
+    print_warning,
     report_progress,
 )
 from eventstore.cli.parallel import run_parallel, shares_of, start_workers
@@ -74,7 +74,7 @@ def verify(
     key = None if public_key is None else public_key.read_bytes()
     anchors = [read_anchor(path, public_key=key) for path in anchor_files or ()]
     if any(anchor.unchecked for anchor in anchors):
-        sys.stderr.write("warning: a signature was not checked; give --public-key FILE\n")
+        print_warning("a signature was not checked; give --public-key FILE")
     with (
         _exit_if_rows_may_be_hidden(),
         start_workers(1 if user is not None else jobs) as workers,
@@ -141,7 +141,7 @@ def _exit_if_rows_may_be_hidden() -> Iterator[None]:
         yield
     except UnsafeDatabase as error:
         if any(one.check == "reading" and one.severity == "error" for one in error.findings):
-            sys.stderr.write(f"error: {printable(str(error))}\n")
+            print_error(error)
             raise typer.Exit(1) from None
         raise
 
