@@ -92,10 +92,10 @@ def print_error(error: EventStoreError | str) -> None:
         sys.stderr.write(f"error: {printable(str(error))}\n")
         return
     kind = "Error" if isinstance(error, str) else type(error).__name__
-    told = {"type": kind, "message": str(error)}
+    report = {"type": kind, "message": str(error)}
     if isinstance(error, InvalidInput):
-        told["path"] = error.path
-    sys.stderr.write(dumps({"error": told}) + "\n")
+        report["path"] = error.path
+    sys.stderr.write(dumps({"error": report}) + "\n")
 
 
 def print_warning(text: str) -> None:

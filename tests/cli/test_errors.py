@@ -37,10 +37,10 @@ def test_an_error_is_one_line_for_people_and_one_object_for_programs(
     assert (for_people.returncode, for_programs.returncode) == (status, status)
     assert for_people.stderr.startswith("error: ")
     assert for_people.stderr.count("\n") == for_programs.stderr.count("\n") == 1
-    told = json.loads(for_programs.stderr)["error"]
-    assert told["type"] == kind
-    assert told.get("path") == path
-    assert for_people.stderr == f"error: {told['message']}\n" or "nonsense" in arguments
+    report = json.loads(for_programs.stderr)["error"]
+    assert report["type"] == kind
+    assert report.get("path") == path
+    assert for_people.stderr == f"error: {report['message']}\n" or "nonsense" in arguments
     assert for_programs.stdout == ""
 
 

@@ -55,11 +55,11 @@ def test_the_login_of_a_service_is_told_the_revision_and_no_numbers(
     with EventStore.connect(logins.service) as service:
         seen = service.status()
     with EventStore.connect(logins.operations) as operations:
-        whole = operations.status()
+        complete = operations.status()
 
     assert (seen.revision, seen.users, seen.events) == (seen.head, None, None)
-    assert seen == replace(whole, users=None, events=None, bytes=seen.bytes)
-    assert (whole.users, whole.events) == (1, 1)
+    assert seen == replace(complete, users=None, events=None, bytes=seen.bytes)
+    assert (complete.users, complete.events) == (1, 1)
 
 
 def test_the_operator_role_can_list_users_but_not_read_payloads(
