@@ -85,8 +85,8 @@ def conversation_id(user_id: str, reference: UUID | str) -> UUID:
     Return the id of a conversation that is named by its id or its key.
 
     :param reference: the id, as a UUID or as text in whichever spelling (session ids often are
-        UUIDs). Any other text is a key, from which the id is derived for this user; a lone surrogate
-        raises `UnicodeEncodeError`.
+        UUIDs). Any other text is a key, from which the id is derived for this user; a lone
+        surrogate raises `UnicodeEncodeError`.
     """
     if isinstance(reference, UUID):
         return standard_uuid(reference)
