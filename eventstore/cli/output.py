@@ -26,7 +26,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from eventstore.errors import EventStoreError, InvalidInput
@@ -116,7 +116,7 @@ def shorten(text: str, width: int) -> str:
     end, cells = 0, 0
     while end < len(line) and (cells := cells + cell_len(line[end])) < width:
         end += 1
-    space = line.rfind(" ", 0, end + 1)
+    space = max(line.rfind(space, 0, end + 1) for space in (" ", "\u3000"))
     if space > 0 and space >= end - _LONG_WORD:
         return line[:space].rstrip() + "…"
     while end > 0 and _CONTINUES.match(line, end):
@@ -148,7 +148,8 @@ def print_table(
     if not rows and empty is not None:
         console.print(empty)
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    # What does not fit on a line goes on below: an id that is cut cannot be copied.
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False)
     # In a `str` rich reads square brackets as markup, and users write what they like.
     for row in rows:
         table.add_row(*(Text(printable(value)) for value in row))

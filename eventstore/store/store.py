@@ -165,7 +165,7 @@ class EventStore(SyncFacade[AdminPlans]):
         :param settings: with their URL, instead of `database_url`; None reads them from the
             environment.
         :raises Unavailable: the server cannot be reached; the message says why.
-        :raises ConfigurationError: a URL, setting or projector is wrong.
+        :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
         store = cls(_prepare(database_url, projectors, events, settings))
@@ -283,7 +283,7 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
         :param settings: with their URL, instead of `database_url`; None reads them from the
             environment.
         :raises Unavailable: the server cannot be reached; the message says why.
-        :raises ConfigurationError: a URL, setting or projector is wrong.
+        :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
 

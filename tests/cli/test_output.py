@@ -98,7 +98,10 @@ def test_output_to_a_full_disk_is_an_error(process: Process, arguments: tuple[st
         done = process(*arguments, stdout=full)
 
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: standard output: No space left on device"
+    message = "standard output: No space left on device"
+    as_object = f'{{"error":{{"type":"Error","message":"{message}"}}}}'
+    last_line = as_object if "--json" in arguments else f"error: {message}"
+    assert done.stderr.splitlines()[-1] == last_line
     assert "Traceback" not in done.stderr
 
 
