@@ -58,7 +58,7 @@ LOOK_ALIKES = (
     "K",
     "\U0001f600",
     "\U0001f468\u200d\U0001f469",
-    "\x01",
+    "alice\x01",
     "' or '1'='1",
     "'; drop table eventstore.event; --",
     "alice', 'eventstore_operator",
@@ -73,6 +73,8 @@ LOOK_ALIKES = (
 )
 REFUSED = {
     "empty": ("", InvalidInput),
+    "a control character alone": ("\x01", InvalidInput),
+    "a filler alone": ("\u3164", InvalidInput),
     "blank": ("   ", InvalidInput),
     "blank beyond ASCII": ("\u2003\u00a0", InvalidInput),
     "256 characters": ("a" * 256, InvalidInput),

@@ -126,7 +126,7 @@ def test_changing_a_body_after_it_was_posted_does_not_change_the_message(alice: 
 def test_content_that_json_cannot_hold_is_refused_and_nothing_is_written(alice: User) -> None:
     chat = alice.conversations.start()
 
-    for content in (float("nan"), {"a": float("inf")}, {1: "a"}, b"bytes"):
+    for content in ([float("nan")], [{"a": float("inf")}], [{1: "a"}], [b"bytes"]):
         with pytest.raises(NotStorable) as error:
             alice.messages.post(chat.id, sender="user", content=content)
         assert error.value.path.startswith("body.content")

@@ -260,16 +260,17 @@ def _as_text(result: Any) -> str:
 
 
 PICK = st.integers(0, PICK_ABSENT)
-LABEL = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9
-).filter(str.strip)
+LABEL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9).map(
+    "{}.".format
+)  # a label needs a visible character
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=9)  # NUL and lone surrogates too
 NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-CONTENT = st.recursive(
+JSON = st.recursive(
     st.none() | st.booleans() | NUMBER | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
+CONTENT = st.none() | TEXT | st.lists(JSON, max_size=3)
 RESULT = TEXT | st.dictionaries(st.sampled_from("abc"), st.integers(0, 9), max_size=2)
 
 
