@@ -38,6 +38,7 @@ __all__ = [
     "check_label",
     "check_number",
     "check_user_id",
+    "has_visible",
     "plain_text",
     "storable_label",
 ]
@@ -113,7 +114,7 @@ def check_label(value: object, path: str, limit: int, *, empty: bool = False) ->
         raise NotStorable(
             path, f"has a lone surrogate at character {error.start}; remove it"
         ) from None
-    if not empty and not any(map(_is_visible, value)):
+    if not empty and not has_visible(value):
         raise InvalidInput(path, "has no visible character; give at least one")
     return value
 
@@ -144,6 +145,11 @@ def storable_label(text: str) -> str:
     # Of the text as it came, because lone surrogates may be all that tells two names apart.
     digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
     return f"{shown[: MAX_KEY - _DIGEST_CHARACTERS - 1]}…{digest}"
+
+
+def has_visible(text: str) -> bool:
+    """Return whether a text has a character that shows something by itself."""
+    return any(map(_is_visible, text))
 
 
 def _is_visible(char: str) -> bool:

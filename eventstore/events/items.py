@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eventstore.events.fields import storable_label
+from eventstore.events.fields import has_visible, storable_label
 from eventstore.events.json_codec import dumps
 
 __all__ = [
@@ -83,7 +83,7 @@ def read_item(body: Mapping[str, Any]) -> ItemParts:
     """
     role, content = body.get("role"), body.get("content")
     # Most items have a role and a text, and every append and replay reads them.
-    if type(content) is str and type(role) is str and len(body) == 2 and role:  # noqa: PLR2004 - role and content
+    if type(content) is str and type(role) is str and len(body) == 2 and has_visible(role):  # noqa: PLR2004 - role and content
         return ItemParts(storable_label(role), content)
     calls = [_chat_call(entry) for entry in _mappings(body.get("tool_calls"))]
     answers: list[CallAnswer] = []
@@ -155,7 +155,7 @@ def _sender(
     body: Mapping[str, Any], calls: Sequence[RequestedCall], answers: Sequence[CallAnswer]
 ) -> str:
     role = body.get("role")
-    if isinstance(role, str) and role.strip():
+    if isinstance(role, str) and has_visible(role):
         return storable_label(role)
     # An item that is call and answer in one comes from the model's side.
     if calls or body.get("type") == "reasoning":

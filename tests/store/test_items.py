@@ -285,3 +285,13 @@ def test_a_caught_error_leaves_no_half_of_an_item_in_a_transaction(alice: User, 
         tx.messages.post(chat, sender="user", content="and on")
 
     assert [message.content for message in alice.history(chat)] == ["and on"]
+
+
+@pytest.mark.parametrize("role", ["", " ", "\u200b", "\u3164", "\x01"], ids=ascii)
+@pytest.mark.parametrize("more", [{}, {"name": "x"}])
+def test_a_role_that_shows_nothing_is_taken_for_none_and_refuses_no_item(
+    role: str, more: dict[str, str]
+) -> None:
+    item = read_item({"role": role, "content": "Hello"} | more)
+
+    assert item == read_item({"content": "Hello"} | more)

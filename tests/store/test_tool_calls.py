@@ -343,6 +343,7 @@ def test_what_a_tool_got_and_said_is_text_that_a_person_reads(
     answer = alice.tool_calls.succeed(call, output=said)
 
     assert call.arguments.startswith('{"title":"Milch für Jürgen","other":')
+    assert answer is not None
     assert str(answer.content).startswith('{"title":"Milch für Jürgen","other":')
     ended = call_of(alice, 0)
     assert (ended.status, ended.output) == ("succeeded", said)
