@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
     from eventstore.store.store import AsyncEventStore, EventStore
+    from eventstore.store.turns import ActiveTurn, AsyncActiveTurn
     from eventstore.store.user import AsyncUser, User
 
 # Python runs this file before any module of the package. If it imported the facade, then
@@ -122,6 +123,7 @@ _HOMES = {
     "eventstore.events.turns": ("TurnContinued", "TurnEnded", "TurnStarted"),
     "eventstore.log.anchors": ("Anchor", "Head", "read_anchor", "write_anchor"),
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
+    "eventstore.store.turns": ("ActiveTurn", "AsyncActiveTurn"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
 }
@@ -130,8 +132,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Type checkers read only a list that is written out; a test compares it with `_HOMES`.
 __all__ = [
     "AccessDenied",
+    "ActiveTurn",
     "AlreadyExists",
     "Anchor",
+    "AsyncActiveTurn",
     "AsyncEventStore",
     "AsyncUser",
     "BatchTooLarge",

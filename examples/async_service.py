@@ -23,9 +23,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid4
 
-from eventstore import AsyncEventStore, AsyncUser
+from eventstore import AsyncActiveTurn, AsyncEventStore, AsyncUser
 from eventstore.database.embedded import stop_embedded
-from eventstore.store.turns import AsyncActiveTurn
 from projections.models.tool_call import ToolCallView
 
 type ToolRunner = Callable[[AsyncActiveTurn, ToolCallView], Awaitable[None]]
