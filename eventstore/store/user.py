@@ -35,7 +35,8 @@ from eventstore.store.commands.turns import AsyncTurns, TurnQueries, Turns
 from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
 from eventstore.store.transaction import AsyncTransaction, Transaction
-from eventstore.store.turns import AsyncTurnBlock, TurnBlock, TurnPlans
+from eventstore.store.turn_plans import TurnPlans
+from eventstore.store.turns import AsyncTurnBlock, TurnBlock
 from eventstore.store.unit_of_work import UnitOfWork, check_key
 from projections.apply.live import live_statements
 from projections.models.message import MessageView
