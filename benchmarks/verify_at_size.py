@@ -23,7 +23,7 @@ import psycopg
 from benchmarks.server import run_server
 from benchmarks.turns import text
 from eventstore import EventStore
-from eventstore.store.chat_import import ChatConversation
+from eventstore.imports.conversation import ImportedConversation, ImportedMessage
 
 _PER_CONVERSATION = 250
 _BYTES_PER_CONVERSATION = 4_000_000
@@ -72,14 +72,17 @@ def _append(url: str, done: int, until: int, users: int, message_bytes: int) -> 
     events = min(_PER_CONVERSATION, 1 + max(1, _BYTES_PER_CONVERSATION // message_bytes))
     texts = max(1, message_bytes // len(text(0)))
     messages = [
-        {"role": "user", "content": "".join(text(number * texts + n) for n in range(texts))}
+        ImportedMessage(
+            "user",
+            {"role": "user", "content": "".join(text(number * texts + n) for n in range(texts))},
+        )
         for number in range(events - 1)
     ]
     numbers = range(done // events, until // events)
     with EventStore.connect(url) as store:
         for some in batched(numbers, 64, strict=False):
             conversations = [
-                (f"user-{number % users}", ChatConversation(f"chat-{number}", messages))
+                (f"user-{number % users}", ImportedConversation(f"chat-{number}", messages))
                 for number in some
             ]
             store.import_conversations(conversations, jobs=2)

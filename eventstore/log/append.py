@@ -100,31 +100,25 @@ def append(
     return Appended(recorded_events(request.envelopes, rows[0][0][0]), repeated=False)
 
 
-def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]]) -> Plan[bool]:
+def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]]) -> Plan[None]:
     """
     Write several appends of one user in one transaction; one round trip each.
 
-    An import of more than 1,000 events needs this, because it is stored whole or not at all.
+    An import of more than 1,000 events needs this, because it is stored whole or not at all. A
+    retry is told from the first attempt by what the first append expects of its stream: a version,
+    or that it is new.
 
-    :param requests: each append with its row changes; each has an idempotency key.
-    :return: False if all of them were written before, with this content.
-    :raises IdempotencyConflict: a key was used for other content, or only some of the appends were
-        written before; nothing was written.
-    :raises Erased: a key was used for content that has been erased since.
+    :param requests: each append with its row changes, without an idempotency key.
+    :raises WrongVersion: a stream is not as expected; nothing was written.
+    :raises StreamClosed: a task or conversation was deleted; nothing was written.
     """
     last = len(requests) - 1
-    try:
-        for number, (request, row_changes) in enumerate(requests):
-            yield Batch(
-                user_scope(request.user_id),
-                (request.statement(), *row_changes),
-                hold=number < last,
-            )
-    except AlreadyAppended:
-        for request, _ in requests:
-            yield from first_result(request)
-        return False
-    return True
+    for number, (request, row_changes) in enumerate(requests):
+        yield Batch(
+            user_scope(request.user_id),
+            (request.statement(), *row_changes),
+            hold=number < last,
+        )
 
 
 def recorded_events(envelopes: Sequence[EventEnvelope], appended: bytes) -> list[RecordedEvent]:
@@ -182,8 +176,7 @@ def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:
     if key is not None:
         statement = Statement(_BY_KEY, (user_id, key))
     (rows,) = yield Batch(user_scope(user_id), (statement,))
-    # There is no row if another append of the same import was the one that was found.
-    position = rows[0][0] if rows else 0
+    position = rows[0][0]
     # An erased payload can neither confirm the retry nor show that its content differs, and what
     # was erased must not come back as if it were in the log.
     if any(row[-1] is None for row in rows):

@@ -1,64 +1,86 @@
 """
-Import whole conversations in the OpenAI chat format.
+Import conversations of other programs; importing them again adds what is new.
 
-A conversation is one transaction: it is imported whole or not at all. Its id in the file becomes
-its key, and its append has an idempotency key made from that. So an import that was killed is
-simply run again: what exists is found and skipped, and a conversation with the same id and other
-content is refused.
+A conversation is one transaction: it is imported as a whole or not at all, and so is the tail of
+one that has grown. The ids of its events are derived from its key and their number, so the log
+itself tells what was imported before: an import that was killed is simply run again, and so is one
+of the same export a week later. A conversation that cannot be imported stops no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from itertools import batched
 from typing import Any
+from uuid import UUID
 
 from eventstore.admin.plans import AdminPlans
-from eventstore.database.plan import Parallel, Plan, Statement
-from eventstore.errors import Erased, IdempotencyConflict, InvalidInput, WrongVersion
-from eventstore.events.conversations import ConversationStarted
-from eventstore.events.event import make_event
-from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label
-from eventstore.events.tool_calls import ToolCallRequested
+from eventstore.database.plan import Batch, Parallel, Plan, Statement
+from eventstore.database.scope import user_scope
+from eventstore.errors import Conflict, Erased, InvalidInput, StreamClosed, WrongVersion
+from eventstore.events.chat_formats import requested_calls
+from eventstore.events.conversations import ConversationRenamed, ConversationStarted
+from eventstore.events.event import Event, make_event
+from eventstore.events.fields import MAX_BATCH, MAX_KEY, MAX_TITLE, check_label
+from eventstore.events.json_codec import loads
+from eventstore.events.messages import MessagePosted
+from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
+from eventstore.imports.conversation import ImportedConversation, ImportedMessage, ImportFailure
 from eventstore.log.append import append_together
 from eventstore.log.append_request import AppendRequest, prepare_append
-from eventstore.log.envelope import Expected, NewEvent
-from eventstore.log.ids import NewId, derived_ids, resolve_conversation
+from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent
+from eventstore.log.ids import NewId, conversation_id, derived_ids
 from eventstore.store.context import UserContext
-from eventstore.store.item_events import ItemEvent, item_events
-from eventstore.store.read_for_decision import read_for_decision
 from projections.apply.live import live_statements
+from projections.models.message import plain_text
 
-__all__ = ["ChatConversation", "Imported", "import_conversations", "user_context"]
+__all__ = ["Imported", "import_conversations", "user_context"]
 
+_ATTEMPTS = 10
+"""Rounds of reading and comparing before a conflict with other writers is reported."""
 
-@dataclass(frozen=True, slots=True)
-class ChatConversation:
-    """
-    A conversation in the OpenAI chat format.
-
-    :ivar key: its id where it comes from.
-    :ivar messages: `{"role": …, "content": …, "tool_calls": […]}` and `{"role": "tool", …}`.
-    :ivar location: where it comes from, for error messages.
-    """
-
-    key: str
-    messages: Sequence[Mapping[str, Any]]
-    location: str = ""
+# Index: stream_pkey.
+_EXISTING = "select stream_id from eventstore.stream where user_id = $1 and stream_id = any($2)"
+_STREAM = "select version, closed from eventstore.stream where user_id = $1 and stream_id = $2"
+# Index: event_stream.
+_RECORDED = """
+select event_id, position, payload::text
+from eventstore.event
+where user_id = $1
+  and stream_id = $2
+  and event_id = any($3)
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import wrote; `skipped` conversations existed already, with the same content."""
+    """
+    What an import did, or would do.
+
+    :ivar conversations: all that were given: imported, grown, skipped and failed.
+    :ivar messages: written, like `tool_calls` and `events`.
+    :ivar imported: conversations that were new.
+    :ivar grown: conversations that were there, and got what is new.
+    :ivar skipped: conversations that were there with all of it.
+    :ivar failures: the conversations that were not imported, each with its reason.
+    """
 
     conversations: int = 0
     messages: int = 0
     tool_calls: int = 0
     events: int = 0
+    imported: int = 0
+    grown: int = 0
     skipped: int = 0
+    failures: tuple[ImportFailure, ...] = ()
+
+    @property
+    def failed(self) -> int:
+        """How many conversations were not imported."""
+        return len(self.failures)
 
     def __add__(self, other: Imported) -> Imported:
         return Imported(
@@ -66,7 +88,10 @@ class Imported:
             self.messages + other.messages,
             self.tool_calls + other.tool_calls,
             self.events + other.events,
+            self.imported + other.imported,
+            self.grown + other.grown,
             self.skipped + other.skipped,
+            self.failures + other.failures,
         )
 
 
@@ -76,97 +101,318 @@ def user_context(store: AdminPlans, user_id: str) -> UserContext:
 
 
 def import_conversations(
-    store: AdminPlans, conversations: Sequence[tuple[str, ChatConversation]], *, jobs: int = 1
+    store: AdminPlans,
+    conversations: Sequence[tuple[str, ImportedConversation]],
+    *,
+    jobs: int = 1,
+    dry_run: bool = False,
 ) -> Plan[Imported]:
     """
-    Import conversations in the OpenAI chat format, each whole or not at all.
+    Import conversations, each as a whole or not at all; one that was imported before gets its tail.
 
-    :param conversations: each with the id of the user it belongs to.
-    :param jobs: how many are imported at once.
-    :return: what was written; a conversation that exists already is skipped.
-    :raises IdempotencyConflict: the conversation with a key has other content; others may have
-        been imported. `WrongVersion` if it was not imported but started.
-    :raises StreamClosed: a conversation that was started with a key, not imported, was deleted.
-    :raises Erased: it was imported, and erased since.
-    :raises InvalidInput: a message cannot be stored; the error has its path.
+    A conversation that cannot be imported is among the `failures` of the result: a message cannot
+    be stored, or what is there under its key was not imported, has changed, or was deleted or
+    erased.
+
+    :param conversations: each with the id of the user it belongs to. Those of one user are imported
+        in this order, so give the oldest first; `eventstore.imports` reads them from exports.
+    :param jobs: how many users' conversations are imported at once.
+    :param dry_run: write nothing, and return what would be written.
+    :return: what was written, found and refused.
     """
+    of_users: dict[str, list[ImportedConversation]] = {}
+    for user_id, conversation in conversations:
+        of_users.setdefault(user_id, []).append(conversation)
     plans = [
-        partial(_import_conversation, user_context(store, user_id), conversation)
-        for user_id, conversation in conversations
+        partial(_import_of_user, user_context(store, user_id), of_user, dry_run=dry_run)
+        for user_id, of_user in of_users.items()
     ]
     return sum((yield Parallel(plans, jobs)), start=Imported())
 
 
-def _import_conversation(context: UserContext, conversation: ChatConversation) -> Plan[Imported]:
-    """Import one conversation, or find that it exists; one round trip per thousand events."""
-    location = f"{conversation.location}: " if conversation.location else ""
+def _import_of_user(
+    context: UserContext, conversations: Sequence[ImportedConversation], *, dry_run: bool
+) -> Plan[Imported]:
+    """Import the conversations of one user; a round trip for all, and at least one for each."""
+    user_id, done = context.user_id, Imported()
+    ids = [conversation_id(user_id, one.key) for one in conversations if _can_be_key(one.key)]
+    existing = yield from context.retrying(partial(_existing, user_id, ids))
+    for conversation in conversations:
+        try:
+            one = _Import(context, conversation, dry_run=dry_run)
+            attempt = one.grow if one.stream_id in existing else one.start
+            done += yield from context.retrying(attempt)
+        except (Conflict, InvalidInput) as error:
+            done += Imported(1, failures=(_failure(conversation, error),))
+    return done
+
+
+def _can_be_key(key: str) -> bool:
     try:
-        check_label(conversation.key, "id", MAX_KEY)
-        # A digest, because an id may be as long as a key may be, and the prefix comes on top.
-        key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
-        events = _events(context, conversation, derived_ids(context.user_id, key))
-        requests = _requests(context, key, events)
-        written = yield from context.retrying(lambda: append_together(requests))
-        if not written:
-            # A conversation that is stored with more messages has all of these appends too.
-            yield from context.retrying(lambda: _require_no_more(context, key, len(requests)))
-    except InvalidInput as error:
-        raise error.within(location) from None
-    except (Erased, IdempotencyConflict, WrongVersion) as error:
-        # The class stays for those who catch it. Its text names a key or a stream that the
-        # importer has never seen, so it is replaced by the conversation and where it stands.
-        fact = (
-            "was erased; leave it out of the import"
-            if isinstance(error, Erased)
-            else "exists with other content; import it for another user or under another id "
-            "(--key-prefix)"
+        check_label(key, "key", MAX_KEY)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _existing(user_id: str, ids: Sequence[UUID]) -> Plan[set[UUID]]:
+    """Return which streams exist, so that only their conversations are read and compared."""
+    (rows,) = yield Batch(user_scope(user_id), (Statement(_EXISTING, (user_id, ids)),))
+    return {stream_id for (stream_id,) in rows}
+
+
+def _failure(conversation: ImportedConversation, error: Conflict | InvalidInput) -> ImportFailure:
+    reason = str(error)
+    if isinstance(error, Erased):
+        reason = "was erased; leave it out of the import"
+    elif isinstance(error, StreamClosed):
+        reason = "was deleted; leave it out, or import it under another key (--key-prefix)"
+    return ImportFailure(conversation.location, conversation.key, reason)
+
+
+class _Import:
+    """
+    One conversation that is being imported.
+
+    :ivar events: of the whole conversation, in order.
+    """
+
+    def __init__(
+        self, context: UserContext, conversation: ImportedConversation, *, dry_run: bool
+    ) -> None:
+        """
+        Make its events; nothing is sent.
+
+        :raises InvalidInput: the key or a message cannot be stored; the error has its path.
+        """
+        check_label(conversation.key, "key", MAX_KEY)
+        self.context = context
+        self.conversation = conversation
+        self.stream_id = conversation_id(context.user_id, conversation.key)
+        self._dry_run = dry_run
+        self._key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
+        self._title = _storable_title(conversation.title)
+        self.events = [
+            self._new_event(event_id, data, _metadata(message))
+            for event_id, data, message in _events(
+                conversation, self._title, derived_ids(context.user_id, self._key)
+            )
+        ]
+
+    def start(self) -> Plan[Imported]:
+        """Write the conversation, which is new; if it is not, let it grow."""
+        requests = self._requests(self.events, Expected.NEW)
+        if not self._dry_run:
+            try:
+                yield from append_together(requests)
+            except (WrongVersion, StreamClosed):  # another import came first, or its reply was lost
+                return (yield from self.grow())
+        return replace(_count(self.events), imported=1)
+
+    def grow(self) -> Plan[Imported]:
+        """
+        Write what the conversation has and the log does not.
+
+        :raises Conflict: what is there is something else, or other writers always came first.
+        """
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            version, closed, tail = yield from self._compare()
+            if not tail:
+                return Imported(1, skipped=1)
+            if closed:
+                raise StreamClosed(self.stream_id, version)
+            requests = self._requests(tail, version)
+            if self._dry_run:
+                break
+            try:
+                yield from append_together(requests)
+                break
+            except WrongVersion:
+                if not attempts_left:
+                    raise
+        return replace(_count(tail), grown=1)
+
+    def _compare(self) -> Plan[tuple[int, bool, list[NewEvent]]]:
+        """
+        Compare the conversation with the log; one round trip.
+
+        :return: the stream's version, whether it is closed, and the events that it lacks.
+        """
+        user_id, renamed = self.context.user_id, self._renamed()
+        ids = [event.event_id for event in (*self.events, renamed)]
+        streams, rows = yield Batch(
+            user_scope(user_id),
+            (
+                Statement(_STREAM, (user_id, self.stream_id)),
+                Statement(_RECORDED, (user_id, self.stream_id, ids)),
+            ),
         )
-        error.args = (f"{location}conversation {conversation.key!r} {fact}",)
-        raise
-    if not written:
-        return Imported(skipped=1)
-    calls = sum(isinstance(event.data, ToolCallRequested) for event in events)
-    return Imported(1, len(conversation.messages), calls, len(events))
+        version, closed = streams[0] if streams else (0, False)
+        recorded = {event_id: (position, payload) for event_id, position, payload in rows}
+        tail = self._tail(recorded)
+        started = recorded[self.events[0].event_id][1]
+        # A title that the export changed is taken over once, so a user may change it back.
+        if (
+            self._title not in {None, loads(started).get("title")}
+            and renamed.event_id not in recorded
+        ):
+            tail.insert(0, renamed)
+        return version, closed, tail
 
+    def _tail(self, recorded: Mapping[UUID, tuple[int, str | None]]) -> list[NewEvent]:
+        """
+        Return the events that were not recorded yet.
 
-def _require_no_more(context: UserContext, key: str, number: int) -> Plan[None]:
-    """Refuse a conversation that was imported with more appends than this one has."""
-    next_key = f"{key}#{number}"
-    state = yield from read_for_decision(context.user_id, next_key, (), ())
-    if state.existing_position is not None:
-        raise IdempotencyConflict(next_key, state.existing_position)
+        :param recorded: position and payload of those that were, by their ids.
+        :raises Conflict: one has another payload, or the conversation was not imported.
+        :raises Erased: one has none any more.
+        """
+        for position, payload in recorded.values():
+            if payload is None:
+                raise Erased(None, position)
+        started, *others = self.events
+        if started.event_id not in recorded:
+            raise Conflict(
+                "exists and was not imported; import it for another user or under another key "
+                "(--key-prefix)"
+            )
+        message = -1
+        for number, event in enumerate(others, 1):
+            if event.event_id not in recorded:
+                return self.events[number:]
+            message += isinstance(event.data, MessagePosted | ToolCallSucceeded)
+            if event.data.payload_text() != recorded[event.event_id][1]:
+                raise Conflict(
+                    f"messages[{message}] differs from what was imported under this key: it was "
+                    "edited or answered anew since; import the conversation under another key "
+                    "(--key-prefix) to have both"
+                )
+        return []
 
+    def _renamed(self) -> NewEvent:
+        """Return the event that gives the conversation the title it has now in the export."""
+        event_id = derived_ids(self.context.user_id, f"{self._key}\n{self._title}")()
+        return self._new_event(event_id, make_event(ConversationRenamed, title=self._title), {})
 
-def _requests(
-    context: UserContext, key: str, events: Sequence[NewEvent]
-) -> list[tuple[AppendRequest, list[Statement]]]:
-    projections = context.projections
-    requests = []
-    # Each append has a key of its own, with its number. A long conversation is still written in
-    # one transaction, see `append_together`.
-    for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
-        request = prepare_append(context.user_id, chunk, f"{key}#{number}" if number else key)
-        changes = [projections.project(envelope) for envelope in request.envelopes]
-        requests.append((request, live_statements(projections, request.envelopes, changes)))
-    return requests
-
-
-def _events(context: UserContext, conversation: ChatConversation, new_id: NewId) -> list[NewEvent]:
-    stream = resolve_conversation(context.user_id, conversation.key)
-    started = make_event(ConversationStarted, key=conversation.key)
-    events = [ItemEvent(new_id(), started, None)]
-    for number, body in enumerate(conversation.messages):
-        events += item_events(body, f"messages[{number}]", new_id)
-    return [
-        NewEvent(
-            stream_id=stream,
+    def _new_event(self, event_id: UUID, data: Event, metadata: Mapping[str, Any]) -> NewEvent:
+        return NewEvent(
+            stream_id=self.stream_id,
             data=data,
-            # NEW refuses a conversation that was started under this key without an import.
-            expected=Expected.ANY if number else Expected.NEW,
             event_id=event_id,
-            correlation_id=context.correlation_id,
-            causation_id=causation_id,
-            metadata=context.metadata,
+            correlation_id=self.context.correlation_id,
+            metadata={**self.context.metadata, **metadata},
         )
-        for number, (event_id, data, causation_id) in enumerate(events)
-    ]
+
+    def _requests(
+        self, events: Sequence[NewEvent], expected: ExpectedVersion
+    ) -> list[tuple[AppendRequest, list[Statement]]]:
+        """Return the appends of events; only the first expects something of the stream."""
+        projections = self.context.projections
+        requests = []
+        first = replace(events[0], expected=expected)
+        for chunk in batched((first, *events[1:]), MAX_BATCH, strict=False):
+            request = prepare_append(self.context.user_id, chunk)
+            changes = [projections.project(envelope) for envelope in request.envelopes]
+            requests.append((request, live_statements(projections, request.envelopes, changes)))
+        return requests
+
+
+def _count(events: Sequence[NewEvent]) -> Imported:
+    messages = sum(isinstance(one.data, MessagePosted | ToolCallSucceeded) for one in events)
+    calls = sum(isinstance(one.data, ToolCallRequested) for one in events)
+    return Imported(1, messages, calls, len(events))
+
+
+def _storable_title(title: str | None) -> str | None:
+    """Return a title as a conversation can have it; None if there is nothing to see in it."""
+    if title is None:
+        return None
+    shown = plain_text(title).strip()[:MAX_TITLE]
+    try:
+        make_event(ConversationStarted, title=shown)
+    except InvalidInput:
+        return None
+    return shown
+
+
+type _Said = tuple[UUID, Event, ImportedMessage]
+"""An event with its id, and the message that it is made of."""
+
+
+def _events(conversation: ImportedConversation, title: str | None, new_id: NewId) -> list[_Said]:
+    """
+    Return the events of a conversation.
+
+    Those of its first messages are the same whatever follows, which lets a conversation grow.
+    """
+    named = {} if title is None else {"title": title}
+    started = make_event(ConversationStarted, key=conversation.key, **named)
+    beginning = ImportedMessage("", {}, conversation.began_at)
+    events: list[_Said] = [(new_id(), started, beginning)]
+    pending: dict[str, list[UUID]] = {}
+    for number, message in enumerate(conversation.messages):
+        made = _events_of_message(message, f"messages[{number}]", new_id, pending)
+        events += [(event_id, data, message) for event_id, data in made]
+    return events
+
+
+def _metadata(message: ImportedMessage) -> dict[str, Any]:
+    """
+    Return when and by which model an event's message was said, as the event's metadata.
+
+    This is the one place where the date of an export reaches an event.
+    """
+    said: dict[str, Any] = {}
+    if message.created_at is not None:
+        said["occurred_at"] = message.created_at.isoformat()
+    if message.model is not None:
+        said["model"] = message.model
+    return said
+
+
+def _events_of_message(
+    message: ImportedMessage, path: str, new_id: NewId, pending: dict[str, list[UUID]]
+) -> list[tuple[UUID, Event]]:
+    """
+    Return the events of one message, each with its id.
+
+    :param pending: the requests that wait for their answer, by the model's name for the call; each
+        is the id of the event. It is updated.
+    """
+    body = message.body
+    if not isinstance(body, Mapping):
+        raise InvalidInput(path, f"expected a JSON object, got {type(body).__name__}")
+    make: Callable[..., Event] = partial(_make_event, path)
+    event_id, call_id = new_id(), str(body.get("tool_call_id"))
+    # Models repeat call ids, so an answer ends the oldest call of its id that still waits. One
+    # that answers no call is stored as a message of its own.
+    if body.get("role") == "tool" and pending.get(call_id):
+        outcome = make(
+            ToolCallSucceeded,
+            call_id=call_id,
+            request_event_id=pending[call_id].pop(0),
+            reply=body,
+        )
+        return [(event_id, outcome)]
+    posted = make(MessagePosted, sender=message.sender, body=body)
+    events: list[tuple[UUID, Event]] = [(event_id, posted)]
+    for index, call in enumerate(requested_calls(body, path)):
+        requested = make(
+            ToolCallRequested,
+            call_id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            message_id=event_id,
+            index=index,
+        )
+        request_id = new_id()
+        pending.setdefault(call.id, []).append(request_id)
+        events.append((request_id, requested))
+    return events
+
+
+def _make_event(path: str, kind: type[Event], **fields: object) -> Event:
+    try:
+        return make_event(kind, **fields)
+    except InvalidInput as error:
+        raise error.within(f"{path}.") from None

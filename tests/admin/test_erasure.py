@@ -20,9 +20,9 @@ from eventstore import (
     StreamClosed,
     User,
 )
+from eventstore.imports.conversation import ImportedConversation, ImportedMessage
 from eventstore.log.envelope import RecordedEvent
-from eventstore.log.ids import erasure_stream
-from eventstore.store.chat_import import ChatConversation
+from eventstore.log.ids import conversation_id, erasure_stream
 from projections.apply.replay import Replay
 from tests.support.erasing import WORDS, all_rows, write_words
 from tests.tampering.full_log import take_anchor
@@ -311,13 +311,19 @@ def test_a_replay_does_not_restore_content_that_is_erased_meanwhile(
     assert [one.title for one in alice.tasks.list()] == ["stays"]
 
 
-def test_the_digest_of_an_imported_conversations_key_remains_as_documented(
+def test_of_an_imported_conversation_its_id_remains_and_neither_key_nor_digest_of_it(
     store: EventStore, admin: psycopg.Connection
 ) -> None:
-    imported = ChatConversation("zebra", [{"role": "user", "content": "xylem"}])
+    imported = ImportedConversation(
+        "zebra", [ImportedMessage("user", {"role": "user", "content": "xylem"})]
+    )
     store.import_conversations([("alice", imported)])
     store.erase("alice", ordered_by="alice")
 
-    with pytest.raises(Erased):
-        store.import_conversations([("alice", imported)])
-    assert sha256(b"zebra").hexdigest() in " ".join(all_rows(admin))
+    again = store.import_conversations([("alice", imported)])
+    left = " ".join(all_rows(admin))
+
+    assert [one.reason for one in again.failures] == ["was erased; leave it out of the import"]
+    assert str(conversation_id("alice", "zebra")) in left
+    assert "zebra" not in left
+    assert sha256(b"zebra").hexdigest() not in left

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from eventstore import EventStore, NewEvent
+from tests.imports.samples import CHATGPT, CLAUDE, OPEN_WEBUI, RESPONSES
 from tests.support.command import Command
 
 CHAT: list[dict[str, Any]] = [
@@ -47,10 +48,11 @@ def test_import_counts_what_it_writes_and_skips_it_the_second_time(
     second = json.loads(eventstore("import", "--user", "alice", "--json", chat_file).stdout)
 
     assert list(first) == [
-        "conversations", "messages", "tool_calls", "events", "skipped", "seconds",
+        "conversations", "messages", "tool_calls", "events", "imported", "grown", "skipped",
+        "failed", "failures", "dry_run", "seconds",
     ]  # fmt: skip
-    assert list(first.values())[:5] == [1, 4, 1, 6, 0]
-    assert list(second.values())[:5] == [0, 0, 0, 0, 1]
+    assert list(first.values())[:-1] == [1, 4, 1, 6, 1, 0, 0, 0, [], False]
+    assert list(second.values())[:-1] == [1, 0, 0, 0, 0, 0, 1, 0, [], False]
 
 
 @pytest.mark.parametrize("source", ["projection", "events"])
@@ -90,27 +92,109 @@ def test_import_reads_compressed_files(
     ("line", "message"),
     [
         ("{", "chat.jsonl:2: is not JSON"),
-        ("[]", "chat.jsonl:2: has no list `messages`"),
+        ("[]", "chat.jsonl:2: conversation: is a list; give a JSON object"),
         ('{"id": ["a"], "messages": []}', "chat.jsonl:2: id: is a list; give text or a whole"),
-        ('{"id": true, "messages": []}', "chat.jsonl:2: id: is a bool; give text or a whole"),
-        ('{"id": "x", "messages": [{"content": "a"}]}', "messages[0]: is not an object with a"),
+        ('{"id": true, "messages": []}', "chat.jsonl:2: conversation 'True': id: is a bool; give"),
+        (
+            '{"id": "x", "messages": [{"content": "a"}]}',
+            "conversation 'x': messages[0]: is not an object with a",
+        ),
         (
             '{"id": "x", "messages": [{"role": "user", "content": NaN}]}',
             "chat.jsonl:2: is not JSON",
         ),
+        (
+            '{"id": "x", "messages": [{"role": "assistant", "tool_calls": [1]}]}',
+            "chat.jsonl:2: conversation 'x': messages[0].tool_calls[0]: has no function",
+        ),
     ],
 )
-def test_import_names_a_bad_line_and_writes_nothing(
+def test_import_names_a_bad_line_and_imports_the_others(
     eventstore: Command, chat_file: Path, line: str, message: str
 ) -> None:
     with chat_file.open("a", encoding="utf-8") as lines:
-        lines.write(line + "\n")
+        lines.write(line + "\n" + json.dumps({"id": "c3", "messages": CHAT}) + "\n")
+
+    done = eventstore("import", "--user", "alice", chat_file)
+    again = eventstore("import", "--user", "alice", "--json", chat_file)
+
+    assert done.returncode == again.returncode == 1
+    assert f"not imported: {chat_file.parent}" in done.stderr
+    assert message in done.stderr
+    assert again.stderr == ""
+    answer = json.loads(again.stdout)
+    assert (answer["conversations"], answer["skipped"], answer["failed"]) == (3, 2, 1)
+    (failure,) = answer["failures"]
+    assert list(failure) == ["location", "key", "reason"]
+    assert failure["location"].endswith("chat.jsonl:2")
+
+
+def test_import_reads_an_export_again_a_week_later(eventstore: Command, tmp_path: Path) -> None:
+    """An export is newest first; one conversation has grown, and one is new."""
+
+    def export(*conversations: tuple[str, str, int]) -> Path:
+        path = tmp_path / "conversations.json"
+        given = [
+            {
+                "id": key,
+                "title": f"About {key}",
+                "created_at": created_at,
+                "messages": [{"role": "user", "content": f"{key}{n}"} for n in range(count)],
+            }
+            for key, created_at, count in conversations
+        ]
+        path.write_text(json.dumps(given, indent=2), encoding="utf-8")
+        return path
+
+    old, older = ("b", "2024-01-06T08:00:00Z", 2), ("a", "2024-01-05T08:00:00Z", 2)
+    run = ("import", "--user", "alice", "--json")
+    first = json.loads(eventstore(*run, export(old, older)).stdout)
+    newer = export(("c", "2024-01-07T08:00:00Z", 1), ("b", "2024-01-06T08:00:00Z", 3), older)
+    would_be = json.loads(eventstore(*run, "--dry-run", newer).stdout)
+    second = json.loads(eventstore(*run, newer).stdout)
+
+    assert (first["imported"], first["messages"]) == (2, 4)
+    assert [second[name] for name in ("imported", "grown", "skipped", "messages")] == [1, 1, 1, 2]
+    assert {**second, "dry_run": True, "seconds": 0} == {**would_be, "seconds": 0}
+    with EventStore.connect() as store:
+        listed = store.user("alice").conversations.list()
+        # The list is by newest activity: `b` grew before `c`, which began later, was imported.
+        assert [(one.key, one.title) for one in listed] == [
+            ("c", "About c"), ("b", "About b"), ("a", "About a"),
+        ]  # fmt: skip
+        assert [one.content for one in store.user("alice").history("b")] == ["b0", "b1", "b2"]
+
+
+def test_import_reads_the_exports_of_other_programs_and_their_branches(
+    eventstore: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps([CHATGPT, CLAUDE, OPEN_WEBUI, RESPONSES]), encoding="utf-8")
+    run = ("import", "--users", "5", "--json", path)
+
+    current = json.loads(eventstore(*run).stdout)
+    every = json.loads(eventstore(*run, "--branches", "all").stdout)
+    wrong = eventstore(*run, "--format", "claude")
+
+    assert (current["imported"], current["failed"]) == (4, 0)
+    assert (every["imported"], every["skipped"]) == (2, 4)
+    assert (wrong.returncode, json.loads(wrong.stdout)["failed"]) == (1, 3)
+    assert eventstore("verify").returncode == 0
+    with EventStore.connect() as store:
+        owners = {
+            one.key: user for user in store.users() for one in store.user(user).conversations.list()
+        }
+    assert owners[CHATGPT["id"]] == owners[f"{CHATGPT['id']}#declined"]
+
+
+def test_import_shows_the_first_of_many_failures(eventstore: Command, chat_file: Path) -> None:
+    chat_file.write_text("{\n" + "[]\n" * 60, encoding="utf-8")
 
     done = eventstore("import", "--user", "alice", chat_file)
 
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert json.loads(eventstore("status", "--json").stdout)["events"] == 0
+    assert done.returncode == 1
+    assert done.stderr.count("not imported: ") == 51
+    assert "not imported: 11 more conversations; --json lists all" in done.stderr
 
 
 def test_import_names_the_line_of_an_erased_conversation(
@@ -122,21 +206,21 @@ def test_import_names_the_line_of_an_erased_conversation(
     done = eventstore("import", "--user", "alice", chat_file)
 
     assert done.returncode == 1
-    assert "chat.jsonl:1: conversation 'c1' was erased; leave it out" in done.stderr
+    assert "chat.jsonl:1: conversation 'c1': was erased; leave it out" in done.stderr
 
 
 def test_import_refuses_other_content_under_an_imported_id_and_names_the_remedy(
     eventstore: Command, chat_file: Path
 ) -> None:
     eventstore("import", "--user", "alice", chat_file)
-    chat_file.write_text(json.dumps({"id": "c1", "messages": CHAT[:1]}) + "\n", encoding="utf-8")
+    chat_file.write_text(json.dumps({"id": "c1", "messages": CHAT[1:]}) + "\n", encoding="utf-8")
 
     refused = eventstore("import", "--user", "alice", chat_file)
     prefixed = eventstore("import", "--user", "alice", "--key-prefix", "b-", "--json", chat_file)
 
     assert refused.returncode == 1
     assert "--key-prefix" in refused.stderr
-    assert json.loads(prefixed.stdout)["conversations"] == 1
+    assert json.loads(prefixed.stdout)["imported"] == 1
 
 
 def test_a_conversation_of_over_a_thousand_events_is_imported_completely(

@@ -1,31 +1,35 @@
-"""`eventstore import`: import conversations in the OpenAI chat format from JSON Lines files."""
+"""`eventstore import`: import conversations from what other programs export."""
 
 from __future__ import annotations
 
-import gzip
-import lzma
+import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import batched
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any
 
 import typer
 
 from eventstore.cli.options import Database, Json, open_store
-from eventstore.cli.output import ProgressReport, print_fields, print_json, report_progress
-from eventstore.errors import EventStoreError, InvalidInput
+from eventstore.cli.output import pluralize, print_fields, print_json, printable, report_progress
+from eventstore.errors import InvalidInput
 from eventstore.events.fields import check_user_id
-from eventstore.events.json_codec import loads
-from eventstore.store.chat_import import ChatConversation, Imported
-from eventstore.store.store import EventStore
+from eventstore.imports.conversation import ImportedConversation
+from eventstore.imports.export_files import ExportFiles
+from eventstore.imports.formats import Branches, Format
+from eventstore.store.chat_import import Imported
 
 __all__ = ["import_files"]
 
 _BATCH = 64
 """Conversations imported by one call: enough to keep all jobs busy, few enough for memory."""
+
+_BATCH_MESSAGES = 2_000
+"""Messages after which a call has enough, because some conversations are very long."""
+
+_SHOWN_FAILURES = 50
 
 
 def import_files(
@@ -35,8 +39,8 @@ def import_files(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="Files of JSON Lines, plain, .gz or .xz. Each line is one conversation: "
-            "{'id': …, 'messages': […]}.",
+            help="JSON Lines with a conversation a line, or JSON with one or an array of them; "
+            "plain, .gz, .xz, or the .zip that ChatGPT or Claude sent.",
         ),
     ],
     user: Annotated[
@@ -52,6 +56,18 @@ def import_files(
             "of their keys, so that a second run finds the same users.",
         ),
     ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        Format,
+        typer.Option("--format", help="The format; auto tells it for each conversation."),
+    ] = Format.AUTO,
+    branches: Annotated[
+        Branches,
+        typer.Option(
+            "--branches",
+            help="Of a conversation with edits and second answers, import the current branch, or "
+            "all, each as a conversation of its own.",
+        ),
+    ] = Branches.CURRENT,
     key_prefix: Annotated[
         str,
         typer.Option(
@@ -61,63 +77,69 @@ def import_files(
     ] = "",
     jobs: Annotated[
         int,
-        typer.Option("--jobs", min=1, max=64, help="How many conversations are imported at once."),
+        typer.Option(
+            "--jobs", min=1, max=64, help="How many users' conversations are imported at once."
+        ),
     ] = 2,
     database: Database = None,
     *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing, and tell what would be written.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """
-    Import conversations in the OpenAI chat format from JSON Lines files.
+    Import conversations of ChatGPT, Claude, Open WebUI and OpenAI's APIs.
 
-    Each conversation is imported completely or not at all. All lines are parsed
-    before the first is imported. After an interruption, run the same command
-    again: conversations that exist already with the same content are skipped.
+    Each conversation is imported completely or not at all, in the order in which
+    they began. Run the same command again after an interruption, or with a newer
+    export: what is there already is skipped, and a conversation that has grown
+    gets what is new.
 
-    Exit status 1 if a conversation exists with other content or was erased (the
-    conversations before it stay imported); 2 if a file cannot be read or a line
-    is not a conversation, which the error names.
+    A conversation that cannot be imported is reported with its place and reason,
+    and stops no other.
+
+    Exit status 1 if there was one; 2 if a file cannot be read.
     """
     if (user is None) == (users is None):
         raise InvalidInput("--user", "give either --user USER or --users N")
     if user is not None:
         check_user_id(user)
-    for path in files:
-        if not path.is_file():
-            raise InvalidInput(
-                str(path), "is not a file that can be read twice; write a pipe's content to a file"
-            )
     started = time.monotonic()
-    # This first pass also checks every line, so that a bad line is found before any import.
-    total = sum(1 for path in files for _ in _read_conversations(path, key_prefix))
-    with (
-        open_store(database, jobs=jobs) as store,
-        report_progress("conversations", total, quiet=json) as progress,
-    ):
-        imported = Imported()
-        for path in files:
-            owned = (
-                (_user_of(conversation.key, users or 1) if user is None else user, conversation)
-                for conversation in _read_conversations(path, key_prefix)
-            )
-            for batch in batched(owned, _BATCH, strict=False):
-                imported += _import_batch(store, batch, jobs, progress)
-    fields = asdict(imported) | {"seconds": round(time.monotonic() - started, 3)}
-    if json:
-        print_json(fields)
-    else:
-        print_fields(fields)
+    imported = Imported()
+    with ExportFiles(files, format=format, branches=branches, key_prefix=key_prefix) as exported:
+        imported += Imported(len(exported.failures), failures=tuple(exported.failures))
+        try:
+            with (
+                open_store(database, jobs=jobs) as store,
+                report_progress("conversations", exported.count, quiet=json) as progress,
+            ):
+                for batch in _batches(exported, user, users or 1):
+                    imported += store.import_conversations(batch, jobs=jobs, dry_run=dry_run)
+                    progress.advance(len(batch))
+        finally:
+            if not json:
+                _print_failures(imported)
+    _print(imported, time.monotonic() - started, dry_run=dry_run, json=json)
+    if imported.failed:
+        raise typer.Exit(1)
 
 
-def _import_batch(
-    store: EventStore,
-    batch: Sequence[tuple[str, ChatConversation]],
-    jobs: int,
-    progress: ProgressReport,
-) -> Imported:
-    imported = store.import_conversations(batch, jobs=jobs)
-    progress.advance(len(batch))
-    return imported
+def _batches(
+    exported: ExportFiles, user: str | None, users: int
+) -> Iterator[list[tuple[str, ImportedConversation]]]:
+    """Yield some conversations at a time, each with its user; branches go to one user."""
+    batch: list[tuple[str, ImportedConversation]] = []
+    messages = 0
+    for found in exported:
+        owner = _user_of(found[0].key, users) if user is None else user
+        batch += [(owner, one) for one in found]
+        messages += sum(len(one.messages) for one in found)
+        if len(batch) >= _BATCH or messages >= _BATCH_MESSAGES:
+            yield batch
+            batch, messages = [], 0
+    if batch:
+        yield batch
 
 
 def _user_of(key: str, users: int) -> str:
@@ -125,53 +147,33 @@ def _user_of(key: str, users: int) -> str:
     return f"user-{zlib.crc32(key.encode()) % users + 1}"
 
 
-def _read_conversations(path: Path, prefix: str) -> Iterator[ChatConversation]:
-    """
-    Yield the conversations of a file.
-
-    :raises InvalidInput: the file cannot be read, or a line is not a conversation; the error names
-        the line.
-    """
-    with _open(path) as lines:
-        number = 0  # for the error, if the file breaks before its first line
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    # Editors on Windows begin a file with a byte order mark.
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                    yield _parse_conversation(loads(text), path, number, prefix)
-        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-            raise InvalidInput(str(path), f"cannot be read after line {number}: {error}") from error
-        except EventStoreError:  # an InvalidInput is a ValueError too, and names its line already
-            raise
-        except (ValueError, UnicodeError) as error:
-            raise InvalidInput(f"{path}:{number}", f"is not JSON: {error}") from error
+def _print_failures(imported: Imported) -> None:
+    for one in imported.failures[:_SHOWN_FAILURES]:
+        named = "" if one.key is None else f"conversation {one.key!r}: "
+        sys.stderr.write(printable(f"not imported: {one.location}: {named}{one.reason}") + "\n")
+    if imported.failed > _SHOWN_FAILURES:
+        more = pluralize(imported.failed - _SHOWN_FAILURES, "more conversation")
+        sys.stderr.write(f"not imported: {more}; --json lists all\n")
 
 
-def _open(path: Path) -> BinaryIO:
-    match path.suffix:
-        case ".gz":
-            return cast("BinaryIO", gzip.open(path))
-        case ".xz":
-            return cast("BinaryIO", lzma.open(path))
-        case _:
-            return path.open("rb")
-
-
-def _parse_conversation(line: Any, path: Path, number: int, prefix: str) -> ChatConversation:
-    location = f"{path}:{number}"
-    messages = line.get("messages") if isinstance(line, dict) else None
-    if not isinstance(messages, list):
-        raise InvalidInput(location, "has no list `messages`; give {'id': …, 'messages': […]}")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise InvalidInput(f"{location}: messages[{index}]", "is not an object with a `role`")
-    key = line.get("id")
-    if key is None:
-        # A digest of the messages would be a key too, but it would survive their erasure.
-        key = f"{path.name}:{number}"
-    if type(key) not in {str, int}:
-        raise InvalidInput(
-            f"{location}: id", f"is a {type(key).__name__}; give text or a whole number"
-        )
-    return ChatConversation(f"{prefix}{key}", messages, location)
+def _print(imported: Imported, seconds: float, *, dry_run: bool, json: bool) -> None:
+    fields: dict[str, Any] = {
+        "conversations": imported.conversations,
+        "messages": imported.messages,
+        "tool_calls": imported.tool_calls,
+        "events": imported.events,
+        "imported": imported.imported,
+        "grown": imported.grown,
+        "skipped": imported.skipped,
+        "failed": imported.failed,
+    }
+    if json:
+        failures = [asdict(one) for one in imported.failures]
+        fields |= {"failures": failures, "dry_run": dry_run}
+    elif dry_run:
+        sys.stderr.write("dry run: nothing was written; this is what would be\n")
+    fields |= {"seconds": round(seconds, 3)}
+    if json:
+        print_json(fields)
+    else:
+        print_fields(fields)
