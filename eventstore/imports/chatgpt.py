@@ -182,8 +182,8 @@ def _thoughts(thoughts: object) -> list[str]:
     texts = []
     for one in thoughts if isinstance(thoughts, list) else ():
         if isinstance(one, Mapping):
-            told = (text_of(one, "summary"), text_of(one, "content"))
-            texts += ["\n".join(text for text in told if text)]
+            members = (text_of(one, "summary"), text_of(one, "content"))
+            texts += ["\n".join(text for text in members if text)]
     return [text for text in texts if text]
 
 

@@ -53,7 +53,7 @@ def read_claude(value: Mapping[str, Any], *, every: bool = False) -> list[Import
     model = text_of(value, "model")
     found = []
     for branch in _branches(messages, text_of(value, "current_leaf_message_uuid"), every=every):
-        told = [
+        said = [
             one
             for name in branch.nodes
             for one in _read_message(messages[int(name)], f"chat_messages[{name}]", model)
@@ -61,7 +61,7 @@ def read_claude(value: Mapping[str, Any], *, every: bool = False) -> list[Import
         branch_key = key
         if branch.name is not None:
             branch_key = f"{key}#{messages[int(branch.name)].get('uuid')}"
-        found.append(ImportedConversation(branch_key, told, title, created_at))
+        found.append(ImportedConversation(branch_key, said, title, created_at))
     return found
 
 

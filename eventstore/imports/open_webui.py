@@ -49,10 +49,13 @@ def read_open_webui(value: Mapping[str, Any], *, every: bool = False) -> list[Im
     created_at = as_timestamp(value.get("created_at")) or as_timestamp(chat.get("timestamp"))
     found = []
     for branch in branches:
-        read = (_message(messages[name], f"{path}.{name}") for name in branch.nodes)
+        said = [
+            message
+            for name in branch.nodes
+            if (message := _message(messages[name], f"{path}.{name}")) is not None
+        ]
         branch_key = key if branch.name is None else f"{key}#{branch.name}"
-        told = [one for one in read if one is not None]
-        found.append(ImportedConversation(branch_key, told, title, created_at))
+        found.append(ImportedConversation(branch_key, said, title, created_at))
     return found
 
 

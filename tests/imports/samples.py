@@ -30,8 +30,8 @@ def chatgpt_node(
     name: str, parent: str | None, children: list[str], message: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return a node of a mapping; its message has the node's id."""
-    told = None if message is None else {"id": name, **message}
-    return {"id": name, "parent": parent, "children": children, "message": told}
+    given = None if message is None else {"id": name, **message}
+    return {"id": name, "parent": parent, "children": children, "message": given}
 
 
 def _mapping(*nodes: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_lines_arrays_and_indented_values_are_told_apart(
 
 @pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize(
-    ("content", "whole", "cut"),
+    ("content", "complete", "cut"),
     [
         (b'[{"a": 1}, {"b": "', ["[0]"], ["[1]"]),
         (b'[{"a": 1}', ["[0]"], ["[1]"]),
@@ -99,10 +99,12 @@ def test_lines_arrays_and_indented_values_are_told_apart(
         (b'{\n "a": [', [], [""]),
     ],
 )
-def test_where_a_file_is_cut_off_is_found(content: bytes, whole: list[str], cut: list[str]) -> None:
+def test_where_a_file_is_cut_off_is_found(
+    content: bytes, complete: list[str], cut: list[str]
+) -> None:
     found = list(find_values(io.BytesIO(content)))
 
-    assert [one.location for one in found if one.complete] == whole
+    assert [one.location for one in found if one.complete] == complete
     assert [one.location for one in found if not one.complete] == cut
 
 

@@ -261,12 +261,12 @@ def test_claude_has_branches_where_it_tells_parents() -> None:
         ],
     }
 
-    def told(**more: Any) -> dict[str, list[Any]]:
+    def contents(**more: Any) -> dict[str, list[Any]]:
         read = read_conversation({**value, **more}, branches=Branches.ALL)
         return {one.key: [body["content"] for body in bodies(one)] for one in read}
 
-    assert told() == {"x": ["q", "first", "thanks"], "x#second": ["q", "second"]}
-    assert told(current_leaf_message_uuid="second") == {
+    assert contents() == {"x": ["q", "first", "thanks"], "x#second": ["q", "second"]}
+    assert contents(current_leaf_message_uuid="second") == {
         "x": ["q", "second"],
         "x#first": ["q", "first", "thanks"],
     }

@@ -361,7 +361,6 @@ def test_the_python_page_shows_the_error_tree_of_the_code() -> None:
 
 DOCUMENTED_ELSEWHERE = {
     "AuditEntry": {one.name for one in fields(ToolCallView)} | {"conversation_id"},
-    "ChatConversation": {"place"},  # only for error messages
 }
 VALUES = re.findall(
     r"^\| `(\w+)` \| `([\w.]+)` \| (.*) \|$", PYTHON.read_text(encoding="utf-8"), re.MULTILINE

@@ -33,8 +33,8 @@ def said(count: int, sender: str = "user") -> list[ImportedMessage]:
 def conversation(
     messages: int | Sequence[ImportedMessage] = 3, key: str = "k", **fields: Any
 ) -> ImportedConversation:
-    told = said(messages) if isinstance(messages, int) else messages
-    return ImportedConversation(key, told, location="a.json[0]", **fields)
+    given_messages = said(messages) if isinstance(messages, int) else messages
+    return ImportedConversation(key, given_messages, location="a.json[0]", **fields)
 
 
 def import_for(store: EventStore, *conversations: ImportedConversation, **options: Any) -> Imported:
