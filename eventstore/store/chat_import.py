@@ -133,10 +133,12 @@ def import_conversations(
 def _import_of_user(
     context: UserContext, conversations: Sequence[ImportedConversation], *, dry_run: bool
 ) -> Plan[Imported]:
-    """Import the conversations of one user; a round trip for all, and at least one for each."""
+    """Import the conversations of one user: one round trip for all of several, and one for each."""
     user_id, done = context.user_id, Imported()
     ids = [conversation_id(user_id, one.key) for one in conversations if _can_be_key(one.key)]
-    existing = yield from context.retrying(partial(_existing, user_id, ids))
+    existing: set[UUID] = set()
+    if len(ids) > 1 or dry_run:  # a single one is found out by trying
+        existing = yield from context.retrying(partial(_existing, user_id, ids))
     for conversation in conversations:
         try:
             one = _Import(context, conversation, dry_run=dry_run)

@@ -340,7 +340,10 @@ def test_a_new_conversation_costs_one_round_trip_and_a_batch_one_more(
     import_for(remote_store, *(conversation(22, f"k{number}") for number in range(5)))
     grown = proxy.count()
 
-    assert (new, skipped, grown) == (6, 6, 11)
+    import_for(remote_store, conversation(key="single"))
+    single = proxy.count()
+
+    assert (new, skipped, grown, single) == (6, 6, 11, 1)
 
 
 def test_the_comparison_with_the_log_reads_one_stream(
