@@ -279,6 +279,28 @@ def test_two_imports_at_once_write_every_message_once(store: EventStore, alice: 
     assert contents(alice, "same") == [str(number) for number in range(5)]
 
 
+def test_a_tail_that_another_import_writes_meanwhile_is_not_written_twice(
+    store: EventStore, alice: User, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_for(store, conversation(2))
+    compare = chat_import._Import._compare
+    others: list[Imported] = []
+
+    def let_another_come_between(one: chat_import._Import) -> Any:
+        compared = yield from compare(one)
+        if not others:
+            others.append(Imported())
+            with EventStore.connect(database_url) as other:
+                others.append(import_for(other, conversation(3)))
+        return compared
+
+    monkeypatch.setattr(chat_import._Import, "_compare", let_another_come_between)
+    done = import_for(store, conversation(4))
+
+    assert [one.messages for one in (*others, done)] == [0, 1, 1]
+    assert contents(alice) == ["0", "1", "2", "3"]
+
+
 def test_dates_are_kept_of_messages_and_of_the_beginning(store: EventStore, alice: User) -> None:
     date = datetime(2024, 1, 5, 8, tzinfo=UTC)
     message = ImportedMessage("user", {"role": "user", "content": "a"}, date, "m")
