@@ -9,7 +9,7 @@ of the same export a week later. A conversation that cannot be imported stops no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -21,21 +21,20 @@ from eventstore.admin.plans import AdminPlans
 from eventstore.database.plan import Batch, Parallel, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Conflict, Erased, InvalidInput, StreamClosed, WrongVersion
-from eventstore.events.chat_formats import requested_calls
 from eventstore.events.conversations import ConversationRenamed, ConversationStarted
-from eventstore.events.event import Event, make_event
-from eventstore.events.fields import MAX_BATCH, MAX_KEY, MAX_TITLE, check_label
+from eventstore.events.event import make_event
+from eventstore.events.fields import MAX_BATCH, MAX_KEY, MAX_TITLE, check_label, plain_text
 from eventstore.events.json_codec import loads
 from eventstore.events.messages import MessagePosted
-from eventstore.events.tool_calls import ToolCallRequested, ToolCallSucceeded
+from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.imports.conversation import ImportedConversation, ImportedMessage, ImportFailure
 from eventstore.log.append import append_together
 from eventstore.log.append_request import AppendRequest, prepare_append
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent
 from eventstore.log.ids import NewId, conversation_id, derived_ids
 from eventstore.store.context import UserContext
+from eventstore.store.item_events import ItemEvent, item_events
 from projections.apply.live import live_statements
-from projections.models.message import plain_text
 
 __all__ = ["Imported", "import_conversations", "user_context"]
 
@@ -195,8 +194,8 @@ class _Import:
         self._key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
         self._title = _storable_title(conversation.title)
         self.events = [
-            self._new_event(event_id, data, _metadata(message))
-            for event_id, data, message in _events(
+            self._new_event(event, _metadata(message))
+            for event, message in _events(
                 conversation, self._title, derived_ids(context.user_id, self._key)
             )
         ]
@@ -282,7 +281,7 @@ class _Import:
         for number, event in enumerate(others, 1):
             if event.event_id not in recorded:
                 return self.events[number:]
-            message += isinstance(event.data, MessagePosted | ToolCallSucceeded)
+            message += isinstance(event.data, MessagePosted)
             if event.data.payload_text() != recorded[event.event_id][1]:
                 raise Conflict(
                     f"messages[{message}] differs from what was imported under this key: it was "
@@ -294,14 +293,16 @@ class _Import:
     def _renamed(self) -> NewEvent:
         """Return the event that gives the conversation the title it has now in the export."""
         event_id = derived_ids(self.context.user_id, f"{self._key}\n{self._title}")()
-        return self._new_event(event_id, make_event(ConversationRenamed, title=self._title), {})
+        data = make_event(ConversationRenamed, title=self._title)
+        return self._new_event(ItemEvent(event_id, data, None), {})
 
-    def _new_event(self, event_id: UUID, data: Event, metadata: Mapping[str, Any]) -> NewEvent:
+    def _new_event(self, event: ItemEvent, metadata: Mapping[str, Any]) -> NewEvent:
         return NewEvent(
             stream_id=self.stream_id,
-            data=data,
-            event_id=event_id,
+            data=event.data,
+            event_id=event.event_id,
             correlation_id=self.context.correlation_id,
+            causation_id=event.causation_id,
             metadata={**self.context.metadata, **metadata},
         )
 
@@ -320,7 +321,7 @@ class _Import:
 
 
 def _count(events: Sequence[NewEvent]) -> Imported:
-    messages = sum(isinstance(one.data, MessagePosted | ToolCallSucceeded) for one in events)
+    messages = sum(isinstance(one.data, MessagePosted) for one in events)
     calls = sum(isinstance(one.data, ToolCallRequested) for one in events)
     return Imported(1, messages, calls, len(events))
 
@@ -337,24 +338,25 @@ def _storable_title(title: str | None) -> str | None:
     return shown
 
 
-type _Said = tuple[UUID, Event, ImportedMessage]
-"""An event with its id, and the message that it is made of."""
-
-
-def _events(conversation: ImportedConversation, title: str | None, new_id: NewId) -> list[_Said]:
+def _events(
+    conversation: ImportedConversation, title: str | None, new_id: NewId
+) -> list[tuple[ItemEvent, ImportedMessage]]:
     """
-    Return the events of a conversation.
+    Return the events of a conversation, each with the message that it is made of.
 
     Those of its first messages are the same whatever follows, which lets a conversation grow.
     """
     named = {} if title is None else {"title": title}
     started = make_event(ConversationStarted, key=conversation.key, **named)
     beginning = ImportedMessage("", {}, conversation.began_at)
-    events: list[_Said] = [(new_id(), started, beginning)]
-    pending: dict[str, list[UUID]] = {}
+    events = [(ItemEvent(new_id(), started, None), beginning)]
     for number, message in enumerate(conversation.messages):
-        made = _events_of_message(message, f"messages[{number}]", new_id, pending)
-        events += [(event_id, data, message) for event_id, data in made]
+        path = f"messages[{number}]"
+        try:
+            made = item_events(message.body, path, new_id, sender=message.sender)
+        except InvalidInput as error:
+            raise error if error.path == path else error.within(f"{path}.") from None
+        events += [(event, message) for event in made]
     return events
 
 
@@ -370,51 +372,3 @@ def _metadata(message: ImportedMessage) -> dict[str, Any]:
     if message.model is not None:
         said["model"] = message.model
     return said
-
-
-def _events_of_message(
-    message: ImportedMessage, path: str, new_id: NewId, pending: dict[str, list[UUID]]
-) -> list[tuple[UUID, Event]]:
-    """
-    Return the events of one message, each with its id.
-
-    :param pending: the requests that wait for their answer, by the model's name for the call; each
-        is the id of the event. It is updated.
-    """
-    body = message.body
-    if not isinstance(body, Mapping):
-        raise InvalidInput(path, f"expected a JSON object, got {type(body).__name__}")
-    make: Callable[..., Event] = partial(_make_event, path)
-    event_id, call_id = new_id(), str(body.get("tool_call_id"))
-    # Models repeat call ids, so an answer ends the oldest call of its id that still waits. One
-    # that answers no call is stored as a message of its own.
-    if body.get("role") == "tool" and pending.get(call_id):
-        outcome = make(
-            ToolCallSucceeded,
-            call_id=call_id,
-            request_event_id=pending[call_id].pop(0),
-            reply=body,
-        )
-        return [(event_id, outcome)]
-    posted = make(MessagePosted, sender=message.sender, body=body)
-    events: list[tuple[UUID, Event]] = [(event_id, posted)]
-    for index, call in enumerate(requested_calls(body, path)):
-        requested = make(
-            ToolCallRequested,
-            call_id=call.id,
-            name=call.name,
-            arguments=call.arguments,
-            message_id=event_id,
-            index=index,
-        )
-        request_id = new_id()
-        pending.setdefault(call.id, []).append(request_id)
-        events.append((request_id, requested))
-    return events
-
-
-def _make_event(path: str, kind: type[Event], **fields: object) -> Event:
-    try:
-        return make_event(kind, **fields)
-    except InvalidInput as error:
-        raise error.within(f"{path}.") from None

@@ -104,8 +104,8 @@ def test_import_reads_compressed_files(
             "chat.jsonl:2: is not JSON",
         ),
         (
-            '{"id": "x", "messages": [{"role": "assistant", "tool_calls": [1]}]}',
-            "chat.jsonl:2: conversation 'x': messages[0].tool_calls[0]: has no function",
+            '{"id": "x", "messages": [{"role": " ", "content": "a"}]}',
+            "chat.jsonl:2: conversation 'x': messages[0].sender: is empty",
         ),
     ],
 )

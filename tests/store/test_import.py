@@ -95,14 +95,16 @@ def test_title_dates_and_models_of_an_export_are_kept(store: EventStore, alice: 
 def test_the_calls_of_an_export_are_recorded_with_their_outcomes(
     store: EventStore, alice: User
 ) -> None:
-    done = import_for(store, *read_conversation(CHATGPT), *read_conversation(CLAUDE))
+    values = (CHATGPT, CLAUDE, RESPONSES)
+    done = import_for(store, *(one for value in values for one in read_conversation(value)))
 
-    assert done.tool_calls == 4
+    assert done.tool_calls == 5
     assert [(one.name, one.status) for one in alice.audit()] == [
         ("browser", "succeeded"),
         ("python", "succeeded"),
         ("add", "succeeded"),
         ("add", "succeeded"),
+        ("add_task", "succeeded"),
     ]
     assert store.verify().ok
 
@@ -174,7 +176,7 @@ def test_a_title_that_cannot_be_stored_is_made_storable(
 def test_one_bad_conversation_stops_no_other_and_leaves_nothing(
     store: EventStore, alice: User
 ) -> None:
-    odd = {"role": "assistant", "tool_calls": [{"type": "?"}]}
+    odd = {"role": "assistant", "tool_calls": [{"price": float("inf")}]}
     conversations = [
         conversation(key="before"),
         conversation([*said(2), ImportedMessage("assistant", odd)], key="odd"),
@@ -191,7 +193,7 @@ def test_one_bad_conversation_stops_no_other_and_leaves_nothing(
     assert [one.key for one in alice.conversations.list()] == ["after", "before"]
     assert [one.key for one in done.failures] == ["odd", "x" * 256, "\ud800", "nan", "nobody"]
     reasons = [one.reason for one in done.failures]
-    assert reasons[0].startswith("messages[2].tool_calls[0]: has no function")
+    assert reasons[0].startswith("messages[2].body.tool_calls[0].price: inf is not a JSON number")
     assert reasons[1].startswith("key: 256 characters, the limit is 255")
     assert reasons[2].startswith("key: has a lone surrogate")
     assert reasons[3].startswith("messages[0].body.content: nan is not a JSON number")
