@@ -105,7 +105,7 @@ def test_import_reads_compressed_files(
         ),
         (
             '{"id": "x", "messages": [{"role": " ", "content": "a"}]}',
-            "chat.jsonl:2: conversation 'x': messages[0].sender: is empty",
+            "chat.jsonl:2: conversation 'x': messages[0].sender: has no visible character",
         ),
     ],
 )

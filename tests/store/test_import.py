@@ -197,7 +197,7 @@ def test_one_bad_conversation_stops_no_other_and_leaves_nothing(
     assert reasons[1].startswith("key: 256 characters, the limit is 255")
     assert reasons[2].startswith("key: has a lone surrogate")
     assert reasons[3].startswith("messages[0].body.content: nan is not a JSON number")
-    assert reasons[4].startswith("messages[0].sender: is empty")
+    assert reasons[4].startswith("messages[0].sender: has no visible character")
 
 
 def test_a_message_that_was_changed_is_named_and_nothing_is_added(
