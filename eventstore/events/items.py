@@ -25,13 +25,18 @@ from eventstore.events.json_codec import dumps
 __all__ = [
     "CallAnswer",
     "ItemParts",
+    "Part",
     "RequestedCall",
     "assistant_body",
     "read_item",
+    "read_parts",
     "tool_body",
 ]
 
 UNKNOWN_SENDER = "unknown"
+
+type Part = Mapping[str, Any]
+"""What an item has within it, or the item as a whole."""
 
 
 class RequestedCall(NamedTuple):
@@ -85,22 +90,46 @@ def read_item(body: Mapping[str, Any]) -> ItemParts:
     # Most items have a role and a text, and every append and replay reads them.
     if type(content) is str and type(role) is str and len(body) == 2 and has_visible(role):  # noqa: PLR2004 - role and content
         return ItemParts(storable_label(role), content)
-    calls = [_chat_call(entry) for entry in _mappings(body.get("tool_calls"))]
-    answers: list[CallAnswer] = []
+    calls, answers = read_parts(body)
+    return ItemParts(
+        _sender(body, calls, answers),
+        _text_of(body),
+        tuple(call for call, _ in calls),
+        tuple(answer for answer, _ in answers),
+    )
+
+
+def read_parts(
+    body: Mapping[str, Any],
+) -> tuple[list[tuple[RequestedCall, Part]], list[tuple[CallAnswer, Part]]]:
+    """
+    Return the calls that an item asks for and those that it answers, each with where it stands.
+
+    That is an entry of `tool_calls`, the object `function_call`, a block, or the item as a whole.
+
+    :param body: a JSON object of any shape.
+    :return: in the order of `read_item`.
+    """
+    role, content = body.get("role"), body.get("content")
+    calls = [(_chat_call(entry), entry) for entry in _mappings(body.get("tool_calls"))]
+    answers: list[tuple[CallAnswer, Part]] = []
     legacy = body.get("function_call")
     if isinstance(legacy, Mapping):
         # This form has no ids: the answer names the function, so the function's name is the id.
         name = _text(legacy.get("name"))
-        calls.append(RequestedCall(name, name, _arguments(legacy.get("arguments"))))
+        calls.append((RequestedCall(name, name, _arguments(legacy.get("arguments"))), legacy))
     if role == "tool" and _text(body.get("tool_call_id")):
-        answers.append(CallAnswer(_text(body["tool_call_id"]), content, failed=False))
+        answers.append((CallAnswer(_text(body["tool_call_id"]), content, failed=False), body))
     elif role == "function" and _text(body.get("name")):
-        answers.append(CallAnswer(_text(body["name"]), content, failed=False))
+        answers.append((CallAnswer(_text(body["name"]), content, failed=False), body))
     for part in (body, *_mappings(content)):
-        _read_part(part, calls, answers)
-    # An answer that names no call can end none.
-    named = tuple(answer for answer in answers if answer.call_id)
-    return ItemParts(_sender(body, calls, answers), _text_of(body), tuple(calls), named)
+        call, answer = _read_part(part)
+        if call is not None:
+            calls.append((call, part))
+        # An answer that names no call can end none.
+        if answer is not None and answer.call_id:
+            answers.append((answer, part))
+    return calls, answers
 
 
 def _chat_call(entry: Mapping[str, Any]) -> RequestedCall:
@@ -119,41 +148,37 @@ def _chat_call(entry: Mapping[str, Any]) -> RequestedCall:
 _ARGUMENTS = ("arguments", "input", "action", "operation")
 
 
-def _read_part(
-    part: Mapping[str, Any], calls: list[RequestedCall], answers: list[CallAnswer]
-) -> None:
-    """Add the call or the answer that an item of the Responses API, or an Anthropic block, is."""
+def _read_part(part: Part) -> tuple[RequestedCall | None, CallAnswer | None]:
+    """Return the call and the answer that a Responses item or an Anthropic block is."""
     kind = part.get("type")
     if not isinstance(kind, str):
-        return
+        return None, None
     if kind.endswith("tool_use"):
         name, given = _text(part.get("name")), part.get("input")
-        calls.append(RequestedCall(_text(part.get("id")), name, _arguments(given)))
-    elif kind.endswith("tool_result"):
+        return RequestedCall(_text(part.get("id")), name, _arguments(given)), None
+    if kind.endswith("tool_result"):
         call_id, failed = _text(part.get("tool_use_id")), part.get("is_error") is True
-        answers.append(CallAnswer(call_id, part.get("content"), failed))
-    elif kind.endswith("_call_output"):
+        return None, CallAnswer(call_id, part.get("content"), failed)
+    if kind.endswith("_call_output"):
         # The output of a local shell has the call's id as `id`.
         call_id = _text(part.get("call_id")) or _text(part.get("id"))
         failed = part.get("status") == "failed"
-        answers.append(CallAnswer(call_id, part.get("output"), failed))
-    elif kind == "mcp_call":  # made by the provider, so its answer stands in the same item
+        return None, CallAnswer(call_id, part.get("output"), failed)
+    if kind == "mcp_call":  # made by the provider, so its answer stands in the same item
         call_id, name = _text(part.get("id")), _text(part.get("name"))
-        calls.append(RequestedCall(call_id, name, _arguments(part.get("arguments"))))
+        call = RequestedCall(call_id, name, _arguments(part.get("arguments")))
         error, output = part.get("error"), part.get("output")
         if error is not None:
-            answers.append(CallAnswer(call_id, error, failed=True))
-        elif output is not None:
-            answers.append(CallAnswer(call_id, output, failed=False))
-    elif kind.endswith("_call") and "call_id" in part:
+            return call, CallAnswer(call_id, error, failed=True)
+        return call, None if output is None else CallAnswer(call_id, output, failed=False)
+    if kind.endswith("_call") and "call_id" in part:
         name = _text(part.get("name")) or kind.removesuffix("_call")
         given = next((part[key] for key in _ARGUMENTS if key in part), None)
-        calls.append(RequestedCall(_text(part["call_id"]), name, _arguments(given)))
+        return RequestedCall(_text(part["call_id"]), name, _arguments(given)), None
+    return None, None
 
 
-def _sender(
-    body: Mapping[str, Any], calls: Sequence[RequestedCall], answers: Sequence[CallAnswer]
-) -> str:
+def _sender(body: Mapping[str, Any], calls: Sequence[object], answers: Sequence[object]) -> str:
     role = body.get("role")
     if isinstance(role, str) and has_visible(role):
         return storable_label(role)

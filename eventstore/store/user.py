@@ -39,8 +39,11 @@ from eventstore.store.turn_plans import TurnPlans
 from eventstore.store.turns import AsyncTurnBlock, TurnBlock
 from eventstore.store.unit_of_work import UnitOfWork, check_key
 from projections.apply.live import live_statements
+from projections.model_input.arrange import Pending
+from projections.model_input.formats import FormatName
 from projections.models.message import MessageView
 from projections.queries.history import Source, history
+from projections.queries.model_input import model_input
 from projections.queries.tool_call_audit import AuditEntry, audit
 
 __all__ = ["AsyncUser", "User", "UserPlans"]
@@ -81,6 +84,61 @@ class UserPlans(Queries):
                 moment=moment,
                 before=before,
                 limit=limit,
+                projections=context.projections,
+                registry=context.registry,
+            ),
+        )
+
+    def model_input(
+        self,
+        conversation: UUID | str,
+        *,
+        limit: int | None = None,
+        pending: Pending = "leave_out",
+        format: FormatName | None = None,  # noqa: A002 - the word that callers look for
+        as_of: AsOf = None,
+    ) -> Plan[list[dict[str, Any]]]:
+        """
+        Return what a model is given of a conversation: the list of its next request, plain JSON.
+
+        `history` is what was recorded, this is what an API accepts of it; one round trip.
+
+        - Each call is followed by its answer, whatever was recorded in between and whichever way
+          the call ended; parallel calls by their answers in the order of the calls.
+        - Retracted messages, answers without their call, second answers, reasoning without what
+          came of it, and shapes that no format knows are left out.
+        - Calls without an id, or whose id the API does not take twice, get one of the store's.
+        - Lone surrogates and NUL become U+FFFD, numbers are int or float; `json.dumps` takes all.
+
+        An item in the format of the request stays as it is beyond that. One in another format is
+        converted: its texts, images, calls and answers go over, what only its provider reads does
+        not. A role that the API does not have, like a person's name, becomes `user`; in Anthropic's
+        format so do `system` and `developer`, whose texts are better given as the request's own
+        `system`.
+
+        :param conversation: its id or key.
+        :param limit: only the newest so many messages, and with them what they need: the call of an
+            answer, if it is one of the 500 messages before, and the other items of a response.
+        :param pending: what becomes of a call that has no result, since it is pending, was
+            abandoned or its answer was retracted: `leave_out` the call (a message of which nothing
+            is left goes as a whole), or `answer` it with a short error text.
+        :param format: `chat_completions`, `responses` or `anthropic`. None takes the format of the
+            newest item of the model's that has one, or else of the newest item that has one, or
+            else Chat Completions.
+        :param as_of: a position or a timestamp: what the model would have been given then.
+        :raises NotFound: absent, deleted or another user's, as of then.
+        :raises InvalidInput: a parameter has a wrong type or value.
+        """
+        context, moment = self.context, point_in_time(as_of)
+        return context.about_conversation(
+            conversation,
+            lambda resolved: model_input(
+                context.user_id,
+                resolved,
+                limit=limit,
+                pending=pending,
+                format=format,
+                moment=moment,
                 projections=context.projections,
                 registry=context.registry,
             ),
@@ -242,6 +300,7 @@ class User(SyncFacade[UserPlans]):
         self.turns = Turns(driver, TurnQueries(context))
 
     history = sync_method(UserPlans.history)
+    model_input = sync_method(UserPlans.model_input)
     append = sync_method(UserPlans.append)
     events = sync_method(UserPlans.events)
     audit = sync_method(UserPlans.audit)
@@ -376,6 +435,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
         self.turns = AsyncTurns(driver, TurnQueries(context))
 
     history = async_method(UserPlans.history)
+    model_input = async_method(UserPlans.model_input)
     append = async_method(UserPlans.append)
     events = async_method(UserPlans.events)
     audit = async_method(UserPlans.audit)

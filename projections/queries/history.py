@@ -29,15 +29,26 @@ from projections.models.tool_call import ToolCall, ToolCallView
 from projections.projector import Projections
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
 
-__all__ = ["Source", "by_message", "history", "messages_of_page", "page_statements"]
+__all__ = [
+    "CONVERSATION",
+    "MESSAGE_COLUMNS",
+    "Source",
+    "by_message",
+    "history",
+    "messages_of_page",
+    "page_statements",
+]
 
 type Source = Literal["projection", "events"]
 
-_CONVERSATION = """
+CONVERSATION = """
 select position, created_at, deleted_position, deleted_at
 from eventstore.conversation
 where user_id = $1 and id = $2
 """
+
+MESSAGE_COLUMNS = "id, position, sender, content, body::text, created_at, correlation_id"
+"""The select list of `message`, to be read by `messages_of_page`."""
 
 # $3 is `before`; $4 and $5 are the moment; each of them is null where it bounds nothing.
 _PAGE = """
@@ -55,7 +66,7 @@ limit $6
 """
 # Index: message_conversation_position_key.
 _MESSAGES = f"""
-select id, position, sender, content, body::text, created_at, correlation_id
+select {MESSAGE_COLUMNS}
 {_PAGE}"""
 # Index: tool_call_message.
 _TOOL_CALLS = f"""
@@ -130,7 +141,7 @@ def page_statements(
     """
     page = (user_id, conversation, before, moment.position, moment.timestamp, limit)
     return (
-        Statement(_CONVERSATION, (user_id, conversation)),
+        Statement(CONVERSATION, (user_id, conversation)),
         Statement(_MESSAGES, page),
         Statement(_TOOL_CALLS, page),
     )
@@ -142,7 +153,8 @@ def messages_of_page(
     """
     Return the messages of a page, oldest first.
 
-    :param answers: the rows of each of the `page_statements`.
+    :param answers: the rows of each of the `page_statements`, or of others that select the same:
+        messages, newest first, and their calls.
     :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
     """
     found, rows, call_rows = answers

@@ -116,6 +116,7 @@ QUERIES: dict[str, Case] = {
     "turns.usage": lambda user, _: user.turns.usage(by="conversation"),
     "turn": lambda user, ids: take_turn(user, ids, "other"),
     "history": lambda user, ids: user.history(ids.chat),
+    "model_input": lambda user, ids: user.model_input(ids.chat),
     "events": lambda user, ids: user.events(stream_id=ids.chat),
     "audit": lambda user, ids: user.audit(conversation=ids.chat),
     "append": lambda user, ids: user.append(
@@ -136,6 +137,7 @@ VARIANTS: dict[str, Case] = {
     "a history as of a time": lambda user, ids: user.history(ids.chat, as_of=LATER),
     "a history by key": lambda user, ids: user.history(ids.key),
     "a page before": lambda user, ids: user.history(ids.chat, before=9, limit=1),
+    "the newest of a model's input": lambda user, ids: user.model_input(ids.chat, limit=1),
     "an append that expects it": lambda user, ids: user.append(
         [NewEvent(stream_id=ids.task, data=TaskCompleted(), expected=Expected.EXISTS)]
     ),

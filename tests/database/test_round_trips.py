@@ -105,6 +105,23 @@ def test_a_page_of_history_is_one_round_trip(remote_alice: User, proxy: Proxy, s
     assert proxy.count() == 1
 
 
+@pytest.mark.parametrize("limit", [None, 2])
+def test_what_a_model_is_given_is_one_round_trip(
+    remote_alice: User, proxy: Proxy, limit: int | None
+) -> None:
+    chat = remote_alice.conversations.start()
+    call = remote_alice.tool_calls.request(chat.id, name="f", arguments="{}")
+    for number in range(3):
+        remote_alice.messages.post(chat.id, sender="user", content=f"message {number}")
+    remote_alice.tool_calls.succeed(call, output="done")
+    proxy.count()
+
+    items = remote_alice.model_input(chat.id, limit=limit)
+
+    assert len(items) == (5 if limit is None else 3)
+    assert proxy.count() == 1
+
+
 def test_a_page_of_tasks_is_one_round_trip(remote_alice: User, proxy: Proxy) -> None:
     proxy.count()
 
