@@ -46,7 +46,7 @@ async def answer_request(
         while not turn.ended:
             for call in turn.pending_calls:
                 await run(turn, call)
-            reply, usage = await scripted_model([one.body for one in turn.messages])
+            reply, usage = await scripted_model(turn.model_input())
             if reply.get("tool_calls"):
                 await turn.extend([reply])
             else:

@@ -17,6 +17,8 @@ from eventstore.events.items import read_item
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
 from eventstore.store.transaction import AsyncTransaction, Transaction
 from eventstore.store.turn_plans import TurnPlans
+from projections.model_input.arrange import Pending, arrange
+from projections.model_input.formats import FormatName
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
@@ -62,6 +64,23 @@ class _Known:
         They were read when the turn began, as many as its `history_limit`, and kept up to date.
         """
         return self._plans.messages
+
+    def model_input(
+        self,
+        *,
+        pending: Pending = "leave_out",
+        format: FormatName | None = None,  # noqa: A002 - the word that callers look for
+    ) -> list[dict[str, Any]]:
+        """
+        Return what the model is given of `messages`, as `User.model_input` does; no round trip.
+
+        An answer whose call stands before the `history_limit` is left out.
+
+        :param pending: `leave_out` calls without a result, or `answer` them with a short text.
+        :param format: `chat_completions`, `responses`, `anthropic`, or None for that of the items.
+        :raises InvalidInput: a parameter has another value.
+        """
+        return arrange(self._plans.messages, pending=pending, format=format)
 
     @property
     def own_messages(self) -> list[MessageView]:

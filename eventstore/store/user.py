@@ -338,7 +338,7 @@ class User(SyncFacade[UserPlans]):
                 while not turn.ended:
                     for call in turn.pending_calls:
                         turn.succeed(call, output=run(call.name, call.arguments))
-                    reply = model(turn.messages)
+                    reply = model(turn.model_input())
                     if reply.calls:
                         turn.extend(reply.items)
                     else:
@@ -472,7 +472,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
                 while not turn.ended:
                     for call in turn.pending_calls:
                         turn.succeed(call, output=run(call.name, call.arguments))
-                    reply = model(turn.messages)
+                    reply = model(turn.model_input())
                     if reply.calls:
                         turn.extend(reply.items)
                     else:

@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from eventstore.events.fields import plain_text
+from eventstore.errors import InvalidInput
+from eventstore.events.fields import has_visible, plain_text
 from eventstore.events.items import CallAnswer, Part, RequestedCall, read_parts
 from eventstore.events.json_codec import dumps
 from projections.model_input.anthropic import Anthropic
@@ -32,7 +33,7 @@ from projections.model_input.responses import Responses
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
 
-__all__ = ["FORMATS", "Pending", "arrange"]
+__all__ = ["FORMATS", "Pending", "arrange", "check_options"]
 
 type Pending = Literal["leave_out", "answer"]
 
@@ -60,7 +61,9 @@ def arrange(
     :param limit: give the newest so many messages, and with them what they need: an answer its
         call, a call its answer, an item of the Responses API the reasoning that led to it.
     :return: plain JSON values, which share nothing with the messages.
+    :raises InvalidInput: `pending` or `format` has another value.
     """
+    check_options(pending, format)
     entries = _entries(messages, pending)
     begin = 0
     if limit is not None and len(messages) > limit:
@@ -77,6 +80,18 @@ def arrange(
         items += style.replies([call for entry in group for call in entry.calls])
     result: list[dict[str, Any]] = plain(style.finish(items))
     return result
+
+
+def check_options(pending: object, format: object) -> None:  # noqa: A002 - as in `arrange`
+    """
+    Check what a caller may get wrong, before anything is read.
+
+    :raises InvalidInput: one of them has a value that is not listed.
+    """
+    if pending not in {"leave_out", "answer"}:
+        raise InvalidInput("pending", f"{pending!r}; give 'leave_out' or 'answer'")
+    if format is not None and format not in FORMATS:
+        raise InvalidInput("format", f"{format!r}; give one of {', '.join(FORMATS)}, or None")
 
 
 type _Answers = dict[tuple[int, str], list[tuple[CallAnswer, Part]]]
@@ -188,7 +203,7 @@ def _role(body: Mapping[str, Any]) -> Role | None:
     match role:
         case str() if role in _ROLES:
             return _ROLES[role]
-        case str() if role.strip():
+        case str() if has_visible(role):
             return "user"  # a name of the caller's: not the model, so somebody who talks to it
         case _ if format_of(body) == "responses" and isinstance(kind, str):
             if kind.endswith("_output"):

@@ -14,11 +14,10 @@ from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import InvalidInput
 from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import PointInTime
-from projections.model_input.arrange import FORMATS, Pending, arrange
+from projections.model_input.arrange import Pending, arrange, check_options
 from projections.model_input.formats import FormatName
 from projections.projector import Projections
 from projections.queries.history import CONVERSATION, MESSAGE_COLUMNS, history, messages_of_page
@@ -130,10 +129,7 @@ def model_input(
     """
     if limit is not None:
         check_number(limit, "limit")
-    if pending not in {"leave_out", "answer"}:
-        raise InvalidInput("pending", f"{pending!r}; give 'leave_out' or 'answer'")
-    if format is not None and format not in FORMATS:
-        raise InvalidInput("format", f"{format!r}; give one of {', '.join(FORMATS)}, or None")
+    check_options(pending, format)
     if limit is None:
         messages = yield from history(
             user_id,

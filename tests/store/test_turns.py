@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -344,3 +345,21 @@ def test_a_lost_reply_to_the_start_does_not_lock_a_turn_out_of_itself(
 
         assert [one.content for one in alice.history("chat")] == ["Buy milk", "Done"]
         assert alice.turns.list("chat")[0].attempt == 1
+
+
+def test_a_turn_gives_the_model_what_its_api_accepts(alice: User, chat: UUID) -> None:
+    with alice.turn("chat", key="request 1", items=[ASK]) as turn:
+        turn.extend([CALL, {**ASK, "content": "and hurry"}])
+        assert len(turn.model_input()) == 2
+        assert len(turn.model_input(pending="answer")) == 4
+        (call,) = turn.pending_calls
+        turn.succeed(call, output="ok")
+
+        roles = [item["role"] for item in turn.model_input()]
+
+        assert roles == ["user", "assistant", "tool", "user"]
+        assert turn.model_input() == alice.model_input(chat)
+        blocks = turn.model_input(format="anthropic")
+        assert blocks == alice.model_input(chat, format="anthropic")
+        with pytest.raises(InvalidInput):
+            turn.model_input(format="other")  # type: ignore[arg-type]  # on purpose
