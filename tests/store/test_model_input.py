@@ -382,6 +382,16 @@ def test_ids_that_a_model_repeats_are_told_apart(alice: User, chat: UUID, name: 
     )
 
 
+def test_one_message_answers_calls_of_one_id_in_their_order(alice: User, chat: UUID) -> None:
+    results = [{**BLOCKS_ANSWER["content"][0], "content": text} for text in "ab"]
+    alice.messages.extend(chat, [asking("call_1", "call_1"), {"role": "user", "content": results}])
+
+    items = model_input(alice, chat, format="chat_completions")
+
+    assert [one["content"] for one in items] == [None, "a", "b"]
+    assert [call.output for call in alice.history(chat)[0].tool_calls] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "value"),
     [
