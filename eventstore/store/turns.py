@@ -8,6 +8,7 @@ sync and async code.
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 from uuid import UUID
 
 from eventstore.database.driver.async_driver import AsyncDriver
