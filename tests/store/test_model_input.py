@@ -383,7 +383,8 @@ def test_ids_that_a_model_repeats_are_told_apart(alice: User, chat: UUID, name: 
 
 
 def test_one_message_answers_calls_of_one_id_in_their_order(alice: User, chat: UUID) -> None:
-    results = [{**BLOCKS_ANSWER["content"][0], "content": text} for text in "ab"]
+    result = {"type": "tool_result", "tool_use_id": "call_1"}
+    results = [{**result, "content": text} for text in "ab"]
     alice.messages.extend(chat, [asking("call_1", "call_1"), {"role": "user", "content": results}])
 
     items = model_input(alice, chat, format="chat_completions")
@@ -437,7 +438,7 @@ def test_values_are_plain_json_and_the_history_keeps_the_exact_ones(
 
 def test_a_role_that_no_api_has_is_the_users(alice: User, chat: UUID) -> None:
     alice.messages.post(chat, sender="anna", content="Milk")
-    alice.messages.post(chat, sender="anna", body={"role": "user", "content": "Bread"})
+    alice.messages.post(chat, body={"role": "anna", "content": "Bread"})
     alice.messages.post(chat, body={"role": "developer", "content": "Be brief"})
 
     roles = {name: [one["role"] for one in model_input(alice, chat, format=name)] for name in PAIRS}
