@@ -71,7 +71,9 @@ if TYPE_CHECKING:
         TaskCompleted,
         TaskCreated,
         TaskDeleted,
+        TaskMoved,
         TaskReopened,
+        TaskRestored,
         TaskUpdated,
     )
     from eventstore.events.tool_calls import (
@@ -110,7 +112,9 @@ _HOMES = {
         "TaskCompleted",
         "TaskCreated",
         "TaskDeleted",
+        "TaskMoved",
         "TaskReopened",
+        "TaskRestored",
         "TaskUpdated",
     ),
     "eventstore.events.tool_calls": (
@@ -180,7 +184,9 @@ __all__ = [
     "TaskCompleted",
     "TaskCreated",
     "TaskDeleted",
+    "TaskMoved",
     "TaskReopened",
+    "TaskRestored",
     "TaskUpdated",
     "TimedOut",
     "ToolCallAbandoned",

@@ -34,6 +34,7 @@ class Projector:
 
     :ivar project: a pure function; append, replay and rebuild must get equal row changes from it.
     :ivar events: the classes whose events the function is given, subclasses included.
+    :ivar stream_kind: the kind of stream whose events it is given; None for any.
     :ivar trusted: True for the built-in ones: their row changes need not be checked.
     """
 
@@ -41,10 +42,19 @@ class Projector:
     project: Project
     events: EventTypes = (Event,)
     trusted: bool = False
+    stream_kind: str | None = None
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Tell whether the function is given the events of a class."""
+        return issubclass(kind, self.events) and self.stream_kind in {None, kind.stream_kind}
 
 
 def projector(
-    table: type[SQLModel], *, events: type[Event] | EventTypes = Event, trusted: bool = False
+    table: type[SQLModel],
+    *,
+    events: type[Event] | EventTypes = Event,
+    stream_kind: str | None = None,
+    trusted: bool = False,
 ) -> Callable[[Project], Projector]:
     """
     Decorate the function that keeps `table`.
@@ -59,11 +69,12 @@ def projector(
 
     :param table: a SQLModel class with `table=True`, whose primary key begins with `user_id`.
     :param events: the classes whose events the function wants, subclasses included.
+    :param stream_kind: only events of this kind of stream, `task` or another; None for any.
     :param trusted: do not check its row changes; a wrong one would show as an error of PostgreSQL.
     :return: a decorator that makes a `Projector`, to be passed to `connect(projectors=[…])`.
     """
     wanted = events if isinstance(events, tuple) else (events,)
-    return lambda project: Projector(table, project, wanted, trusted)
+    return lambda project: Projector(table, project, wanted, trusted, stream_kind)
 
 
 class Projections:
@@ -130,9 +141,7 @@ class Projections:
         if wanting is None:
             # An erased event is an `Event` too, so a projector of all events would be given it.
             erased = kind is ErasedEvent
-            wanting = [
-                one for one in self.projectors if issubclass(kind, one.events) and not erased
-            ]
+            wanting = [one for one in self.projectors if one.wants(kind) and not erased]
             self._wanting[kind] = wanting
         changes: list[RowChange] = []
         for one in wanting:

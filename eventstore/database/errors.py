@@ -40,6 +40,18 @@ from eventstore.errors import (
 __all__ = ["AlreadyAppended", "classify", "is_stale", "pool_exhausted", "unreachable"]
 
 
+class WrongKind(InvalidInput):
+    """
+    A stream is of another kind than its event; callers know the base class.
+
+    :ivar stream_id: the stream.
+    """
+
+    def __init__(self, stream_id: UUID, fact: str) -> None:
+        super().__init__("stream", fact)
+        self.stream_id = stream_id
+
+
 class AlreadyAppended(EventStoreError):
     """
     The events of an append, or its idempotency key, are in the log already.
@@ -154,8 +166,9 @@ _STATES_OF_APPEND: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
     ),
     "VE002": lambda detail: StreamClosed(UUID(detail["stream_id"]), detail["version"]),
     "VE003": lambda _: AlreadyAppended("the events are in the log already"),
-    "VE004": lambda detail: InvalidInput(
-        "stream", f"{detail['stream_id']} is a {detail['kind']}, not a {detail['sent']}"
+    "VE004": lambda detail: WrongKind(
+        UUID(detail["stream_id"]),
+        f"{detail['stream_id']} is a {detail['kind']}, not a {detail['sent']}",
     ),
 }
 

@@ -82,9 +82,15 @@ class Parallel:
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 
+_AGAIN: tuple[type[Exception], ...] = (ConnectionLost, SerializationFailed)
+
 
 def retrying[T](
-    attempt: Callable[[], Plan[T]], *, seconds: float, unless: Callable[[], bool] | None = None
+    attempt: Callable[[], Plan[T]],
+    *,
+    seconds: float,
+    unless: Callable[[], bool] | None = None,
+    also: type[Exception] | None = None,
 ) -> Plan[T]:
     """
     Run a plan again from its start when PostgreSQL or the network asks for it, up to a deadline.
@@ -94,17 +100,19 @@ def retrying[T](
 
     :param seconds: no new attempt starts later than this; 0 means one attempt.
     :param unless: True once an attempt has done what cannot be done again.
+    :param also: another error after which the plan is run again.
     :raises ConnectionLost: the last attempt's, as is `SerializationFailed`.
     """
     # A library's retry loop would sleep here, and so stop the event loop of an async driver.
     deadline = time.monotonic() + seconds
     pause = _FIRST_PAUSE_SECONDS
+    again = _AGAIN if also is None else (*_AGAIN, also)
     while True:
         try:
             return (yield from attempt())
-        except (ConnectionLost, SerializationFailed):
+        except again:
             if time.monotonic() + pause > deadline or (unless is not None and unless()):
                 raise
-        # Clients that one restart of the server cut off at once must not come back at once.
+        # Clients that one restart cut off, or one append overtook, must not come back at once.
         yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventstore.errors import InvalidInput
 from eventstore.events.json_codec import Json, check_json, checked_text, trusted_text
+from eventstore.events.times import validate_with_zones, with_times_as_text
 
 __all__ = ["BUILT_IN_EVENTS", "Event", "Upcast", "make_event"]
 
@@ -48,6 +50,7 @@ class Event(BaseModel):
     :cvar stream_kind: `task`, `conversation` or a kind of your own.
     :cvar starts: whether a stream may begin with it.
     :cvar closes: the stream takes no more events after this one.
+    :cvar reopens: a stream takes it although an event of such a class closed it.
     :cvar upcasts: for each older schema version, the function that makes the next one's payload.
     """
 
@@ -58,6 +61,7 @@ class Event(BaseModel):
     stream_kind: ClassVar[str] = ""
     starts: ClassVar[bool] = True
     closes: ClassVar[bool] = False
+    reopens: ClassVar[bool] = False
     upcasts: ClassVar[Mapping[int, Upcast]] = {}
     _built_in: ClassVar[_BuiltIn | None] = None
 
@@ -69,6 +73,7 @@ class Event(BaseModel):
         stream_kind: str | None = None,
         starts: bool | None = None,
         closes: bool = False,
+        reopens: bool = False,
         upcasts: Mapping[int, Upcast] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -82,6 +87,7 @@ class Event(BaseModel):
             cls.type = type
             cls.schema_version = schema_version
             cls.closes = closes
+            cls.reopens = reopens
             cls.upcasts = upcasts or {}
             if cls.__module__.startswith(f"{__package__}."):
                 BUILT_IN_EVENTS.append(cls)
@@ -120,7 +126,8 @@ class Event(BaseModel):
             for name, field in type(self).model_fields.items()
             if name not in given and field.default_factory is None
         }
-        return self.model_dump(mode="python", exclude=omitted)
+        fields: dict[str, Any] = with_times_as_text(self.model_dump(mode="python", exclude=omitted))
+        return fields
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]) -> Self:
@@ -132,15 +139,15 @@ class Event(BaseModel):
         """
         built_in = cls._built_in
         if built_in is None:
-            return cls.model_validate(payload)
+            return validate_with_zones(cls, payload)
         # The values were validated when they were appended, and the hash chain covers them.
         names = {*payload}
         if not built_in.required <= names <= built_in.names:
             raise ValueError(f"its fields are {', '.join(sorted(map(str, names)))}")
         values = {**built_in.defaults, **payload} if built_in.defaults else payload
-        for name in built_in.ids:
+        for name, read in built_in.readers:
             if values[name] is not None:
-                values[name] = UUID(values[name])
+                values[name] = read(values[name])
         # pydantic's comparison and copies read these four attributes, which have no defaults.
         event: Self = _new(cls)
         _set(event, "__dict__", values)
@@ -164,7 +171,7 @@ class Event(BaseModel):
             cls._built_in = _BuiltIn(
                 frozenset(fields),
                 frozenset(name for name, field in fields.items() if field.is_required()),
-                tuple(name for name, one in kinds.items() if UUID in one),
+                tuple((name, read) for name, one in kinds.items() for read in _readers(one)),
                 {} if required else {name: field.get_default() for name, field in fields.items()},
             )
 
@@ -174,14 +181,14 @@ class _BuiltIn:
     """
     The fields of one of this package's events.
 
-    :ivar ids: those that hold a UUID.
+    :ivar readers: of those whose values are text in JSON and not in Python.
     :ivar defaults: of all fields, in their order, if one may be left out; a required one is always
         replaced.
     """
 
     names: frozenset[str]
     required: frozenset[str]
-    ids: tuple[str, ...]
+    readers: tuple[tuple[str, Callable[[str], Any]], ...]
     defaults: dict[str, Any]
 
 
@@ -189,8 +196,18 @@ _new: Callable[[type[Any]], Any] = object.__new__
 _set = object.__setattr__
 
 
-_PLAIN = {str, int, bool, float, type(None), dict, list, Any, UUID}
-"""Types whose values are as JSON gives them, and ids."""
+_READERS: dict[object, Callable[[str], Any]] = {
+    UUID: UUID,
+    date: date.fromisoformat,
+    datetime: datetime.fromisoformat,
+}
+
+_PLAIN = {str, int, bool, float, type(None), dict, list, Any, *_READERS}
+"""Types whose values are as JSON gives them, or are read from one text."""
+
+
+def _readers(kinds: set[object]) -> list[Callable[[str], Any]]:
+    return [read for kind, read in _READERS.items() if kind in kinds]
 
 
 def _kinds(annotation: object) -> set[object]:
@@ -219,6 +236,8 @@ def make_event[E: Event](kind: type[E], **fields: object) -> E:
         cause = first.get("ctx", {}).get("error")
         path = ".".join(str(part) for part in first["loc"]) or kind.type
         if isinstance(cause, InvalidInput):
+            if not first["loc"]:  # of several fields together
+                raise cause from None
             inner = re.sub(r"^\w+", "", cause.path)  # `[3].price` of `value[3].price`
             raise type(cause)(f"{path}{inner}", cause.fact) from None
         raise InvalidInput(path, first["msg"]) from None

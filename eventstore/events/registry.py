@@ -141,6 +141,10 @@ class EventRegistry:
         kind = self._classes.get(type_name)
         return None if kind is None else (kind.stream_kind, kind.closes)
 
+    def types_in(self, stream_kind: str) -> list[str]:
+        """Return the stored names of the registered classes of one kind of stream, sorted."""
+        return sorted(name for name, one in self._classes.items() if one.stream_kind == stream_kind)
+
     def types(self, *kinds: type[Event]) -> list[str]:
         """
         Return the stored names of registered classes, sorted.

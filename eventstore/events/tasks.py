@@ -8,23 +8,42 @@ what a task is now and return the event to append, or None if nothing would chan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
+from uuid import UUID
+
+from pydantic import model_validator
 
 from eventstore.errors import InvalidInput
 from eventstore.events.event import Event, make_event
 from eventstore.events.fields import Description, Title
+from eventstore.events.ranks import Rank
+from eventstore.events.task_fields import (
+    DUE_FIELDS,
+    DueAt,
+    DueOn,
+    DueZone,
+    PriorityField,
+    Tags,
+    due_fields,
+    require_one_due,
+)
 
 __all__ = [
     "TaskCompleted",
     "TaskCreated",
     "TaskDeleted",
     "TaskEvent",
+    "TaskMoved",
     "TaskReopened",
+    "TaskRestored",
     "TaskState",
     "TaskUpdated",
+    "changes_of",
     "complete",
+    "create",
     "delete",
     "reopen",
-    "update",
+    "restore",
 ]
 
 
@@ -37,13 +56,46 @@ class TaskCreated(TaskEvent, type="TaskCreated", starts=True):
 
     title: Title
     description: Description | None = None
+    due_on: DueOn | None = None
+    due_at: DueAt | None = None
+    due_zone: DueZone | None = None
+    priority: PriorityField = "normal"
+    tags: Tags = []  # noqa: RUF012 - pydantic copies it
+
+    @model_validator(mode="after")
+    def _is_due_once(self) -> Self:
+        require_one_due(self.__dict__)
+        return self
 
 
 class TaskUpdated(TaskEvent, type="TaskUpdated"):
-    """Title or description changed; a field that is not set stayed as it was."""
+    """
+    Fields of a task changed; one that is not set stayed as it was.
+
+    The three that say when it is due change together: if one of them is set, those that are not set
+    became None.
+    """
 
     title: Title = ""  # not None: a title can be changed and not removed
     description: Description | None = None
+    due_on: DueOn | None = None
+    due_at: DueAt | None = None
+    due_zone: DueZone | None = None
+    priority: PriorityField = "normal"
+    tags: Tags = []  # noqa: RUF012 - pydantic copies it
+
+    @model_validator(mode="after")
+    def _is_due_once(self) -> Self:
+        require_one_due(self.__dict__)
+        return self
+
+
+class TaskMoved(TaskEvent, type="TaskMoved"):
+    """The task got another place in the user's own order: directly before or after another one."""
+
+    rank: Rank
+    before: UUID | None = None
+    after: UUID | None = None
 
 
 class TaskCompleted(TaskEvent, type="TaskCompleted"):
@@ -55,30 +107,55 @@ class TaskReopened(TaskEvent, type="TaskReopened"):
 
 
 class TaskDeleted(TaskEvent, type="TaskDeleted", closes=True):
-    """The task was removed from the list for good."""
+    """The task was removed from the list; only a restoration may follow."""
+
+
+class TaskRestored(TaskEvent, type="TaskRestored", reopens=True):
+    """A deleted task came back as it was, with its place in the order."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
     """The part of a task that decisions depend on."""
 
-    title: str
-    description: str | None
     completed: bool
+    deleted_position: int | None
 
 
-def update(task: TaskState, **changes: object) -> Event | None:
+def create(due_on: object, due_at: object, due_zone: object, **fields: object) -> TaskCreated:
     """
-    Decide to change `title` or `description`; only values that differ are recorded.
+    Return the event of a new task; a field that is None is left out.
 
-    :param changes: the new values; a field that is left out stays, a description of None goes.
-    :raises InvalidInput: the title is None, or a value does not fit its field.
+    :raises InvalidInput: a value does not fit its field.
     """
-    # The field itself would only say that it expects text, and not what to do instead.
-    if changes.get("title", "") is None:
-        raise InvalidInput("title", "a title can be changed, not removed; leave it out to keep it")
-    differing = {name: value for name, value in changes.items() if getattr(task, name) != value}
-    return make_event(TaskUpdated, **differing) if differing else None
+    given = {name: value for name, value in fields.items() if value is not None}
+    return make_event(TaskCreated, **given, **due_fields(due_on, due_at, due_zone))
+
+
+def changes_of(**changes: object) -> TaskUpdated:
+    """
+    Return the event that sets some fields of a task; None removes what can be removed.
+
+    :raises InvalidInput: a value does not fit its field, a title, a priority or tags are None, or
+        a time zone is given alone.
+    """
+    for name, remedy in _NOT_REMOVED.items():
+        if changes.get(name, "") is None:
+            raise InvalidInput(name, f"can be changed, not removed; {remedy}")
+    due = {name: changes.pop(name) for name in DUE_FIELDS if name in changes}
+    if due:
+        if {*due} == {"due_zone"}:
+            raise InvalidInput("due_zone", "is the time zone of `due_at`; give both")
+        # None stands for all three: the task is due no more.
+        changes |= due_fields(*map(due.get, DUE_FIELDS)) or {"due_on": None}
+    return make_event(TaskUpdated, **changes)
+
+
+_NOT_REMOVED = {
+    "title": "leave it out to keep it",
+    "priority": "give 'normal'",
+    "tags": "give an empty list",
+}
 
 
 def complete(task: TaskState) -> Event | None:
@@ -94,3 +171,8 @@ def reopen(task: TaskState) -> Event | None:
 def delete(_: TaskState) -> Event | None:
     """Decide to delete, completed or not."""
     return TaskDeleted()
+
+
+def restore(task: TaskState) -> Event | None:
+    """Decide to restore; for a task that is not deleted nothing changes."""
+    return None if task.deleted_position is None else TaskRestored()

@@ -62,6 +62,7 @@ class _Stream:
     :ivar number: among the streams of the append, from 1.
     :ivar expected: its version; 0 if it must be new, -1 if any but none will do, -2 if any will.
     :ivar closes: whether its last event closes it.
+    :ivar reopens: whether it may be closed, because its first event reopens it.
     """
 
     number: int
@@ -69,6 +70,7 @@ class _Stream:
     expected: int
     events: int
     closes: bool
+    reopens: bool
 
 
 @dataclass(slots=True)
@@ -95,12 +97,12 @@ class AppendRequest:
         # `append_event` is faster for most appends: it looks for no key and no earlier attempt.
         if len(self.columns) == 1 and self.idempotency_key is None and not retry:
             ((stream_id, stream),) = self.streams.items()
-            if stream.expected:  # it is not new
+            if stream.expected and not stream.reopens:  # and it is not new
                 of_stream = (stream_id, stream.kind, stream.expected, stream.closes)
                 return Statement(_ONE, (self.user_id, *of_stream, *self.columns[0]))
         # Few long arrays cost client and server less than many short ones.
         streams = self.streams.values()
-        numbers = [(one.expected, one.events, int(one.closes)) for one in streams]
+        numbers = [(one.expected, one.events, one.closes + 2 * one.reopens) for one in streams]
         return Statement(
             _MANY,
             (
@@ -238,7 +240,9 @@ def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> 
                 raise InvalidInput(
                     f"{path}.expected", f"{data.type} cannot be the first event of a stream"
                 )
-        streams[stream_id] = _Stream(len(streams) + 1, data.stream_kind, version, 1, data.closes)
+        streams[stream_id] = _Stream(
+            len(streams) + 1, data.stream_kind, version, 1, data.closes, data.reopens
+        )
         return
     # The SQL function is sent one kind and one flag a stream, so mixed kinds would pass it.
     if stream.kind != data.stream_kind:
@@ -247,7 +251,7 @@ def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> 
             f"stream {stream_id} is a {stream.kind} in this append and cannot take {data.type}; "
             "give the other entity an id of its own",
         )
-    if stream.closes:
+    if stream.closes and not data.reopens:
         raise StreamClosed(stream_id)
     stream.events += 1
     stream.closes = data.closes

@@ -74,10 +74,10 @@ FUNCTION_DECLARATIONS = {
 
 FUNCTION_DIGESTS = {
     "append_event": "29e411452c0291e9aa4f9439edd428ba",
-    "append_events": "83ae58cfbd0c28f982620953f5e0f631",
+    "append_events": "7ee95b0037412623faeeb1f6901ec079",
     "refuse_change": "5b32691c4d137f308be85707ee8f888a",
     "refuse_older_head": "ce5c59c35cc03602fe311d6b63437c3f",
-    "refuse_older_stream": "6ad539912f472ac8a9946d525551aef9",
+    "refuse_older_stream": "445b3f5c14668b1c5c6ba76cb7bc0ab3",
     "refuse_other_than_erasure": "f5516f10783810955f553b31ca1ce2ee",
 }
 """The MD5 digest of the body of each function, as the server computes it."""

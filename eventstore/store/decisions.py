@@ -14,6 +14,7 @@ from uuid import UUID
 from eventstore.errors import InvalidInput, WrongVersion
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, NewEvent
+from eventstore.store.moves import Beside
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.table_shape import Row
 
@@ -22,6 +23,7 @@ __all__ = [
     "Cause",
     "Decision",
     "HasEventId",
+    "Overtaken",
     "event_id_of",
     "expect_version",
     "state_of",
@@ -48,7 +50,10 @@ class Decision:
 
     :ivar key: the row's id.
     :ivar stream_id: the stream of the event; a message's row and stream have different ids.
-    :ivar decide: returns the event to append, or None if nothing would change.
+    :ivar decide: returns the event to append, or None if nothing would change; of a move it is not
+        called.
+    :ivar of_deleted: whether the row may be that of something deleted.
+    :ivar beside: of a move: where the task goes.
     """
 
     table: type[Task | Conversation | Message | ToolCall]
@@ -57,6 +62,13 @@ class Decision:
     decide: Callable[[Row], Event | None]
     event_id: UUID
     causation_id: UUID | None
+    of_deleted: bool = False
+    beside: Beside | None = None
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether the append must find the stream as it was read; of two moves the later counts."""
+        return self.beside is None
 
 
 def state_of[S](kind: type[S], row: Mapping[str, Any]) -> S:
@@ -80,6 +92,10 @@ def event_id_of(cause: Cause) -> UUID | None:
     raise InvalidInput(
         "caused_by", f"a {type(cause).__name__}; give an event's id, a tool call or a handle"
     )
+
+
+class Overtaken(WrongVersion):
+    """Another append came between reading and deciding; reading and deciding again may help."""
 
 
 class CallerVersionConflict(WrongVersion):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +11,16 @@ from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Erased
 from eventstore.store.decisions import Decision
+from eventstore.store.moves import Place, select_place
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.table_shape import Row
 from projections.models.conversation import ConversationView
-from projections.models.task import TaskView
 from projections.models.tool_call import ToolCallView
-from projections.queries.lists import select_conversation, select_task
+from projections.queries.lists import (
+    DECISION_COLUMNS,
+    select_conversation,
+    select_task_to_decide_on,
+)
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, read_json
 
 __all__ = ["DecisionState", "read_for_decision"]
@@ -62,21 +66,29 @@ class DecisionState:
     :ivar rows: by decision; a decision whose row is absent is not in it.
     :ivar versions: of the streams that exist.
     :ivar existing_position: where an earlier attempt, or its idempotency key, is in the log.
+    :ivar places: of the tasks beside which others are moved.
     """
 
     rows: dict[Decision, Row]
     versions: dict[UUID, int]
     existing_position: int | None
+    places: dict[UUID, Place] = field(default_factory=dict)
 
 
 def read_for_decision(
-    user_id: str, key: str | None, retried_ids: Sequence[UUID], decisions: Sequence[Decision]
+    user_id: str,
+    key: str | None,
+    retried_ids: Sequence[UUID],
+    decisions: Sequence[Decision],
+    moves: Sequence[Decision] = (),
 ) -> Plan[DecisionState]:
     """
     Read what decisions depend on; one round trip.
 
     :param key: the idempotency key of the append that is to follow, if it has one.
     :param retried_ids: the ids of events that an earlier attempt may have appended.
+    :param decisions: one for each row to read.
+    :param moves: the steps that move tasks, be their rows read or not.
     :raises Erased: the key was used, and what was recorded under it has been erased since.
     """
     existing = []
@@ -87,25 +99,34 @@ def read_for_decision(
         existing.append(Statement(_BY_IDS, (user_id, list(retried_ids))))
     # The tables are read in the order in which an append and a migration lock them, so that none of
     # the three waits for another in a circle.
+    versioned = [one.stream_id for one in decisions if one.needs_version]
+    anchors = list({one.beside.anchor for one in moves if one.beside is not None})
+    moving = [one.key for one in moves]
     results: list[Rows] = yield Batch(
         user_scope(user_id),
         (
             *existing,
-            Statement(_VERSIONS, (user_id, [one.stream_id for one in decisions])),
+            Statement(_VERSIONS, (user_id, versioned)),
             *(_READ[one.table][0](user_id, one.key) for one in decisions),
+            *(select_place(user_id, anchor, moving) for anchor in anchors),
         ),
     )
     found = results.pop(0) if existing else []
     versions, *selected = results
     rows = {
         decision: read_json(dict(zip(_READ[decision.table][1], one[0], strict=True)))
-        for decision, one in zip(decisions, selected, strict=True)
+        for decision, one in zip(decisions, selected, strict=False)
+        if one
+    }
+    places = {
+        anchor: Place(*one[0])
+        for anchor, one in zip(anchors, selected[len(decisions) :], strict=True)
         if one
     }
     position, erased = found[0] if found else (None, False)
     if erased:
         raise Erased(key, position)
-    return DecisionState(rows, dict(versions), position)
+    return DecisionState(rows, dict(versions), position, places)
 
 
 # What a claim depends on. The server's clock decides whether an earlier claim is over, because the
@@ -127,7 +148,7 @@ def _select_message(user_id: str, message_id: UUID) -> Statement:
 
 
 _READ: dict[type[Any], tuple[Callable[[str, UUID], Statement], tuple[str, ...]]] = {
-    Task: (select_task, TaskView.columns()),
+    Task: (select_task_to_decide_on, DECISION_COLUMNS),
     Conversation: (select_conversation, ConversationView.columns()),
     Message: (_select_message, _MESSAGE_COLUMNS),
     ToolCall: (_select_tool_call, (*ToolCallView.columns(), "claimed")),

@@ -439,7 +439,7 @@ class _TurnWork(UnitOfWork):
         super().__init__(context)
         self._turn = turn
 
-    def commit(self) -> Plan[Outcome]:
+    def commit(self, reads: UUID | None = None) -> Plan[Outcome]:  # noqa: ARG002 - for an answer
         return self._turn.commit(self)
 
 

@@ -5,7 +5,7 @@ A command is a method of a `Commands` class. It adds steps to a unit of work wit
 database and returns a `Handle`. Committing takes one round trip if every step is a certain event,
 or two if some steps are decisions: the first one reads what they depend on, then they decide in
 Python, and the append expects exactly the versions that were read. If another append came in
-between, they are read and decided again, a bounded number of times.
+between, they are read and decided again, after a pause, until the store's time for retries is over.
 """
 
 from __future__ import annotations
@@ -13,37 +13,46 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Plan, retrying
-from eventstore.errors import ConfigurationError, IdempotencyConflict, NotFound, WrongVersion
+from eventstore.database.errors import WrongKind
+from eventstore.database.plan import Plan, Rows, retrying
+from eventstore.errors import (
+    ConfigurationError,
+    IdempotencyConflict,
+    NotFound,
+    StreamClosed,
+    WrongVersion,
+)
 from eventstore.events.event import Event
 from eventstore.events.fields import MAX_KEY, check_label
 from eventstore.log.append import append, first_result, recorded
 from eventstore.log.append_request import envelope_of, prepare_append
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, RecordedEvent
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7
-from eventstore.log.read import Selection, read_all_events
+from eventstore.log.read import Selection, read_all_events, read_events
 from eventstore.store.context import UserContext
 from eventstore.store.decisions import (
     CallerVersionConflict,
     Cause,
     Decision,
+    Overtaken,
     event_id_of,
     expect_version,
 )
+from eventstore.store.moves import Beside, Order
 from eventstore.store.read_for_decision import DecisionState, read_for_decision
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.live import live_statements
 from projections.apply.replay import Replay
 from projections.apply.table_shape import Row
 from projections.changes import RowChange
+from projections.models.task import TaskView
+from projections.queries.lists import select_task
 
 __all__ = ["Commands", "Handle", "Outcome", "UnitOfWork", "check_key", "run_command"]
-
-_ATTEMPTS = 10
-"""Rounds of reading and deciding before a conflict is reported to the caller."""
 
 
 @dataclass(slots=True)
@@ -53,12 +62,14 @@ class Outcome:
 
     :ivar recorded: the events in order; none if every decision found nothing to change.
     :ivar repeated: an earlier append with the same key wrote them.
+    :ivar read: the row that was read with the append, if one was.
     """
 
     recorded: list[RecordedEvent]
     _changes: Sequence[Sequence[RowChange]]
     _replay: Callable[[], Replay]
     repeated: bool = False
+    read: Row | None = None
     _rows: Replay | None = None
 
     def row(self, table: type[Any], key: UUID) -> Row:
@@ -68,8 +79,11 @@ class Outcome:
         :param table: the class of a built-in read model.
         :param key: the row's `id`.
         """
-        # The rows are replayed from what was read and written, which saves a round trip. A
-        # transaction returns no views, so it never comes to this.
+        # The rows are replayed from what was read and written, which saves a round trip; what was
+        # written without reading was read with the append. A transaction returns no views, so it
+        # never comes to this.
+        if self.read is not None:
+            return self.read
         if self._rows is None:
             self._rows = self._replay()
             for event, changes in zip(self.recorded, self._changes, strict=True):
@@ -94,6 +108,7 @@ class Handle[V]:
     :ivar on_conflict: answers instead of a `WrongVersion` or `NotFound`, where the command runs
         alone; it may raise the error again.
     :ivar on_repeat: answers instead of `view` where the command runs alone and was a retry.
+    :ivar reads: the task whose row the answer shows, if that is to be read with the append.
     """
 
     id: UUID
@@ -103,6 +118,7 @@ class Handle[V]:
         default=None, repr=False
     )
     on_repeat: Callable[[], Plan[V]] | None = field(default=None, repr=False)
+    reads: UUID | None = field(default=None, repr=False)
 
 
 class Commands:
@@ -127,7 +143,7 @@ def run_command[V](context: UserContext, record: Callable[[UnitOfWork], Handle[V
     work = UnitOfWork(context)
     handle = record(work)
     try:
-        outcome = yield from work.commit()
+        outcome = yield from work.commit(handle.reads)
     except (WrongVersion, NotFound) as conflict:
         # A conversation whose key exists is returned instead of created. That is right only where
         # the command is alone: of a transaction the other commands were not written either.
@@ -154,6 +170,8 @@ class UnitOfWork:
         self._ended = False
         # An id is derived from a key and cannot be turned back, but errors name what was given.
         self._references: dict[UUID, UUID | str] = {}
+        self._tasks: set[UUID] = set()
+        self._reads: UUID | None = None
         self._attempted = False
 
     def conversation(self, reference: UUID | str) -> UUID:
@@ -169,6 +187,10 @@ class UnitOfWork:
         resolved = resolve_conversation(self.context.user_id, reference)
         self._references[resolved] = reference
         return resolved
+
+    def about_task(self, task_id: UUID) -> None:
+        """Make it a `NotFound` if there is no such task, or only a deleted one."""
+        self._tasks.add(task_id)
 
     def end(self) -> None:
         """Refuse commands from now on: nobody would write them."""
@@ -220,6 +242,8 @@ class UnitOfWork:
         decide: Callable[[Row], Event | None],
         *,
         stream_id: UUID | None = None,
+        of_deleted: bool = False,
+        beside: Beside | None = None,
         caused_by: Cause = None,
     ) -> Decision:
         """
@@ -228,6 +252,8 @@ class UnitOfWork:
         :param decide: returns the event to append, or None if nothing would change; it is called
             again after each conflict.
         :param stream_id: None where the row's id is its stream's.
+        :param of_deleted: whether the row may be that of something deleted.
+        :param beside: makes it a move; nothing is decided then but where the task goes.
         :raises ConfigurationError: the transaction has ended.
         :raises InvalidInput: `caused_by` does not stand for an event.
         """
@@ -235,20 +261,37 @@ class UnitOfWork:
         # The event gets its id before it is known: the handle refers to it, and a retry without a
         # key is recognized by it, whatever is decided in the second attempt.
         decision = Decision(
-            table, key, stream_id or key, decide, self.new_id(), event_id_of(caused_by)
+            table,
+            key,
+            stream_id or key,
+            decide,
+            self.new_id(),
+            event_id_of(caused_by),
+            of_deleted,
+            beside,
         )
         self.steps.append(decision)
         return decision
 
-    def commit(self) -> Plan[Outcome]:
+    def commit(self, reads: UUID | None = None) -> Plan[Outcome]:
         """
         Append all steps, or nothing.
 
+        A decision that another append overtook is made again, after a growing pause with jitter,
+        for as long as the store retries.
+
+        :param reads: a task whose row is read with the append.
         :raises NotFound: a step is about something that this user does not have.
         :raises Conflict: another append came first; see the tree in `errors`.
         :raises InvalidInput: a value cannot be stored, or there are more than 1,000 events.
         """
-        return retrying(self._attempt, seconds=self.context.retry_seconds)
+        self._reads = reads
+        seconds = self.context.retry_seconds
+        try:
+            return (yield from retrying(self._attempt, seconds=seconds, also=Overtaken))
+        except (Overtaken, CallerVersionConflict) as conflict:
+            # Both classes are internal; callers know their base.
+            raise WrongVersion(conflict.stream_id, conflict.expected, conflict.actual) from None
 
     def _attempt(self) -> Plan[Outcome]:
         # A second time a connection was lost, and with it perhaps the reply to a commit.
@@ -258,16 +301,27 @@ class UnitOfWork:
             if len(certain) == len(self.steps):
                 return (yield from self._append(certain, {}, retry))
             return (yield from self._decide_and_append(retry))
+        except Overtaken:
+            self._attempted = (
+                retry  # PostgreSQL refused this attempt, so nothing of it is on its way
+            )
+            raise
         except WrongVersion as conflict:
             # An event whose stream was not read expects no more than that it exists. Its absence
             # is no conflict for the caller, who gets the same answer from a query.
+            stream_id = conflict.stream_id
+            if stream_id in self._tasks and not conflict.actual:
+                raise NotFound("task", stream_id) from None
             if conflict.expected != Expected.EXISTS:
                 raise
             kinds = {step.stream_id: step.data.stream_kind for step in certain}
-            stream_id = conflict.stream_id
             # A decision has read its row, so its stream is gone only where somebody tampered.
             kind = kinds.get(stream_id, "stream")
             raise NotFound(kind, self._reference(stream_id)) from None
+        except (StreamClosed, WrongKind) as refusal:
+            if refusal.stream_id in self._tasks:
+                raise NotFound("task", refusal.stream_id) from None
+            raise
         except NotFound as error:
             raise NotFound(error.kind, self._reference(error.key)) from None
 
@@ -287,37 +341,53 @@ class UnitOfWork:
         changes = [context.projections.project(envelope) for envelope in envelopes]
         statements = live_statements(context.projections, envelopes, changes)
         # A retry that is found in the log has this content, so these row changes are its own too.
-        in_log, repeated = yield from append(request, statements, retry=retry)
+        read = None if self._reads is None else select_task(context.user_id, self._reads)
+        done = yield from append(request, statements, read, retry=retry)
+        row = None if read is None else (yield from self._row_after(done.events, done.rows))
         # Without a key of the caller's only this command itself can have sent the events before.
-        repeated = repeated and context.idempotency_key is not None
-        return Outcome(in_log, changes, lambda: self._replay_of(rows), repeated)
+        repeated = done.repeated and context.idempotency_key is not None
+        return Outcome(done.events, changes, lambda: self._replay_of(rows), repeated, row)
+
+    def _row_after(self, in_log: Sequence[RecordedEvent], found: Rows) -> Plan[Row]:
+        """Return the row of the task that the answer shows, as this append left it."""
+        context, task_id = self.context, self._reads
+        if found:
+            return dict(zip(TaskView.columns(), found[0], strict=True))
+        # A retry: the row may have moved on since, but the stream has what it was.
+        wanted = Selection(stream_id=task_id, before=in_log[-1].position + 1)
+        replay = Replay(context.projections.of(Task))
+        for event in (yield from read_all_events(context.user_id, wanted, context.registry)):
+            replay.apply(event)
+        for row in replay.rows(Task).values():
+            return row
+        raise NotFound("task", task_id)  # its stream begins with an event of the service's own
 
     def _decide_and_append(self, retry: bool) -> Plan[Outcome]:
-        """Read what decisions depend on, decide and append, until no other append comes between."""
+        """
+        Read what decisions depend on, decide and append.
+
+        :raises Overtaken: another append came between.
+        """
         decisions = self._decisions()
+        moves = [one for one in self.steps if isinstance(one, Decision) and one.beside is not None]
         retried_ids = [step.event_id for step in self.steps] if retry else []
-        for attempts_left in reversed(range(_ATTEMPTS)):
-            state = DecisionState({}, {}, None)
-            # None is left if all decisions are about what this unit of work creates.
-            if decisions:
-                state = yield from read_for_decision(
-                    self.context.user_id, self._key, retried_ids, decisions
-                )
-            if state.existing_position is not None:
-                return (yield from self._answer_retry(state.existing_position, decisions))
-            try:
-                events = self._decide_all(self._replay_of(state.rows), state.versions)
-                return (yield from self._append(events, state.rows, retry))
-            except CallerVersionConflict as conflict:
-                # The caller named the version, so reading again would not help. The class is
-                # internal, and its base is what callers know.
-                raise WrongVersion(conflict.stream_id, conflict.expected, conflict.actual) from None
-            except WrongVersion as conflict:
-                # Another stream was not read here, so its version would be the same next time.
-                decided = {one.stream_id for one in decisions}
-                if conflict.stream_id not in decided or not attempts_left:
-                    raise
-        raise AssertionError  # the last attempt returns or raises
+        state = DecisionState({}, {}, None)
+        # Neither is left if all decisions are about what this unit of work creates.
+        if decisions or moves:
+            state = yield from read_for_decision(
+                self.context.user_id, self._key, retried_ids, decisions, moves
+            )
+        if state.existing_position is not None:
+            return (yield from self._answer_retry(state.existing_position, decisions, moves))
+        replay = self._replay_of(state.rows)
+        events = self._decide_all(replay, state.versions, Order(state.places))
+        try:
+            return (yield from self._append(events, state.rows, retry))
+        except WrongVersion as conflict:
+            # Another stream was not read here, so its version would be the same next time.
+            if conflict.stream_id not in state.versions:
+                raise
+            raise Overtaken(conflict.stream_id, conflict.expected, conflict.actual) from None
 
     @property
     def _key(self) -> str | None:
@@ -333,10 +403,14 @@ class UnitOfWork:
             if isinstance(step, NewEvent) and step.expected == Expected.NEW
         }
         # A row is read once for all decisions about it; later ones see it through the replay.
+        # Of several about one row the one counts that needs the version of its stream.
         by_row = {
             (step.table, step.key): step
-            for step in self.steps
-            if isinstance(step, Decision) and step.stream_id not in created
+            for step in sorted(
+                (one for one in self.steps if isinstance(one, Decision)),
+                key=attrgetter("needs_version"),
+            )
+            if step.stream_id not in created
         }
         return list(by_row.values())
 
@@ -348,11 +422,13 @@ class UnitOfWork:
             replay.rows(decision.table)[decision.key,] = dict(row)
         return replay
 
-    def _decide_all(self, replay: Replay, versions: dict[UUID, int]) -> list[NewEvent]:
+    def _decide_all(
+        self, replay: Replay, versions: dict[UUID, int], order: Order
+    ) -> list[NewEvent]:
         """Turn every step into its event; a decision sees what the steps before it did."""
         events: list[NewEvent] = []
         for step in self.steps:
-            event = step if isinstance(step, NewEvent) else self._decide_one(step, replay)
+            event = step if isinstance(step, NewEvent) else self._decide_one(step, replay, order)
             if event is None:
                 continue
             # An append checks each stream once, at its first event, which may be a certain one.
@@ -362,13 +438,14 @@ class UnitOfWork:
             replay.apply(_as_if_recorded(self.context.user_id, event))
         return events
 
-    def _decide_one(self, step: Decision, replay: Replay) -> NewEvent | None:
+    def _decide_one(self, step: Decision, replay: Replay, order: Order) -> NewEvent | None:
         # A deletion earlier in this unit of work leaves the row, as in its table. `get`, because
         # messages have no such column.
         row = replay.rows(step.table).get((step.key,))
-        if row is None or row.get("deleted_position") is not None:
+        if row is None or (row.get("deleted_position") is not None and not step.of_deleted):
             raise NotFound(str(step.table.__tablename__), step.key)
-        data = step.decide(row)
+        beside = step.beside
+        data = step.decide(row) if beside is None else order.move(step.key, beside, step.event_id)
         if data is None:
             return None
         return NewEvent(
@@ -380,7 +457,9 @@ class UnitOfWork:
             metadata=self.context.metadata,
         )
 
-    def _answer_retry(self, position: int, decisions: list[Decision]) -> Plan[Outcome]:
+    def _answer_retry(
+        self, position: int, decisions: list[Decision], moves: list[Decision]
+    ) -> Plan[Outcome]:
         """
         Answer a retry: decide again as of just before the first append, and compare with it.
 
@@ -395,16 +474,22 @@ class UnitOfWork:
             for event in (yield from read_all_events(context.user_id, before, context.registry)):
                 replay.apply(event)
                 answer.apply(event)
+        recorded: list[RecordedEvent] = []
+        if moves:
+            first_ones = Selection(after=position - 1, limit=len(self.steps))
+            recorded = yield from read_events(context.user_id, first_ones, context.registry)
+        order = Order({}, {one.event_id: one.data for one in recorded})
         try:
-            events = self._decide_all(replay, {})
+            events = self._decide_all(replay, {}, order)
         except NotFound:
             # What is absent then cannot have been decided on: the first append was another one.
             events = []
         if not events:
             raise IdempotencyConflict(key, position)
         first = yield from first_result(prepare_append(context.user_id, events, key))
+        row = None if self._reads is None else (yield from self._row_after(first, []))
         changes = list(map(context.projections.project, first))
-        return Outcome(first, changes, lambda: answer, repeated=True)
+        return Outcome(first, changes, lambda: answer, repeated=True, read=row)
 
 
 def check_key(idempotency_key: str | None) -> str | None:

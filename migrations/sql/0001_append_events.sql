@@ -10,7 +10,8 @@
 --          p_stream_ids       by stream: its id
 --          p_stream_kinds     by stream: its kind
 --          p_stream_numbers   by stream, three: the version it must have (0 none yet, -1 any but none,
---                             -2 any); how many of the events are its; 1 if the last one closes it
+--                             -2 any); how many of the events are its; 1 if the last one closes it,
+--                             and 2 more if the first one reopens it
 --          p_ids              by event, three: event_id, correlation_id, causation_id
 --          p_numbers          by event, two: the number of its stream; schema_version
 --          p_texts            by event, three: type, payload, metadata; payload and metadata are JSON
@@ -113,23 +114,38 @@ begin
         if p_stream_numbers[3 * s - 2] <> 0 then
             update eventstore.stream
             set version = version + p_stream_numbers[3 * s - 1],
-                closed = p_stream_numbers[3 * s] = 1
+                closed = p_stream_numbers[3 * s] in (1, 3)
             where user_id = p_user_id and stream_id = p_stream_ids[s]
               and kind = p_stream_kinds[s] and not closed
               and (p_stream_numbers[3 * s - 2] < 0 or version = p_stream_numbers[3 * s - 2])
             returning version - p_stream_numbers[3 * s - 1] into v_version;
         end if;
+        if v_version is null and p_stream_numbers[3 * s] >= 2 then
+            -- What was erased stays closed, because nothing is known of it that could come back.
+            update eventstore.stream
+            set version = version + p_stream_numbers[3 * s - 1],
+                closed = p_stream_numbers[3 * s] = 3
+            where user_id = p_user_id and stream_id = p_stream_ids[s]
+              and kind = p_stream_kinds[s] and closed
+              and (p_stream_numbers[3 * s - 2] < 0 or version = p_stream_numbers[3 * s - 2])
+              and not exists (select from eventstore.event
+                              where user_id = p_user_id and stream_id = p_stream_ids[s]
+                                and payload is null)
+            returning version - p_stream_numbers[3 * s - 1] into v_version;
+        end if;
         if v_version is null and p_stream_numbers[3 * s - 2] in (0, -2) then
             insert into eventstore.stream (user_id, stream_id, kind, version, closed)
             values (p_user_id, p_stream_ids[s], p_stream_kinds[s], p_stream_numbers[3 * s - 1],
-                    p_stream_numbers[3 * s] = 1)
+                    p_stream_numbers[3 * s] in (1, 3))
             on conflict (user_id, stream_id) do nothing
             returning 0 into v_version;
         end if;
         if v_version is null then
             select * into v_stream from eventstore.stream
             where user_id = p_user_id and stream_id = p_stream_ids[s];
-            if v_stream.closed then
+            if v_stream.closed
+               and (p_stream_numbers[3 * s] < 2 or p_stream_numbers[3 * s - 2] < 0
+                    or p_stream_numbers[3 * s - 2] = v_stream.version) then
                 raise exception 'the stream is closed' using errcode = 'VE002',
                     detail = pg_catalog.json_build_object(
                         'stream_id', p_stream_ids[s], 'version', v_stream.version);

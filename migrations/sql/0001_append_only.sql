@@ -20,7 +20,8 @@ begin
 end
 $function$;
 
--- The head of a log and the version of a stream only move forward. The condition is in the functions and
+-- The head of a log and the version of a stream only move forward, and a closed stream is reopened by a
+-- new event alone. The condition is in the functions and
 -- not in a WHEN clause, which PostgreSQL would parse again for every append; nor
 -- do they set a search path, which would cost more than they do.
 create function eventstore.refuse_older_head() returns trigger
@@ -39,7 +40,7 @@ create function eventstore.refuse_older_stream() returns trigger
 language plpgsql
 as $function$
 begin
-    if new.version < old.version or (old.closed and not new.closed) then
+    if new.version < old.version or (old.closed and not new.closed and new.version = old.version) then
         raise exception 'the log is append-only: a stream cannot go back to version %', new.version
             using errcode = 'restrict_violation';
     end if;

@@ -70,11 +70,18 @@ create table eventstore.task (
     id                uuid not null,
     title             text not null,
     description       text,
+    due_on            date,              -- either a date, or a timestamp with
+    due_at            timestamptz,
+    due_zone          text,              -- the time zone in which the user thinks of it
+    priority          text not null,
+    tags              text[] not null,
     completed         boolean not null,
     created_at        timestamptz not null,
     updated_at        timestamptz not null,
     completed_at      timestamptz,
     position          bigint not null,   -- of its creation: the order of the list
+    rank              text,              -- its place in the user's own order, if it was moved
+    version           bigint not null,   -- of its stream
     last_position     bigint not null,   -- of its newest event
     deleted_at        timestamptz,       -- a deleted task keeps its row, for lists of earlier moments
     deleted_position  bigint,

@@ -6,14 +6,12 @@ The present is read from the tables in one round trip; see `past` for an earlier
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Literal
 from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import InvalidInput, NotFound
+from eventstore.errors import NotFound
 from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime
@@ -24,18 +22,18 @@ from projections.models.read_model import View
 from projections.models.task import Task, TaskView
 from projections.projector import Projections
 from projections.queries.past import past_conversations, past_tasks
+from projections.queries.task_filters import TaskFilter, TaskOrdering, filter_sql
 
 __all__ = [
-    "TaskOrder",
+    "DECISION_COLUMNS",
     "get_conversation",
     "get_task",
     "list_conversations",
     "list_tasks",
     "select_conversation",
     "select_task",
+    "select_task_to_decide_on",
 ]
-
-type TaskOrder = Literal["created", "updated", "title"]
 
 _TASK = (
     f"select {', '.join(TaskView.columns())} from eventstore.task"
@@ -46,12 +44,12 @@ _CONVERSATION = (
     " where user_id = $1"
 )
 
-# Collation "C" orders by code point as Python does, so that both sources give one order.
-_TASK_ORDERS: dict[str, tuple[str, Callable[[TaskView], Any]]] = {
-    "created": ("position", attrgetter("position")),
-    "updated": ("updated_at, position", attrgetter("updated_at", "position")),
-    "title": ('title collate "C", position', attrgetter("title", "position")),
-}
+# A deleted task too, because a decision may be to restore it.
+DECISION_COLUMNS = (*TaskView.columns(), "deleted_position")
+_TASK_TO_DECIDE_ON = f"""
+select {", ".join(DECISION_COLUMNS)} from eventstore.task
+where user_id = $1 and id = $2
+"""
 
 
 def select_task(user_id: str, task_id: UUID) -> Statement:
@@ -61,6 +59,15 @@ def select_task(user_id: str, task_id: UUID) -> Statement:
     It selects `TaskView.columns()`. Index: `task_pkey`.
     """
     return Statement(f"{_TASK} and id = $2", (user_id, task_id))
+
+
+def select_task_to_decide_on(user_id: str, task_id: UUID) -> Statement:
+    """
+    Return the statement that selects one task, deleted or not.
+
+    It selects `DECISION_COLUMNS`. Index: `task_pkey`.
+    """
+    return Statement(_TASK_TO_DECIDE_ON, (user_id, task_id))
 
 
 def select_conversation(user_id: str, conversation_id: UUID) -> Statement:
@@ -104,8 +111,8 @@ def get_task(
 def list_tasks(
     user_id: str,
     *,
-    completed: bool | None,
-    order: TaskOrder,
+    wanted: TaskFilter,
+    ordering: TaskOrdering,
     newest_first: bool,
     limit: int,
     offset: int,
@@ -116,38 +123,31 @@ def list_tasks(
     """
     Return a page of tasks as of `moment`.
 
-    :param completed: True for completed ones, False for open ones, None for both.
-    :param order: by position, time of the last change, or title; ties go by position.
+    :param wanted: which tasks, from `task_filter`.
+    :param ordering: from `task_ordering`; ties go by position.
     :param limit: tasks on the page, after the first `offset` ones.
     :raises InvalidInput: a parameter has a wrong type or is out of range.
     :raises CorruptLog: of an earlier moment: an event of a task cannot be read.
     """
     check_number(limit, "limit")
     check_number(offset, "offset")
-    if not isinstance(completed, bool | None):
-        raise InvalidInput("completed", f"a {type(completed).__name__}; give True, False or None")
-    if not isinstance(order, str) or order not in _TASK_ORDERS:
-        raise InvalidInput("order", f"{order!r}; give one of {', '.join(_TASK_ORDERS)}")
-    sql_order, sort_key = _TASK_ORDERS[order]
-    direction = " desc" if newest_first else ""
-    by = ", ".join(part + direction for part in sql_order.split(", "))
     if moment == NOW:
-        # `coalesce` makes one text of the three filters, which is prepared once.
-        sql = f"{_TASK} and completed = coalesce($2, completed) order by {by} limit $3 offset $4"
-        statement = Statement(sql, (user_id, completed, limit, offset))
-        return (yield from _query(user_id, statement, TaskView))
+        by = ordering.sql(11, reverse=newest_first)
+        sql = f"{_TASK} and {filter_sql(2)} order by {by} limit $9 offset $10"
+        parameters = (user_id, *wanted.parameters, limit, offset, *ordering.parameters)
+        return (yield from _query(user_id, Statement(sql, parameters), TaskView))
     # Tasks that changed since may go before any of the unchanged ones, so an offset in SQL would
     # leave out too many: both are merged first.
     tasks = yield from past_tasks(
         user_id,
         moment,
-        completed=completed,
-        order_sql=by,
+        wanted=wanted,
+        ordering=ordering,
+        reverse=newest_first,
         limit=limit + offset,
         projections=projections,
         registry=registry,
     )
-    tasks.sort(key=sort_key, reverse=newest_first)
     return tasks[offset : offset + limit]
 
 

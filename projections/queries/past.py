@@ -25,6 +25,7 @@ from projections.apply.replay import Replay
 from projections.models.conversation import Conversation, ConversationView
 from projections.models.task import Task, TaskView
 from projections.projector import Projections
+from projections.queries.task_filters import TaskFilter, TaskOrdering, filter_sql
 
 __all__ = ["past_conversations", "past_tasks"]
 
@@ -42,11 +43,11 @@ last_position <= coalesce($2, 9223372036854775807)
   and updated_at <= coalesce($3, 'infinity'::timestamptz)
 """
 
+_TASK_COLUMNS = TaskView.columns()
 # Index: task_pkey.
 _UNCHANGED_TASKS = f"""
-select {", ".join(TaskView.columns())} from eventstore.task
-where {_EXISTED} and {_UNCHANGED} and deleted_position is null
-  and completed = coalesce($4, completed)
+select {", ".join(_TASK_COLUMNS)} from eventstore.task
+where {_EXISTED} and {_UNCHANGED} and deleted_position is null and {filter_sql(4)}
 """
 # Index: conversation_pkey.
 _UNCHANGED_CONVERSATIONS = f"""
@@ -75,40 +76,45 @@ def past_tasks(
     user_id: str,
     moment: PointInTime,
     *,
-    completed: bool | None,
-    order_sql: str,
+    wanted: TaskFilter,
+    ordering: TaskOrdering,
+    reverse: bool,
     limit: int,
     projections: Projections,
     registry: EventRegistry,
 ) -> Plan[list[TaskView]]:
     """
-    Return tasks as of `moment`, in no order.
+    Return tasks as of `moment`, in order.
 
     One round trip, and one more for each thousand tasks that changed since.
 
-    :param completed: as in `list_tasks`.
-    :param order_sql: with `limit`, which of the unchanged tasks are wanted.
+    :param wanted: which tasks.
+    :param reverse: the last ones of `ordering` first.
+    :param limit: of the unchanged tasks, so many of the first.
     :raises CorruptLog: an event of a task that changed since cannot be read.
     """
     # Unchanged rows are read first: a row that changes between the two statements is then in both
     # answers, and its replay wins. The other way round it would be in neither.
     at = (user_id, moment.position, moment.timestamp)
+    sql = f"{_UNCHANGED_TASKS} order by {ordering.sql(12, reverse=reverse)} limit $11"
+    parameters = (*at, *wanted.parameters, limit, *ordering.parameters)
     unchanged, changed = yield Batch(
-        user_scope(user_id),
-        (
-            Statement(f"{_UNCHANGED_TASKS} order by {order_sql} limit $5", (*at, completed, limit)),
-            _changed("task", at),
-        ),
+        user_scope(user_id), (Statement(sql, parameters), _changed("task", at))
     )
-    tasks = {row[0]: TaskView(*row) for row in unchanged}
-    types = registry.types(TaskEvent)
+    tasks = {
+        row[0]: TaskView.from_row(dict(zip(_TASK_COLUMNS, row, strict=True))) for row in unchanged
+    }
+    types = registry.types_in(TaskEvent.stream_kind)
     for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
         statement = Statement(_EVENTS, (*at, list(ids), types))
         (events,) = yield Batch(user_scope(user_id), (statement,))
         for row in _replay(user_id, events, projections.of(Task), registry).rows(Task).values():
-            if row["deleted_position"] is None and completed in {None, row["completed"]}:
-                tasks[row["id"]] = TaskView.from_row(row)
-    return list(tasks.values())
+            view = TaskView.from_row(row)
+            if row["deleted_position"] is None and wanted.accepts(view):
+                tasks[view.id] = view
+    found = list(tasks.values())
+    ordering.sort(found, reverse=reverse)
+    return found
 
 
 def past_conversations(

@@ -86,6 +86,8 @@ COMMANDS: dict[str, Case] = {
     "tasks.complete": lambda user, ids: user.tasks.complete(ids.task),
     "tasks.reopen": lambda user, ids: user.tasks.reopen(ids.task),
     "tasks.delete": lambda user, ids: user.tasks.delete(ids.task),
+    "tasks.restore": lambda user, ids: user.tasks.restore(ids.task),
+    "tasks.move": lambda user, ids: user.tasks.move(ids.task, before=uuid4()),
     "conversations.start": lambda user, ids: user.conversations.start(key=str(ids.chat)),
     "conversations.rename": lambda user, ids: user.conversations.rename(ids.chat, "x"),
     "conversations.archive": lambda user, ids: user.conversations.archive(ids.chat),

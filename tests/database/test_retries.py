@@ -31,6 +31,7 @@ def use_transaction(user: User, task: UUID, chat: UUID) -> None:
 COMMANDS: dict[str, tuple[int, Callable[[User, UUID, UUID], object]]] = {
     "a new task": (1, lambda user, *_: user.tasks.create("Buy bread")),
     "a message": (1, lambda user, _, chat: user.messages.post(chat, sender="user", content="hi")),
+    "a completion": (1, lambda user, task, _: user.tasks.complete(task)),
     "a deletion": (1, lambda user, task, _: user.tasks.delete(task)),
     "a transaction": (3, use_transaction),
 }

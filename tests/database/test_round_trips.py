@@ -130,6 +130,31 @@ def test_a_page_of_tasks_is_one_round_trip(remote_alice: User, proxy: Proxy) -> 
     assert proxy.count() == 1
 
 
+def test_a_command_that_needs_no_version_is_one_round_trip(
+    remote_alice: User, proxy: Proxy
+) -> None:
+    task = remote_alice.tasks.create("Buy milk")
+    proxy.count()
+
+    updated = remote_alice.tasks.update(task.id, title="Buy oat milk", tags=["shop"])
+    assert (updated.title, proxy.count()) == ("Buy oat milk", 1)
+    remote_alice.tasks.update(task.id, title="Buy milk", expected_version=updated.version)
+    assert proxy.count() == 1
+    remote_alice.tasks.delete(task.id)
+    assert proxy.count() == 1
+
+
+def test_a_move_is_two_round_trips_however_many_tasks_there_are(
+    remote_alice: User, proxy: Proxy
+) -> None:
+    first, *_, last = [remote_alice.tasks.create("Buy milk").id for _ in range(10)]
+    proxy.count()
+
+    remote_alice.tasks.move(last, before=first)
+
+    assert proxy.count() == 2
+
+
 def test_a_command_that_reads_before_it_appends_is_two_round_trips(
     remote_alice: User, proxy: Proxy
 ) -> None:

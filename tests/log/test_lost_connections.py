@@ -13,6 +13,11 @@ from eventstore import ConnectionLost, Erased, EventStore, Settings, TaskUpdated
 from tests.log.conftest import Network
 
 
+def move_new_task(user: User, task: UUID) -> None:
+    with user.transaction() as tx:
+        tx.tasks.move(tx.tasks.create("Buy bread").id, before=task)
+
+
 def run_transaction(user: User, task: UUID) -> UUID:
     with user.transaction() as tx:
         tx.tasks.create("Fly")
@@ -37,6 +42,8 @@ COMMANDS: dict[str, tuple[Command, list[str]]] = {
         ["MessagePosted", "ToolCallRequested"],
     ),
     "a task completed": (lambda user, task: user.tasks.complete(task), ["TaskCompleted"]),
+    "a task updated": (lambda user, task: user.tasks.update(task, tags=["x"]), ["TaskUpdated"]),
+    "a task moved": (move_new_task, ["TaskCreated", "TaskMoved"]),
     "a task deleted": (lambda user, task: user.tasks.delete(task), ["TaskDeleted"]),
     "a conversation deleted": (
         lambda user, _: user.conversations.delete("chat"),
@@ -64,7 +71,7 @@ def shape(answer: Any) -> Any:
         for name in answer.__dataclass_fields__
         if not isinstance(getattr(answer, name), UUID)
         and not name.endswith("_at")
-        and name not in {"call_id", "body", "tool_calls"}
+        and name not in {"call_id", "body", "tool_calls", "rank"}
     }
 
 

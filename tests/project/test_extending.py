@@ -31,57 +31,56 @@ type Edit = tuple[str, str | None, str]
 EVENTS = "eventstore/events/tasks.py"
 MODEL = "projections/models/task.py"
 STORE = "eventstore/store/commands/tasks.py"
-MIGRATION = "migrations/versions/0002_task_due_at.py"
+MIGRATION = "migrations/versions/0002_task_remind_at.py"
 PACKAGE = "eventstore/__init__.py"
 COMMAND = "eventstore/cli/commands/show.py"
 
 EVENT_WITH_COLUMN: list[Edit] = [
-    (EVENTS, "from eventstore.errors import", "from pydantic import AwareDatetime\n\n"),
-    (EVENTS, '    "TaskState",\n', '    "TaskRescheduled",\n'),
+    (EVENTS, "from pydantic import model_validator", "from pydantic import AwareDatetime\n"),
+    (EVENTS, '    "TaskState",\n', '    "TaskReminderSet",\n'),
     (EVENTS, "class TaskDeleted(", '''\
-class TaskRescheduled(TaskEvent, type="TaskRescheduled"):
-    """The due time changed; None removed it."""
+class TaskReminderSet(TaskEvent, type="TaskReminderSet"):
+    """The reminder changed; None removed it."""
 
-    due_at: AwareDatetime | None
-
-
-'''),
-    (EVENTS, "    completed: bool\n", "    due_at: AwareDatetime | None\n"),
-    (EVENTS, "def update(", '''\
-def reschedule(task: TaskState, due_at: object) -> Event | None:
-    """Decide to change the due time; the same time again changes nothing."""
-    return None if task.due_at == due_at else make_event(TaskRescheduled, due_at=due_at)
+    remind_at: AwareDatetime | None
 
 
 '''),
-    (MODEL, "    TaskUpdated,\n", "    TaskRescheduled,\n"),
+    (EVENTS, "    deleted_position: int | None\n", "    remind_at: AwareDatetime | None\n"),
+    (EVENTS, "def complete(", '''\
+def remind(task: TaskState, remind_at: object) -> Event | None:
+    """Decide to change the reminder; the same time again changes nothing."""
+    return None if task.remind_at == remind_at else make_event(TaskReminderSet, remind_at=remind_at)
+
+
+'''),
+    (MODEL, "    TaskUpdated,\n", "    TaskReminderSet,\n"),
     (MODEL, "    position: int = bigint()", """\
-    due_at: datetime | None = timestamp(nullable=True)
+    remind_at: datetime | None = timestamp(nullable=True)
 """),
-    (MODEL, "    position: int\n", "    due_at: datetime | None\n"),
+    (MODEL, "    position: int\n", "    remind_at: datetime | None\n"),
     (MODEL, "        case TaskDeleted():", """\
-        case TaskRescheduled(due_at=due_at):
-            return {"due_at": due_at}
+        case TaskReminderSet(remind_at=remind_at):
+            return {"remind_at": remind_at}
 """),
-    (STORE, "from typing import Any", "from datetime import datetime\n"),
     (STORE, "    def complete(", '''\
-    def reschedule(
-        self, task: UUID | str, due_at: datetime | None, *, caused_by: Cause = None
+    def remind(
+        self, task: UUID | str, remind_at: datetime | None, *, caused_by: Cause = None
     ) -> Handle[TaskView]:
         """
-        Change the due time; two round trips.
+        Change the reminder; two round trips.
 
-        :param due_at: a timestamp with time zone; None removes it.
+        :param remind_at: a timestamp with time zone; None removes it.
         :raises NotFound: absent, deleted or another user's.
         """
-        return self._decide(task, lambda state: tasks.reschedule(state, due_at), caused_by)
+        return self._decide(task, lambda state: tasks.remind(state, remind_at), caused_by)
 
 '''),
-    (STORE, "    complete = sync", "    reschedule = sync_command(TaskCommands.reschedule)\n"),
-    (STORE, "    complete = async", "    reschedule = async_command(TaskCommands.reschedule)\n"),
+    (STORE, "    complete = sync", "    remind = sync_command(TaskCommands.remind)\n"),
+    (STORE, "    complete = async", "    remind = async_command(TaskCommands.remind)\n"),
     (MIGRATION, None, '''\
 """
-Tasks have a due time.
+Tasks have a reminder.
 
 Revises: 0001
 """
@@ -96,19 +95,19 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column; nothing is rewritten."""
-    op.execute("alter table eventstore.task add column due_at timestamptz")
+    op.execute("alter table eventstore.task add column remind_at timestamptz")
 
 
 def downgrade() -> None:
-    """Drop the column; the events keep the due times."""
-    op.execute("alter table eventstore.task drop column due_at")
+    """Drop the column; the events keep the reminders."""
+    op.execute("alter table eventstore.task drop column remind_at")
 '''),
-    (PACKAGE, "        TaskUpdated,\n", "        TaskRescheduled,\n"),
-    (PACKAGE, '        "TaskUpdated",\n', '        "TaskRescheduled",\n'),
-    (PACKAGE, '\n    "TaskUpdated",', '\n    "TaskRescheduled",'),
-    (COMMAND, '"completed (UTC)", "id"', '"due (UTC)", '),
+    (PACKAGE, "        TaskUpdated,\n", "        TaskReminderSet,\n"),
+    (PACKAGE, '        "TaskUpdated",\n', '        "TaskReminderSet",\n'),
+    (PACKAGE, '\n    "TaskUpdated",', '\n    "TaskReminderSet",'),
+    (COMMAND, '                "completed (UTC)",', '                "remind (UTC)",\n'),
     (COMMAND, "                    format_timestamp(task.completed_at)", """\
-                    format_timestamp(task.due_at),
+                    format_timestamp(task.remind_at),
 """),
 ]  # fmt: skip
 
@@ -116,7 +115,7 @@ USE_EVENT_WITH_COLUMN = """
 import asyncio, sys
 from datetime import UTC, datetime
 
-from eventstore import AsyncEventStore, EventStore, TaskRescheduled
+from eventstore import AsyncEventStore, EventStore, TaskReminderSet
 from eventstore.cli.app import app
 from eventstore.database.settings import load_settings
 from eventstore.schema.migrate import upgrade
@@ -125,27 +124,27 @@ from typer.testing import CliRunner
 url = sys.argv[1]
 done = upgrade(load_settings(url))
 assert (done.before, done.after) == (None, "0002")
-due_at = datetime(2027, 3, 4, 5, 6, 7, 890123, UTC)
+remind_at = datetime(2027, 3, 4, 5, 6, 7, 890123, UTC)
 
 with EventStore.connect(url) as store:
     alice = store.user("alice")
     task = alice.tasks.create("Buy milk")
-    assert task.due_at is None
-    assert alice.keyed("k").tasks.reschedule(task.id, due_at).due_at == due_at
-    assert alice.keyed("k").tasks.reschedule(task.id, due_at).due_at == due_at
+    assert task.remind_at is None
+    assert alice.keyed("k").tasks.remind(task.id, remind_at).remind_at == remind_at
+    assert alice.keyed("k").tasks.remind(task.id, remind_at).remind_at == remind_at
     with alice.transaction() as tx:
         other = tx.tasks.create("Buy bread")
-        tx.tasks.reschedule(other.id, due_at)
+        tx.tasks.remind(other.id, remind_at)
         tx.tasks.complete(other.id)
-    assert [one.due_at for one in alice.tasks.list()] == [due_at, due_at]
-    assert alice.tasks.get(task.id, as_of=task.position).due_at is None
-    assert [type(one.data) for one in alice.events()][1] is TaskRescheduled
+    assert [one.remind_at for one in alice.tasks.list()] == [remind_at, remind_at]
+    assert alice.tasks.get(task.id, as_of=task.position).remind_at is None
+    assert [type(one.data) for one in alice.events()][1] is TaskReminderSet
     assert store.verify().ok and store.rebuild(check=True).changed == 0
 
 async def use_async() -> None:
     async with AsyncEventStore.connect(url) as store:
-        changed = await store.user("alice").tasks.reschedule(task.id, None)
-        assert changed.due_at is None
+        changed = await store.user("alice").tasks.remind(task.id, None)
+        assert changed.remind_at is None
 
 asyncio.run(use_async())
 shown = CliRunner().invoke(app, ["tasks", "--user", "alice", "--database", url])
@@ -153,7 +152,7 @@ assert "2027-03-04 05:06:07" in shown.output, shown.output
 """
 
 NEW_COMMAND: list[Edit] = [
-    (EVENTS, "def delete(", '''\
+    (EVENTS, "def restore(", '''\
 def toggle(task: TaskState) -> Event | None:
     """Decide to complete an open task, or to reopen a completed one."""
     return reopen(task) if task.completed else complete(task)

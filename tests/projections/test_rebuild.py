@@ -47,19 +47,25 @@ SPOILS: dict[str, set[str]] = {
         "changed_row of alice: task cook differs in completed",
     },
     "delete from eventstore.task where title = 'cook'": {"missing_row of alice: task cook"},
+    "update eventstore.task set tags = array['x'], rank = 'x', due_on = 'today', version = 9"
+    " where title = 'cook'": {
+        "changed_row of alice: task cook differs in due_on, tags, rank, version"
+    },
     "update eventstore.task set deleted_at = null, last_position = 99 where title = 'dropped'": {
         "changed_row of alice: task dropped differs in last_position, deleted_at"
     },
     f"""
     insert into eventstore.task
-        (user_id, id, title, completed, created_at, updated_at, position, last_position)
-    select user_id, {EXTRA}, 'extra', false, created_at, updated_at, 99, 99
+        (user_id, id, title, priority, tags, completed, created_at, updated_at, position,
+         version, last_position)
+    select user_id, {EXTRA}, 'extra', 'low', '{{}}', false, created_at, updated_at, 99, 1, 99
     from eventstore.task limit 1
     """: {"extra_row of alice: task extra"},
     """
     insert into eventstore.task
-        (user_id, id, title, completed, created_at, updated_at, position, last_position)
-    select 'nobody', id, 'extra', false, created_at, updated_at, 99, 99
+        (user_id, id, title, priority, tags, completed, created_at, updated_at, position,
+         version, last_position)
+    select 'nobody', id, 'extra', 'low', '{}', false, created_at, updated_at, 99, 1, 99
     from eventstore.task where title = 'walk'
     """: {"extra_row of nobody: task walk"},
     "update eventstore.task set user_id = 'bob' where title = 'walk'": {

@@ -16,6 +16,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from eventstore import NotFound, RequestedCall
+from eventstore.store.unit_of_work import Handle
 from tests.store.state_model import Call, Chat, Message, State, Todo
 
 __all__ = [
@@ -70,8 +71,13 @@ def pick_id(things: Mapping[UUID, object], pick: int) -> UUID:
 def create(title: str, description: str | None) -> Choose:
     return lambda _: Command(
         lambda on: on.tasks.create(title, description=description),
-        lambda state, made: [state.with_task(made.id, Todo(title, description))],
+        lambda state, made: [_created(state, made, Todo(title, description))],
     )
+
+
+def _created(state: State, made: Any, todo: Todo) -> State:
+    made_later = {made.id} if isinstance(made, Handle) else set[UUID]()
+    return replace(state.with_task(made.id, todo), fresh=state.fresh | made_later)
 
 
 TASK_CHANGES: dict[str, Callable[[Todo], Todo | None]] = {
@@ -94,12 +100,64 @@ def update(pick: int, title: str, description: str | None) -> Choose:
     return _on_task(
         pick,
         lambda on, key: on.tasks.update(key, title=title, description=description),
-        lambda todo: Todo(title, description, todo.completed),
+        lambda todo: todo._replace(title=title, description=description),
+        certain=True,
     )
 
 
+def tag(pick: int, tags: list[str]) -> Choose:
+    return _on_task(
+        pick,
+        lambda on, key: on.tasks.update(key, tags=tags),
+        lambda todo: todo._replace(tags=tuple(dict.fromkeys(tags))),
+        certain=True,
+    )
+
+
+def restore(pick: int) -> Choose:
+    """Restore a task, most often a deleted one."""
+
+    def choose(state: State) -> Command:
+        key = pick_id(state.deleted, pick) if state.deleted else pick_id(state.tasks, pick)
+
+        def after(state: State, _: Any) -> list[State]:
+            if key not in state.tasks:
+                raise NotFound("task", key)
+            return [state.with_restored(key)] if state.tasks[key] is None else []
+
+        return Command(lambda on: on.tasks.restore(key), after)
+
+    return choose
+
+
+def move(pick: int, anchor_pick: int, after_it: bool) -> Choose:
+    """Move a task next to another one that existed before."""
+
+    def choose(state: State) -> Command:
+        key, anchor = pick_id(state.tasks, pick), pick_id(state.tasks, anchor_pick)
+        if anchor == key:
+            return create("nothing to move", None)(state)
+
+        def after(state: State, _: Any) -> list[State]:
+            for one in (key, anchor):
+                if state.tasks.get(one) is None:
+                    raise NotFound("task", one)
+            if anchor in state.fresh:
+                raise NotFound("task", anchor)
+            return [state.with_moved(key, anchor, after=after_it)]
+
+        where = {"after" if after_it else "before": anchor}
+        return Command(lambda on: on.tasks.move(key, **where), after)
+
+    return choose
+
+
 def _on_task(
-    pick: int, run: Callable[[Any, UUID], Any], change: Callable[[Todo], Todo | None]
+    pick: int,
+    run: Callable[[Any, UUID], Any],
+    change: Callable[[Todo], Todo | None],
+    *,
+    certain: bool = False,
 ) -> Choose:
     def choose(state: State) -> Command:
         key = pick_id(state.tasks, pick)
@@ -108,7 +166,9 @@ def _on_task(
             todo = state.tasks.get(key)
             if todo is None:
                 raise NotFound("task", key)
-            return [] if change(todo) == todo else [state.with_task(key, change(todo))]
+            if change(todo) == todo and not certain:
+                return []
+            return [state.with_task(key, change(todo))]
 
         return Command(lambda on: run(on, key), after)
 
@@ -282,6 +342,9 @@ COMMANDS: st.SearchStrategy[Choose] = st.one_of(
     st.builds(create, LABEL, st.none() | LABEL),
     st.builds(update, PICK, LABEL, st.none() | LABEL),
     st.builds(change_task, PICK, st.sampled_from(list(TASK_CHANGES))),
+    st.builds(tag, PICK, st.lists(LABEL, max_size=3)),
+    st.builds(restore, PICK),
+    st.builds(move, PICK, PICK, st.booleans()),
     st.builds(rename, PICK, st.none() | LABEL),
     st.builds(change_chat, PICK, st.sampled_from(["archive", "reopen"])),
     st.builds(post, PICK, st.sampled_from(["user", "assistant"]), CONTENT, st.just([])),

@@ -59,19 +59,44 @@ class Todo(NamedTuple):
     title: str
     description: str | None = None
     completed: bool = False
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything that one user has, in the order of creation; a deleted task is None."""
+    """
+    Everything that one user has, in the order of creation; a deleted task is None.
+
+    `deleted` has what deleted tasks were, `order` all tasks in the user's own order, and `fresh`
+    those that the transaction that is under way creates.
+    """
 
     tasks: dict[UUID, Todo | None] = field(default_factory=dict)
+    deleted: dict[UUID, Todo] = field(default_factory=dict)
+    order: tuple[UUID, ...] = ()
+    fresh: frozenset[UUID] = frozenset()
     chats: dict[UUID, Chat] = field(default_factory=dict)
     versions: dict[UUID, int] = field(default_factory=dict)
 
     def with_task(self, key: UUID, now: Todo | None) -> State:
         """Return the state after an event of a task."""
-        return replace(self._next(key), tasks={**self.tasks, key: now})
+        deleted, before = dict(self.deleted), self.tasks.get(key)
+        if now is None and before is not None:
+            deleted[key] = before
+        order = self.order if key in self.tasks else (*self.order, key)
+        tasks = {**self.tasks, key: now}
+        return replace(self._next(key), tasks=tasks, deleted=deleted, order=order)
+
+    def with_restored(self, key: UUID) -> State:
+        """Return the state after a deleted task was restored."""
+        deleted = {one: todo for one, todo in self.deleted.items() if one != key}
+        return replace(self.with_task(key, self.deleted[key]), deleted=deleted)
+
+    def with_moved(self, key: UUID, anchor: UUID, *, after: bool) -> State:
+        """Return the state after a task was moved next to another one."""
+        order = [one for one in self.order if one != key]
+        order.insert(order.index(anchor) + after, key)
+        return replace(self._next(key), order=tuple(order))
 
     def with_chat(self, key: UUID, now: Chat) -> State:
         """Return the state after an event of a conversation."""

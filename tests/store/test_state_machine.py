@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert refusal is None
         assert len(tx.recorded) == len(states) - len(self.states[name])
-        self.states[name] = states
+        self.states[name] = [replace(state, fresh=frozenset()) for state in states]
         if key is not None and tx.recorded:
             self.keyed.append((name, key, commands, tx.recorded))
 
@@ -254,9 +254,11 @@ class Machine(RuleBasedStateMachine):
         chats = user.conversations.list(as_of=position, archived=None, limit=1_000)
         head = [event.position for event in user.events(as_of=position, limit=1_000)]
 
-        assert [(one.id, (one.title, one.description, one.completed)) for one in tasks] == [
-            (key, todo) for key, todo in state.tasks.items() if todo is not None
-        ]
+        assert [
+            (one.id, (one.title, one.description, one.completed, one.tags)) for one in tasks
+        ] == [(key, todo) for key, todo in state.tasks.items() if todo is not None]
+        ordered = user.tasks.list(as_of=position, limit=1_000, order="manual")
+        assert [one.id for one in ordered] == [one for one in state.order if state.tasks[one]]
         assert {one.id: (one.title, one.status, one.message_count) for one in chats} == {
             key: (chat.title, chat.status, len(chat.visible_messages()))
             for key, chat in state.chats.items()

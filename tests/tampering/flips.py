@@ -47,6 +47,7 @@ _VALUES: dict[str, tuple[str, ...]] = {
     "timestamp with time zone": (
         "{0} + interval '1 microsecond'", "{0} - interval '1 day'", *_TIMESTAMPS, "null",
     ),
+    "date": ("'2026-12-01'", "'infinity'", "'4713-01-01 BC'", "null"),
     "text[]": (
         "'{}'", "array[null]::text[]", "array[{0}]", "{0} || {0}", "{0}[2:]", "'[2:3]={a,b}'",
         "array[upper({0}[1]), {0}[2]]", "null",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from eventstore import (
@@ -24,6 +25,14 @@ LENGTH = 12
 """The number of events that `write_log` writes."""
 
 
+DUE: dict[str, Any] = {
+    "due_at": "2026-11-30T08:00Z",
+    "due_zone": "Europe/Berlin",
+    "priority": "high",
+    "tags": ["shop"],
+}
+
+
 def write_log(store: EventStore, user_id: str) -> None:
     """Write twelve events in four appends, so that each read model gets rows of this user."""
     user, chat, task, box = store.user(user_id), uuid4(), uuid4(), uuid4()
@@ -32,7 +41,7 @@ def write_log(store: EventStore, user_id: str) -> None:
         [
             NewEvent(stream_id=chat, data=ConversationStarted(key="key", title="Groceries")),
             message_posted(chat, body),
-            NewEvent(stream_id=task, data=TaskCreated(title="Milk", description="oat")),
+            NewEvent(stream_id=task, data=TaskCreated(title="Milk", description="oat", **DUE)),
             NewEvent(stream_id=task, data=TaskCompleted()),
             box_event(box, "made", value={"x": 1, "y": True}),
             box_event(box, "tagged", value=["a", "b"]),

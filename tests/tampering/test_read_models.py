@@ -17,8 +17,9 @@ from tests.tampering.full_log import write_log
 DEEP = "(repeat('[', 3000) || repeat(']', 3000))::json"
 LONG = "repeat('1', 5000)::json"
 COPIED_COLUMNS: dict[str, str] = {
-    "eventstore.task": "user_id, gen_random_uuid(), title, description, completed, created_at,"
-    " updated_at, completed_at, position, last_position, deleted_at, deleted_position",
+    "eventstore.task": "user_id, gen_random_uuid(), title, description, due_on, due_at, due_zone,"
+    " priority, tags, completed, created_at, updated_at, completed_at, position, rank, version,"
+    " last_position, deleted_at, deleted_position",
     "eventstore.conversation": "user_id, gen_random_uuid(), key, title, status, created_at,"
     " updated_at, position, last_position, message_count, deleted_at, deleted_position",
     "eventstore.message": "user_id, gen_random_uuid(), conversation_id, 1000, sender, content,"

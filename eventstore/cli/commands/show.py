@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Annotated, Any, cast
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -18,10 +19,12 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import format_timestamp, print_json, print_table, shorten
 from eventstore.errors import InvalidInput
+from eventstore.events.task_fields import Priority
 from projections.models.message import MessageView
+from projections.models.task import TaskView
 from projections.models.tool_call import ToolCallView
 from projections.queries.history import Source
-from projections.queries.lists import TaskOrder
+from projections.queries.task_filters import Due, TaskOrder
 
 __all__ = ["call_json", "history", "tasks"]
 
@@ -97,8 +100,20 @@ def tasks(
     completed: Annotated[
         bool | None, typer.Option("--completed/--open", help="Only completed or only open tasks.")
     ] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only tasks with this tag.")] = None,
+    priority: Annotated[
+        str | None,
+        typer.Option("--priority", help="Only tasks that are low, normal, high or urgent."),
+    ] = None,
+    due: Annotated[
+        str | None,
+        typer.Option("--due", help="Only tasks that are overdue, due today, or due this week."),
+    ] = None,
+    zone: Annotated[
+        str, typer.Option("--zone", help="The user's time zone, such as Europe/Berlin, for --due.")
+    ] = "UTC",
     order: Annotated[
-        str, typer.Option("--order", help="Sort by created, updated or title.")
+        str, typer.Option("--order", help="Sort by created, updated, title, manual or due.")
     ] = "created",
     newest_first: Annotated[
         bool, typer.Option("--newest-first", help="Sort in reverse order.")
@@ -119,6 +134,10 @@ def tasks(
     with open_store(database, extensions) as store:
         found = store.user(user).tasks.list(
             completed=completed,
+            tag=tag,
+            priority=cast("Priority | None", priority),
+            due=cast("Due | None", due),
+            zone=zone,
             order=cast("TaskOrder", order),
             newest_first=newest_first,
             limit=limit,
@@ -129,11 +148,23 @@ def tasks(
         print_json([asdict(task) for task in found])
     else:
         print_table(
-            ("", "title", "created (UTC)", "completed (UTC)", "id"),
+            (
+                "",
+                "title",
+                "due",
+                "priority",
+                "tags",
+                "created (UTC)",
+                "completed (UTC)",
+                "id",
+            ),
             (
                 (
                     "x" if task.completed else "-",
                     task.title,
+                    _due(task),
+                    task.priority,
+                    ", ".join(task.tags),
                     format_timestamp(task.created_at),
                     format_timestamp(task.completed_at),
                     str(task.id),
@@ -158,6 +189,14 @@ def call_json(call: ToolCallView) -> dict[str, Any]:
         "finished_at": call.finished_at,
         "duration_ms": call.duration_ms,
     }
+
+
+def _due(task: TaskView) -> str:
+    """Return when a task is due: a day, or the time in its own zone, with the zone's name."""
+    if task.due_at is None:
+        return "" if task.due_on is None else task.due_on.isoformat()
+    zone = task.due_zone or "UTC"
+    return f"{task.due_at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M} {zone}"
 
 
 def _message_json(message: MessageView) -> dict[str, Any]:
