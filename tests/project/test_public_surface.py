@@ -153,7 +153,7 @@ def users() -> tuple[User, AsyncUser]:
 
 
 COMMANDS = {
-    "tasks": ("create", "update", "complete", "reopen", "delete"),
+    "tasks": ("create", "update", "move", "complete", "reopen", "delete", "restore"),
     "conversations": ("start", "rename", "archive", "reopen", "delete"),
     "messages": ("post", "extend", "retract"),
     "tool_calls": ("request", "claim", "succeed", "fail", "abandon"),
