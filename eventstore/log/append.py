@@ -22,7 +22,7 @@ from struct import unpack
 from typing import Any, NamedTuple
 
 from eventstore.database.errors import AlreadyAppended
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Erased, IdempotencyConflict
 from eventstore.events.json_codec import loads
