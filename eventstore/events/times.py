@@ -92,11 +92,12 @@ def _time(text: str) -> Any:
 
 def _in_zone(at: datetime, zone: ZoneInfo) -> datetime:
     """Return a timestamp in a zone, at the time of day it was written with if the zone has that."""
-    for fold in (0, 1):
-        local = at.replace(tzinfo=zone, fold=fold)
-        if local.utcoffset() == at.utcoffset():
-            return local
-    return at.astimezone(zone)  # the zone has changed its rules since: the moment counts
+    local = at.replace(tzinfo=zone)
+    if local.utcoffset() == at.utcoffset():
+        return local
+    # The second of two hours that the clock repeats; or the zone has changed its rules since, and
+    # then the moment counts.
+    return at.astimezone(zone)
 
 
 def _zone_suffix(zone: tzinfo | None) -> str:

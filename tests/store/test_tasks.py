@@ -142,7 +142,7 @@ def test_a_decision_is_given_up_when_the_time_for_retries_is_over(
             alice.conversations.rename("chat", "y")
 
         assert type(conflict.value) is WrongVersion
-        assert 2 <= conflict.value.actual <= 6, "it pauses between its attempts"
+        assert 3 <= conflict.value.actual <= 6, "it pauses between its attempts"
 
 
 def test_writers_of_different_fields_both_succeed(alice: User) -> None:
