@@ -16,7 +16,7 @@ begin
 end
 $refuse$;
 
-drop table eventstore.tool_call, eventstore.message, eventstore.conversation, eventstore.task;
+drop table eventstore.tool_call, eventstore.turn, eventstore.message, eventstore.conversation, eventstore.task;
 drop table eventstore.rebuild_progress, eventstore.event, eventstore.stream, eventstore.user_log;
 drop function eventstore.append_event, eventstore.append_events;
 drop function eventstore.refuse_change(), eventstore.refuse_older_head(),

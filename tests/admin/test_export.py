@@ -40,6 +40,8 @@ def write_activity(user: User) -> None:
     call = user.tool_calls.request(chat.id, name="f", arguments="{}")
     user.tool_calls.succeed(call, output=ODD)
     user.tasks.complete(user.tasks.create("Milk").id)
+    with user.turn(chat.id, key="request") as turn:
+        turn.end(usage={"input_tokens": 7})
     event = NewEvent(stream_id=uuid4(), data=TaskCreated(title="odd"), metadata=ODD)
     user.append([event], idempotency_key="odd")
 
@@ -55,7 +57,7 @@ def test_an_export_has_every_row_and_column_of_one_user_and_none_of_another(
     assert "secret of bob" not in text
     assert len(document["events"]) == document["position"]
     tables = ["eventstore.stream", "eventstore.task", "eventstore.conversation",
-              "eventstore.message", "eventstore.tool_call"]  # fmt: skip
+              "eventstore.message", "eventstore.tool_call", "eventstore.turn"]  # fmt: skip
     assert list(document["tables"]) == tables
     for table in tables:
         stored = [json.loads(row) for (row,) in admin.execute(ROWS.format(table), ("alice",))]

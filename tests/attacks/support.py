@@ -147,6 +147,8 @@ def fill_tables(server: Server, url: str) -> None:
                 user.messages.post(chat.id, sender="user", content=f"{name}'s message")
                 call = user.tool_calls.request(chat.id, name="look", arguments=f"{name}'s")
                 user.tool_calls.succeed(call, output=f"{name}'s output")
+                with user.turn(chat.id, key=f"{name}'s request") as turn:
+                    turn.end(model="gpt", usage={"input_tokens": 7})
                 user.append([box_event(uuid4(), "made", value=f"{name}'s box")])
         owner.execute(
             "insert into eventstore.rebuild_progress values ('alice', now()), ('bob', now())"

@@ -92,6 +92,7 @@ def test_the_roles_have_exactly_the_table_rights_they_need(admin: psycopg.Connec
         ("eventstore_app", "conversation", read_and_write),
         ("eventstore_app", "message", read_and_write),
         ("eventstore_app", "tool_call", read_and_write),
+        ("eventstore_app", "turn", read_and_write),
         ("eventstore_app", "alembic_version", "SELECT"),
         ("eventstore_operator", "alembic_version", "SELECT"),
         ("eventstore_operator", "rebuild_progress", read_and_write),
@@ -110,7 +111,7 @@ def test_the_roles_have_exactly_the_column_rights_they_need(
         """
     ).fetchall()
 
-    listed_tables = ("stream", "event", "task", "conversation", "message", "tool_call")
+    listed_tables = ("stream", "event", "task", "conversation", "message", "tool_call", "turn")
     readable_columns = ("user_id", "position", "stream_id", "type", "salt")
     erasable_columns = ("payload", "metadata", "salt")
     assert set(rows) == {

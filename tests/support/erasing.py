@@ -11,7 +11,7 @@ from eventstore import NewEvent, TaskCreated, User
 __all__ = ["WORDS", "all_rows", "write_words"]
 
 WORDS = ("zebra", "yucca", "xylem", "walnut", "vervain", "umbra", "teasel", "sorrel", "rhubarb",
-         "quince")  # fmt: skip
+         "quince", "parsley", "orchid")  # fmt: skip
 
 
 def write_words(user: User) -> UUID:
@@ -20,6 +20,8 @@ def write_words(user: User) -> UUID:
     user.keyed("post").messages.post(chat.id, sender="user", content="xylem")
     call = user.tool_calls.request(chat.id, name="walnut", arguments='{"x":"vervain"}')
     user.tool_calls.succeed(call, output={"y": "umbra"})
+    with user.turn(chat.id, key="parsley") as turn:
+        turn.end(model="orchid")
     with user.transaction(idempotency_key="both") as tx:
         tx.messages.post(chat.id, sender="assistant", content="teasel")
         tx.tasks.create("sorrel")

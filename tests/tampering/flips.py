@@ -20,7 +20,7 @@ __all__ = ["LOG", "NO_EVIDENCE", "READ_MODELS", "Flip", "every_column", "is_loca
 
 READ_MODELS = (
     "eventstore.task", "eventstore.conversation", "eventstore.message", "eventstore.tool_call",
-    "service.box", "service.done",
+    "eventstore.turn", "service.box", "service.done",
 )  # fmt: skip
 LOG = ("eventstore.event", "eventstore.user_log", "eventstore.stream")
 NO_EVIDENCE = ("eventstore.user_log", "retried")

@@ -17,7 +17,7 @@ from eventstore import (
 from eventstore.log.anchors import Anchor
 from tests.support.own_read_model import Boxed, box_event
 
-__all__ = ["LENGTH", "MIDDLE", "find_problems", "take_anchor", "write_log"]
+__all__ = ["LENGTH", "MIDDLE", "find_problems", "take_anchor", "write_log", "write_turn"]
 
 MIDDLE = 8
 """The position of the event that has a value in every column; its append has two events."""
@@ -58,6 +58,18 @@ def write_log(store: EventStore, user_id: str) -> None:
     user.append([full, box_event(box, "counted", value=3)], idempotency_key=f"key of {user_id}")
     call = user.tool_calls.request(chat, name="f", arguments='{"x": 1}')
     user.tool_calls.succeed(call, output={"done": True})
+
+
+def write_turn(store: EventStore, user_id: str) -> None:
+    """Write a turn with a call that was claimed, after the log, so that every column has a value."""
+    user = store.user(user_id)
+    (chat,) = user.conversations.list()
+    with user.turn(chat.id, key="request", items=[{"role": "user", "content": "x"}]) as turn:
+        turn.extend([{"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}])
+        (call,) = turn.pending_calls
+        user.tool_calls.claim(call, seconds=60)
+        turn.fail(call, error={"code": 1})
+        turn.end(model="gpt", usage={"input_tokens": 7, "output_tokens": 2})
 
 
 def message_posted(chat: UUID, body: dict[str, object]) -> NewEvent:

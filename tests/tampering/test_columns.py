@@ -11,7 +11,7 @@ from psycopg import errors
 from eventstore import EventStore
 from eventstore.admin.verify import Problem
 from tests.tampering.flips import LOG, READ_MODELS, Flip, every_column, is_located, values_of
-from tests.tampering.full_log import write_log
+from tests.tampering.full_log import write_log, write_turn
 
 KEYS = {"user_id", "id"}
 
@@ -47,6 +47,7 @@ def _key_of(admin: psycopg.Connection, flip: Flip, source: str, user_id: str) ->
 
 def list_flips(store: EventStore, admin: psycopg.Connection, tables: tuple[str, ...]) -> list[Flip]:
     write_log(store, "sample")
+    write_turn(store, "sample")
     flips = []
     for table, column, kind in every_column(admin):
         if table in tables:
@@ -87,6 +88,7 @@ def test_a_change_of_any_column_is_found_and_located(
         user_id = f"user {len(located)}"
         if user_id not in written:
             write_log(disarmed_store, user_id)
+            write_turn(disarmed_store, user_id)
             written.add(user_id)
         if (key := apply_flip(admin, flip, user_id)) is None:
             continue

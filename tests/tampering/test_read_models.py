@@ -11,7 +11,7 @@ from eventstore import EventStore, NotFound
 from eventstore.admin.verify import Problem
 from tests.support.tampering import disarm
 from tests.tampering.flips import READ_MODELS
-from tests.tampering.full_log import write_log
+from tests.tampering.full_log import write_log, write_turn
 
 # JSON that PostgreSQL stores and that Python refuses to parse.
 DEEP = "(repeat('[', 3000) || repeat(']', 3000))::json"
@@ -23,10 +23,13 @@ COPIED_COLUMNS: dict[str, str] = {
     "eventstore.conversation": "user_id, gen_random_uuid(), key, title, status, created_at,"
     " updated_at, position, last_position, message_count, deleted_at, deleted_position",
     "eventstore.message": "user_id, gen_random_uuid(), conversation_id, 1000, sender, content,"
-    " body, tool_call_count, created_at, retracted_at, retracted_position",
+    " body, tool_call_count, created_at, correlation_id, retracted_at, retracted_position",
     "eventstore.tool_call": "user_id, gen_random_uuid(), conversation_id, message_id, index,"
     " call_id, name, arguments, status, output, error, requested_at, finished_at, position,"
-    " finished_position",
+    " finished_position, claimed_at, claim_seconds, correlation_id",
+    "eventstore.turn": "user_id, gen_random_uuid(), conversation_id, key, status, holder, attempt,"
+    " leased_at, lease_seconds, model, usage, input_tokens, output_tokens, error, started_at,"
+    " ended_at, position, ended_position",
     "service.box": "user_id, gen_random_uuid(), name, n, note, body, tags, position, version,"
     " recorded_at",
     "service.done": "user_id, gen_random_uuid(), at",
@@ -66,6 +69,7 @@ def test_rows_added_deleted_or_moved_to_another_user_are_found_in_every_read_mod
         ):
             user_id = f"{kind} {table}"
             write_log(disarmed_store, user_id)
+            write_turn(disarmed_store, user_id)
             changed = admin.execute(statement.format(f"ctid = {first}"), {"user": user_id})
             assert changed.rowcount == 1
             (problem,) = disarmed_store.verify(user_id).problems
@@ -73,6 +77,7 @@ def test_rows_added_deleted_or_moved_to_another_user_are_found_in_every_read_mod
             found += (problem.kind, problem.user_id, problem.table) == (kind, user_id, table)
         source, target = f"source {table}", f"target {table}"
         write_log(disarmed_store, source)
+        write_turn(disarmed_store, source)
         admin.execute(
             f"update {table} set user_id = %(target)s where ctid = {first}",
             {"user": source, "target": target},
