@@ -61,7 +61,7 @@ def write_log(store: EventStore, user_id: str) -> None:
 
 
 def write_turn(store: EventStore, user_id: str) -> None:
-    """Write a turn with a call that was claimed, after the log, so that every column has a value."""
+    """Write a turn with a claimed call after the log, so that every column has a value."""
     user = store.user(user_id)
     (chat,) = user.conversations.list()
     with user.turn(chat.id, key="request", items=[{"role": "user", "content": "x"}]) as turn:
