@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         InvalidInput,
         LoginRefused,
         NotFound,
+        NotLast,
         NotStorable,
         PoolExhausted,
         SchemaMissing,
@@ -60,12 +61,15 @@ if TYPE_CHECKING:
         ConversationDeleted,
         ConversationRenamed,
         ConversationReopened,
+        ConversationRestarted,
+        ConversationRestored,
+        ConversationRewound,
         ConversationStarted,
     )
     from eventstore.events.erasure import ContentErased, ErasedEvent
     from eventstore.events.event import Event
     from eventstore.events.items import RequestedCall
-    from eventstore.events.messages import MessagePosted, MessageRetracted
+    from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
     from eventstore.events.registry import EventRegistry
     from eventstore.events.tasks import (
         TaskCompleted,
@@ -102,11 +106,14 @@ _HOMES = {
         "ConversationDeleted",
         "ConversationRenamed",
         "ConversationReopened",
+        "ConversationRestarted",
+        "ConversationRestored",
+        "ConversationRewound",
         "ConversationStarted",
     ),
     "eventstore.events.erasure": ("ContentErased", "ErasedEvent"),
     "eventstore.events.event": ("Event",),
-    "eventstore.events.messages": ("MessagePosted", "MessageRetracted"),
+    "eventstore.events.messages": ("MessageEdited", "MessagePosted", "MessageRetracted"),
     "eventstore.events.registry": ("EventRegistry",),
     "eventstore.events.tasks": (
         "TaskCompleted",
@@ -152,6 +159,9 @@ __all__ = [
     "ConversationDeleted",
     "ConversationRenamed",
     "ConversationReopened",
+    "ConversationRestarted",
+    "ConversationRestored",
+    "ConversationRewound",
     "ConversationStarted",
     "CorruptLog",
     "DatabaseFault",
@@ -168,10 +178,12 @@ __all__ = [
     "Incomplete",
     "InvalidInput",
     "LoginRefused",
+    "MessageEdited",
     "MessagePosted",
     "MessageRetracted",
     "NewEvent",
     "NotFound",
+    "NotLast",
     "NotStorable",
     "PoolExhausted",
     "RecordedEvent",

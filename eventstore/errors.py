@@ -11,6 +11,7 @@ Every error the store raises, in one tree.
     ├── Conflict                   another append came first; nothing was written
     │   ├── WrongVersion           a stream is not at the version the append expected
     │   ├── StreamClosed           the task or conversation was deleted or erased
+    │   ├── NotLast                another message came, or the one named was taken away
     │   ├── AlreadyExists          a row with this id exists: a call that ended, an id used twice
     │   ├── ConversationBusy       another turn has the conversation to itself
     │   ├── TurnTakenOver          another process has continued this turn, or it has ended
@@ -61,6 +62,7 @@ __all__ = [
     "InvalidInput",
     "LoginRefused",
     "NotFound",
+    "NotLast",
     "NotStorable",
     "PoolExhausted",
     "SchemaMissing",
@@ -161,17 +163,43 @@ class WrongVersion(Conflict):
 
 
 class StreamClosed(Conflict):
-    """The task or conversation was deleted or erased: its stream takes no more events."""
+    """
+    The task or conversation was deleted or erased: its stream takes no more events.
 
-    def __init__(self, stream_id: UUID, version: int | None = None) -> None:
+    :ivar reference: the id or key by which the caller named it.
+    """
+
+    def __init__(
+        self, stream_id: UUID, version: int | None = None, reference: object = None
+    ) -> None:
         # The version is unknown where an earlier event of the same append closes the stream.
         closed_at = "by an event of this append" if version is None else f"at version {version}"
+        named = stream_id if reference is None else f"{reference!r:.80} ({stream_id})"
         super().__init__(
-            f"stream {stream_id} was closed {closed_at} and takes no more events; "
-            "create a new task or conversation instead"
+            f"stream {named} was closed {closed_at} and takes no more events; "
+            "restore it if it was deleted, or create a new task or conversation instead"
         )
         self.stream_id = stream_id
         self.version = version
+        self.reference = stream_id if reference is None else reference
+
+
+class NotLast(Conflict):
+    """
+    The message that a conversation was expected to end with is not its last one.
+
+    :ivar message_id: the expected one.
+    :ivar last: the conversation's last message; None if it has none.
+    """
+
+    def __init__(self, message_id: UUID, last: UUID | None) -> None:
+        now = "has no message" if last is None else f"ends with message {last}"
+        super().__init__(
+            f"the conversation {now}, but message {message_id} was expected to be the last; "
+            "read the history and decide again"
+        )
+        self.message_id = message_id
+        self.last = last
 
 
 class AlreadyExists(Conflict):

@@ -27,6 +27,7 @@ __all__ = [
     "Marker",
     "RowChange",
     "Update",
+    "UpdateAfter",
     "UpdateFirst",
 ]
 
@@ -103,6 +104,29 @@ class UpdateFirst:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateAfter:
+    """
+    Changes of all rows of a group behind a position; nothing if there is none.
+
+    A rewind is one event, whatever is behind it, and knows none of the rows. Only the built-in
+    tables that say `grouped_by` in their `info` take it; their column `position` is that of the
+    event which inserted the row. Rows of later events are not meant.
+
+    :ivar group: the values of the columns that the table is grouped by, which never change.
+    :ivar after: rows at this position and before it stay as they are.
+    :ivar changes: as in `Update`, without increments.
+    :ivar only_where: as in `Update`. The changes must make it false, and nothing may make it true
+        again: a replay looks at each row once.
+    """
+
+    table: type[SQLModel]
+    group: Mapping[str, Any]
+    after: int
+    changes: Mapping[str, Any]
+    only_where: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """
     The deletion of one row; nothing happens if it does not exist.
@@ -114,4 +138,4 @@ class Delete:
     key: Mapping[str, Any]
 
 
-type RowChange = Insert | Update | UpdateFirst | Delete
+type RowChange = Insert | Update | UpdateFirst | UpdateAfter | Delete

@@ -3,8 +3,9 @@ The events of a conversation, and the decisions that lead to them.
 
 Stored names and fields are the stored format (see `event`). An archived conversation is hidden but
 still takes events, because the outcome of a slow tool call must be recorded whenever it arrives.
-Only deleting closes the stream. Decisions are pure functions: they take what a conversation is now
-and return the event to append, or None if nothing would change.
+Deleting closes the stream, until the conversation is restored or its key is used again. Decisions
+are pure functions: they take what a conversation is now and return the event to append, or None if
+nothing would change.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
 from eventstore.events.event import Event, make_event
 from eventstore.events.fields import Key, Title
 
 __all__ = [
+    "REWOUND",
     "ConversationArchived",
     "ConversationDeleted",
     "ConversationEvent",
     "ConversationRenamed",
     "ConversationReopened",
+    "ConversationRestarted",
+    "ConversationRestored",
+    "ConversationRewound",
     "ConversationStarted",
     "ConversationState",
     "ConversationStatus",
@@ -28,6 +35,8 @@ __all__ = [
     "delete",
     "rename",
     "reopen",
+    "restart",
+    "restore",
 ]
 
 type ConversationStatus = Literal["active", "archived", "deleted"]
@@ -58,8 +67,35 @@ class ConversationReopened(ConversationEvent, type="ConversationReopened"):
     """An archived conversation became active again."""
 
 
+class ConversationRewound(ConversationEvent, type="ConversationRewound"):
+    """
+    The conversation went back to an earlier point.
+
+    What was said after it is in no history from here on, and calls that were pending are abandoned.
+
+    :ivar position: in the user's log: of the last message that stays; 0 leaves none.
+    """
+
+    position: int = Field(ge=0, lt=2**63)
+
+
 class ConversationDeleted(ConversationEvent, type="ConversationDeleted", closes=True):
-    """The conversation was removed for good."""
+    """The conversation was removed; only a restoration or a new start may follow."""
+
+
+class ConversationRestored(ConversationEvent, type="ConversationRestored", reopens=True):
+    """A deleted conversation came back with all that was said in it, as an active one."""
+
+
+class ConversationRestarted(ConversationEvent, type="ConversationRestarted", reopens=True):
+    """
+    The key of a deleted conversation was used again: the conversation begins anew.
+
+    What was said before is in no history from here on, and calls that were pending are abandoned.
+    """
+
+    # The id of a conversation is derived from its key, so the stream is the deleted one's too.
+    title: Title | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +104,10 @@ class ConversationState:
 
     title: str | None
     status: ConversationStatus
+
+
+REWOUND = "the conversation was rewound to before this call"
+"""The `error` of a call that was pending when its conversation was rewound or begun anew."""
 
 
 def rename(conversation: ConversationState, title: str | None) -> Event | None:
@@ -94,3 +134,20 @@ def delete(_: ConversationState) -> Event | None:
     """Decide to delete, whatever the conversation's status."""
     # A conversation that was deleted before is not found, so no decision is asked for.
     return ConversationDeleted()
+
+
+def restore(conversation: ConversationState) -> Event | None:
+    """Decide to restore; for a conversation that is not deleted nothing changes."""
+    return ConversationRestored() if conversation.status == "deleted" else None
+
+
+def restart(conversation: ConversationState, title: str | None) -> Event | None:
+    """
+    Decide to begin a deleted conversation anew; for one that is not deleted nothing changes.
+
+    :param title: of the new conversation.
+    :raises InvalidInput: the title does not fit its field.
+    """
+    if conversation.status != "deleted":
+        return None
+    return make_event(ConversationRestarted, **({} if title is None else {"title": title}))

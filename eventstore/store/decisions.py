@@ -54,6 +54,7 @@ class Decision:
         called.
     :ivar of_deleted: whether the row may be that of something deleted.
     :ivar beside: of a move: where the task goes.
+    :ivar with_body: whether a message's body is read too, which may have megabytes.
     """
 
     table: type[Task | Conversation | Message | ToolCall]
@@ -64,6 +65,7 @@ class Decision:
     causation_id: UUID | None
     of_deleted: bool = False
     beside: Beside | None = None
+    with_body: bool = False
 
     @property
     def needs_version(self) -> bool:

@@ -9,7 +9,7 @@ from uuid import UUID
 from eventstore.errors import InvalidInput
 from eventstore.events.event import Event, make_event
 from eventstore.events.items import read_item
-from eventstore.events.messages import MessagePosted
+from eventstore.events.messages import MessageEdited, MessagePosted
 from eventstore.events.tool_calls import ToolCallFailed, ToolCallRequested, ToolCallSucceeded
 from eventstore.log.ids import NewId
 
@@ -29,7 +29,12 @@ class ItemEvent(NamedTuple):
 
 
 def item_events(
-    body: Mapping[str, Any], path: str, new_id: NewId, *, sender: str | None = None
+    body: Mapping[str, Any],
+    path: str,
+    new_id: NewId,
+    *,
+    sender: str | None = None,
+    completes: UUID | None = None,
 ) -> list[ItemEvent]:
     """
     Return the events of an item, the item itself first.
@@ -38,14 +43,22 @@ def item_events(
 
     :param path: where the item stands in the caller's input, for error messages.
     :param sender: None takes what the item says.
+    :param completes: the message whose beginning was saved, and which asks for no calls yet; None
+        posts a new one.
     :raises InvalidInput: it is no JSON object, or has a value that cannot be stored.
     """
     if not isinstance(body, Mapping):
         raise InvalidInput(path, f"a {type(body).__name__}; give a dict, as model_dump() does")
     item = read_item(body)
-    message_id = new_id()
-    posted = make_event(MessagePosted, sender=item.sender if sender is None else sender, body=body)
-    events = [ItemEvent(message_id, posted, None)]
+    said = {"sender": item.sender if sender is None else sender, "body": body}
+    event_id = new_id()
+    if completes is None:
+        message_id = event_id
+        events = [ItemEvent(event_id, make_event(MessagePosted, **said), None)]
+    else:
+        message_id = completes
+        edited = make_event(MessageEdited, message_id=message_id, **said)
+        events = [ItemEvent(event_id, edited, None)]
     requested: dict[str, UUID] = {}
     for index, call in enumerate(item.calls):
         request_id = new_id()

@@ -14,11 +14,11 @@ from eventstore.store.decisions import Decision
 from eventstore.store.moves import Place, select_place
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.table_shape import Row
-from projections.models.conversation import ConversationView
 from projections.models.tool_call import ToolCallView
+from projections.queries.conversation_rows import CONVERSATION_DECISION_COLUMNS
 from projections.queries.lists import (
     DECISION_COLUMNS,
-    select_conversation,
+    select_conversation_to_decide_on,
     select_task_to_decide_on,
 )
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, read_json
@@ -50,10 +50,16 @@ _VERSIONS = """
 select stream_id, version from eventstore.stream
 where user_id = $1 and stream_id = any($2)
 """
-# Only what a retraction depends on, because a body may have megabytes. Index: message_pkey.
-_MESSAGE_COLUMNS = ("id", "conversation_id", "retracted_at")
+# Index: message_pkey.
+_MESSAGE_COLUMNS = ("id", "conversation_id", "position", "retracted_at")
 _MESSAGE = f"""
 select {", ".join(_MESSAGE_COLUMNS)} from eventstore.message
+where user_id = $1 and id = $2
+"""
+# What an edit depends on; a body may have megabytes, and other decisions leave it out.
+_WHOLE_MESSAGE_COLUMNS = (*_MESSAGE_COLUMNS, "sender", "content", "body")
+_WHOLE_MESSAGE = f"""
+select {", ".join(_MESSAGE_COLUMNS)}, sender, content, body::text from eventstore.message
 where user_id = $1 and id = $2
 """
 
@@ -67,12 +73,14 @@ class DecisionState:
     :ivar versions: of the streams that exist.
     :ivar existing_position: where an earlier attempt, or its idempotency key, is in the log.
     :ivar places: of the tasks beside which others are moved.
+    :ivar others: the rows of each further statement.
     """
 
     rows: dict[Decision, Row]
     versions: dict[UUID, int]
     existing_position: int | None
     places: dict[UUID, Place] = field(default_factory=dict)
+    others: Sequence[Rows] = ()
 
 
 def read_for_decision(
@@ -81,6 +89,8 @@ def read_for_decision(
     retried_ids: Sequence[UUID],
     decisions: Sequence[Decision],
     moves: Sequence[Decision] = (),
+    others: Sequence[Statement] = (),
+    streams: Sequence[UUID] = (),
 ) -> Plan[DecisionState]:
     """
     Read what decisions depend on; one round trip.
@@ -89,6 +99,8 @@ def read_for_decision(
     :param retried_ids: the ids of events that an earlier attempt may have appended.
     :param decisions: one for each row to read.
     :param moves: the steps that move tasks, be their rows read or not.
+    :param others: further statements, whose rows are wanted.
+    :param streams: further streams whose versions are wanted.
     :raises Erased: the key was used, and what was recorded under it has been erased since.
     """
     existing = []
@@ -106,27 +118,25 @@ def read_for_decision(
         user_scope(user_id),
         (
             *existing,
-            Statement(_VERSIONS, (user_id, versioned)),
-            *(_READ[one.table][0](user_id, one.key) for one in decisions),
+            Statement(_VERSIONS, (user_id, [*versioned, *streams])),
+            *(_read(one)[0](user_id, one.key) for one in decisions),
             *(select_place(user_id, anchor, moving) for anchor in anchors),
+            *others,
         ),
     )
     found = results.pop(0) if existing else []
     versions, *selected = results
     rows = {
-        decision: read_json(dict(zip(_READ[decision.table][1], one[0], strict=True)))
+        decision: read_json(dict(zip(_read(decision)[1], one[0], strict=True)))
         for decision, one in zip(decisions, selected, strict=False)
         if one
     }
-    places = {
-        anchor: Place(*one[0])
-        for anchor, one in zip(anchors, selected[len(decisions) :], strict=True)
-        if one
-    }
+    further = selected[len(decisions) :]
+    places = {anchor: Place(*one[0]) for anchor, one in zip(anchors, further, strict=False) if one}
     position, erased = found[0] if found else (None, False)
     if erased:
         raise Erased(key, position)
-    return DecisionState(rows, dict(versions), position, places)
+    return DecisionState(rows, dict(versions), position, places, further[len(anchors) :])
 
 
 # What a claim depends on. The server's clock decides whether an earlier claim is over, because the
@@ -143,14 +153,24 @@ def _select_tool_call(user_id: str, call_id: UUID) -> Statement:
     return Statement(_TOOL_CALL, (user_id, call_id))
 
 
+def _select_whole_message(user_id: str, message_id: UUID) -> Statement:
+    return Statement(_WHOLE_MESSAGE, (user_id, message_id))
+
+
 def _select_message(user_id: str, message_id: UUID) -> Statement:
     return Statement(_MESSAGE, (user_id, message_id))
 
 
 _READ: dict[type[Any], tuple[Callable[[str, UUID], Statement], tuple[str, ...]]] = {
     Task: (select_task_to_decide_on, DECISION_COLUMNS),
-    Conversation: (select_conversation, ConversationView.columns()),
+    Conversation: (select_conversation_to_decide_on, CONVERSATION_DECISION_COLUMNS),
     Message: (_select_message, _MESSAGE_COLUMNS),
     ToolCall: (_select_tool_call, (*ToolCallView.columns(), "claimed")),
 }
 """By table: the statement that reads one row, and the columns it selects."""
+
+
+def _read(decision: Decision) -> tuple[Callable[[str, UUID], Statement], tuple[str, ...]]:
+    if decision.with_body:
+        return _select_whole_message, _WHOLE_MESSAGE_COLUMNS
+    return _READ[decision.table]

@@ -10,7 +10,7 @@ between, they are read and decided again, after a pause, until the store's time 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -21,6 +21,7 @@ from eventstore.database.errors import WrongKind
 from eventstore.database.plan import Plan, Rows, retrying
 from eventstore.errors import (
     ConfigurationError,
+    Conflict,
     IdempotencyConflict,
     NotFound,
     StreamClosed,
@@ -47,7 +48,7 @@ from eventstore.store.read_for_decision import DecisionState, read_for_decision
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.live import live_statements
 from projections.apply.replay import Replay
-from projections.apply.table_shape import Row
+from projections.apply.table_shape import Key, Row
 from projections.changes import RowChange
 from projections.models.task import TaskView
 from projections.queries.lists import select_task
@@ -79,16 +80,20 @@ class Outcome:
         :param table: the class of a built-in read model.
         :param key: the row's `id`.
         """
-        # The rows are replayed from what was read and written, which saves a round trip; what was
-        # written without reading was read with the append. A transaction returns no views, so it
-        # never comes to this.
+        # What was written without reading was read with the append.
         if self.read is not None:
             return self.read
+        return self.rows(table)[key,]
+
+    def rows(self, table: type[Any]) -> Mapping[Key, Row]:
+        """Return the rows of a table by key: those that were read or written here, as now."""
+        # The rows are replayed from what was read and written, which saves a round trip. A
+        # transaction returns no views, so it never comes to this.
         if self._rows is None:
             self._rows = self._replay()
             for event, changes in zip(self.recorded, self._changes, strict=True):
                 self._rows.apply_changes(event, changes)
-        return self._rows.rows(table)[key,]
+        return self._rows.rows(table)
 
     def event(self, event_id: UUID) -> RecordedEvent:
         """Return the recorded event with this id."""
@@ -105,8 +110,8 @@ class Handle[V]:
     :ivar id: of the entity that the command is about, known at once.
     :ivar event_id: of the command's event; give the handle as `caused_by` of later commands.
     :ivar view: makes the command's answer from the outcome.
-    :ivar on_conflict: answers instead of a `WrongVersion` or `NotFound`, where the command runs
-        alone; it may raise the error again.
+    :ivar on_conflict: answers instead of a `Conflict` or `NotFound`, where the command runs alone;
+        it may raise the error again.
     :ivar on_repeat: answers instead of `view` where the command runs alone and was a retry.
     :ivar reads: the task whose row the answer shows, if that is to be read with the append.
     """
@@ -114,9 +119,7 @@ class Handle[V]:
     id: UUID
     event_id: UUID
     view: Callable[[Outcome], V] = field(repr=False)
-    on_conflict: Callable[[WrongVersion | NotFound], Plan[V]] | None = field(
-        default=None, repr=False
-    )
+    on_conflict: Callable[[Conflict | NotFound], Plan[V]] | None = field(default=None, repr=False)
     on_repeat: Callable[[], Plan[V]] | None = field(default=None, repr=False)
     reads: UUID | None = field(default=None, repr=False)
 
@@ -144,7 +147,7 @@ def run_command[V](context: UserContext, record: Callable[[UnitOfWork], Handle[V
     handle = record(work)
     try:
         outcome = yield from work.commit(handle.reads)
-    except (WrongVersion, NotFound) as conflict:
+    except (Conflict, NotFound) as conflict:
         # A conversation whose key exists is returned instead of created. That is right only where
         # the command is alone: of a transaction the other commands were not written either.
         if handle.on_conflict is None:
@@ -244,6 +247,7 @@ class UnitOfWork:
         stream_id: UUID | None = None,
         of_deleted: bool = False,
         beside: Beside | None = None,
+        with_body: bool = False,
         caused_by: Cause = None,
     ) -> Decision:
         """
@@ -254,6 +258,7 @@ class UnitOfWork:
         :param stream_id: None where the row's id is its stream's.
         :param of_deleted: whether the row may be that of something deleted.
         :param beside: makes it a move; nothing is decided then but where the task goes.
+        :param with_body: whether the decision needs a message's body.
         :raises ConfigurationError: the transaction has ended.
         :raises InvalidInput: `caused_by` does not stand for an event.
         """
@@ -269,6 +274,7 @@ class UnitOfWork:
             event_id_of(caused_by),
             of_deleted,
             beside,
+            with_body,
         )
         self.steps.append(decision)
         return decision
@@ -321,6 +327,9 @@ class UnitOfWork:
         except (StreamClosed, WrongKind) as refusal:
             if refusal.stream_id in self._tasks:
                 raise NotFound("task", refusal.stream_id) from None
+            named = self._references.get(refusal.stream_id)
+            if isinstance(refusal, StreamClosed) and named is not None:
+                raise StreamClosed(refusal.stream_id, refusal.version, named) from None
             raise
         except NotFound as error:
             raise NotFound(error.kind, self._reference(error.key)) from None
@@ -402,13 +411,13 @@ class UnitOfWork:
             for step in self.steps
             if isinstance(step, NewEvent) and step.expected == Expected.NEW
         }
-        # A row is read once for all decisions about it; later ones see it through the replay.
-        # Of several about one row the one counts that needs the version of its stream.
+        # A row is read once for all decisions about it; later ones see it through the replay. Of
+        # several about one row the one counts that needs most of it.
         by_row = {
             (step.table, step.key): step
             for step in sorted(
                 (one for one in self.steps if isinstance(one, Decision)),
-                key=attrgetter("needs_version"),
+                key=attrgetter("needs_version", "with_body"),
             )
             if step.stream_id not in created
         }

@@ -28,7 +28,7 @@ from eventstore.store.commands.conversations import (
     ConversationQueries,
     Conversations,
 )
-from eventstore.store.commands.messages import AsyncMessages, Messages
+from eventstore.store.commands.messages import AsyncMessages, MessageQueries, Messages
 from eventstore.store.commands.tasks import AsyncTasks, TaskQueries, Tasks
 from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
 from eventstore.store.commands.turns import AsyncTurns, TurnQueries, Turns
@@ -283,8 +283,8 @@ class User(SyncFacade[UserPlans]):
     One user of the store.
 
     :ivar tasks: create, update, complete, reopen, delete, get, list.
-    :ivar conversations: start, rename, archive, reopen, delete, get, list.
-    :ivar messages: post, extend, retract.
+    :ivar conversations: start, rename, archive, reopen, rewind, delete, restore, fork, get, list.
+    :ivar messages: post, extend, edit, draft, retract, replace_tail, pop, clear.
     :ivar tool_calls: request, claim, succeed, fail, abandon, find, get, list, wait.
     :ivar turns: get, list, usage.
     """
@@ -295,7 +295,7 @@ class User(SyncFacade[UserPlans]):
         self.user_id = context.user_id
         self.tasks = Tasks(driver, TaskQueries(context))
         self.conversations = Conversations(driver, ConversationQueries(context))
-        self.messages = Messages(driver, Queries(context))
+        self.messages = Messages(driver, MessageQueries(context))
         self.tool_calls = ToolCalls(driver, ToolCallQueries(context))
         self.turns = Turns(driver, TurnQueries(context))
 
@@ -418,8 +418,8 @@ class AsyncUser(AsyncFacade[UserPlans]):
     One user of the store.
 
     :ivar tasks: create, update, complete, reopen, delete, get, list.
-    :ivar conversations: start, rename, archive, reopen, delete, get, list.
-    :ivar messages: post, extend, retract.
+    :ivar conversations: start, rename, archive, reopen, rewind, delete, restore, fork, get, list.
+    :ivar messages: post, extend, edit, draft, retract, replace_tail, pop, clear.
     :ivar tool_calls: request, claim, succeed, fail, abandon, find, get, list, wait.
     :ivar turns: get, list, usage.
     """
@@ -430,7 +430,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
         self.user_id = context.user_id
         self.tasks = AsyncTasks(driver, TaskQueries(context))
         self.conversations = AsyncConversations(driver, ConversationQueries(context))
-        self.messages = AsyncMessages(driver, Queries(context))
+        self.messages = AsyncMessages(driver, MessageQueries(context))
         self.tool_calls = AsyncToolCalls(driver, ToolCallQueries(context))
         self.turns = AsyncTurns(driver, TurnQueries(context))
 

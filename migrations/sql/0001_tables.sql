@@ -89,18 +89,21 @@ create table eventstore.task (
 );
 
 create table eventstore.conversation (
-    user_id           text not null,
-    id                uuid not null,
-    key               text,
-    title             text,
-    status            text not null,
-    created_at        timestamptz not null,
-    updated_at        timestamptz not null,
-    position          bigint not null,   -- of its start
-    last_position     bigint not null,   -- of its newest event: the order of the list
-    message_count     bigint not null,
-    deleted_at        timestamptz,
-    deleted_position  bigint,
+    user_id            text not null,
+    id                 uuid not null,
+    key                text,
+    title              text,
+    status             text not null,
+    created_at         timestamptz not null,
+    updated_at         timestamptz not null,
+    last_activity_at   timestamptz not null,
+    position           bigint not null,   -- of its start
+    last_position      bigint not null,   -- of its newest event
+    activity_position  bigint not null,   -- of its newest message or call: the order of the list
+    deleted_at         timestamptz,
+    deleted_position   bigint,
+    restored_at        timestamptz,       -- it was deleted before, and came back or began anew
+    restored_position  bigint,
     constraint conversation_pkey primary key (user_id, id)
 ) with (fillfactor = 80);  -- every message updates the row; no index on what changes keeps it HOT
 
@@ -116,6 +119,8 @@ create table eventstore.message (
     tool_call_count     integer not null,  -- the tool calls that it asks for
     created_at          timestamptz not null,
     correlation_id      uuid,              -- of its event: in a turn, the turn's id
+    edited_at           timestamptz,
+    edited_position     bigint,
     retracted_at        timestamptz,
     retracted_position  bigint,
     constraint message_pkey primary key (user_id, id),

@@ -23,6 +23,7 @@ from projections.apply.statements import (
     delete_row,
     insert_rows,
     markers_of,
+    update_after,
     update_first,
     update_row,
 )
@@ -34,6 +35,7 @@ from projections.changes import (
     Marker,
     RowChange,
     Update,
+    UpdateAfter,
     UpdateFirst,
 )
 from projections.projector import Projections
@@ -84,15 +86,15 @@ def live_statements(
 
 
 def _updates(user_id: str, touched: Sequence[_Touched]) -> list[Statement]:
-    # Of one table in the order of the events: an `UpdateFirst` and an update by key may be about
+    # Of one table in the order of the events: an update without a key and one by key may be about
     # one row, and the first of them counts.
     ordered = sorted(
         ((row, one) for row in touched for one in row.updates),
         key=lambda pair: (pair[0].shape.number, -pair[1].place.later),
     )
     return [
-        update_first(row.shape, user_id, row.found_by, *one)
-        if row.found_by
+        _statement(row.shape, user_id, row.unkeyed, one.place)
+        if row.unkeyed is not None
         else update_row(row.shape, user_id, row.key, *one)
         for row, one in ordered
     ]
@@ -117,6 +119,8 @@ def _statement(shape: TableShape, user_id: str, change: RowChange, place: Place)
             return update_row(shape, user_id, shape.key_of(key), changes, only_where, place)
         case UpdateFirst(found_by=found_by, changes=changes, only_where=only_where):
             return update_first(shape, user_id, found_by, changes, only_where, place)
+        case UpdateAfter(group=group, after=after, changes=changes, only_where=only_where):
+            return update_after(shape, user_id, group, after, changes, only_where, place)
         case Delete(key=key):
             return delete_row(shape, user_id, shape.key_of(key))
         case _:
@@ -136,9 +140,9 @@ class _Touched:
 
     :ivar place: of the event that inserts it.
     :ivar updates: those that the database must work out.
-    :ivar sealed: an `UpdateFirst` came, which may be about this row; what comes later is not folded
-        into what came before.
-    :ivar found_by: of an `UpdateFirst`, which stands here as a row that nobody knows yet.
+    :ivar sealed: an update without a key came, which may be about this row; what comes later is not
+        folded into what came before.
+    :ivar unkeyed: such an update, which stands here as a row that nobody knows yet.
     """
 
     shape: TableShape
@@ -148,7 +152,7 @@ class _Touched:
     updates: list[_Update] = field(default_factory=list)
     delete: bool = False
     sealed: bool = False
-    found_by: Mapping[str, Any] | None = None
+    unkeyed: UpdateFirst | UpdateAfter | None = None
 
 
 def _fold_all(
@@ -169,14 +173,12 @@ def _fold_all(
         place = Place(later, event.stream_id, later_in_stream[event.stream_id])
         for change in its_changes:
             shape = projections.shapes_by_model[change.table]
-            if isinstance(change, UpdateFirst):
+            if isinstance(change, UpdateFirst | UpdateAfter):
                 for known in rows.values():
                     known.sealed = known.sealed or known.shape is shape
                 update = _Update(dict(change.changes), change.only_where, place)
-                nobodys: Key = ("first", len(rows))  # no row has such a key
-                rows[shape, nobodys] = _Touched(
-                    shape, nobodys, updates=[update], found_by=change.found_by
-                )
+                nobodys: Key = ("unkeyed", len(rows))  # no row has such a key
+                rows[shape, nobodys] = _Touched(shape, nobodys, updates=[update], unkeyed=change)
                 continue
             named = change.values if isinstance(change, Insert) else change.key
             key = shape.key_of(named)
@@ -216,7 +218,7 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
         case Update(changes=changes, only_where=only_where):
             if row.sealed:
                 row.updates.append(_Update(dict(changes), only_where, place))
-                row.sealed = False  # until the next `UpdateFirst`, further ones are folded into it
+                row.sealed = False  # until the next one without a key, others are folded into it
             elif row.insert is None or row.updates:
                 # Only the database knows the row as this update finds it.
                 _fold_update(row.updates, _Update(dict(changes), only_where, place))
@@ -229,7 +231,7 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
             # The deletion is sent even if this append made the row: there may be an older one.
             row.delete = True
             row.insert, row.updates = None, []
-        case UpdateFirst():
+        case UpdateFirst() | UpdateAfter():
             raise AssertionError  # it names no row
         case _:
             assert_never(change)

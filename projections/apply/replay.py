@@ -8,7 +8,7 @@ are read from it, and a command's answer is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlmodel import SQLModel
@@ -16,7 +16,16 @@ from sqlmodel import SQLModel
 from eventstore.errors import EventStoreError, InvalidInput, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
 from projections.apply.table_shape import Key, Row, TableShape
-from projections.changes import Delete, Increment, Insert, Marker, RowChange, UpdateFirst
+from projections.changes import (
+    Delete,
+    Increment,
+    Insert,
+    Marker,
+    RowChange,
+    Update,
+    UpdateAfter,
+    UpdateFirst,
+)
 from projections.projector import Projections
 
 __all__ = ["Replay", "apply_changes", "is_met"]
@@ -39,6 +48,8 @@ class Replay:
         }
         # By table: the keys of the rows that an `UpdateFirst` may be about, in their order.
         self._found_by: dict[TableShape, dict[Key, list[Key]]] = {}
+        # By table: the keys of the rows that an `UpdateAfter` may still be about, in their order.
+        self._groups: dict[TableShape, dict[Key, list[Key]]] = {}
         self.position = 0
         """Of the last event applied."""
         self.watching = False
@@ -90,6 +101,9 @@ class Replay:
         """
         for change in changes:
             shape = self._projections.shapes_by_model[change.table]
+            if isinstance(change, UpdateAfter):
+                self._update_after(shape, change, event)
+                continue
             key = self._apply(shape, self._tables[change.table], change, event)
             # A row of another part is not touched: compared with this part it would be one too
             # many, and a rebuild would delete it.
@@ -97,7 +111,11 @@ class Replay:
                 self.touched.add((shape, key))
 
     def _apply(
-        self, shape: TableShape, rows: dict[Key, Row], change: RowChange, event: RecordedEvent
+        self,
+        shape: TableShape,
+        rows: dict[Key, Row],
+        change: Insert | Update | UpdateFirst | Delete,
+        event: RecordedEvent,
     ) -> Key | None:
         """Apply one row change; return the key of the row that it is about, if that is known."""
         if isinstance(change, Insert):
@@ -137,6 +155,31 @@ class Replay:
         if shape.found_by:
             found_by = tuple([row[name] for name in shape.found_by])
             self._found_by.setdefault(shape, {}).setdefault(found_by, []).append(key)
+        groups = self._groups.get(shape)
+        if groups is not None:
+            groups.setdefault(_group_of(shape, row), []).append(key)
+
+    def _update_after(self, shape: TableShape, change: UpdateAfter, event: RecordedEvent) -> None:
+        rows = self._tables[change.table]
+        for key in self._behind(shape, change):
+            if is_met(rows[key], change.only_where):
+                apply_changes(rows[key], change.changes, event)
+                if self.watching:
+                    self.touched.add((shape, key))
+
+    def _behind(self, shape: TableShape, change: UpdateAfter) -> Iterator[Key]:
+        """Yield the keys of the rows of a group behind a position, and forget them."""
+        rows, groups = self._tables[change.table], self._groups.get(shape)
+        # Most logs have no such change, so the groups are made when the first one comes.
+        if groups is None:
+            groups = self._groups[shape] = {}
+            for key, row in rows.items():
+                groups.setdefault(_group_of(shape, row), []).append(key)
+        keys = groups.get(tuple([change.group[name] for name in shape.grouped_by]), [])
+        # Rows are inserted in the order of their positions; 0 is that of an event which is about to
+        # be recorded, after all others. What was changed, or differs, will never be changed again.
+        while keys and not 0 < rows[keys[-1]]["position"] <= change.after:
+            yield keys.pop()
 
     def skip(self, event: RecordedEvent) -> None:
         """
@@ -150,6 +193,8 @@ class Replay:
                 row = _resolved({**shape.nulls, **change.values}, event)
                 if self._keeps(shape, row):
                     self.touched.add((shape, shape.key_of(row)))
+            elif isinstance(change, UpdateAfter):
+                self.touched.update((shape, key) for key in self._behind(shape, change))
             elif isinstance(change, UpdateFirst):
                 # Which of them it changed is not known without the events before it.
                 self.touched.update((shape, key) for key in self._found(shape, change))
@@ -193,6 +238,10 @@ def apply_changes(row: Row, changes: Mapping[str, Any], event: RecordedEvent | N
             row[name] = value
         elif row[name] is not None:  # in SQL null plus a number is null
             row[name] += value.by
+
+
+def _group_of(shape: TableShape, row: Row) -> Key:
+    return tuple([row[name] for name in shape.grouped_by])
 
 
 def is_met(row: Row, only_where: Mapping[str, Any]) -> bool:

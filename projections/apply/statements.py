@@ -27,6 +27,7 @@ __all__ = [
     "delete_row",
     "insert_rows",
     "markers_of",
+    "update_after",
     "update_first",
     "update_row",
 ]
@@ -134,6 +135,29 @@ def update_first(
     )
     values = _sent(shape.encoded(dict(changes)), place)
     return Statement(sql, (user_id, place.later, *found_by.values(), *only_where.values(), *values))
+
+
+def update_after(
+    shape: TableShape,
+    user_id: str,
+    group: Mapping[str, Any],
+    after: int,
+    changes: Mapping[str, Any],
+    only_where: Mapping[str, Any],
+    place: Place,
+) -> Statement:
+    """
+    Return the statement of an `UpdateAfter`.
+
+    :param place: of the event that asks for it; rows of later events are passed over.
+    """
+    sql = _update_after_sql(
+        shape, tuple(changes), markers_of(changes), tuple(group), tuple(only_where)
+    )
+    values = _sent(shape.encoded(dict(changes)), place)
+    return Statement(
+        sql, (user_id, place.later, after, *group.values(), *only_where.values(), *values)
+    )
 
 
 def delete_row(shape: TableShape, user_id: str, key: Key) -> Statement:
@@ -261,6 +285,32 @@ def _update_first_sql(
         f"    where f.user_id = $1 and f.position <= head.position - $2::bigint"
         f" and {' and '.join(conditions)}\n"
         "    order by f.position limit 1)"
+    )
+
+
+@cache
+def _update_after_sql(
+    shape: TableShape,
+    names: tuple[str, ...],
+    markers: Markers,
+    group: tuple[str, ...],
+    only_where: tuple[str, ...],
+) -> str:
+    sent = _parameters(4)
+    conditions = [
+        *(f"t.{name} = {sent(name, shape.columns[name].sql)}" for name in group),
+        *(
+            f"t.{name} is not distinct from {sent(name, shape.columns[name].sql)}"
+            for name in only_where
+        ),
+    ]
+    values = zip(names, _values(shape, names, markers, sent), strict=True)
+    return (
+        f"update {shape.name} as t\nset {', '.join(f'{n} = {v}' for n, v in values)}\n"
+        "from eventstore.user_log as head\n"
+        "where head.user_id = $1 and t.user_id = $1\n"
+        "  and t.position > $3::bigint and t.position <= head.position - $2::bigint\n"
+        f"  and {' and '.join(conditions)}"
     )
 
 

@@ -27,6 +27,7 @@ from projections.changes import (
     Marker,
     RowChange,
     Update,
+    UpdateAfter,
     UpdateFirst,
 )
 
@@ -46,6 +47,7 @@ class TableShape:
     :ivar name: schema-qualified.
     :ivar key: the names of the primary key's columns, without `user_id`.
     :ivar found_by: the columns by which an `UpdateFirst` finds a row; none in most tables.
+    :ivar grouped_by: the columns whose values an `UpdateAfter` names; none in most tables.
     :ivar spread_by: the columns that decide to which part of a long log a row belongs.
     :ivar columns: the type of every column but `user_id`.
     :ivar nulls: a row of nulls.
@@ -75,6 +77,7 @@ class TableShape:
         self.name = f"{table.schema or 'public'}.{table.name}"
         self.key = tuple(primary[1:])
         self.found_by: tuple[str, ...] = table.info.get("found_by", ())
+        self.grouped_by: tuple[str, ...] = table.info.get("grouped_by", ())
         # Rows among which the first is sought must be replayed together.
         self.spread_by = self.found_by or self.key
         # SQLAlchemy's own kind of text, which column names may have, is no name for orjson.
@@ -213,10 +216,10 @@ class TableShape:
                         f"the projector of {self.name} updates {', '.join(sorted(moved))}, which "
                         "is part of the key; delete the row, and insert another"
                     )
-            case UpdateFirst():
+            case UpdateFirst() | UpdateAfter():
                 raise ConfigurationError(
-                    f"the projector of {self.name} gives an UpdateFirst, which only built-in "
-                    "tables take; name the row by its key in an Update"
+                    f"the projector of {self.name} gives an {type(change).__name__}, which only "
+                    "built-in tables take; name the row by its key in an Update"
                 )
             case Delete(key=key):
                 self._check_names(key)

@@ -16,19 +16,21 @@ from eventstore.events.conversations import (
     ConversationEvent,
     ConversationRenamed,
     ConversationReopened,
+    ConversationRestarted,
+    ConversationRestored,
     ConversationStarted,
     ConversationStatus,
 )
 from eventstore.events.event import Event
-from eventstore.events.messages import MessagePosted, MessageRetracted
-from eventstore.events.tool_calls import ToolCallOutcome
+from eventstore.events.messages import MessageEdited, MessagePosted
+from eventstore.events.tool_calls import ToolCallEvent
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Increment, Insert, RowChange, Update
+from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
 
-__all__ = ["Conversation", "ConversationView", "project_conversation"]
+__all__ = ["ACTIVITY", "Conversation", "ConversationView", "project_conversation"]
 
 
 class Conversation(ReadModel, table=True):
@@ -36,7 +38,9 @@ class Conversation(ReadModel, table=True):
     One conversation of a user.
 
     A deleted conversation keeps its row with the status `deleted`, so that its history can still
-    be given as of an earlier moment. `last_position` orders a list by newest activity.
+    be given as of an earlier moment; `restored_position` says that it was deleted once before.
+    Activity is what is said, edited or done by tools: `activity_position` orders a list by it.
+    Titles, archiving and the like are changes, of which `last_position` has the newest.
     """
 
     __tablename__ = "conversation"
@@ -52,11 +56,14 @@ class Conversation(ReadModel, table=True):
     status: Literal["active", "archived", "deleted"] = text()
     created_at: datetime = timestamp()
     updated_at: datetime = timestamp()
+    last_activity_at: datetime = timestamp()
     position: int = bigint()
     last_position: int = bigint()
-    message_count: int = bigint()
+    activity_position: int = bigint()
     deleted_at: datetime | None = timestamp(nullable=True)
     deleted_position: int | None = bigint(nullable=True)
+    restored_at: datetime | None = timestamp(nullable=True)
+    restored_position: int | None = bigint(nullable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,12 @@ class ConversationView(View):
     """
     One conversation at some moment.
 
+    :ivar updated_at: when anything of it changed last, its title and status included.
+    :ivar last_activity_at: when something was said, edited or done by a tool last.
     :ivar position: the position of the event that started the conversation.
     :ivar last_position: the position of its newest event.
+    :ivar activity_position: the position of its newest activity.
+    :ivar message_count: how many messages its history has.
     """
 
     id: UUID
@@ -74,43 +85,56 @@ class ConversationView(View):
     status: ConversationStatus
     created_at: datetime
     updated_at: datetime
+    last_activity_at: datetime
     position: int
     last_position: int
-    message_count: int
+    activity_position: int
+    message_count: int = 0
+
+
+ACTIVITY: tuple[type[Event], ...] = (MessagePosted, MessageEdited, ToolCallEvent)
+"""The events, starts aside, that are activity in a conversation."""
 
 
 @projector(Conversation, events=ConversationEvent, trusted=True)
 def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
     """
-    Keep one row per conversation; every event of its stream counts as activity.
+    Keep one row per conversation.
 
     :param event: of any class of `ConversationEvent`, a service's own among them.
     """
     match event.data:
         case ConversationStarted(key=key, title=title):
-            row = {
-                "id": event.stream_id,
-                "key": key,
-                "title": title,
-                "status": "active",
-                "created_at": RECORDED_AT,
-                "updated_at": RECORDED_AT,
-                "position": POSITION,
-                "last_position": POSITION,
-                "message_count": 0,
-            }
-            return (Insert(Conversation, row),)
+            return (Insert(Conversation, {"id": event.stream_id, "key": key, **_started(title)}),)
         case data:
-            # An event that changes nothing else still moves its conversation to the front.
             changes = {**_changes(data), "updated_at": RECORDED_AT, "last_position": POSITION}
             return (Update(Conversation, {"id": event.stream_id}, changes),)
 
 
-_ONE_MORE, _ONE_LESS = Increment(1), Increment(-1)
+def _started(title: str | None) -> dict[str, Any]:
+    """Return what a new conversation has in all columns but its key and what may be null."""
+    return {
+        "title": title,
+        "status": "active",
+        "created_at": RECORDED_AT,
+        "updated_at": RECORDED_AT,
+        "last_activity_at": RECORDED_AT,
+        "position": POSITION,
+        "last_position": POSITION,
+        "activity_position": POSITION,
+    }
+
+
+_RESTORED: dict[str, Any] = {
+    "deleted_at": None,
+    "deleted_position": None,
+    "restored_at": RECORDED_AT,
+    "restored_position": POSITION,
+}
 
 
 def _changes(event: Event) -> dict[str, Any]:
-    """Return what an event changes of its conversation, activity aside."""
+    """Return what an event changes of its conversation, beside its newest event."""
     match event:
         case ConversationRenamed(title=title):
             return {"title": title}
@@ -124,10 +148,11 @@ def _changes(event: Event) -> dict[str, Any]:
                 "deleted_at": RECORDED_AT,
                 "deleted_position": POSITION,
             }
-        # An outcome is the tool's message as well (docs/decisions/0003).
-        case MessagePosted() | ToolCallOutcome(reply=dict()):
-            return {"message_count": _ONE_MORE}
-        case MessageRetracted():
-            return {"message_count": _ONE_LESS}
+        case ConversationRestored():
+            return {"status": "active", **_RESTORED}
+        case ConversationRestarted(title=title):
+            return {**_started(title), **_RESTORED}
+        case _ if isinstance(event, ACTIVITY):
+            return {"last_activity_at": RECORDED_AT, "activity_position": POSITION}
         case _:
             return {}

@@ -12,14 +12,18 @@ from sqlalchemy import Column, Integer, PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSON
 from sqlmodel import Field
 
-from eventstore.events.conversations import ConversationEvent
+from eventstore.events.conversations import (
+    ConversationEvent,
+    ConversationRestarted,
+    ConversationRewound,
+)
 from eventstore.events.fields import plain_text
 from eventstore.events.items import read_item
-from eventstore.events.messages import MessagePosted, MessageRetracted
+from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
 from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
+from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update, UpdateAfter
 from projections.models.read_model import ReadModel, bigint, text, timestamp, uuid
 from projections.models.tool_call import ToolCallView
 from projections.projector import projector
@@ -42,8 +46,9 @@ class Message(ReadModel, table=True):
     it exactly: where its content is the text in `content`, null stands in its place, it is null as
     a whole where it has nothing but role and content, and it is a list of one where a null in it
     is its own. `tool_call_count` says how many
-    calls the message asks for; they are rows of `tool_call`. A retracted message keeps its row,
-    with `retracted_at`, for histories of earlier moments.
+    calls the message asks for; they are rows of `tool_call`. A message that was retracted, or is
+    behind a rewind, keeps its row, with `retracted_at`, for histories of earlier moments. One that
+    was edited has its newest body here; the earlier ones are in the log (docs/decisions/0031).
     """
 
     __tablename__ = "message"
@@ -52,7 +57,7 @@ class Message(ReadModel, table=True):
         UniqueConstraint(
             "user_id", "conversation_id", "position", name="message_conversation_position_key"
         ),
-        {"schema": SCHEMA},
+        {"schema": SCHEMA, "info": {"grouped_by": ("conversation_id",)}},
     )
 
     user_id: str = text()
@@ -65,6 +70,8 @@ class Message(ReadModel, table=True):
     tool_call_count: int = Field(sa_column=Column(Integer, nullable=False))
     created_at: datetime = timestamp()
     correlation_id: UUID | None = uuid(nullable=True)
+    edited_at: datetime | None = timestamp(nullable=True)
+    edited_position: int | None = bigint(nullable=True)
     retracted_at: datetime | None = timestamp(nullable=True)
     retracted_position: int | None = bigint(nullable=True)
 
@@ -78,6 +85,7 @@ class MessageView:
     :ivar body: the whole item as it came.
     :ivar tool_calls: the calls that this message asked for, in their order.
     :ivar correlation_id: of what belongs together; in a turn, the turn's id.
+    :ivar edited_at: when it was edited last; None if it says what was posted.
     """
 
     id: UUID
@@ -89,6 +97,7 @@ class MessageView:
     tool_calls: tuple[ToolCallView, ...]
     created_at: datetime
     correlation_id: UUID | None
+    edited_at: datetime | None = None
 
     @property
     def event_id(self) -> UUID:
@@ -96,16 +105,21 @@ class MessageView:
         return self.id
 
 
-def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> MessageView:
+def posted_view(
+    event: RecordedEvent,
+    tool_calls: Sequence[ToolCallView],
+    edit: RecordedEvent | None = None,
+) -> MessageView:
     """
     Return the view of the message that an event posts.
 
     :param event: of `MessagePosted`, or the outcome of a tool call.
     :param tool_calls: those that name it as their message; shown if its body asks for calls.
+    :param edit: the `MessageEdited` that says what it says instead, if there is one.
     :raises TypeError: the event posts no message.
     """
-    match event.data:
-        case MessagePosted(sender=sender, body=body):
+    match event.data if edit is None else edit.data:
+        case MessagePosted(sender=sender, body=body) | MessageEdited(sender=sender, body=body):
             pass
         case ToolCallOutcome(reply=dict() as body):
             sender = "tool"
@@ -121,6 +135,7 @@ def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView]) -> Mes
         tuple(tool_calls) if tool_calls and read_item(body).calls else (),
         event.recorded_at,
         event.correlation_id,
+        None if edit is None else edit.recorded_at,
     )
 
 
@@ -133,36 +148,63 @@ def project_message(event: EventEnvelope) -> Sequence[RowChange]:
     """
     match event.data:
         case MessagePosted(sender=sender, body=body):
-            return (_message(event, sender, body),)
+            return (_posted(event, sender, body),)
         case ToolCallOutcome(reply=dict() as reply):
-            return (_message(event, "tool", reply),)
+            return (_posted(event, "tool", reply),)
+        case MessageEdited(message_id=message_id, sender=sender, body=body):
+            edited = {
+                **_said(sender, body),
+                "edited_at": RECORDED_AT,
+                "edited_position": POSITION,
+            }
+            return (Update(Message, {"id": message_id}, edited, only_where=_shown_in(event)),)
         case MessageRetracted(message_id=message_id):
             retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
-            # A raw append may name a message of another conversation, or one that was retracted
-            # before; the first retraction in its own conversation counts.
-            there = {"conversation_id": event.stream_id, "retracted_at": None}
-            return (Update(Message, {"id": message_id}, retracted, only_where=there),)
+            return (Update(Message, {"id": message_id}, retracted, only_where=_shown_in(event)),)
+        case ConversationRewound(position=position):
+            return (_retract_after(event, position),)
+        case ConversationRestarted():
+            return (_retract_after(event, 0),)
         case _:
             return ()
 
 
-def _message(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
-    item = read_item(body)
-    shown = None if item.text is None else plain_text(item.text)
+def _shown_in(event: EventEnvelope) -> dict[str, Any]:
+    # A raw append may name a message of another conversation, or one that was retracted before; the
+    # first retraction in its own conversation counts.
+    return {"conversation_id": event.stream_id, "retracted_at": None}
+
+
+def _retract_after(event: EventEnvelope, position: int) -> UpdateAfter:
+    retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
+    group = {"conversation_id": event.stream_id}
+    return UpdateAfter(Message, group, position, retracted, only_where={"retracted_at": None})
+
+
+def _posted(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
     return Insert(
         Message,
         {
             "id": event.event_id,
             "conversation_id": event.stream_id,
             "position": POSITION,
-            "sender": sender,
-            "content": shown,
-            "body": _stored_body(body, sender, shown),
-            "tool_call_count": len(item.calls),
+            **_said(sender, body),
             "created_at": RECORDED_AT,
             "correlation_id": event.correlation_id,
         },
     )
+
+
+def _said(sender: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns that come from who says what."""
+    item = read_item(body)
+    shown = None if item.text is None else plain_text(item.text)
+    return {
+        "sender": sender,
+        "content": shown,
+        "body": _stored_body(body, sender, shown),
+        "tool_call_count": len(item.calls),
+    }
 
 
 type _StoredBody = dict[str, Any] | list[dict[str, Any]] | None

@@ -13,6 +13,11 @@ from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlmodel import Field
 
+from eventstore.events.conversations import (
+    REWOUND,
+    ConversationRestarted,
+    ConversationRewound,
+)
 from eventstore.events.event import Event
 from eventstore.events.items import CallAnswer, read_item
 from eventstore.events.messages import MessagePosted
@@ -26,7 +31,15 @@ from eventstore.events.tool_calls import (
 )
 from eventstore.log.envelope import NOW, EventEnvelope, PointInTime
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update, UpdateFirst
+from projections.changes import (
+    POSITION,
+    RECORDED_AT,
+    Insert,
+    RowChange,
+    Update,
+    UpdateAfter,
+    UpdateFirst,
+)
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
 
@@ -61,8 +74,14 @@ class ToolCall(ReadModel, table=True):
             "position",
             postgresql_where=sql_text("status = 'pending'"),
         ),
-        # An answer names its call as the model does.
-        {"schema": SCHEMA, "info": {"found_by": ("conversation_id", "call_id")}},
+        # An answer names its call as the model does; a rewind, the conversation.
+        {
+            "schema": SCHEMA,
+            "info": {
+                "found_by": ("conversation_id", "call_id"),
+                "grouped_by": ("conversation_id",),
+            },
+        },
     )
 
     user_id: str = text()
@@ -164,7 +183,12 @@ class ToolCallView(View):
         )
 
 
-CALL_EVENTS: tuple[type[Event], ...] = (ToolCallEvent, MessagePosted)
+CALL_EVENTS: tuple[type[Event], ...] = (
+    ToolCallEvent,
+    MessagePosted,
+    ConversationRewound,
+    ConversationRestarted,
+)
 """The events that request, claim or end calls."""
 
 
@@ -205,6 +229,23 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
         case MessagePosted(body=body):
             for answer in read_item(body).answers:
                 yield _answer(event, answer)
+        case ConversationRewound(position=position):
+            yield _abandon_after(event, position)
+        case ConversationRestarted():
+            yield _abandon_after(event, 0)
+
+
+def _abandon_after(event: EventEnvelope, position: int) -> UpdateAfter:
+    # Nobody waits any more for what was asked in a part of the conversation that is gone. A call
+    # that has ended keeps its outcome: the tool did run.
+    abandoned = {
+        "status": "abandoned",
+        "error": REWOUND,
+        "finished_at": RECORDED_AT,
+        "finished_position": POSITION,
+    }
+    group = {"conversation_id": event.stream_id}
+    return UpdateAfter(ToolCall, group, position, abandoned, only_where={"status": "pending"})
 
 
 def _end(event: EventEnvelope, call_event_id: UUID, outcome: dict[str, Any]) -> Update:

@@ -1,13 +1,15 @@
 """
 The history of one conversation, from the read model or from the log: the same answer.
 
-From the read model a page is one round trip along `message_conversation_position_key`. From the
-log the conversation's stream is read, which also works where the read model is not trusted.
+From the read model a page is one round trip along `message_conversation_position_key`. As of an
+earlier moment there is a second one if a message of the page was edited since, or the conversation
+restored: the tables have what is now, and the log what was. From the log the conversation's stream
+is read, which also works where the read model is not trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
@@ -15,17 +17,26 @@ from uuid import UUID
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
+from eventstore.events.conversations import (
+    ConversationDeleted,
+    ConversationRestarted,
+    ConversationRestored,
+    ConversationRewound,
+    ConversationStarted,
+)
 from eventstore.events.fields import check_number
+from eventstore.events.items import read_item
 from eventstore.events.json_codec import loads
-from eventstore.events.messages import MessagePosted, MessageRetracted
+from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
 from eventstore.log.envelope import PointInTime, RecordedEvent
 from eventstore.log.read import Selection, read_all_events
+from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
 from projections.apply.replay import Replay
 from projections.models.conversation import Conversation
 from projections.models.message import MessageView, full_body, posted_view
-from projections.models.tool_call import ToolCall, ToolCallView
+from projections.models.tool_call import CALL_EVENTS, ToolCall, ToolCallView
 from projections.projector import Projections
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
 
@@ -37,17 +48,23 @@ __all__ = [
     "history",
     "messages_of_page",
     "page_statements",
+    "read_page",
 ]
 
 type Source = Literal["projection", "events"]
 
+type CallsByMessage = Mapping[UUID, tuple[ToolCallView, ...]]
+
 CONVERSATION = """
-select position, created_at, deleted_position, deleted_at
+select position, created_at, deleted_position, deleted_at, restored_position, restored_at
 from eventstore.conversation
 where user_id = $1 and id = $2
 """
 
-MESSAGE_COLUMNS = "id, position, sender, content, body::text, created_at, correlation_id"
+MESSAGE_COLUMNS = (
+    "id, position, sender, content, body::text, created_at, correlation_id, edited_position,"
+    " edited_at"
+)
 """The select list of `message`, to be read by `messages_of_page`."""
 
 # $3 is `before`; $4 and $5 are the moment; each of them is null where it bounds nothing.
@@ -75,9 +92,35 @@ from eventstore.tool_call as t
 where t.user_id = $1
   and t.conversation_id = $2
   and t.message_id in (
-    select page.id from (select id, tool_call_count {_PAGE}) as page
-    where page.tool_call_count > 0)
+    select page.id from (select id, tool_call_count, edited_position {_PAGE}) as page
+    where page.tool_call_count > 0 or page.edited_position is not null)
 order by t.index, t.position
+"""
+# What the messages at the positions $4 said at the moment of $5 and $6. Index: event_stream.
+_VERSIONS = f"""
+select {select_list(REPLAY_COLUMNS)}
+from eventstore.event
+where user_id = $1
+  and stream_id = $2
+  and position >= $3
+  and (position = any($4) or type = '{MessageEdited.type}')
+  and position <= coalesce($5, 9223372036854775807)
+  and recorded_at <= coalesce($6, 'infinity'::timestamptz)
+order by stream_id, position
+"""
+# Whether a conversation was there at a moment, if it was deleted and restored since: the newest of
+# the events that decide it. Index: event_stream.
+_LAST_CHANGE = f"""
+select type
+from eventstore.event
+where user_id = $1
+  and stream_id = $2
+  and type in ('{ConversationStarted.type}', '{ConversationDeleted.type}',
+               '{ConversationRestored.type}', '{ConversationRestarted.type}')
+  and position <= coalesce($3, 9223372036854775807)
+  and recorded_at <= coalesce($4, 'infinity'::timestamptz)
+order by stream_id desc, position desc
+limit 1
 """
 
 
@@ -95,7 +138,8 @@ def history(
     """
     Return the newest `limit` messages before position `before`, oldest first, as of `moment`.
 
-    From the tables one round trip, along `message_conversation_position_key`.
+    From the tables one round trip, along `message_conversation_position_key`; a second one as of a
+    moment before a message of the page was edited, or the conversation restored.
 
     :param source: `projection` reads the tables, `events` the conversation's stream.
     :param before: the position of the oldest message that the caller has; None for the newest page.
@@ -109,26 +153,14 @@ def history(
             check_number(value, name)
     match source:
         case "projection":
-            return (yield from _from_tables(user_id, conversation, moment, before, limit))
+            page = page_statements(user_id, conversation, moment, before, limit)
+            return (yield from read_page(user_id, conversation, moment, page, registry))
         case "events":
             messages = yield from _from_log(user_id, conversation, moment, projections, registry)
             earlier = [one for one in messages if before is None or one.position < before]
             return earlier if limit is None else earlier[max(0, len(earlier) - limit) :]
         case _:
             raise InvalidInput("source", f"{source!r}; give 'projection' or 'events'")
-
-
-def _from_tables(
-    user_id: str,
-    conversation: UUID,
-    moment: PointInTime,
-    before: int | None,
-    limit: int | None,
-) -> Plan[list[MessageView]]:
-    # Asking first whether the conversation exists would be a round trip of its own.
-    statements = page_statements(user_id, conversation, moment, before, limit)
-    answers = yield Batch(user_scope(user_id), statements)
-    return messages_of_page(conversation, moment, answers)
 
 
 def page_statements(
@@ -140,6 +172,7 @@ def page_statements(
     :param before: as in `history`, and `limit` as well.
     """
     page = (user_id, conversation, before, moment.position, moment.timestamp, limit)
+    # Asking first whether the conversation exists would be a round trip of its own.
     return (
         Statement(CONVERSATION, (user_id, conversation)),
         Statement(_MESSAGES, page),
@@ -151,38 +184,98 @@ def messages_of_page(
     conversation: UUID, moment: PointInTime, answers: Sequence[Rows]
 ) -> list[MessageView]:
     """
-    Return the messages of a page, oldest first.
+    Return the messages of a page, oldest first; an edited one says what it says now.
 
     :param answers: the rows of each of the `page_statements`, or of others that select the same:
         messages, newest first, and their calls.
     :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
     """
     found, rows, call_rows = answers
-    if not found or not _existed(found[0], moment):
+    if not found or not _may_exist(found[0], moment):
         raise NotFound("conversation", conversation)
     calls = by_message(map(tool_call_view, call_rows), moment)
-    messages = []
-    for message_id, position, sender, content, stored, created_at, correlation_id in reversed(rows):
-        body = full_body(None if stored is None else loads(stored), sender, content)
-        messages.append(
-            MessageView(
-                message_id,
-                conversation,
-                position,
-                sender,
-                body.get("content"),
-                body,
-                calls.get(message_id, ()) if calls else (),
-                created_at,
-                correlation_id,
-            )
-        )
-    return messages
+    return [_message_of(conversation, row, calls) for row in reversed(rows)]
 
 
-def by_message(
-    calls: Iterable[ToolCallView], moment: PointInTime
-) -> dict[UUID, tuple[ToolCallView, ...]]:
+def _message_of(conversation: UUID, row: tuple[Any, ...], calls: CallsByMessage) -> MessageView:
+    message_id, position, sender, content, stored, created_at, correlation_id, *edited = row
+    edited_position, edited_at = edited
+    body = full_body(None if stored is None else loads(stored), sender, content)
+    requested = calls.get(message_id, ()) if calls else ()
+    if edited_position is not None and requested and not read_item(body).calls:
+        requested = ()  # as in `posted_view`, for an edit that took the calls away
+    return MessageView(
+        message_id,
+        conversation,
+        position,
+        sender,
+        body.get("content"),
+        body,
+        requested,
+        created_at,
+        correlation_id,
+        edited_at,
+    )
+
+
+def read_page(
+    user_id: str,
+    conversation: UUID,
+    moment: PointInTime,
+    statements: Sequence[Statement],
+    registry: EventRegistry,
+) -> Plan[list[MessageView]]:
+    """
+    Return the messages of a page, oldest first, as they were at a moment.
+
+    One round trip; a second one if a message was edited since, or the conversation restored.
+
+    :param statements: `page_statements`, or others that select the same.
+    :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
+    :raises CorruptLog: an event of an edited message cannot be read.
+    """
+    answers = yield Batch(user_scope(user_id), tuple(statements))
+    messages = messages_of_page(conversation, moment, answers)
+    found, rows, call_rows = answers
+    edited = {
+        position
+        for _, position, *_, edited_position, edited_at in rows
+        if edited_position is not None and not moment.includes(edited_position, edited_at)
+    }
+    restored_position, restored_at = found[0][4:]
+    restored = restored_position is not None and not moment.includes(restored_position, restored_at)
+    if not edited and not restored:
+        return messages
+    at = (moment.position, moment.timestamp)
+    # Each of the two reads much of the stream, so only what is needed is asked for.
+    earlier = []
+    if restored:
+        earlier.append(Statement(_LAST_CHANGE, (user_id, conversation, *at)))
+    if edited:
+        wanted = (user_id, conversation, min(edited), [*edited], *at)
+        earlier.append(Statement(_VERSIONS, wanted))
+    results = yield Batch(user_scope(user_id), tuple(earlier))
+    if restored:
+        (last_change,) = results.pop(0) or [(ConversationDeleted.type,)]
+        if last_change == (ConversationDeleted.type,):
+            raise NotFound("conversation", conversation)
+    if not edited:
+        return messages
+    (versions,) = results
+    calls = by_message(map(tool_call_view, call_rows), moment)
+    shown = _Shown()
+    for row in versions:
+        shown.apply(recorded_event(user_id, row, registry))
+    then = {view.id: view for view in shown.views(calls)}
+    # Of a message that was erased since, the log says nothing any more.
+    return [
+        then.get(one.id, one) if one.position in edited else one
+        for one in messages
+        if one.position not in edited or one.id in then
+    ]
+
+
+def by_message(calls: Iterable[ToolCallView], moment: PointInTime) -> CallsByMessage:
     """Return calls as they were at a moment, by their message, in their order."""
     found: dict[UUID, tuple[ToolCallView, ...]] = {}
     for call in calls:
@@ -198,36 +291,69 @@ def _from_log(
     projections: Projections,
     registry: EventRegistry,
 ) -> Plan[list[MessageView]]:
-    """Return the messages of a conversation from its events: those posted and not retracted."""
-    posted: list[RecordedEvent] = []
-    retracted: set[UUID] = set()
+    """Return the messages of a conversation from its events."""
+    shown = _Shown()
     calls, rest = Replay(projections.of(ToolCall)), Replay(projections.of(Conversation))
     wanted = Selection(stream_id=conversation, moment=moment)
     for event in (yield from read_all_events(user_id, wanted, registry)):
-        data = event.data
-        if isinstance(data, MessagePosted):
-            posted.append(event)
-            calls.apply(event)  # it may answer a call
-        elif isinstance(data, ToolCallEvent):
+        if isinstance(event.data, CALL_EVENTS):
             calls.apply(event)
-            if isinstance(data, ToolCallOutcome) and data.reply is not None:
-                posted.append(event)
-        elif isinstance(data, MessageRetracted):
-            retracted.add(data.message_id)
-        else:
+        # Messages and calls are most of a stream, and say nothing of whether it was deleted.
+        if not shown.apply(event):
             rest.apply(event)
     row = rest.rows(Conversation).get((conversation,))
     if row is None or row["deleted_position"] is not None:
         raise NotFound("conversation", conversation)
-    if retracted:
-        # A retraction may name a message of another conversation, and then removes nothing here.
-        posted = [event for event in posted if event.event_id not in retracted]
     views = map(ToolCallView.from_row, calls.rows(ToolCall).values())
-    shown = by_message(sorted(views, key=attrgetter("index", "position")), moment)
-    return [posted_view(event, shown.get(event.event_id, ()) if shown else ()) for event in posted]
+    ordered = sorted(views, key=attrgetter("index", "position"))
+    return shown.views(by_message(ordered, moment))
 
 
-def _existed(row: tuple[Any, ...], moment: PointInTime) -> bool:
-    position, created_at, deleted_position, deleted_at = row
+class _Shown:
+    """The messages that a history shows after the events of one conversation applied so far."""
+
+    def __init__(self) -> None:
+        self._messages: dict[UUID, tuple[RecordedEvent, RecordedEvent | None]] = {}
+
+    def apply(self, event: RecordedEvent) -> bool:
+        """Apply the next event of the conversation; tell whether it is about its messages alone."""
+        messages = self._messages
+        match event.data:
+            case MessagePosted() | ToolCallOutcome(reply=dict()):
+                messages[event.event_id] = event, None
+            case MessageEdited(message_id=message_id):
+                # A raw append may name a message of another conversation, or one that is gone.
+                if message_id in messages:
+                    messages[message_id] = messages[message_id][0], event
+            case MessageRetracted(message_id=message_id):
+                messages.pop(message_id, None)
+            case ConversationRewound(position=position):
+                # The newest ones are last.
+                while messages and next(reversed(messages.values()))[0].position > position:
+                    messages.popitem()
+            case ConversationRestarted():
+                messages.clear()
+                return False
+            case data:
+                return isinstance(data, ToolCallEvent)
+        return True
+
+    def views(self, calls: CallsByMessage) -> list[MessageView]:
+        """
+        Return the messages in their order.
+
+        :param calls: by message, as they were at the moment of the history.
+        """
+        return [
+            posted_view(event, calls.get(event.event_id, ()) if calls else (), edit)
+            for event, edit in self._messages.values()
+        ]
+
+
+def _may_exist(row: tuple[Any, ...], moment: PointInTime) -> bool:
+    """Tell whether a conversation was there; of one that was restored since, the log knows."""
+    position, created_at, deleted_position, deleted_at, restored_position, restored_at = row
+    if restored_position is not None and not moment.includes(restored_position, restored_at):
+        return True
     deleted = deleted_position is not None and moment.includes(deleted_position, deleted_at)
     return moment.includes(position, created_at) and not deleted

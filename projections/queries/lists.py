@@ -21,6 +21,7 @@ from projections.models.conversation import ConversationView
 from projections.models.read_model import View
 from projections.models.task import Task, TaskView
 from projections.projector import Projections
+from projections.queries.conversation_rows import CONVERSATION_COLUMNS
 from projections.queries.past import past_conversations, past_tasks
 from projections.queries.task_filters import TaskFilter, TaskOrdering, filter_sql
 
@@ -31,6 +32,7 @@ __all__ = [
     "list_conversations",
     "list_tasks",
     "select_conversation",
+    "select_conversation_to_decide_on",
     "select_task",
     "select_task_to_decide_on",
 ]
@@ -39,10 +41,35 @@ _TASK = (
     f"select {', '.join(TaskView.columns())} from eventstore.task"
     " where user_id = $1 and deleted_position is null"
 )
-_CONVERSATION = (
-    f"select {', '.join(ConversationView.columns())} from eventstore.conversation"
-    " where user_id = $1"
+# Index: conversation_pkey.
+_CONVERSATION = f"""
+select {CONVERSATION_COLUMNS}
+from eventstore.conversation as c
+where c.user_id = $1 and c.id = $2 and c.status <> 'deleted'
+"""
+# Only the messages of the page are counted, and so the page is found first.
+_CONVERSATIONS = f"""
+select {CONVERSATION_COLUMNS}
+from (
+    select * from eventstore.conversation
+    where user_id = $1
+      and status = any($2)
+      and activity_position < coalesce($3, 9223372036854775807)
+    order by activity_position desc
+    limit $4
+) as c
+order by c.activity_position desc
+"""
+# The last message of the history. Indexes: conversation_pkey, message_conversation_position_key.
+_CONVERSATION_TO_DECIDE_ON = f"""
+select {CONVERSATION_COLUMNS}, c.deleted_position, (
+    select m.id from eventstore.message as m
+    where m.user_id = c.user_id and m.conversation_id = c.id and m.retracted_at is null
+    order by m.position desc limit 1
 )
+from eventstore.conversation as c
+where c.user_id = $1 and c.id = $2
+"""
 
 # A deleted task too, because a decision may be to restore it.
 DECISION_COLUMNS = (*TaskView.columns(), "deleted_position")
@@ -76,9 +103,17 @@ def select_conversation(user_id: str, conversation_id: UUID) -> Statement:
 
     It selects `ConversationView.columns()`. Index: `conversation_pkey`.
     """
-    return Statement(
-        f"{_CONVERSATION} and id = $2 and status <> 'deleted'", (user_id, conversation_id)
-    )
+    return Statement(_CONVERSATION, (user_id, conversation_id))
+
+
+def select_conversation_to_decide_on(user_id: str, conversation_id: UUID) -> Statement:
+    """
+    Return the statement that selects one conversation, deleted or not.
+
+    It selects `CONVERSATION_DECISION_COLUMNS`. Indexes: `conversation_pkey`,
+    `message_conversation_position_key`.
+    """
+    return Statement(_CONVERSATION_TO_DECIDE_ON, (user_id, conversation_id))
 
 
 def get_task(
@@ -198,7 +233,7 @@ def list_conversations(
     Return a page of conversations as of `moment`, newest activity first, never deleted ones.
 
     :param archived: False for active ones, True for archived ones, None for both.
-    :param before: the `last_position` of the last conversation on the page before.
+    :param before: the `activity_position` of the last conversation on the page before.
     :raises InvalidInput: `limit` or `before` has a wrong type or is out of range.
     :raises CorruptLog: of an earlier moment: an event of a conversation cannot be read.
     """
@@ -207,12 +242,7 @@ def list_conversations(
         check_number(before, "before")
     statuses = ["active", "archived"] if archived is None else [_STATUS_OF[bool(archived)]]
     if moment == NOW:
-        sql = (
-            f"{_CONVERSATION} and status = any($2)"
-            " and last_position < coalesce($3, 9223372036854775807)"
-            " order by last_position desc limit $4"
-        )
-        statement = Statement(sql, (user_id, statuses, before, limit))
+        statement = Statement(_CONVERSATIONS, (user_id, statuses, before, limit))
         return (yield from _query(user_id, statement, ConversationView))
     found = yield from past_conversations(
         user_id,
@@ -223,7 +253,7 @@ def list_conversations(
         projections=projections,
         registry=registry,
     )
-    return sorted(found, key=attrgetter("last_position"), reverse=True)[:limit]
+    return sorted(found, key=attrgetter("activity_position"), reverse=True)[:limit]
 
 
 _STATUS_OF = {False: "active", True: "archived"}

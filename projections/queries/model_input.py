@@ -12,15 +12,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Batch, Plan, Statement
-from eventstore.database.scope import user_scope
+from eventstore.database.plan import Plan, Statement
 from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import PointInTime
 from projections.model_input.arrange import Pending, arrange, check_options
 from projections.model_input.formats import FormatName
 from projections.projector import Projections
-from projections.queries.history import CONVERSATION, MESSAGE_COLUMNS, history, messages_of_page
+from projections.queries.history import CONVERSATION, MESSAGE_COLUMNS, history, read_page
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS
 
 __all__ = ["MESSAGES", "REACH", "TOOL_CALLS", "model_input"]
@@ -102,7 +101,7 @@ where t.user_id = $1
     from eventstore.message
     {_THERE}
       and position >= ({_BEGIN})
-      and tool_call_count > 0)
+      and (tool_call_count > 0 or edited_position is not null))
 order by t.index, t.position
 """
 
@@ -119,7 +118,7 @@ def model_input(
     registry: EventRegistry,
 ) -> Plan[list[dict[str, Any]]]:
     """
-    Return the list that a model is given next; one round trip.
+    Return the list that a model is given next; one round trip, or two as in `read_page`.
 
     :param limit: messages at least, if there are so many; None for all.
     :param pending: `leave_out` or `answer`.
@@ -148,6 +147,5 @@ def model_input(
             Statement(MESSAGES, page),
             Statement(TOOL_CALLS, page),
         )
-        answers = yield Batch(user_scope(user_id), statements)
-        messages = messages_of_page(conversation, moment, answers)
+        messages = yield from read_page(user_id, conversation, moment, statements, registry)
     return arrange(messages, pending=pending, format=format, limit=limit)

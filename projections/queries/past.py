@@ -14,17 +14,17 @@ from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.events.conversations import ConversationEvent
-from eventstore.events.messages import MessagePosted, MessageRetracted
+from eventstore.events.conversations import ConversationEvent, ConversationRewound
+from eventstore.events.messages import MessageRetracted
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tasks import TaskEvent
-from eventstore.events.tool_calls import ToolCallOutcome, ToolCallRequested
 from eventstore.log.envelope import PointInTime
 from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
 from projections.apply.replay import Replay
-from projections.models.conversation import Conversation, ConversationView
+from projections.models.conversation import ACTIVITY, Conversation, ConversationView
 from projections.models.task import Task, TaskView
 from projections.projector import Projections
+from projections.queries.conversation_rows import CONVERSATION_COLUMNS, PAST_MESSAGE_COUNTS
 from projections.queries.task_filters import TaskFilter, TaskOrdering, filter_sql
 
 __all__ = ["past_conversations", "past_tasks"]
@@ -51,10 +51,13 @@ where {_EXISTED} and {_UNCHANGED} and deleted_position is null and {filter_sql(4
 """
 # Index: conversation_pkey.
 _UNCHANGED_CONVERSATIONS = f"""
-select {", ".join(ConversationView.columns())} from eventstore.conversation
-where {_EXISTED} and {_UNCHANGED} and status = any($4)
-  and last_position < coalesce($5, 9223372036854775807) and id = coalesce($6, id)
-order by last_position desc limit $7
+select {CONVERSATION_COLUMNS}
+from (
+    select * from eventstore.conversation
+    where {_EXISTED} and {_UNCHANGED} and status = any($4)
+      and activity_position < coalesce($5, 9223372036854775807) and id = coalesce($6, id)
+    order by activity_position desc limit $7
+) as c
 """
 
 # $2 and $3 are the moment, $4 the streams and $5 the types. Index: event_stream.
@@ -67,7 +70,7 @@ where user_id = $1 and stream_id = any($4) and type = any($5)
 _EVENTS = f"select {select_list(REPLAY_COLUMNS)} {_OF_STREAMS} order by position"
 _ACTIVITY = f"""
 select stream_id, max(position), max(recorded_at),
-       count(*) filter (where type = any($6)) - count(*) filter (where type = any($7))
+       max(position) filter (where type = any($6)), max(recorded_at) filter (where type = any($6))
 {_OF_STREAMS} group by stream_id
 """
 
@@ -134,7 +137,7 @@ def past_conversations(
     One round trip, and one more for each thousand conversations that changed since.
 
     :param statuses: `active`, `archived` or both.
-    :param before: only those whose `last_position` was less.
+    :param before: only those whose `activity_position` was less.
     :param limit: of the unchanged conversations, so many of the newest.
     :param conversation_id: only this one.
     :raises CorruptLog: an event of a conversation that changed since cannot be read.
@@ -150,36 +153,46 @@ def past_conversations(
     )
     found = {row[0]: ConversationView(*row) for row in unchanged}
     types = registry.types(ConversationEvent)
-    posted = registry.types(MessagePosted, ToolCallOutcome)
-    retracted = registry.types(MessageRetracted)
+    active = registry.types(*ACTIVITY)
     # Messages and calls are most of a stream, and only their number and place matter here, so SQL
-    # counts them and their payloads are never read.
-    state = sorted({*types} - {*posted, *retracted, ToolCallRequested.type})
+    # finds these and their payloads are never read.
+    state = sorted({*types} - {*active, MessageRetracted.type, ConversationRewound.type})
     for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
         streams = (*at, list(ids))
-        events, activity = yield Batch(
+        events, activity, counts = yield Batch(
             user_scope(user_id),
             (
                 Statement(_EVENTS, (*streams, state)),
-                Statement(_ACTIVITY, (*streams, types, posted, retracted)),
+                Statement(_ACTIVITY, (*streams, types, active)),
+                Statement(PAST_MESSAGE_COUNTS, streams),
             ),
         )
+        message_counts = dict(counts)
         rows = _replay(user_id, events, projections.of(Conversation), registry).rows(Conversation)
-        for stream_id, last_position, updated_at, message_count in activity:
+        for stream_id, last_position, updated_at, active_position, active_at in activity:
             row = rows.get((stream_id,))
-            newest = before is None or last_position < before
-            if row is not None and newest and row["status"] in statuses:
-                row["last_position"], row["updated_at"] = last_position, updated_at
-                row["message_count"] = message_count
+            # A deleted conversation, or one that had not begun, is not there.
+            if row is None or row["status"] not in statuses:
+                continue
+            row["last_position"], row["updated_at"] = last_position, updated_at
+            # A start is activity too, and a new start comes after all that was said before.
+            if active_position is not None and active_position > row["activity_position"]:
+                row["activity_position"], row["last_activity_at"] = active_position, active_at
+            if before is None or row["activity_position"] < before:
+                row["message_count"] = message_counts.get(stream_id, 0)
                 found[stream_id] = ConversationView.from_row(row)
     return list(found.values())
 
 
 def _changed(table: str, at: tuple[Any, ...], row_id: UUID | None = None) -> Statement:
     """Return the statement that selects the ids of rows that existed and have changed since."""
+    # A conversation that began anew may have been there before: its stream tells.
+    existed = f"({_EXISTED})"
+    if table == "conversation":
+        existed = f"({_EXISTED} or user_id = $1 and restored_position is not null)"
     return Statement(
         f"select id from eventstore.{table}\n"
-        f"where {_EXISTED} and not ({_UNCHANGED}) and id = coalesce($4, id)",
+        f"where {existed} and not ({_UNCHANGED}) and id = coalesce($4, id)",
         (*at, row_id),
     )
 

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _JSON = {"arguments", "output", "error"}
+_JSON_TEXTS = (*_JSON, "body")
 TOOL_CALL_COLUMNS = ", ".join(
     f"t.{name}::text" if name in _JSON else f"t.{name}" for name in ToolCallView.columns()
 )
@@ -132,8 +133,8 @@ def tool_call_view(row: tuple[Any, ...]) -> ToolCallView:
 
 
 def read_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Read the JSON columns of a row of `tool_call`, in place; other rows have none of them."""
-    for name in _JSON:
+    """Read the JSON columns of a row of `tool_call` or `message`, in place; others have none."""
+    for name in _JSON_TEXTS:
         if values.get(name) is not None:
             values[name] = loads(values[name])
     return values

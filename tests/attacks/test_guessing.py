@@ -93,9 +93,16 @@ COMMANDS: dict[str, Case] = {
     "conversations.archive": lambda user, ids: user.conversations.archive(ids.chat),
     "conversations.reopen": lambda user, ids: user.conversations.reopen(ids.chat),
     "conversations.delete": lambda user, ids: user.conversations.delete(ids.chat),
+    "conversations.restore": lambda user, ids: user.conversations.restore(ids.chat),
+    "conversations.rewind": lambda user, ids: user.conversations.rewind(ids.chat, to=ids.message),
     "messages.post": lambda user, ids: user.messages.post(ids.chat, sender="user", content="x"),
     "messages.extend": lambda user, ids: user.messages.extend(ids.chat, [{"role": "user"}]),
     "messages.retract": lambda user, ids: user.messages.retract(ids.chat, ids.message),
+    "messages.edit": lambda user, ids: user.messages.edit(ids.chat, ids.message, content="x"),
+    "messages.clear": lambda user, ids: user.messages.clear(ids.chat),
+    "messages.replace_tail": lambda user, ids: user.messages.replace_tail(
+        ids.chat, [{"role": "user"}], after=ids.message, expected_last=ids.message
+    ),
     "tool_calls.request": lambda user, ids: user.tool_calls.request(
         ids.chat, name="f", arguments="{}"
     ),
@@ -109,6 +116,9 @@ QUERIES: dict[str, Case] = {
     "tasks.list": lambda user, _: user.tasks.list(),
     "conversations.get": lambda user, ids: user.conversations.get(ids.chat),
     "conversations.list": lambda user, _: user.conversations.list(),
+    "conversations.fork": lambda user, ids: user.conversations.fork(ids.chat, at=ids.message),
+    "messages.pop": lambda user, ids: user.messages.pop(ids.chat),
+    "messages.draft": lambda user, ids: user.messages.draft(ids.chat).write("x"),
     "tool_calls.find": lambda user, ids: user.tool_calls.find(ids.chat, ids.call.call_id),
     "tool_calls.get": lambda user, ids: user.tool_calls.get(ids.call.event_id),
     "tool_calls.list": lambda user, ids: user.tool_calls.list(conversation=ids.chat, status=None),

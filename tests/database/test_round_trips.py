@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -164,6 +164,70 @@ def test_a_command_that_reads_before_it_appends_is_two_round_trips(
     remote_alice.tasks.complete(task.id)
 
     assert proxy.count() == 2
+
+
+def test_a_change_of_mind_is_one_round_trip_or_two_whatever_is_behind_it(
+    remote_alice: User, proxy: Proxy
+) -> None:
+    chat = remote_alice.conversations.start(key="chat").id
+    items = [{"role": "user", "content": str(number)} for number in range(500)]
+    messages = remote_alice.messages.extend(chat, items)
+    messages += remote_alice.messages.extend(chat, items)
+    proxy.count()
+
+    def cost(change: Callable[[], object]) -> int:
+        change()
+        return proxy.count()
+
+    on, last = remote_alice.messages, messages[-1].id
+    assert cost(lambda: on.edit(chat, last, content="x")) == 2
+    assert cost(lambda: on.pop(chat)) == 2
+    assert cost(lambda: on.pop(chat, 100)) == 2
+    assert cost(lambda: remote_alice.conversations.rewind(chat, to=messages[700])) == 1
+    assert cost(lambda: remote_alice.conversations.rewind(chat, to=messages[600].id)) == 2
+    assert cost(lambda: on.replace_tail(chat, items[:2], after=messages[500])) == 1
+    last = remote_alice.history(chat, limit=1)[0].id
+    proxy.count()
+    assert cost(lambda: on.extend(chat, items[:2], expected_last=last)) == 2
+    assert cost(lambda: on.clear(chat)) == 1
+    assert cost(lambda: remote_alice.conversations.fork(chat, as_of=900)) == 3
+    assert cost(remote_alice.conversations.list) == 1
+    remote_alice.conversations.delete(chat)
+    proxy.count()
+    assert cost(lambda: remote_alice.conversations.restore(chat)) == 2
+
+
+def test_a_draft_is_one_round_trip_a_save(remote_alice: User, proxy: Proxy) -> None:
+    chat = remote_alice.conversations.start().id
+    proxy.count()
+
+    with remote_alice.messages.draft(chat, seconds=3600) as draft:
+        for token in ("Milk", " is", " on", " the", " list"):
+            draft.write(token)
+
+    assert proxy.count() == 2
+
+
+def test_a_lost_reply_to_a_pop_takes_away_no_second_message(
+    remote_alice: User, remote_store: EventStore, proxy: Proxy
+) -> None:
+    chat = remote_alice.conversations.start().id
+    messages = remote_alice.messages.extend(chat, [{"role": "user", "content": c} for c in "abc"])
+    lost: list[bytes] = []
+
+    def lose_second(data: bytes) -> bool:
+        lost.append(data)
+        return len(lost) == 2  # the first reply is that of the read
+
+    proxy.lose_reply = lose_second
+
+    popped = remote_alice.messages.pop(chat)
+
+    proxy.lose_reply = lambda _: False
+    assert len(lost) >= 2
+    assert popped == messages[2:]
+    assert remote_alice.history(chat) == messages[:2]
+    assert remote_store.verify().ok
 
 
 def test_a_lost_commit_reply_does_not_double_the_message(

@@ -168,12 +168,12 @@ def test_conversations_with_the_newest_activity_come_first(alice: User) -> None:
     alice.messages.post(a, sender="user", content="hi")
     call = alice.tool_calls.request(b, name="look", arguments="{}")
     after_call = ids(alice.conversations.list())
-    alice.conversations.rename(a, "A")
-    after_rename = ids(alice.conversations.list())
+    alice.messages.post(a, sender="user", content="and now?")
+    after_message = ids(alice.conversations.list())
     alice.tool_calls.succeed(call, output=1)
 
     assert after_call == [b, a, c]
-    assert after_rename == [a, b, c]
+    assert after_message == [a, b, c]
     assert ids(alice.conversations.list()) == [b, a, c]
     assert ids(alice.conversations.list(as_of=moment)) == [c, b, a]
 
@@ -188,7 +188,7 @@ def test_the_pages_of_conversations_make_up_the_complete_list(alice: User) -> No
         complete = alice.conversations.list(as_of=as_of)
         paged: list[ConversationView] = []
         while page := alice.conversations.list(
-            limit=2, before=paged[-1].last_position if paged else None, as_of=as_of
+            limit=2, before=paged[-1].activity_position if paged else None, as_of=as_of
         ):
             paged += page
             assert len(paged) <= 7  # a wrong `before` would repeat pages for ever

@@ -73,9 +73,11 @@ SPOILS: dict[str, set[str]] = {
         "extra_row of bob: task walk",
     },
     """
-    update eventstore.conversation set message_count = 7, last_position = 1, key = 'key'
+    update eventstore.conversation set activity_position = 7, last_position = 1, key = 'key'
     where title = 'chat'
-    """: {"changed_row of alice: conversation chat differs in key, last_position, message_count"},
+    """: {
+        "changed_row of alice: conversation chat differs in key, last_position, activity_position"
+    },
     """
     update eventstore.conversation set status = 'active', deleted_at = null
     where status = 'deleted'
@@ -116,8 +118,9 @@ SPOILS: dict[str, set[str]] = {
     # Messages are moved to a conversation that the log does not have.
     f"""
     insert into eventstore.conversation
-        (user_id, id, title, status, created_at, updated_at, position, last_position, message_count)
-    select user_id, {EXTRA}, 'extra', 'active', created_at, updated_at, 98, 98, 0
+        (user_id, id, title, status, created_at, updated_at, last_activity_at, position,
+         last_position, activity_position)
+    select user_id, {EXTRA}, 'extra', 'active', created_at, updated_at, updated_at, 98, 98, 98
     from eventstore.conversation where title = 'gone';
     update eventstore.message set conversation_id = {EXTRA} where content in ('hello', 'farewell')
     """: {

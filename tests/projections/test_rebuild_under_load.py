@@ -25,7 +25,7 @@ def spoil(admin: psycopg.Connection) -> None:
     """Spoil every row without deleting one, so that a reader with fewer rows proves an error."""
     admin.execute("update eventstore.message set content = 'spoilt'")
     admin.execute("update eventstore.task set title = 'spoilt'")
-    admin.execute("update eventstore.conversation set message_count = -1")
+    admin.execute("update eventstore.conversation set activity_position = -1")
 
 
 def progress_table(admin: psycopg.Connection) -> dict[str, bool]:

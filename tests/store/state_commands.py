@@ -20,6 +20,7 @@ from eventstore.store.unit_of_work import Handle
 from tests.store.state_model import Call, Chat, Message, State, Todo
 
 __all__ = [
+    "ALONE",
     "BEGINNING",
     "COMMANDS",
     "ENDS",
@@ -260,6 +261,109 @@ def retract(pick: int) -> Choose:
     return choose
 
 
+def edit(pick: int, text: str) -> Choose:
+    """Edit a message without tool calls."""
+
+    def choose(state: State) -> Command:
+        chat, key = pick_one(
+            [
+                (chat, key)
+                for chat, one in state.chats.items()
+                for key, message in one.messages.items()
+                if not message.calls
+            ],
+            pick,
+        ) or (ABSENT, ABSENT)
+
+        def after(state: State, _: Any) -> list[State]:
+            found = state.chats.get(chat)
+            message = None if found is None else found.visible_messages().get(key)
+            if message is None:
+                raise NotFound("message", key)
+            if message.content == text:
+                return []
+            state.open_chat(chat)
+            return [state.with_message(chat, key, replace(message, content=text))]
+
+        return Command(lambda on: on.messages.edit(chat, key, content=text), after)
+
+    return choose
+
+
+def clear(pick: int) -> Choose:
+    def choose(state: State) -> Command:
+        chat = pick_id(state.chats, pick)
+        return Command(
+            lambda on: on.messages.clear(chat),
+            lambda state, _: [state.with_chat(chat, state.open_chat(chat).rewound(0))],
+        )
+
+    return choose
+
+
+def rewind(pick: int) -> Choose:
+    """Rewind to a message that is shown; not in the transaction that posts it."""
+
+    def choose(state: State) -> Command:
+        chat, key = pick_one(
+            [
+                (chat, key)
+                for chat, one in state.chats.items()
+                for key in one.visible_messages()
+                if one.status != "deleted"
+            ],
+            pick,
+        ) or (ABSENT, ABSENT)
+
+        def after(state: State, _: Any) -> list[State]:
+            found = state.chats.get(chat)
+            if found is None:
+                raise NotFound("message", key)
+            remaining = list(found.messages).index(key) + 1
+            return [state.with_chat(chat, found.rewound(remaining))]
+
+        return Command(lambda on: on.conversations.rewind(chat, to=key), after)
+
+    return choose
+
+
+def pop(pick: int, count: int) -> Choose:
+    def choose(state: State) -> Command:
+        chat = pick_id(state.chats, pick)
+
+        def after(state: State, popped: Any) -> list[State]:
+            found = state.existing_chat(chat)
+            shown = list(found.visible_messages())
+            assert [one.id for one in popped] == shown[-count:]
+            if not popped:
+                return []
+            remaining = (
+                list(found.messages).index(shown[-count - 1]) + 1 if len(shown) > count else 0
+            )
+            return [state.with_chat(chat, found.rewound(remaining))]
+
+        return Command(lambda on: on.messages.pop(chat, count), after)
+
+    return choose
+
+
+def restore_chat(pick: int) -> Choose:
+    def choose(state: State) -> Command:
+        chat = pick_id(state.chats, pick)
+
+        def after(state: State, _: Any) -> list[State]:
+            found = state.chats.get(chat)
+            if found is None:
+                raise NotFound("conversation", chat)
+            if found.status != "deleted":
+                return []
+            return [state.with_chat(chat, replace(found, status="active"))]
+
+        return Command(lambda on: on.conversations.restore(chat), after)
+
+    return choose
+
+
 def request(pick: int, arguments: str) -> Choose:
     def choose(state: State) -> Command:
         chat = pick_id(state.chats, pick)
@@ -350,9 +454,16 @@ COMMANDS: st.SearchStrategy[Choose] = st.one_of(
     st.builds(post, PICK, st.sampled_from(["user", "assistant"]), CONTENT, st.just([])),
     st.builds(post, PICK, st.just("assistant"), CONTENT, st.lists(TEXT, max_size=3)),
     st.builds(retract, PICK),
+    st.builds(edit, PICK, TEXT),
+    st.builds(clear, PICK),
+    st.builds(restore_chat, PICK),
     st.builds(request, PICK, TEXT),
     st.builds(end, PICK, st.sampled_from(["succeeded", "failed"]), RESULT),
 )
+ALONE: st.SearchStrategy[Choose] = st.one_of(
+    st.builds(rewind, PICK), st.builds(pop, PICK, st.integers(1, 3))
+)
+"""Commands that a transaction does not have, or not in the model."""
 TRANSACTIONS: st.SearchStrategy[list[Choose]] = st.builds(
     lambda first, then, last: [*first, *then, *last],
     st.lists(STARTS, max_size=1),

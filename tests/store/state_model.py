@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 
 from eventstore import NotFound, StreamClosed
+from eventstore.events.conversations import REWOUND
 from projections.models.message import MessageView
 
 __all__ = [
@@ -44,12 +45,28 @@ class Message:
     calls: tuple[Call, ...] = ()
     retracted: bool = False
 
+    def left_behind(self) -> Message:
+        """Return the message as a rewind leaves it: hidden, its pending calls abandoned."""
+        calls = tuple(
+            replace(one, status="abandoned", result=REWOUND) if one.status == "pending" else one
+            for one in self.calls
+        )
+        return replace(self, calls=calls, retracted=True)
+
 
 @dataclass(frozen=True)
 class Chat:
     title: str | None
     status: str = "active"
     messages: dict[UUID, Message] = field(default_factory=dict)
+
+    def rewound(self, remaining: int) -> Chat:
+        """Return the conversation with so many of its messages, hidden ones among them."""
+        messages = {
+            key: one if number < remaining else one.left_behind()
+            for number, (key, one) in enumerate(self.messages.items())
+        }
+        return replace(self, messages=messages)
 
     def visible_messages(self) -> dict[UUID, Message]:
         return {key: one for key, one in self.messages.items() if not one.retracted}
@@ -174,7 +191,7 @@ def expected_history(chat: Chat) -> list[Any]:
                     call.arguments,
                     call.status,
                     call.result if call.status == "succeeded" else None,
-                    call.result if call.status == "failed" else None,
+                    call.result if call.status in {"failed", "abandoned"} else None,
                 )
                 for call in message.calls
             ],

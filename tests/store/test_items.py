@@ -9,7 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from eventstore import EventStore, InvalidInput, NotFound, StreamClosed, User
+from eventstore import (
+    EventStore,
+    IdempotencyConflict,
+    InvalidInput,
+    NotFound,
+    StreamClosed,
+    User,
+)
 from eventstore.events.items import read_item
 
 FUNCTION = {"name": "add_task", "arguments": '{"title": "Milk"}'}
@@ -263,9 +270,24 @@ def test_items_start_their_conversation_once(alice: User) -> None:
         alice.messages.extend("session 2", [{"role": "user", "content": "a"}])
     alice.conversations.delete("session 1")
     with pytest.raises(StreamClosed):
-        alice.messages.extend("session 1", [], start=True) or alice.messages.extend(
-            "session 1", [{"role": "user", "content": "c"}], start=True
-        )
+        alice.messages.extend("session 1", [{"role": "user", "content": "c"}])
+    anew = alice.messages.extend("session 1", [{"role": "user", "content": "c"}], start=True)
+
+    assert alice.history("session 1") == anew
+
+
+def test_items_that_start_a_conversation_are_posted_once_under_a_key(alice: User) -> None:
+    items = [{"role": "user", "content": "a"}]
+    first = alice.keyed("request 1").messages.extend("session 1", items, start=True)
+    again = alice.keyed("request 1").messages.extend("session 1", items, start=True)
+    alice.conversations.delete("session 1")
+    anew = alice.keyed("request 2").messages.extend("session 1", items, start=True)
+    once_more = alice.keyed("request 2").messages.extend("session 1", items, start=True)
+
+    assert first == again
+    assert anew == once_more == alice.history("session 1")
+    with pytest.raises(IdempotencyConflict):
+        alice.keyed("request 2").messages.extend("session 1", items * 2, start=True)
 
 
 def test_one_bad_item_stores_none_of_them_and_is_named(alice: User, chat: UUID) -> None:

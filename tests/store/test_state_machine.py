@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
 
     # The steps.
 
-    @rule(name=USERS, choose=drawn.STARTS | drawn.COMMANDS | drawn.ENDS)
+    @rule(name=USERS, choose=drawn.STARTS | drawn.COMMANDS | drawn.ALONE | drawn.ENDS)
     def command(self, name: str, choose: Choose) -> None:
         before = self.act_as(name)
         command = choose(before)

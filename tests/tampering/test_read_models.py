@@ -21,9 +21,11 @@ COPIED_COLUMNS: dict[str, str] = {
     " priority, tags, completed, created_at, updated_at, completed_at, position, rank, version,"
     " last_position, deleted_at, deleted_position",
     "eventstore.conversation": "user_id, gen_random_uuid(), key, title, status, created_at,"
-    " updated_at, position, last_position, message_count, deleted_at, deleted_position",
+    " updated_at, last_activity_at, position, last_position, activity_position, deleted_at,"
+    " deleted_position, restored_at, restored_position",
     "eventstore.message": "user_id, gen_random_uuid(), conversation_id, 1000, sender, content,"
-    " body, tool_call_count, created_at, correlation_id, retracted_at, retracted_position",
+    " body, tool_call_count, created_at, correlation_id, edited_at, edited_position, retracted_at,"
+    " retracted_position",
     "eventstore.tool_call": "user_id, gen_random_uuid(), conversation_id, message_id, index,"
     " call_id, name, arguments, status, output, error, requested_at, finished_at, position,"
     " finished_position, claimed_at, claim_seconds, correlation_id",

@@ -36,7 +36,7 @@ REWRITES: dict[str, tuple[str, str]] = {
     "message.body": ("json", "to_json(sender)"),
     "message.tool_call_count": ("integer", "1"),
     "tool_call.arguments": ("json", "to_json(arguments::text)"),
-    "conversation.message_count": ("bigint", "0"),
+    "conversation.activity_position": ("bigint", "0"),
 }
 
 

@@ -207,6 +207,7 @@ def _message_json(message: MessageView) -> dict[str, Any]:
         "content": message.content,
         "tool_calls": [call_json(call) for call in message.tool_calls],
         "created_at": message.created_at,
+        "edited_at": message.edited_at,
     }
 
 

@@ -1,4 +1,6 @@
-"""A conversation's messages: post one or several, retract."""
+"""
+A conversation's messages: post one or several, edit, retract, replace a tail, pop, clear, draft.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,47 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.plan import Plan
-from eventstore.errors import InvalidInput, NotFound, WrongVersion
+from eventstore.errors import (
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    NotFound,
+    StreamClosed,
+    WrongVersion,
+)
 from eventstore.events.conversations import ConversationStarted
 from eventstore.events.event import Event, make_event
 from eventstore.events.fields import MAX_CONTENT, MAX_KEY, check_label
 from eventstore.events.items import RequestedCall, assistant_body
-from eventstore.events.messages import MessageRetracted
-from eventstore.events.tool_calls import (
-    ToolCallRequested,
-)
+from eventstore.events.messages import MessageRetracted, edit
+from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.log.envelope import Expected
-from eventstore.store.context import Queries, parse_id
+from eventstore.store.change_of_mind import (
+    Point,
+    decide_restart,
+    expect_last,
+    pop,
+    rewind_to,
+)
+from eventstore.store.context import Queries, UserContext, parse_id
 from eventstore.store.decisions import Cause
+from eventstore.store.drafts import AsyncDraft, Draft, DraftPlans
 from eventstore.store.item_events import item_events
-from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_command, sync_command
+from eventstore.store.sync_async import (
+    AsyncFacade,
+    SyncFacade,
+    async_command,
+    async_method,
+    sync_command,
+    sync_method,
+)
 from eventstore.store.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
 from projections import Message, ToolCall
 from projections.apply.table_shape import Row
-from projections.models.message import MessageView, posted_view
+from projections.models.message import MessageView, full_body, posted_view
 from projections.models.tool_call import ToolCallView
 
-__all__ = ["AsyncMessages", "MessageCommands", "Messages", "posted_message"]
+__all__ = ["AsyncMessages", "MessageCommands", "MessageQueries", "Messages", "posted_message"]
 
 
 class MessageCommands(Commands):
@@ -83,6 +105,7 @@ class MessageCommands(Commands):
         items: Sequence[Mapping[str, Any]],
         *,
         start: bool = False,
+        expected_last: UUID | str | None = None,
         caused_by: Cause = None,
     ) -> Handle[list[MessageView]]:
         """
@@ -91,46 +114,126 @@ class MessageCommands(Commands):
         :param conversation: its id or key.
         :param items: as the `body` of `post`; up to 1,000 events together with their calls.
         :param start: start the conversation if there is none, for another round trip; it is named
-            by its key.
+            by its key. One that was deleted begins anew.
+        :param expected_last: the id of the message that must be the last one of the history, for
+            another round trip; None posts whatever came meanwhile.
         :return: the messages, with their calls as they are after the last item.
         :raises NotFound: no such conversation of this user.
-        :raises StreamClosed: the conversation was deleted.
+        :raises StreamClosed: the conversation was deleted; with `start`, erased.
+        :raises NotLast: another message came after `expected_last`; nothing was written.
         :raises BatchTooLarge: more than 1,000 events.
         :raises InvalidInput: an item is no JSON object or cannot be stored; the error has its
             place, and nothing was written.
         """
         work = self._work
         stream = work.conversation(conversation)
+        if expected_last is not None:
+            expect_last(work, conversation, expected_last)
         ids = [
             self._post(stream, None, item, f"items[{number}]", caused_by)
             for number, item in enumerate(items)
         ]
 
-        def start_first(error: WrongVersion | NotFound) -> Plan[list[MessageView]]:
-            if not start or not isinstance(error, NotFound) or not isinstance(conversation, str):
-                raise error
-            return run_command(work.context, started)
-
-        def started(anew: UnitOfWork) -> Handle[list[MessageView]]:
-            # The ids of a conversation are derived from its key, so two that start it at once meet
-            # in one stream: the second one finds that it is there.
-            started = make_event(ConversationStarted, key=conversation)
-            anew.record(stream, started, expected=Expected.NEW, caused_by=caused_by)
-            handle = MessageCommands(anew).extend(conversation, items, caused_by=caused_by)
-            handle.on_conflict = lambda _: run_command(
-                work.context,
-                lambda again: MessageCommands(again).extend(
-                    conversation, items, caused_by=caused_by
-                ),
-            )
-            return handle
+        def begin(error: Conflict | NotFound) -> Plan[list[MessageView]]:
+            # A conversation that is not there does not end with the expected message either.
+            if start and isinstance(conversation, str) and expected_last is None:
+                return _begin(work.context, conversation, items, caused_by, error)
+            raise error
 
         return Handle(
             stream,
             ids[-1] if ids else stream,
             lambda outcome: [posted_message(outcome, one) for one in ids],
-            start_first,
+            begin,
         )
+
+    def replace_tail(
+        self,
+        conversation: UUID | str,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        after: Point,
+        expected_last: UUID | str | None = None,
+        caused_by: Cause = None,
+    ) -> Handle[list[MessageView]]:
+        """
+        Put other items in the place of what follows a message, all or none.
+
+        A rewind and new messages as one append: one round trip, two if `after` is an id or
+        `expected_last` is given.
+
+        :param conversation: its id or key.
+        :param items: as in `extend`.
+        :param after: the last message that stays, as in `conversations.rewind`.
+        :param expected_last: the id of the message that must be the last one of the history: the
+            newest that the caller has seen. None replaces whatever came meanwhile too.
+        :return: the new messages.
+        :raises NotLast: another message came, or the expected one was taken away; nothing was
+            written.
+        :raises NotFound: no such conversation of this user, or no such message in its history.
+        :raises StreamClosed: the conversation was deleted.
+        :raises InvalidInput: as in `extend`.
+        """
+        if expected_last is not None:
+            expect_last(self._work, conversation, expected_last)
+        rewind_to(self._work, conversation, after, "after", caused_by)
+        return self.extend(conversation, items, caused_by=caused_by)
+
+    def clear(self, conversation: UUID | str, *, caused_by: Cause = None) -> Handle[int]:
+        """
+        Take all messages away: a rewind to the start; one round trip.
+
+        :param conversation: its id or key.
+        :return: the position of the rewind; `as_of` one less shows what was there.
+        :raises NotFound: no such conversation of this user.
+        :raises StreamClosed: the conversation was deleted.
+        """
+        event_id = rewind_to(self._work, conversation, 0, "to", caused_by)
+        return Handle(event_id, event_id, lambda outcome: outcome.event(event_id).position)
+
+    def edit(
+        self,
+        conversation: UUID | str,
+        message: UUID | str,
+        *,
+        content: object = None,
+        body: Mapping[str, Any] | None = None,
+        caused_by: Cause = None,
+    ) -> Handle[None]:
+        """
+        Have a message say something else; two round trips.
+
+        Its place and id stay, `as_of` gives the earlier text, and the log keeps both. Who said it
+        stays too, and so do the calls that it asks for and those that it answers; the output of a
+        call is what its tool returned, whatever the answer says now.
+
+        :param conversation: its id or key.
+        :param message: its id; text is taken too.
+        :param content: text or a list of parts, as in `post`, in the place of the item's `content`;
+            the rest of it stays.
+        :param body: a whole item instead, of the same role and with the same calls.
+        :raises NotFound: no such conversation of this user, or no such message in its history.
+        :raises InvalidInput: the item asks for other calls, answers others, or is of another role;
+            or a value cannot be stored. Nothing was written.
+        """
+        if (body is None) == (content is None):
+            raise InvalidInput("body", "or content is to be given, and not both")
+        content = _checked_content(content)
+        if body is not None and not isinstance(body, Mapping):
+            raise InvalidInput("body", f"a {type(body).__name__}; give a dict")
+        stream = self._work.conversation(conversation)
+        message_id = parse_id(message, "message")
+
+        def decide(row: Row) -> Event | None:
+            _require_shown(row, stream, message_id)
+            old = full_body(row["body"], row["sender"], row["content"])
+            new = {**old, "content": content} if body is None else body
+            return edit(message_id, row["sender"], old, new)
+
+        decision = self._work.decide(
+            Message, message_id, decide, stream_id=stream, with_body=True, caused_by=caused_by
+        )
+        return Handle(message_id, decision.event_id, lambda _: None)
 
     def _post(
         self,
@@ -164,9 +267,7 @@ class MessageCommands(Commands):
         message_id = parse_id(message, "message")
 
         def decide(row: Row) -> Event:
-            # The row was read by the message's id alone, so it may be of another conversation.
-            if row["conversation_id"] != stream or row["retracted_at"] is not None:
-                raise NotFound("message", message_id)
+            _require_shown(row, stream, message_id)
             return make_event(MessageRetracted, message_id=message_id)
 
         decision = self._work.decide(
@@ -194,24 +295,161 @@ def posted_message(outcome: Outcome, message_id: UUID) -> MessageView:
     return posted_view(event, calls)
 
 
-class Messages(SyncFacade[Queries]):
+def _require_shown(row: Row, stream: UUID, message_id: UUID) -> None:
+    # The row was read by the message's id alone, so it may be of another conversation.
+    if row["conversation_id"] != stream or row["retracted_at"] is not None:
+        raise NotFound("message", message_id)
+
+
+def _begin(
+    context: UserContext,
+    key: str,
+    items: Sequence[Mapping[str, Any]],
+    caused_by: Cause,
+    error: Conflict | NotFound,
+) -> Plan[list[MessageView]]:
+    """
+    Post items to a conversation that is not there: start it, or begin a deleted one anew.
+
+    :param error: what posting them raised; raised again if neither helps.
+    """
+
+    def post_to(work: UnitOfWork) -> Handle[list[MessageView]]:
+        return MessageCommands(work).extend(key, items, caused_by=caused_by)
+
+    def started(work: UnitOfWork) -> Handle[list[MessageView]]:
+        # The ids of a conversation are derived from its key, so two that start it at once meet in
+        # one stream: the second one finds that it is there.
+        data = make_event(ConversationStarted, key=key)
+        work.record(work.conversation(key), data, expected=Expected.NEW, caused_by=caused_by)
+        handle = post_to(work)
+        handle.on_conflict = meanwhile
+        return handle
+
+    def restarted(work: UnitOfWork) -> Handle[list[MessageView]]:
+        decide_restart(work, key, None, caused_by)
+        return post_to(work)
+
+    def meanwhile(conflict: Conflict | NotFound) -> Plan[list[MessageView]]:
+        if isinstance(conflict, WrongVersion):
+            return run_command(context, post_to)
+        raise conflict
+
+    # Under an idempotency key the first attempt may have done either.
+    for kinds, attempt in (
+        ((NotFound, IdempotencyConflict), started),
+        ((StreamClosed, IdempotencyConflict), restarted),
+    ):
+        if isinstance(error, kinds):
+            try:
+                return (yield from run_command(context, attempt))
+            except (IdempotencyConflict, StreamClosed, NotFound):
+                continue
+    raise error
+
+
+class MessageQueries(Queries):
+    """What is done with a user's messages and answers with what was read, as plans."""
+
+    def pop(self, conversation: UUID | str, n: int = 1) -> Plan[list[MessageView]]:
+        """
+        Take the last messages away and return them; two round trips.
+
+        One event, as in `conversations.rewind`. It answers with what it reads, so a transaction
+        does not have it.
+
+        :param conversation: its id or key.
+        :param n: how many, at least 1; of fewer messages all are taken.
+        :return: what was taken away, oldest first; nothing is recorded if there was nothing.
+        :raises NotFound: absent, deleted or another user's.
+        :raises InvalidInput: `n` is no whole number, or less than 1.
+        """
+        return pop(self.context, conversation, n)
+
+
+class Messages(SyncFacade[MessageQueries]):
     """A user's messages; `User.history` reads them."""
 
     _commands = MessageCommands
 
     post = sync_command(MessageCommands.post)
     extend = sync_command(MessageCommands.extend)
+    replace_tail = sync_command(MessageCommands.replace_tail)
+    clear = sync_command(MessageCommands.clear)
+    edit = sync_command(MessageCommands.edit)
     retract = sync_command(MessageCommands.retract)
+    pop = sync_method(MessageQueries.pop)
+
+    def draft(
+        self,
+        conversation: UUID | str,
+        *,
+        sender: str = "assistant",
+        seconds: float = 2.0,
+        caused_by: Cause = None,
+    ) -> Draft:
+        """
+        Return a message that is saved while it grows, to be used in a `with` block.
+
+        The first text posts it; later texts edit it, at most every so many seconds, and the end of
+        the block, however it ends. A save is one event with the whole text so far, and one round
+        trip::
+
+            with alice.messages.draft(chat) as draft:
+                for token in model():
+                    draft.write(token)
+
+        :param conversation: its id or key.
+        :param sender: as in `post`.
+        :param seconds: between two saves, at least; 0 saves each text.
+        :raises ConfigurationError: the user has an idempotency key, which can name one append only.
+        :raises InvalidInput: the seconds are no number, or negative.
+        """
+        # Not a plan, so it stands in both classes; a test compares their parameters and docstrings.
+        plans = DraftPlans(self._plans.context, conversation, sender, seconds, caused_by)
+        return Draft(self._driver, plans)
 
 
-class AsyncMessages(AsyncFacade[Queries]):
+class AsyncMessages(AsyncFacade[MessageQueries]):
     """A user's messages; `AsyncUser.history` reads them."""
 
     _commands = MessageCommands
 
     post = async_command(MessageCommands.post)
     extend = async_command(MessageCommands.extend)
+    replace_tail = async_command(MessageCommands.replace_tail)
+    clear = async_command(MessageCommands.clear)
+    edit = async_command(MessageCommands.edit)
     retract = async_command(MessageCommands.retract)
+    pop = async_method(MessageQueries.pop)
+
+    def draft(
+        self,
+        conversation: UUID | str,
+        *,
+        sender: str = "assistant",
+        seconds: float = 2.0,
+        caused_by: Cause = None,
+    ) -> AsyncDraft:
+        """
+        Return a message that is saved while it grows, to be used in a `with` block.
+
+        The first text posts it; later texts edit it, at most every so many seconds, and the end of
+        the block, however it ends. A save is one event with the whole text so far, and one round
+        trip::
+
+            with alice.messages.draft(chat) as draft:
+                for token in model():
+                    draft.write(token)
+
+        :param conversation: its id or key.
+        :param sender: as in `post`.
+        :param seconds: between two saves, at least; 0 saves each text.
+        :raises ConfigurationError: the user has an idempotency key, which can name one append only.
+        :raises InvalidInput: the seconds are no number, or negative.
+        """
+        plans = DraftPlans(self._plans.context, conversation, sender, seconds, caused_by)
+        return AsyncDraft(self._driver, plans)
 
 
 def _body_of_parts(
