@@ -26,6 +26,7 @@ from eventstore import (
     User,
     WrongVersion,
 )
+from eventstore.store import change_of_mind
 from projections.models.message import MessageView
 
 CALL = RequestedCall("call_1", "look", "{}")
@@ -426,6 +427,24 @@ class TestPop:
             alice.keyed("task").messages.pop(chat)
         assert one in alice.history(chat)
 
+    def test_takes_a_message_that_came_while_it_read(
+        self, alice: User, chat: UUID, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (one,) = say(alice, chat, "one")
+        read, late = change_of_mind.read_for_decision, list[MessageView]()
+
+        def read_and_then(*arguments: Any, **options: Any) -> Any:
+            state = yield from read(*arguments, **options)
+            if not late:
+                with EventStore.connect(database_url) as other:
+                    late.extend(say(other.user("alice"), chat, "late"))
+            return state
+
+        monkeypatch.setattr(change_of_mind, "read_for_decision", read_and_then)
+
+        assert alice.messages.pop(chat) == late
+        assert alice.history(chat) == [one]
+
     def test_is_refused_for_nothing_and_for_nobody(self, alice: User, chat: UUID) -> None:
         for n in (0, -1, True, "1"):
             with pytest.raises(InvalidInput) as error:
@@ -718,6 +737,7 @@ class TestActivity:
         assert after.activity_position == before.activity_position
         assert after.updated_at > before.updated_at
         assert [one.id for one in alice.conversations.list()] == [new, old]
+        assert [one.id for one in alice.conversations.list(limit=1)] == [new]
         alice.tool_calls.succeed(call, output=1)
         assert [one.id for one in alice.conversations.list()] == [old, new]
         for event in alice.events():
