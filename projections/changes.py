@@ -117,6 +117,7 @@ class UpdateAfter:
     :ivar changes: as in `Update`, without increments.
     :ivar only_where: as in `Update`. The changes must make it false, and nothing may make it true
         again: a replay looks at each row once.
+    :ivar unless: values of columns; rows that have all of them stay as they are.
     """
 
     table: type[SQLModel]
@@ -124,6 +125,7 @@ class UpdateAfter:
     after: int
     changes: Mapping[str, Any]
     only_where: Mapping[str, Any]
+    unless: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

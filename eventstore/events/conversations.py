@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -74,9 +75,14 @@ class ConversationRewound(ConversationEvent, type="ConversationRewound"):
     What was said after it is in no history from here on, and calls that were pending are abandoned.
 
     :ivar position: in the user's log: of the last message that stays; 0 leaves none.
+    :ivar message_id: of that message, whose own calls stay as they are; None if only a position was
+        given.
     """
 
     position: int = Field(ge=0, lt=2**63)
+    # Calls are requested after the message that asks for them, so the position alone would abandon
+    # those of the last message that stays.
+    message_id: UUID | None = None
 
 
 class ConversationDeleted(ConversationEvent, type="ConversationDeleted", closes=True):

@@ -117,7 +117,8 @@ def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]
     retry is told from the first attempt by what the first append expects of its stream: a version,
     or that it is new.
 
-    :param requests: each append with its row changes, without an idempotency key.
+    :param requests: each append with its row changes; without an idempotency key, or each with one.
+    :raises AlreadyAppended: a key was used before; see `first_result`.
     :raises WrongVersion: a stream is not as expected; nothing was written.
     :raises StreamClosed: a task or conversation was deleted; nothing was written.
     """

@@ -12,6 +12,7 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
+from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Plan, retrying
 from eventstore.errors import (
     IdempotencyConflict,
@@ -36,7 +37,7 @@ from eventstore.events.tool_calls import (
     ToolCallRequested,
     ToolCallSucceeded,
 )
-from eventstore.log.append import append_together
+from eventstore.log.append import append_together, first_result
 from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NOW, Expected, NewEvent, PointInTime
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7, with_given_reference
@@ -78,7 +79,7 @@ def rewind_to(
         case MessageView():
             if to.conversation_id != stream:
                 raise NotFound("message", to.id)
-            data = ConversationRewound(position=to.position)
+            data = ConversationRewound(position=to.position, message_id=to.id)
         case int():
             data = ConversationRewound(position=check_number(to, path))
         case _:
@@ -96,7 +97,7 @@ def _rewind_to_id(
         if not row["position"]:
             fact = "is posted in this transaction and has no position yet; leave out what follows"
             raise InvalidInput(path, fact)
-        return ConversationRewound(position=row["position"])
+        return ConversationRewound(position=row["position"], message_id=message_id)
 
     return work.decide(Message, message_id, decide, stream_id=stream, caused_by=caused_by).event_id
 
@@ -166,7 +167,10 @@ def _pop(context: UserContext, stream: UUID, count: int) -> Plan[list[MessageVie
         if not popped:
             return []
         work = UnitOfWork(context)
-        rewound = ConversationRewound(position=staying[-1].position if staying else 0)
+        rewound = ConversationRewound(position=0)
+        if staying:
+            last = staying[-1]
+            rewound = ConversationRewound(position=last.position, message_id=last.id)
         work.record(stream, rewound, expected=state.versions[stream])
         # The append is sent again by itself after a lost connection, for longer than this attempt
         # is made again. Reading again would find other messages, if the first append was written.
@@ -272,8 +276,16 @@ def fork(
         request = prepare_append(context.user_id, chunk, chunk_key)
         changes = [context.projections.project(envelope) for envelope in request.envelopes]
         requests.append((request, live_statements(context.projections, request.envelopes, changes)))
+
+    def attempt() -> Plan[None]:
+        try:
+            yield from append_together(requests)
+        except AlreadyAppended:
+            for request, _ in requests:
+                yield from first_result(request)
+
     try:
-        yield from context.retrying(lambda: append_together(requests))
+        yield from context.retrying(attempt)
     except StreamClosed as error:
         raise StreamClosed(error.stream_id, error.version, key) from None
     return forked

@@ -119,8 +119,8 @@ def _statement(shape: TableShape, user_id: str, change: RowChange, place: Place)
             return update_row(shape, user_id, shape.key_of(key), changes, only_where, place)
         case UpdateFirst(found_by=found_by, changes=changes, only_where=only_where):
             return update_first(shape, user_id, found_by, changes, only_where, place)
-        case UpdateAfter(group=group, after=after, changes=changes, only_where=only_where):
-            return update_after(shape, user_id, group, after, changes, only_where, place)
+        case UpdateAfter():
+            return update_after(shape, user_id, change, place)
         case Delete(key=key):
             return delete_row(shape, user_id, shape.key_of(key))
         case _:

@@ -178,8 +178,14 @@ class Replay:
         keys = groups.get(tuple([change.group[name] for name in shape.grouped_by]), [])
         # Rows are inserted in the order of their positions; 0 is that of an event which is about to
         # be recorded, after all others. What was changed, or differs, will never be changed again.
+        staying = []
         while keys and not 0 < rows[keys[-1]]["position"] <= change.after:
-            yield keys.pop()
+            key = keys.pop()
+            if change.unless and is_met(rows[key], change.unless):
+                staying.append(key)
+            else:
+                yield key
+        keys.extend(reversed(staying))
 
     def skip(self, event: RecordedEvent) -> None:
         """

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from eventstore.database.plan import Statement
 from projections.apply.table_shape import Key, Row, TableShape
-from projections.changes import Increment, Marker
+from projections.changes import Increment, Marker, UpdateAfter
 
 __all__ = [
     "NOWHERE",
@@ -137,27 +137,23 @@ def update_first(
     return Statement(sql, (user_id, place.later, *found_by.values(), *only_where.values(), *values))
 
 
-def update_after(
-    shape: TableShape,
-    user_id: str,
-    group: Mapping[str, Any],
-    after: int,
-    changes: Mapping[str, Any],
-    only_where: Mapping[str, Any],
-    place: Place,
-) -> Statement:
+def update_after(shape: TableShape, user_id: str, change: UpdateAfter, place: Place) -> Statement:
     """
     Return the statement of an `UpdateAfter`.
 
     :param place: of the event that asks for it; rows of later events are passed over.
     """
     sql = _update_after_sql(
-        shape, tuple(changes), markers_of(changes), tuple(group), tuple(only_where)
+        shape,
+        tuple(change.changes),
+        markers_of(change.changes),
+        tuple(change.group),
+        tuple(change.only_where),
+        tuple(change.unless),
     )
-    values = _sent(shape.encoded(dict(changes)), place)
-    return Statement(
-        sql, (user_id, place.later, after, *group.values(), *only_where.values(), *values)
-    )
+    compared = (*change.group.values(), *change.only_where.values(), *change.unless.values())
+    values = _sent(shape.encoded(dict(change.changes)), place)
+    return Statement(sql, (user_id, place.later, change.after, *compared, *values))
 
 
 def delete_row(shape: TableShape, user_id: str, key: Key) -> Statement:
@@ -295,6 +291,7 @@ def _update_after_sql(
     markers: Markers,
     group: tuple[str, ...],
     only_where: tuple[str, ...],
+    unless: tuple[str, ...],
 ) -> str:
     sent = _parameters(4)
     conditions = [
@@ -304,6 +301,11 @@ def _update_after_sql(
             for name in only_where
         ),
     ]
+    same = [
+        f"t.{name} is not distinct from {sent(name, shape.columns[name].sql)}" for name in unless
+    ]
+    if same:
+        conditions.append(f"not ({' and '.join(same)})")
     values = zip(names, _values(shape, names, markers, sent), strict=True)
     return (
         f"update {shape.name} as t\nset {', '.join(f'{n} = {v}' for n, v in values)}\n"

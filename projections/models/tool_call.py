@@ -229,13 +229,15 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
         case MessagePosted(body=body):
             for answer in read_item(body).answers:
                 yield _answer(event, answer)
-        case ConversationRewound(position=position):
-            yield _abandon_after(event, position)
+        case ConversationRewound(position=position, message_id=message_id):
+            yield _abandon_after(event, position, message_id)
         case ConversationRestarted():
             yield _abandon_after(event, 0)
 
 
-def _abandon_after(event: EventEnvelope, position: int) -> UpdateAfter:
+def _abandon_after(
+    event: EventEnvelope, position: int, message_id: UUID | None = None
+) -> UpdateAfter:
     # Nobody waits any more for what was asked in a part of the conversation that is gone. A call
     # that has ended keeps its outcome: the tool did run.
     abandoned = {
@@ -245,7 +247,10 @@ def _abandon_after(event: EventEnvelope, position: int) -> UpdateAfter:
         "finished_position": POSITION,
     }
     group = {"conversation_id": event.stream_id}
-    return UpdateAfter(ToolCall, group, position, abandoned, only_where={"status": "pending"})
+    # The calls of the last message that stays were requested after it.
+    unless = {} if message_id is None else {"message_id": message_id}
+    pending = {"status": "pending"}
+    return UpdateAfter(ToolCall, group, position, abandoned, only_where=pending, unless=unless)
 
 
 def _end(event: EventEnvelope, call_event_id: UUID, outcome: dict[str, Any]) -> Update:

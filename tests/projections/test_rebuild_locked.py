@@ -64,7 +64,7 @@ def test_a_rebuild_repairs_wrong_rows_and_includes_events_since_the_comparison(
     changed, deleted, missing = (alice.tasks.create(title).id for title in ("a", "b", "c"))
     admin.execute("update eventstore.task set title = 'spoilt' where title = 'a'")
     admin.execute("delete from eventstore.task where title = 'c'")
-    admin.execute("update eventstore.conversation set activity_position = 7")
+    admin.execute("update eventstore.conversation set key = 'spoilt'")
 
     def work() -> None:
         user = other_store.user("alice")

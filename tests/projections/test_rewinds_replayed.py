@@ -20,6 +20,7 @@ from eventstore.log.ids import uuid7
 from projections import Message
 from projections.apply.statements import NOWHERE, update_after
 from projections.apply.table_shape import TableShape
+from projections.changes import UpdateAfter
 from tests.projections.test_rebuild_locked import Meanwhile, meanwhile, other_store
 
 __all__ = ["meanwhile", "other_store"]  # fixtures
@@ -166,9 +167,9 @@ def test_a_rewind_finds_its_rows_along_the_index_of_the_conversation(
 ) -> None:
     shape = TableShape(Message, trusted=True)
     change = {"retracted_at": None, "retracted_position": None}
-    statement = update_after(
-        shape, "alice", {"conversation_id": UUID(int=1)}, 5, change, {"retracted_at": None}, NOWHERE
-    )
+    group = {"conversation_id": UUID(int=1)}
+    rewind = UpdateAfter(Message, group, 5, change, only_where={"retracted_at": None})
+    statement = update_after(shape, "alice", rewind, NOWHERE)
     with psycopg.connect(direct_url, autocommit=True) as admin:
         admin.execute("set enable_seqscan = off")
         admin.execute(f"prepare rewind as {statement.sql}")

@@ -27,6 +27,7 @@ from eventstore import (
     WrongVersion,
 )
 from eventstore.store import change_of_mind
+from eventstore.store.read_for_decision import read_for_decision
 from projections.models.message import MessageView
 
 CALL = RequestedCall("call_1", "look", "{}")
@@ -275,6 +276,29 @@ class TestARewind:
         histories(alice, chat)
         assert store.verify().ok
 
+    @pytest.mark.parametrize("to", ["view", "id", "pop"])
+    def test_leaves_the_calls_of_the_last_message_that_stays(
+        self, store: EventStore, alice: User, chat: UUID, to: str
+    ) -> None:
+        asking = alice.messages.post(chat, sender="assistant", content="", tool_calls=[CALL])
+        say(alice, chat, "hm, wait")
+        behind = alice.tool_calls.request(chat, name="f", arguments="{}")
+
+        if to == "pop":
+            alice.messages.pop(chat, 2)
+        else:
+            alice.conversations.rewind(chat, to=asking if to == "view" else asking.id)
+
+        assert alice.history(chat) == [asking]
+        assert [one.name for one in alice.tool_calls.list()] == ["look"]
+        assert alice.tool_calls.get(behind.id).status == "abandoned"
+        alice.messages.post(chat, body={"role": "tool", "tool_call_id": "call_1", "content": "ok"})
+        alice.conversations.rewind(chat, to=asking)
+        alice.messages.clear(chat)
+        histories(alice, chat)
+        assert store.verify().ok
+        assert store.rebuild().changed == 0
+
     def test_leaves_the_name_of_a_call_to_the_one_that_asks_again(
         self, store: EventStore, alice: User, chat: UUID
     ) -> None:
@@ -431,7 +455,7 @@ class TestPop:
         self, alice: User, chat: UUID, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (one,) = say(alice, chat, "one")
-        read, late = change_of_mind.read_for_decision, list[MessageView]()
+        read, late = read_for_decision, list[MessageView]()
 
         def read_and_then(*arguments: Any, **options: Any) -> Any:
             state = yield from read(*arguments, **options)

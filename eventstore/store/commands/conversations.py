@@ -154,12 +154,14 @@ class ConversationCommands(Commands):
         Go back to an earlier point: what was said after it is in no history from here on.
 
         One event, whatever is behind it, and one round trip; two if the message is named by its id.
-        Calls behind the point that were pending are abandoned; those that ended keep their outcome.
+        Calls behind the point that were pending are abandoned; those that ended keep their outcome,
+        and those that the last message asks for wait on.
         To have a model answer again, rewind to the user's message and post the new answer.
 
         :param conversation: its id or key.
         :param to: the last message that stays, as a view or by its id; or a position in the user's
-            log, of which 0 leaves no message.
+            log, of which 0 leaves no message. After a position every pending call is abandoned,
+            also those that the message at the position asks for.
         :return: the position of the rewind; `as_of` one less shows what was there.
         :raises NotFound: no such conversation of this user, or no such message in its history.
         :raises StreamClosed: the conversation was deleted.
