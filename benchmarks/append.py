@@ -23,8 +23,8 @@ from eventstore.events.registry import EventRegistry
 from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent
 from eventstore.store.context import UserContext
-from eventstore.store.transaction import TransactionCommands
-from eventstore.store.unit_of_work import UnitOfWork
+from eventstore.store.units.transaction import TransactionCommands
+from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import BUILT_IN, Projections
 from projections.apply.live import live_statements
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from eventstore.store.transaction import TransactionCommands
+from eventstore.store.units.transaction import TransactionCommands
 from eventstore.store.user import User
 
 __all__ = [

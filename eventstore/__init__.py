@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
     from eventstore.store.store import AsyncEventStore, EventStore
-    from eventstore.store.turns import ActiveTurn, AsyncActiveTurn
+    from eventstore.store.turns.block import ActiveTurn, AsyncActiveTurn
     from eventstore.store.user import AsyncUser, User
 
 # Python runs this file before any module of the package. If it imported the facade, then
@@ -134,7 +134,7 @@ _HOMES = {
     "eventstore.events.turns": ("TurnContinued", "TurnEnded", "TurnStarted"),
     "eventstore.log.anchors": ("Anchor", "Head", "read_anchor", "write_anchor"),
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
-    "eventstore.store.turns": ("ActiveTurn", "AsyncActiveTurn"),
+    "eventstore.store.turns.block": ("ActiveTurn", "AsyncActiveTurn"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
 }

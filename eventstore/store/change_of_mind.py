@@ -43,9 +43,9 @@ from eventstore.log.envelope import NOW, Expected, NewEvent, PointInTime
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7, with_given_reference
 from eventstore.log.read import Selection, read_events
 from eventstore.store.context import UserContext, parse_id
-from eventstore.store.decisions import Cause, Decision, Overtaken, state_of
-from eventstore.store.read_for_decision import read_for_decision
-from eventstore.store.unit_of_work import UnitOfWork
+from eventstore.store.units.decisions import Cause, Decision, Overtaken, state_of
+from eventstore.store.units.read_for_decision import read_for_decision
+from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import Conversation, Message
 from projections.apply.live import live_statements
 from projections.apply.table_shape import Row

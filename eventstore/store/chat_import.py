@@ -33,7 +33,7 @@ from eventstore.log.append_request import AppendRequest, prepare_append
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent
 from eventstore.log.ids import NewId, conversation_id, derived_ids
 from eventstore.store.context import UserContext
-from eventstore.store.item_events import ItemEvent, item_events
+from eventstore.store.units.item_events import ItemEvent, item_events
 from projections.apply.live import live_statements
 
 __all__ = ["Imported", "import_conversations", "user_context"]

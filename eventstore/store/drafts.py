@@ -18,10 +18,10 @@ from eventstore.errors import ConfigurationError, InvalidInput, NotFound
 from eventstore.events.items import assistant_body, read_item
 from eventstore.log.ids import uuid7
 from eventstore.store.context import UserContext
-from eventstore.store.decisions import Cause
-from eventstore.store.item_events import item_events
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
-from eventstore.store.unit_of_work import UnitOfWork
+from eventstore.store.units.decisions import Cause
+from eventstore.store.units.item_events import item_events
+from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import Message
 from projections.apply.table_shape import Row
 

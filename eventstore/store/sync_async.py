@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Concatenate
 from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
-from eventstore.store.unit_of_work import Commands, Handle, run_command
+from eventstore.store.units.unit_of_work import Commands, Handle, run_command
 
 __all__ = [
     "AsyncFacade",

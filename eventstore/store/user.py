@@ -34,10 +34,10 @@ from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCallQueries
 from eventstore.store.commands.turns import AsyncTurns, TurnQueries, Turns
 from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
-from eventstore.store.transaction import AsyncTransaction, Transaction
-from eventstore.store.turn_plans import TurnPlans
-from eventstore.store.turns import AsyncTurnBlock, TurnBlock
-from eventstore.store.unit_of_work import UnitOfWork, check_key
+from eventstore.store.turns.block import AsyncTurnBlock, TurnBlock
+from eventstore.store.turns.plans import TurnPlans
+from eventstore.store.units.transaction import AsyncTransaction, Transaction
+from eventstore.store.units.unit_of_work import UnitOfWork, check_key
 from projections.apply.live import live_statements
 from projections.model_input.arrange import Pending
 from projections.model_input.formats import FormatName

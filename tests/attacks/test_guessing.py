@@ -36,7 +36,7 @@ from eventstore.store.commands.messages import MessageCommands, Messages
 from eventstore.store.commands.tasks import TaskCommands, Tasks
 from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCalls
 from eventstore.store.commands.turns import Turns
-from eventstore.store.transaction import TransactionCommands
+from eventstore.store.units.transaction import TransactionCommands
 
 
 @dataclass(frozen=True)

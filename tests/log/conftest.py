@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import eventstore.store.unit_of_work
+import eventstore.store.units.unit_of_work
 from eventstore import ConnectionLost
 from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Plan, Statement
@@ -87,5 +87,5 @@ class Network:
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     """The network of every store of this process."""
     network = Network()
-    monkeypatch.setattr(eventstore.store.unit_of_work, "append", network.send)
+    monkeypatch.setattr(eventstore.store.units.unit_of_work, "append", network.send)
     return network

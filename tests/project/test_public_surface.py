@@ -20,7 +20,7 @@ from eventstore.store.commands.messages import AsyncMessages, Messages
 from eventstore.store.commands.tasks import AsyncTasks, Tasks
 from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCalls
 from eventstore.store.context import UserContext
-from eventstore.store.transaction import AsyncTransaction, Transaction
+from eventstore.store.units.transaction import AsyncTransaction, Transaction
 from projections import Projections
 
 PAIRS: list[tuple[type[Any], type[Any]]] = [

@@ -27,7 +27,7 @@ from eventstore import (
     WrongVersion,
 )
 from eventstore.store import change_of_mind
-from eventstore.store.read_for_decision import read_for_decision
+from eventstore.store.units.read_for_decision import read_for_decision
 from projections.models.message import MessageView
 
 CALL = RequestedCall("call_1", "look", "{}")

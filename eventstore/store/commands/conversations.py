@@ -16,7 +16,6 @@ from eventstore.events.event import Event, make_event
 from eventstore.log.envelope import NOW, Expected
 from eventstore.store.change_of_mind import Point, decide_restart, fork, rewind_to
 from eventstore.store.context import AsOf, Queries, UserContext, point_in_time
-from eventstore.store.decisions import Cause, state_of
 from eventstore.store.sync_async import (
     AsyncFacade,
     SyncFacade,
@@ -25,7 +24,8 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
-from eventstore.store.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
+from eventstore.store.units.decisions import Cause, state_of
+from eventstore.store.units.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
 from projections import Conversation, Message
 from projections.models.conversation import ConversationView
 from projections.queries.lists import get_conversation, list_conversations

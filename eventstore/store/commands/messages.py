@@ -32,9 +32,7 @@ from eventstore.store.change_of_mind import (
     rewind_to,
 )
 from eventstore.store.context import Queries, UserContext, parse_id
-from eventstore.store.decisions import Cause
 from eventstore.store.drafts import AsyncDraft, Draft, DraftPlans
-from eventstore.store.item_events import item_events
 from eventstore.store.sync_async import (
     AsyncFacade,
     SyncFacade,
@@ -43,7 +41,9 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
-from eventstore.store.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
+from eventstore.store.units.decisions import Cause
+from eventstore.store.units.item_events import item_events
+from eventstore.store.units.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
 from projections import Message, ToolCall
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView, full_body, posted_view

@@ -17,8 +17,6 @@ from eventstore.events.task_fields import Priority
 from eventstore.events.tasks import TaskDeleted, TaskState
 from eventstore.log.envelope import Expected, ExpectedVersion
 from eventstore.store.context import AsOf, Queries, parse_id, point_in_time
-from eventstore.store.decisions import Cause, state_of
-from eventstore.store.moves import Beside
 from eventstore.store.sync_async import (
     AsyncFacade,
     SyncFacade,
@@ -27,7 +25,9 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
-from eventstore.store.unit_of_work import Commands, Handle
+from eventstore.store.units.decisions import Cause, state_of
+from eventstore.store.units.moves import Beside
+from eventstore.store.units.unit_of_work import Commands, Handle
 from projections import Task
 from projections.models.task import TaskView
 from projections.queries.lists import get_task, list_tasks

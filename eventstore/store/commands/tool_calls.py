@@ -27,7 +27,6 @@ from eventstore.events.tool_calls import (
 )
 from eventstore.store.commands.messages import MessageCommands, posted_message
 from eventstore.store.context import Queries, parse_id
-from eventstore.store.decisions import Cause
 from eventstore.store.sync_async import (
     AsyncFacade,
     SyncFacade,
@@ -36,7 +35,8 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
-from eventstore.store.unit_of_work import Commands, Handle, Outcome
+from eventstore.store.units.decisions import Cause
+from eventstore.store.units.unit_of_work import Commands, Handle, Outcome
 from projections import ToolCall
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView

@@ -14,7 +14,7 @@ from uuid import UUID
 from eventstore.errors import InvalidInput, WrongVersion
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, NewEvent
-from eventstore.store.moves import Beside
+from eventstore.store.units.moves import Beside
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.table_shape import Row
 

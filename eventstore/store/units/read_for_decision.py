@@ -10,8 +10,8 @@ from uuid import UUID
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Erased
-from eventstore.store.decisions import Decision
-from eventstore.store.moves import Place, select_place
+from eventstore.store.units.decisions import Decision
+from eventstore.store.units.moves import Place, select_place
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.table_shape import Row
 from projections.models.tool_call import ToolCallView

@@ -35,7 +35,7 @@ from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, Recorde
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7
 from eventstore.log.read import Selection, read_all_events, read_events
 from eventstore.store.context import UserContext
-from eventstore.store.decisions import (
+from eventstore.store.units.decisions import (
     CallerVersionConflict,
     Cause,
     Decision,
@@ -43,8 +43,8 @@ from eventstore.store.decisions import (
     event_id_of,
     expect_version,
 )
-from eventstore.store.moves import Beside, Order
-from eventstore.store.read_for_decision import DecisionState, read_for_decision
+from eventstore.store.units.moves import Beside, Order
+from eventstore.store.units.read_for_decision import DecisionState, read_for_decision
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.live import live_statements
 from projections.apply.replay import Replay

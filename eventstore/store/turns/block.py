@@ -1,7 +1,7 @@
 """
 Turns: one request of a user, answered once, whoever retries it.
 
-`turn_plans` says what a turn does. Here are the `with` block that runs one and what it gives, for
+`plans` says what a turn does. Here are the `with` block that runs one and what it gives, for
 sync and async code.
 """
 
@@ -16,8 +16,8 @@ from eventstore.database.driver.sync_driver import Driver
 from eventstore.errors import EventStoreError
 from eventstore.events.items import read_item
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
-from eventstore.store.transaction import AsyncTransaction, Transaction
-from eventstore.store.turn_plans import TurnPlans
+from eventstore.store.turns.plans import TurnPlans
+from eventstore.store.units.transaction import AsyncTransaction, Transaction
 from projections.model_input.arrange import Pending, arrange
 from projections.model_input.formats import FormatName
 from projections.models.message import MessageView

@@ -21,8 +21,8 @@ from eventstore.store.commands.conversations import ConversationCommands
 from eventstore.store.commands.messages import MessageCommands
 from eventstore.store.commands.tasks import TaskCommands
 from eventstore.store.commands.tool_calls import ToolCallCommands
-from eventstore.store.decisions import Cause
-from eventstore.store.unit_of_work import Commands, Handle, UnitOfWork
+from eventstore.store.units.decisions import Cause
+from eventstore.store.units.unit_of_work import Commands, Handle, UnitOfWork
 
 __all__ = ["AsyncTransaction", "Transaction", "TransactionCommands"]
 

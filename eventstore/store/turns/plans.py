@@ -44,7 +44,7 @@ from eventstore.log.ids import resolve_conversation
 from eventstore.store.commands.messages import MessageCommands
 from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCallReference
 from eventstore.store.context import UserContext
-from eventstore.store.unit_of_work import Handle, Outcome, UnitOfWork
+from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork
 from projections import ToolCall, Turn
 from projections.apply.live import live_statements
 from projections.apply.replay import Replay
