@@ -68,7 +68,7 @@ def test_history_returns_the_imported_conversation(
 
     assert json.loads(openai.stdout) == CHAT
     assert list(shown[0]) == [
-        "id", "position", "sender", "content", "tool_calls", "created_at",
+        "id", "position", "sender", "content", "tool_calls", "created_at", "edited_at",
     ]  # fmt: skip
     assert shown[1]["tool_calls"][0]["arguments"] == '{"a": 1.10, "a": 2}'
     assert shown[1]["tool_calls"][0]["status"] == "succeeded"
