@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 UNKNOWN_SENDER = "unknown"
+_SAYING = {"user", "assistant", "system", "developer"}
+"""Roles of which a text is nothing but what was said."""
 
 type Part = Mapping[str, Any]
 """What an item has within it, or the item as a whole."""
@@ -87,9 +89,9 @@ def read_item(body: Mapping[str, Any]) -> ItemParts:
     :param body: a JSON object of any shape; nothing in it is refused.
     """
     role, content = body.get("role"), body.get("content")
-    # Most items have a role and a text, and every append and replay reads them.
-    if type(content) is str and type(role) is str and len(body) == 2 and has_visible(role):  # noqa: PLR2004 - role and content
-        return ItemParts(storable_label(role), content)
+    # Most items have one of these roles and a text, and every append and replay reads them.
+    if type(content) is str and len(body) == 2 and type(role) is str and role in _SAYING:  # noqa: PLR2004 - role and content
+        return ItemParts(role, content)
     calls, answers = read_parts(body)
     return ItemParts(
         _sender(body, calls, answers),
