@@ -87,7 +87,7 @@ if TYPE_CHECKING:
         ToolCallRequested,
         ToolCallSucceeded,
     )
-    from eventstore.events.turns import TurnContinued, TurnEnded, TurnStarted
+    from eventstore.events.turns import TurnContinued, TurnEnded, TurnRenewed, TurnStarted
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
     from eventstore.store.store import AsyncEventStore, EventStore
@@ -131,7 +131,7 @@ _HOMES = {
         "ToolCallRequested",
         "ToolCallSucceeded",
     ),
-    "eventstore.events.turns": ("TurnContinued", "TurnEnded", "TurnStarted"),
+    "eventstore.events.turns": ("TurnContinued", "TurnEnded", "TurnRenewed", "TurnStarted"),
     "eventstore.log.anchors": ("Anchor", "Head", "read_anchor", "write_anchor"),
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
     "eventstore.store.turns.block": ("ActiveTurn", "AsyncActiveTurn"),
@@ -208,6 +208,7 @@ __all__ = [
     "ToolCallSucceeded",
     "TurnContinued",
     "TurnEnded",
+    "TurnRenewed",
     "TurnStarted",
     "TurnTakenOver",
     "Unavailable",

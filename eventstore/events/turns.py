@@ -21,6 +21,7 @@ __all__ = [
     "TurnEnded",
     "TurnEvent",
     "TurnOutcome",
+    "TurnRenewed",
     "TurnStarted",
 ]
 
@@ -39,24 +40,34 @@ class TurnStarted(TurnEvent, type="TurnStarted"):
     A turn began, and has its conversation to itself until it ends or the lease is over.
 
     :ivar key: the caller's name for the request, unique in the conversation.
+    :ivar request: a digest of what the user sent, by which a retry is told from another request.
     :ivar holder: a number that the process drew, by which it knows its own turn again.
     """
 
     key: Key
+    request: Name
     holder: UUID
     lease_seconds: int = Field(ge=1, le=MAX_LEASE_SECONDS)
 
 
 class TurnContinued(TurnEvent, type="TurnContinued"):
     """
-    A process took the turn over, or renewed its lease.
+    A process took the turn over.
 
-    :ivar attempt: which process this is, from 2; a renewal repeats the number.
+    :ivar attempt: which process this is, from 2.
     """
 
     turn_id: UUID
     holder: UUID
-    attempt: int = Field(ge=1)
+    attempt: int = Field(ge=2)
+    lease_seconds: int = Field(ge=1, le=MAX_LEASE_SECONDS)
+
+
+class TurnRenewed(TurnEvent, type="TurnRenewed"):
+    """The process that has the turn began its lease anew."""
+
+    turn_id: UUID
+    holder: UUID
     lease_seconds: int = Field(ge=1, le=MAX_LEASE_SECONDS)
 
 

@@ -67,18 +67,18 @@ class Appended(NamedTuple):
 
     :ivar events: the recorded events, in order.
     :ivar repeated: they were in the log already: this was a retry.
-    :ivar rows: what was to be read as it was then; none of a retry, because it may have moved on.
+    :ivar rows: what was to be read, as it was then; empty of a retry, because it may have moved on.
     """
 
     events: list[RecordedEvent]
     repeated: bool
-    rows: Rows
+    rows: Sequence[Rows]
 
 
 def append(
     request: AppendRequest,
     row_changes: Sequence[Statement] = (),
-    read: Statement | None = None,
+    reads: Sequence[Statement] = (),
     *,
     retry: bool = False,
 ) -> Plan[Appended]:
@@ -88,7 +88,7 @@ def append(
     Locks the user's row until commit; one round trip, or two for a retry.
 
     :param row_changes: the statements of the projectors, run in the same transaction.
-    :param read: selects rows as they are after the append, in the same round trip.
+    :param reads: select rows as they are after the append, in the same round trip.
     :param retry: whether an earlier attempt may have been committed.
     :return: the recorded events in order; their positions follow the head without a gap.
     :raises WrongVersion: a stream is not as expected; nothing was written.
@@ -98,7 +98,6 @@ def append(
         without a key was committed and erased since.
     :raises AlreadyExists: a row change inserts a row that is there already.
     """
-    reads = () if read is None else (read,)
     try:
         # Row changes come after the append: they read a position from the head as it left it.
         statements = (request.statement(retry=retry), *row_changes, *reads)
@@ -106,7 +105,7 @@ def append(
     except AlreadyAppended:
         return Appended((yield from first_result(request)), repeated=True, rows=[])
     events = recorded_events(request.envelopes, rows[0][0][0])
-    return Appended(events, repeated=False, rows=rows[-1] if reads else [])
+    return Appended(events, repeated=False, rows=rows[len(rows) - len(reads) :])
 
 
 def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]]) -> Plan[None]:

@@ -158,6 +158,7 @@ create table eventstore.turn (
     id               uuid not null,      -- of the event that started it
     conversation_id  uuid not null,
     key              text not null,      -- the caller's name for the request
+    request          text not null,      -- a digest of what the user sent
     status           text not null,
     holder           uuid not null,      -- drawn by the process that works on it, or did so last
     attempt          integer not null,   -- how many processes have worked on it

@@ -13,7 +13,13 @@ from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlmodel import Field
 
-from eventstore.events.turns import TurnContinued, TurnEnded, TurnEvent, TurnStarted
+from eventstore.events.turns import (
+    TurnContinued,
+    TurnEnded,
+    TurnEvent,
+    TurnRenewed,
+    TurnStarted,
+)
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
 from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
@@ -51,6 +57,7 @@ class Turn(ReadModel, table=True):
     id: UUID = uuid()
     conversation_id: UUID = uuid()
     key: str = text()
+    request: str = text()
     status: TurnStatus = text()
     holder: UUID = uuid()
     attempt: int = Field(sa_column=Column(Integer, nullable=False))
@@ -73,7 +80,7 @@ class TurnView(View):
     One turn as it is now.
 
     :ivar id: of the event that started it, and the `correlation_id` of all that it recorded.
-    :ivar key: the caller's name for the request.
+    :ivar key: the caller's name for the request, and `request` a digest of it.
     :ivar holder: drawn by the process that works on it, or did so last.
     :ivar attempt: how many processes have worked on it.
     :ivar usage: what the model's API reported.
@@ -82,6 +89,7 @@ class TurnView(View):
     id: UUID
     conversation_id: UUID
     key: str
+    request: str
     status: TurnStatus
     holder: UUID
     attempt: int
@@ -116,11 +124,12 @@ def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
     :param event: of any class of `TurnEvent`.
     """
     match event.data:
-        case TurnStarted(key=key, holder=holder, lease_seconds=seconds):
+        case TurnStarted(key=key, request=request, holder=holder, lease_seconds=seconds):
             row = {
                 "id": event.event_id,
                 "conversation_id": event.stream_id,
                 "key": key,
+                "request": request,
                 "status": "running",
                 "holder": holder,
                 "attempt": 1,
@@ -144,6 +153,10 @@ def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
                 "ended_position": None,
             }
             return (_update(event, turn_id, changes),)
+        case TurnRenewed(turn_id=turn_id, holder=holder, lease_seconds=seconds):
+            lease = {"leased_at": RECORDED_AT, "lease_seconds": seconds}
+            # A process that was only slow does not take its turn back.
+            return (_update(event, turn_id, lease, holder=holder, status="running"),)
         case TurnEnded(turn_id=turn_id) as ended:
             changes = {
                 "status": ended.outcome,
@@ -155,12 +168,15 @@ def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
                 "ended_at": RECORDED_AT,
                 "ended_position": POSITION,
             }
-            return (_update(event, turn_id, changes),)
+            # One that was abandoned for another turn stays so until it is continued.
+            return (_update(event, turn_id, changes, status="running"),)
         case _:
             return ()
 
 
-def _update(event: EventEnvelope, turn_id: UUID, changes: dict[str, Any]) -> Update:
-    # A turn of another conversation is not this stream's to change, nor is one that is completed.
-    there = {"conversation_id": event.stream_id}
+def _update(
+    event: EventEnvelope, turn_id: UUID, changes: dict[str, Any], **only_where: object
+) -> Update:
+    # A turn of another conversation is not this stream's to change.
+    there = {"conversation_id": event.stream_id, **only_where}
     return Update(Turn, {"id": turn_id}, changes, only_where=there)

@@ -12,11 +12,14 @@ from eventstore.database.scope import user_scope
 from eventstore.errors import NotFound
 from eventstore.events.json_codec import loads
 from projections.models.turn import TurnView
+from projections.queries.tool_calls import TOOL_CALL_COLUMNS
 
 __all__ = [
+    "FENCED",
     "KnownTurn",
     "Usage",
     "UsageBy",
+    "fence_turn",
     "get_turn",
     "known_turns",
     "list_turns",
@@ -34,6 +37,12 @@ select {_COLUMNS}, {_LIVE} from eventstore.turn where user_id = $1 and id = $2
 union all
 select {_COLUMNS}, {_LIVE} from eventstore.turn
 where user_id = $1 and conversation_id = $3 and status = 'running' and id <> $2
+"""
+# Index: tool_call_call_id.
+_CALLS = f"""
+select {TOOL_CALL_COLUMNS} from eventstore.tool_call as t
+where t.user_id = $1 and t.conversation_id = $2 and t.correlation_id = $3
+order by t.position
 """
 _VERSION = "select version from eventstore.stream where user_id = $1 and stream_id = $2"
 # Index: turn_pkey.
@@ -56,8 +65,8 @@ _GROUPS: dict[UsageBy | None, str] = {
 }
 # The turns of one user: some a day, read along turn_pkey.
 _USAGE = """
-select {group} as of, count(*), coalesce(sum(input_tokens), 0)::bigint,
-       coalesce(sum(output_tokens), 0)::bigint
+select {group} as of, count(*), coalesce(sum(input_tokens), 0),
+       coalesce(sum(output_tokens), 0)
 from eventstore.turn
 where user_id = $1
   and started_at >= coalesce($2, '-infinity'::timestamptz)
@@ -94,13 +103,39 @@ class Usage:
     output_tokens: int
 
 
+FENCED = "22012"
+"""The SQLSTATE of a division by zero, with which `fence_turn` ends a transaction."""
+
+# Index: turn_pkey. PostgreSQL has no assertion; a division by zero is an error that a plain
+# expression can raise, and it ends the transaction with everything that it wrote.
+_FENCE = """
+select 1 / count(*) from eventstore.turn
+where user_id = $1 and id = $2 and holder = $3
+  and (status = 'running'
+       or ended_position = (select position from eventstore.user_log where user_id = $1))
+"""
+
+
+def fence_turn(user_id: str, turn_id: UUID, holder: UUID) -> Statement:
+    """
+    Return the statement that fails unless a process still has the turn.
+
+    It stands behind the append, whose lock on the user's row keeps every other append out. The
+    append may end the turn with its last event.
+
+    :param holder: the number that the process drew.
+    """
+    return Statement(_FENCE, (user_id, turn_id, holder))
+
+
 def turn_state_statements(
     user_id: str, conversation: UUID, turn_id: UUID
-) -> tuple[Statement, Statement]:
-    """Return the statements for `known_turns`, and for the version of the conversation's stream."""
+) -> tuple[Statement, Statement, Statement]:
+    """Return the statements for a conversation's version, for `known_turns` and for the calls."""
     return (
         Statement(_VERSION, (user_id, conversation)),
         Statement(_STATE, (user_id, turn_id, conversation)),
+        Statement(_CALLS, (user_id, conversation, turn_id)),
     )
 
 
@@ -156,7 +191,7 @@ def usage(
     (rows,) = yield Batch(user_scope(user_id), (statement,))
     read: dict[UsageBy | None, Any] = {"day": date.fromisoformat, "conversation": UUID}
     convert = read.get(by, str)
-    return [Usage(None if of is None else convert(of), *sums) for of, *sums in rows]
+    return [Usage(None if of is None else convert(of), *map(int, sums)) for of, *sums in rows]
 
 
 def _view(row: tuple[Any, ...]) -> TurnView:

@@ -29,7 +29,7 @@ class Network:
         self.late: Any = None
         self.refused: bool | None = None
         self._next: Callable[[AppendRequest, Sequence[Statement], bool], Plan[Any]] | None = None
-        self._read: Statement | None = None
+        self._reads: Sequence[Statement] = ()
 
     def lose_reply(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Commit the next append and lose the connection; then `meanwhile` happens."""
@@ -37,7 +37,7 @@ class Network:
         def commit_and_lose(
             request: AppendRequest, changes: Sequence[Statement], retry: bool
         ) -> Plan[Any]:
-            yield from append(request, changes, self._read, retry=retry)
+            yield from append(request, changes, self._reads, retry=retry)
             meanwhile()
             raise ConnectionLost("after the commit")
 
@@ -47,7 +47,7 @@ class Network:
         """Lose the connection on which the next append is sent; the append is still on its way."""
 
         def hold(request: AppendRequest, changes: Sequence[Statement], retry: bool) -> Plan[Any]:
-            self.late = next(append(request, changes, self._read, retry=retry))
+            self.late = next(append(request, changes, self._reads, retry=retry))
             raise ConnectionLost("before the request arrived")
             yield  # of a generator
 
@@ -62,7 +62,7 @@ class Network:
                 self.refused = False
             except AlreadyAppended:
                 self.refused = True
-            return (yield from append(request, changes, self._read, retry=retry))
+            return (yield from append(request, changes, self._reads, retry=retry))
 
         self._next = deliver
 
@@ -70,17 +70,17 @@ class Network:
         self,
         request: AppendRequest,
         changes: Sequence[Statement] = (),
-        read: Statement | None = None,
+        reads: Sequence[Statement] = (),
         *,
         retry: bool = False,
     ) -> Plan[Appended]:
         """Append in the place of `append`."""
         self.attempts.append(retry)
-        self._read = read
+        self._reads = reads
         once, self._next = self._next, None
         if once is not None:
             return once(request, changes, retry)
-        return append(request, changes, self._read, retry=retry)
+        return append(request, changes, self._reads, retry=retry)
 
 
 @pytest.fixture

@@ -363,3 +363,144 @@ def test_a_turn_gives_the_model_what_its_api_accepts(alice: User, chat: UUID) ->
         assert blocks == alice.model_input(chat, format="anthropic")
         with pytest.raises(InvalidInput):
             turn.model_input(format="other")  # type: ignore[arg-type]  # on purpose
+
+
+type Late = Callable[[Any, Any], object]
+
+LATE: dict[str, Late] = {
+    "an item": lambda turn, _: turn.extend([DONE]),
+    "the end": lambda turn, _: turn.end([DONE]),
+    "a lease": lambda turn, _: turn.renew(),
+    "an outcome": lambda turn, call: turn.succeed(call, output="ok"),
+    "a task": lambda turn, _: in_transaction(turn, lambda tx: tx.tasks.create("Milk")),
+    "a retraction": lambda turn, _: in_transaction(
+        turn, lambda tx: tx.messages.retract("chat", turn.own_messages[0].id)
+    ),
+}
+
+
+def in_transaction(turn: Any, command: Callable[[Any], object]) -> None:
+    with turn.transaction() as tx:
+        command(tx)
+
+
+@pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize("end", ["continued", "abandoned", "completed"])
+@pytest.mark.parametrize("write", LATE.values(), ids=LATE)
+def test_a_process_that_was_only_slow_writes_nothing_into_a_turn_that_it_lost(
+    store: EventStore, alice: User, admin: psycopg.Connection, end: str, write: Late
+) -> None:
+    slow = alice.turn("chat", key="1", items=[ASK]).__enter__()
+    slow.extend([CALL])
+    (call,) = slow.pending_calls
+    end_lease(admin)
+    key = "2" if end == "abandoned" else "1"
+    with alice.turn("chat", key=key, items=[ASK]) as turn:
+        if end != "abandoned":
+            turn.succeed(turn.pending_calls[0], output="ok")
+        if end == "completed":
+            turn.end([DONE])
+        before = alice.events()
+
+        for _ in range(2):  # the second time it knows
+            with pytest.raises(TurnTakenOver):
+                write(slow, call)
+        block = alice.turn("chat", key="3", wait_seconds=0)
+        with (
+            pytest.raises(ConversationBusy) if end != "completed" else pytest.raises(KeyError),
+            block,
+        ):
+            raise KeyError
+
+        assert [one for one in alice.events() if one.correlation_id == slow.id] == [
+            one for one in before if one.correlation_id == slow.id
+        ]
+        if end != "completed":
+            turn.end([DONE])
+    store.rebuild()  # the test itself moved the time of a lease
+    assert store.verify().ok
+
+
+@pytest.mark.usefixtures("chat")
+def test_another_request_under_a_used_key_is_refused_wherever_the_turn_stands(alice: User) -> None:
+    run_turn(alice)
+
+    for other in ([DONE], [ASK, ASK], []):
+        with pytest.raises(IdempotencyConflict), alice.turn("chat", key="request 1", items=other):
+            pass
+
+
+@pytest.mark.usefixtures("chat")
+def test_an_edit_of_the_question_costs_neither_the_answer_nor_the_retry(alice: User) -> None:
+    with alice.turn("chat", key="request 1", items=[ASK]) as turn:
+        alice.messages.edit("chat", turn.own_messages[0].id, content="Buy oat milk")
+        turn.extend([CALL])
+        alice.tool_calls.abandon(turn.pending_calls[0])
+        turn.end([DONE])
+
+    assert run_turn(alice) == "Done"
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_turn_sees_what_its_transactions_and_others_did(alice: User) -> None:
+    with alice.turn("chat", key="1", items=[ASK], history_limit=4) as turn:
+        alice.messages.post("chat", sender="system", content="foreign")
+        with turn.transaction() as tx:
+            tx.messages.retract("chat", turn.own_messages[0].id)
+        assert [one.content for one in turn.messages] == ["foreign"]
+
+        turn.extend([CALL, {**CALL, "content": "again"}])
+        with turn.transaction() as tx:
+            tx.conversations.rewind("chat", to=turn.messages[0])
+        assert (turn.pending_calls, len(turn.messages)) == ([], 1)
+
+        alone = alice.annotated(correlation_id=turn.id).tool_calls.request(
+            "chat", name="f", arguments="{}", in_history=False
+        )
+        turn.extend([{"role": "assistant", "content": str(number)} for number in range(6)])
+        assert [one.id for one in turn.pending_calls] == [alone.id]
+        assert len(turn.own_messages) == 6
+        turn.succeed(alone, output=1)
+
+
+@pytest.mark.usefixtures("chat")
+def test_a_turn_that_is_continued_long_after_knows_its_own_messages(alice: User) -> None:
+    def fail_after_a_call() -> None:
+        with alice.turn("chat", key="1", items=[ASK]) as turn:
+            turn.extend([CALL])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_after_a_call()
+    for number in range(3):
+        run_turn(alice, f"later {number}")
+
+    with alice.turn("chat", key="1", items=[ASK], history_limit=2) as turn:
+        assert [one.content for one in turn.own_messages] == ["Buy milk", None]
+        assert len(turn.pending_calls) == 1
+
+
+@pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize(
+    "usage",
+    [{"input_tokens": -1}, {"input_tokens": 2**70}, {"prompt_tokens": True}, {"input_tokens": 0.5}],
+)
+def test_an_odd_usage_costs_no_answer(alice: User, usage: dict[str, Any]) -> None:
+    with alice.turn("chat", key="1") as turn:
+        turn.end([DONE], usage=usage)
+
+    assert alice.turns.list("chat")[0].usage == usage
+    assert alice.turns.usage()[0].input_tokens == 0
+
+
+@pytest.mark.usefixtures("chat")
+def test_an_item_that_json_cannot_hold_is_named_whatever_is_in_it(alice: User) -> None:
+    nested: list[Any] = []
+    for _ in range(5_000):
+        nested = [nested]
+    for odd in ({1}, 10**5_000, nested, b"\xff"):
+        item = {"type": "function_call", "call_id": "1", "name": "f", "arguments": odd}
+        with pytest.raises(InvalidInput, match=r"items\[0\]"):
+            alice.messages.extend("chat", [item])
+        with pytest.raises(InvalidInput), alice.turn("chat", key="1", items=[item]):
+            pass

@@ -29,9 +29,9 @@ COPIED_COLUMNS: dict[str, str] = {
     "eventstore.tool_call": "user_id, gen_random_uuid(), conversation_id, message_id, index,"
     " call_id, name, arguments, status, output, error, requested_at, finished_at, position,"
     " finished_position, claimed_at, claim_seconds, correlation_id",
-    "eventstore.turn": "user_id, gen_random_uuid(), conversation_id, key, status, holder, attempt,"
-    " leased_at, lease_seconds, model, usage, input_tokens, output_tokens, error, started_at,"
-    " ended_at, position, ended_position",
+    "eventstore.turn": "user_id, gen_random_uuid(), conversation_id, key, request, status, holder,"
+    " attempt, leased_at, lease_seconds, model, usage, input_tokens, output_tokens, error,"
+    " started_at, ended_at, position, ended_position",
     "service.box": "user_id, gen_random_uuid(), name, n, note, body, tags, position, version,"
     " recorded_at",
     "service.done": "user_id, gen_random_uuid(), at",

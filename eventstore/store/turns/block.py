@@ -62,7 +62,7 @@ class _Known:
         """
         The newest messages of the conversation, oldest first, those of this turn among them.
 
-        They were read when the turn began, as many as its `history_limit`, and kept up to date.
+        They are read again with each append of the turn, as many as its `history_limit`.
         """
         return self._plans.messages
 
@@ -98,8 +98,11 @@ class _Known:
         """The last message of this turn that the model said to the user; None before that."""
         said = [
             one
-            for one in self.own_messages
-            if one.sender == "assistant" and not one.tool_calls and read_item(one.body).text
+            for one in self.own_messages[self._plans.sent :]
+            if one.sender == "assistant"
+            and not one.tool_calls
+            and one.body.get("type") != "reasoning"
+            and read_item(one.body).text
         ]
         return said[-1] if said else None
 

@@ -2,9 +2,9 @@
 What a turn does: one request of a user and all that is done for it, once, whoever retries.
 
 A turn has its conversation to itself. It starts in one round trip, together with the user's items
-and the history that a model is to be given. From then on it knows the conversation, because nobody
-else may write to it: what it appends expects exactly the version that it left. If something else
-was written nevertheless, or another process took the turn over, it finds out before it writes.
+and the history that a model is to be given. Every append of a turn ends with a statement that fails
+unless this process still has the turn, so one that was only slow writes nothing; behind it stands
+what the turn knows, read again in the same round trip.
 
 Who starts a turn whose key is known gets what is recorded: the answer of one that is completed, and
 of one whose process died, after its lease, the place where it stopped.
@@ -12,19 +12,23 @@ of one whose process died, after its lease, the place where it stopped.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from eventstore.database.errors import AlreadyAppended
-from eventstore.database.plan import Batch, Pause, Plan
+from eventstore.database.plan import Batch, Pause, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import (
     AlreadyExists,
     ConfigurationError,
     ConversationBusy,
+    EventStoreError,
     IdempotencyConflict,
     InvalidInput,
     NotFound,
@@ -32,42 +36,58 @@ from eventstore.errors import (
     WrongVersion,
 )
 from eventstore.events.event import make_event
-from eventstore.events.fields import check_number
-from eventstore.events.json_codec import plain_json
-from eventstore.events.messages import MessagePosted
-from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
-from eventstore.events.turns import TurnContinued, TurnEnded, TurnOutcome, TurnStarted
-from eventstore.log.append import recorded_events
+from eventstore.events.fields import MAX_BATCH, check_number
+from eventstore.events.json_codec import checked_text, plain_json
+from eventstore.events.turns import (
+    TurnContinued,
+    TurnEnded,
+    TurnOutcome,
+    TurnRenewed,
+    TurnStarted,
+)
 from eventstore.log.append_request import prepare_append
-from eventstore.log.envelope import NOW, NewEvent, RecordedEvent
+from eventstore.log.envelope import NOW, NewEvent
 from eventstore.log.ids import resolve_conversation
 from eventstore.store.commands.messages import MessageCommands
 from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCallReference
 from eventstore.store.context import UserContext
 from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork
-from projections import ToolCall, Turn
+from projections import Turn
 from projections.apply.live import live_statements
-from projections.apply.replay import Replay
-from projections.models.message import MessageView, posted_view
+from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
-from projections.queries.history import by_message, history, messages_of_page, page_statements
-from projections.queries.turns import KnownTurn, get_turn, known_turns, turn_state_statements
+from projections.queries.history import history, messages_of_page, page_statements
+from projections.queries.tool_calls import tool_call_view
+from projections.queries.turns import (
+    FENCED,
+    KnownTurn,
+    fence_turn,
+    get_turn,
+    known_turns,
+    turn_state_statements,
+)
 
 __all__ = ["TurnPlans"]
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
+_ERROR_CHARACTERS = 1000
+_MOST_TOKENS = 2**53
 
 
 class TurnPlans:
     """
     One turn, as its process knows it.
 
-    :ivar turn: the turn as it was read or recorded last.
+    What it knows is read again behind each append, in the same round trip: whatever a transaction
+    did, and whatever others wrote, the turn has what the store has.
 
     :param items: what the user sends; they are recorded when the turn starts.
-    :param history_limit: messages of the conversation that are read when the turn starts.
+    :param history_limit: messages of the conversation that are read.
+    :ivar messages: the newest messages of the conversation, oldest first, those of the turn among
+        them.
+    :ivar calls: the calls of the turn, in the order of their requests.
     """
 
     def __init__(
@@ -81,13 +101,22 @@ class TurnPlans:
         wait_seconds: float,
         history_limit: int,
     ) -> None:
+        if not isinstance(items, list | tuple):
+            raise InvalidInput("items", f"a {type(items).__name__}; give a list of items")
+        if not isinstance(wait_seconds, int | float) or not 0 <= wait_seconds < math.inf:
+            raise InvalidInput("wait_seconds", "give a number of seconds, 0 or more")
         self._reference = conversation
         self._conversation = resolve_conversation(context.user_id, conversation)
         # By it this process finds its own turn again after a lost connection, and finds out that
         # another one has taken it over.
         self._holder = uuid4()
+        sent = checked_text(list(items), "items").encode("utf-8", "surrogatepass")
         self._started = make_event(
-            TurnStarted, key=key, holder=self._holder, lease_seconds=lease_seconds
+            TurnStarted,
+            key=key,
+            request=sha256(sent).hexdigest(),
+            holder=self._holder,
+            lease_seconds=lease_seconds,
         )
         # Derived, so that two processes with one request meet in one turn.
         self.id = uuid5(self._conversation, f"turn:{key}")
@@ -95,41 +124,24 @@ class TurnPlans:
         self._context = replace(context, correlation_id=self.id, idempotency_key=None)
         self._items = items
         self._wait_seconds = wait_seconds
-        self._history_limit = check_number(history_limit, "history_limit")
-        self._turn: TurnView | None = None
+        self._limit = check_number(history_limit, "history_limit")
+        self._known: KnownTurn | None = None
+        self._lost = False
         self._version = 0
-        self._messages: list[MessageView] = []
-        self._calls = Replay(context.projections.of(ToolCall))
-        self._turns = Replay(context.projections.of(Turn))
+        self.messages: list[MessageView] = []
+        self.calls: list[ToolCallView] = []
 
     @property
     def turn(self) -> TurnView:
-        """The turn as it was read or recorded last."""
-        if self._turn is None:
+        """The turn as it was read last."""
+        if self._known is None:
             raise ConfigurationError("the turn has not begun; use it in a `with` block")
-        return self._turn
+        return self._known.turn
 
     @property
-    def messages(self) -> list[MessageView]:
-        """The newest messages of the conversation, oldest first, those of the turn among them."""
-        calls = by_message(map(ToolCallView.from_row, self._call_rows()), NOW)
-        return [
-            replace(one, tool_calls=calls[one.id]) if one.id in calls else one
-            for one in self._messages
-        ]
-
-    @property
-    def calls(self) -> list[ToolCallView]:
-        """The calls of the turn, in the order of their requests."""
-        return [
-            ToolCallView.from_row(row)
-            for row in self._call_rows()
-            if row["correlation_id"] == self.id
-        ]
-
-    def _call_rows(self) -> list[dict[str, Any]]:
-        rows = self._calls.rows(ToolCall).values()
-        return sorted(rows, key=lambda row: (row["index"], row["position"]))
+    def sent(self) -> int:
+        """How many items the user sent."""
+        return len(self._items)
 
     def begin(self) -> Plan[None]:
         """Start the turn, or find what is recorded of it: see `User.turn`."""
@@ -150,21 +162,17 @@ class TurnPlans:
             raise NotFound(error.kind, self._reference) from None
 
     def _start(self) -> Plan[bool]:
-        """Start the turn and read the history; False if the turn, or another one, is there."""
+        """Start the turn; False if it is there, or another one has the conversation."""
         work = self._first_steps()
         request = prepare_append(self._context.user_id, _certain(work), f"turn:{self.id}")
         projections = self._context.projections
         changes = [projections.project(one) for one in request.envelopes]
-        page = page_statements(
-            self._context.user_id, self._conversation, NOW, None, self._history_limit
-        )
-        statements = (
-            request.statement(),
-            *live_statements(projections, request.envelopes, changes),
-            *page,
-        )
+        row_changes = live_statements(projections, request.envelopes, changes)
+        state = self._state_statements()
         try:
-            rows = yield Batch(user_scope(self._context.user_id), statements)
+            rows = yield Batch(
+                user_scope(self._context.user_id), (request.statement(), *row_changes, *state)
+            )
         except AlreadyAppended:
             return False
         except AlreadyExists as error:
@@ -173,9 +181,7 @@ class TurnPlans:
             return False
         except WrongVersion:
             raise NotFound("conversation", self._conversation) from None
-        events = recorded_events(request.envelopes, rows[0][0][0])
-        self._read_page(messages_of_page(self._conversation, NOW, rows[-len(page) :]))
-        self._note(events)
+        yield from self._take(rows[-len(state) :])
         return True
 
     def _first_steps(self) -> UnitOfWork:
@@ -186,9 +192,11 @@ class TurnPlans:
 
     def _join(self) -> Plan[UUID | None]:
         """Find the turn, or take its place; return the turn that has to be waited for, if any."""
-        own, other = yield from self._read_state()
+        other = yield from self._read_state()
+        own = self._known
+        if own is not None and own.turn.request != self._started.request:
+            raise IdempotencyConflict(own.turn.key, own.turn.position)
         if own is not None and own.turn.status == "completed":
-            yield from self._read_recorded(own.turn)
             return None
         if own is not None and own.turn.status == "running" and own.live:
             return None if own.turn.holder == self._holder else self.id
@@ -215,120 +223,102 @@ class TurnPlans:
 
     def _continuing(self, turn: TurnView) -> UnitOfWork:
         work = UnitOfWork(self._context)
-        self._record_lease(work, turn.attempt + 1, self._started.lease_seconds)
-        return work
-
-    def _record_lease(self, work: UnitOfWork, attempt: int, seconds: int) -> None:
-        leased = make_event(
+        again = make_event(
             TurnContinued,
             turn_id=self.id,
             holder=self._holder,
-            attempt=attempt,
-            lease_seconds=seconds,
+            attempt=turn.attempt + 1,
+            lease_seconds=self._started.lease_seconds,
         )
-        work.record(self._conversation, leased)
+        work.record(self._conversation, again)
+        return work
 
-    def _read_state(self) -> Plan[tuple[KnownTurn | None, KnownTurn | None]]:
-        user_id = self._context.user_id
-        page = page_statements(user_id, self._conversation, NOW, None, self._history_limit)
-        state = turn_state_statements(user_id, self._conversation, self.id)
-        versions, turns, *answers = yield Batch(user_scope(user_id), (*state, *page))
-        self._read_page(messages_of_page(self._conversation, NOW, answers))
-        self._version = versions[0][0]
-        own, other = known_turns(turns, self.id)
-        if own is not None:
-            self._require_same_request(own.turn)
-            self._turn = own.turn
-            self._turns.load(Turn, asdict(own.turn))
-        return own, other
+    def _commit_at_version(self, work: UnitOfWork) -> Plan[None]:
+        """Commit what was decided on the state that was read, and read the state again."""
+        for number, step in enumerate(work.steps):
+            if isinstance(step, NewEvent) and step.stream_id == self._conversation:
+                work.steps[number] = replace(step, expected=self._version)
+        work.also = self._state_statements()
+        outcome = yield from UnitOfWork.commit(work)
+        if outcome.also:
+            yield from self._take(outcome.also)
+        else:  # a lost connection: it is in the log
+            yield from self._context.retrying(self._read_state)
 
-    def _require_same_request(self, turn: TurnView) -> None:
-        mine = [one.body for one in self._messages if one.correlation_id == self.id]
-        first = mine[: len(self._items)]
-        # Of an old turn the messages may stand before the page; then there is nothing to compare.
-        sent = [plain_json(one, "items") for one in self._items]
-        if len(first) == len(sent) and first != sent and self._messages[0].position < turn.position:
-            raise IdempotencyConflict(turn.key, turn.position)
+    def commit(self, work: UnitOfWork) -> Plan[Outcome]:
+        """
+        Commit steps of this turn, if this process still has it, and read what is known again.
 
-    def _read_page(self, messages: Sequence[MessageView]) -> None:
-        self._messages = list(messages)
-        self._calls = Replay(self._context.projections.of(ToolCall))
-        for message in messages:
-            for call in message.tool_calls:
-                self._calls.load(ToolCall, _row(call))
+        :raises TurnTakenOver: another process has continued the turn, or it has ended.
+        """
+        self._require_held()
+        state = self._state_statements()
+        fence = fence_turn(self._context.user_id, self.id, self._holder)
+        work.also = (fence, *state)
+        try:
+            outcome = yield from UnitOfWork.commit(work)
+        except EventStoreError as error:
+            if getattr(error.__cause__, "sqlstate", None) != FENCED:
+                raise
+            self._lost = True
+            raise TurnTakenOver(self.id) from None
+        if outcome.also:
+            yield from self._take(outcome.also[-len(state) :])
+        else:  # nothing was written, or it had been written before
+            yield from self._context.retrying(self._read_state)
+            if self.turn.holder != self._holder:
+                self._require_held()
+        return outcome
 
-    def _read_recorded(self, turn: TurnView) -> Plan[None]:
-        """Read the messages of a turn that is completed; it may be long ago."""
-        if turn.ended_position is None or (
-            self._messages[:1] and (self._messages[0].position <= turn.position)
-        ):
+    def _require_held(self) -> None:
+        # `turn` may have been read after another process took it over.
+        turn = self.turn
+        if self._lost or turn.holder != self._holder or turn.status != "running":
+            raise TurnTakenOver(self.id)
+
+    def _state_statements(self) -> tuple[Statement, ...]:
+        user_id, conversation = self._context.user_id, self._conversation
+        return (
+            *turn_state_statements(user_id, conversation, self.id),
+            *page_statements(user_id, conversation, NOW, None, self._limit),
+        )
+
+    def _read_state(self) -> Plan[KnownTurn | None]:
+        """Read what there is to know; return another turn that runs in the conversation."""
+        answers = yield Batch(user_scope(self._context.user_id), self._state_statements())
+        return (yield from self._take(answers))
+
+    def _take(self, answers: Sequence[Rows]) -> Plan[KnownTurn | None]:
+        """Take in what the state statements selected; return another turn that runs."""
+        versions, turns, calls, *page = answers
+        self.messages = messages_of_page(self._conversation, NOW, page)
+        self.calls = list(map(tool_call_view, calls))
+        self._version = versions[0][0] if versions else 0
+        self._known, other = known_turns(turns, self.id)
+        if self._known is not None:
+            yield from self._read_more(self._known.turn)
+        return other
+
+    def _read_more(self, turn: TurnView) -> Plan[None]:
+        """Read the turn's own messages too, where others came after them or the page is short."""
+        cut = len(self.messages) == self._limit
+        if not cut or (self.messages and self.messages[0].position <= turn.position):
             return
         context = self._context
-        messages = yield from history(
+        before = None if turn.ended_position is None else turn.ended_position + 1
+        earlier = yield from history(
             context.user_id,
             self._conversation,
             source="projection",
             moment=NOW,
-            before=turn.ended_position + 1,
-            limit=turn.ended_position - turn.position,
+            before=before,
+            limit=MAX_BATCH,
             projections=context.projections,
             registry=context.registry,
         )
-        self._read_page(messages)
-
-    def _commit_at_version(self, work: UnitOfWork) -> Plan[Outcome]:
-        """Commit what expects the conversation's stream as this turn left it."""
-        for number, step in enumerate(work.steps):
-            if isinstance(step, NewEvent) and step.stream_id == self._conversation:
-                work.steps[number] = replace(step, expected=self._version)
-        outcome = yield from UnitOfWork.commit(work)
-        self._note(outcome.recorded)
-        return outcome
-
-    def commit(self, work: UnitOfWork) -> Plan[Outcome]:
-        """
-        Commit steps of this turn, if it still has its conversation.
-
-        :raises TurnTakenOver: another process has continued the turn, or it has ended.
-        """
-        if self.turn.status != "running":
-            raise TurnTakenOver(self.id)
-        while True:
-            try:
-                return (yield from self._commit_at_version(work))
-            except WrongVersion as conflict:
-                if conflict.stream_id != self._conversation:
-                    raise
-            # The conversation was renamed, for instance, or a late outcome came.
-            own, _ = yield from self._context.retrying(self._read_state)
-            if own is None or own.turn.status != "running" or own.turn.holder != self._holder:
-                raise TurnTakenOver(self.id)
-
-    def _note(self, events: Sequence[RecordedEvent]) -> None:
-        """Take in what was recorded."""
-        known = {one.id for one in self._messages}
-        for event in events:
-            if event.stream_id != self._conversation:
-                continue
-            self._version = event.version
-            data = event.data
-            if isinstance(data, MessagePosted | ToolCallEvent):
-                # What the page shows was applied when it was read.
-                if event.event_id not in known and not self._is_known(event):
-                    self._calls.apply(event)
-                posts = isinstance(data, MessagePosted) or (
-                    isinstance(data, ToolCallOutcome) and data.reply is not None
-                )
-                if posts and event.event_id not in known:
-                    self._messages.append(posted_view(event, ()))
-            elif isinstance(data, TurnStarted | TurnContinued | TurnEnded):
-                self._turns.apply(event)
-        row = self._turns.rows(Turn).get((self.id,))
-        if row is not None:
-            self._turn = TurnView.from_row(row)
-
-    def _is_known(self, event: RecordedEvent) -> bool:
-        return (event.event_id,) in self._calls.rows(ToolCall)
+        own = [one for one in earlier if one.position > turn.position]
+        merged = {one.id: one for one in (*own, *self.messages)}
+        self.messages = sorted(merged.values(), key=attrgetter("position"))
 
     def _run[V](self, handle: Handle[V], work: UnitOfWork) -> Plan[V]:
         return handle.view((yield from self.commit(work)))
@@ -381,7 +371,10 @@ class TurnPlans:
         """
         work = UnitOfWork(self._context)
         seconds = self.turn.lease_seconds if lease_seconds is None else lease_seconds
-        self._record_lease(work, self.turn.attempt, seconds)
+        renewed = make_event(
+            TurnRenewed, turn_id=self.id, holder=self._holder, lease_seconds=seconds
+        )
+        work.record(self._conversation, renewed)
         yield from self.commit(work)
 
     def end(
@@ -413,10 +406,10 @@ class TurnPlans:
 
     def fail_turn(self, error: BaseException) -> Plan[None]:
         """Record that the turn failed; its request can be sent again at once."""
-        if self._turn is None or self._turn.status != "running":
+        if self._known is None or self.turn.status != "running":
             return
         work = UnitOfWork(self._context)
-        self._record_end(work, "failed", error=f"{type(error).__name__}: {error}"[:1000])
+        self._record_end(work, "failed", error=_description(error))
         yield from self.commit(work)
 
     def _record_end(self, work: UnitOfWork, outcome: TurnOutcome, **fields: object) -> None:
@@ -443,13 +436,15 @@ class _TurnWork(UnitOfWork):
         return self._turn.commit(self)
 
 
+def _description(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+    except Exception:  # noqa: BLE001 - an exception's own `__str__` may raise anything
+        return type(error).__name__
+
+
 def _certain(work: UnitOfWork) -> list[NewEvent]:
     return [step for step in work.steps if isinstance(step, NewEvent)]
-
-
-def _row(call: ToolCallView) -> dict[str, Any]:
-    """Return the row of a call, as a replay has it."""
-    return {name: getattr(call, name) for name in ToolCallView.columns()}
 
 
 _TOKENS = {
@@ -463,7 +458,12 @@ def _usage_fields(usage: object) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise InvalidInput("usage", "is no object; give what the model's API reported")
     tokens = {
-        field: next((stored[name] for name in names if isinstance(stored.get(name), int)), 0)
+        field: next((stored[name] for name in names if _is_count(stored.get(name))), 0)
         for field, names in _TOKENS.items()
     }
     return {"usage": stored, **tokens}
+
+
+def _is_count(value: object) -> bool:
+    # True is an int in Python. What is no count is kept in `usage` and left out of the sums.
+    return type(value) is int and 0 <= value <= _MOST_TOKENS

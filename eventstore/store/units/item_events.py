@@ -9,6 +9,7 @@ from uuid import UUID
 from eventstore.errors import InvalidInput
 from eventstore.events.event import Event, make_event
 from eventstore.events.items import read_item
+from eventstore.events.json_codec import check_json
 from eventstore.events.messages import MessageEdited, MessagePosted
 from eventstore.events.tool_calls import ToolCallFailed, ToolCallRequested, ToolCallSucceeded
 from eventstore.log.ids import NewId
@@ -49,7 +50,11 @@ def item_events(
     """
     if not isinstance(body, Mapping):
         raise InvalidInput(path, f"a {type(body).__name__}; give a dict, as model_dump() does")
-    item = read_item(body)
+    try:
+        item = read_item(body)
+    except (TypeError, ValueError, RecursionError):
+        check_json(body, path)  # names the place of what JSON cannot hold
+        raise
     said = {"sender": item.sender if sender is None else sender, "body": body}
     event_id = new_id()
     if completes is None:

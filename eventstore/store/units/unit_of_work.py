@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.errors import WrongKind
-from eventstore.database.plan import Plan, Rows, retrying
+from eventstore.database.plan import Plan, Rows, Statement, retrying
 from eventstore.errors import (
     ConfigurationError,
     Conflict,
@@ -64,6 +64,8 @@ class Outcome:
     :ivar recorded: the events in order; none if every decision found nothing to change.
     :ivar repeated: an earlier append with the same key wrote them.
     :ivar read: the row that was read with the append, if one was.
+    :ivar also: the rows of the statements `UnitOfWork.also`, which are the last ones; empty of a
+        retry.
     """
 
     recorded: list[RecordedEvent]
@@ -71,6 +73,7 @@ class Outcome:
     _replay: Callable[[], Replay]
     repeated: bool = False
     read: Row | None = None
+    also: Sequence[Rows] = ()
     _rows: Replay | None = None
 
     def row(self, table: type[Any], key: UUID) -> Row:
@@ -168,6 +171,8 @@ class UnitOfWork:
         # identical append.
         self.new_id: NewId = uuid7 if key is None else derived_ids(context.user_id, key)
         self.steps: list[NewEvent | Decision] = []
+        self.also: Sequence[Statement] = ()
+        """Statements that are sent behind the append, in its transaction."""
         self.default_key: str | None = None
         """The key if the caller gave none, so that a tool call's outcome is recorded once."""
         self._ended = False
@@ -350,12 +355,17 @@ class UnitOfWork:
         changes = [context.projections.project(envelope) for envelope in envelopes]
         statements = live_statements(context.projections, envelopes, changes)
         # A retry that is found in the log has this content, so these row changes are its own too.
-        read = None if self._reads is None else select_task(context.user_id, self._reads)
-        done = yield from append(request, statements, read, retry=retry)
-        row = None if read is None else (yield from self._row_after(done.events, done.rows))
+        of_task = () if self._reads is None else (select_task(context.user_id, self._reads),)
+        done = yield from append(request, statements, (*of_task, *self.also), retry=retry)
+        row = None
+        if of_task:
+            found = done.rows[0] if done.rows else []
+            row = yield from self._row_after(done.events, found)
         # Without a key of the caller's only this command itself can have sent the events before.
         repeated = done.repeated and context.idempotency_key is not None
-        return Outcome(done.events, changes, lambda: self._replay_of(rows), repeated, row)
+        return Outcome(
+            done.events, changes, lambda: self._replay_of(rows), repeated, row, done.rows
+        )
 
     def _row_after(self, in_log: Sequence[RecordedEvent], found: Rows) -> Plan[Row]:
         """Return the row of the task that the answer shows, as this append left it."""
