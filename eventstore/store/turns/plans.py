@@ -181,7 +181,7 @@ class TurnPlans:
             return False
         except WrongVersion:
             raise NotFound("conversation", self._conversation) from None
-        yield from self._take(rows[-len(state) :])
+        yield from self._know(rows[-len(state) :])
         return True
 
     def _first_steps(self) -> UnitOfWork:
@@ -241,7 +241,7 @@ class TurnPlans:
         work.also = self._state_statements()
         outcome = yield from UnitOfWork.commit(work)
         if outcome.also:
-            yield from self._take(outcome.also)
+            yield from self._know(outcome.also)
         else:  # a lost connection: it is in the log
             yield from self._context.retrying(self._read_state)
 
@@ -263,7 +263,7 @@ class TurnPlans:
             self._lost = True
             raise TurnTakenOver(self.id) from None
         if outcome.also:
-            yield from self._take(outcome.also[-len(state) :])
+            yield from self._know(outcome.also[-len(state) :])
         else:  # nothing was written, or it had been written before
             yield from self._context.retrying(self._read_state)
             if self.turn.holder != self._holder:
@@ -286,9 +286,9 @@ class TurnPlans:
     def _read_state(self) -> Plan[KnownTurn | None]:
         """Read what there is to know; return another turn that runs in the conversation."""
         answers = yield Batch(user_scope(self._context.user_id), self._state_statements())
-        return (yield from self._take(answers))
+        return (yield from self._know(answers))
 
-    def _take(self, answers: Sequence[Rows]) -> Plan[KnownTurn | None]:
+    def _know(self, answers: Sequence[Rows]) -> Plan[KnownTurn | None]:
         """Take in what the state statements selected; return another turn that runs."""
         versions, turns, calls, *page = answers
         self.messages = messages_of_page(self._conversation, NOW, page)
