@@ -38,6 +38,7 @@ __all__ = [
     "reopen",
     "restart",
     "restore",
+    "start",
 ]
 
 type ConversationStatus = Literal["active", "archived", "deleted"]
@@ -114,6 +115,19 @@ class ConversationState:
 
 REWOUND = "the conversation was rewound to before this call"
 """The `error` of a call that was pending when its conversation was rewound or begun anew."""
+
+
+def start(key: str | None, title: str | None) -> Event:
+    """
+    Decide to start a conversation.
+
+    :raises InvalidInput: key or title does not fit its field.
+    """
+    # An event stores the fields that were given to it, so None is left out and not passed on.
+    given = {"key": key, "title": title}
+    return make_event(
+        ConversationStarted, **{name: value for name, value in given.items() if value is not None}
+    )
 
 
 def rename(conversation: ConversationState, title: str | None) -> Event | None:

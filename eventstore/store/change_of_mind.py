@@ -25,10 +25,9 @@ from eventstore.errors import (
 from eventstore.events import conversations
 from eventstore.events.conversations import (
     ConversationRewound,
-    ConversationStarted,
     ConversationState,
 )
-from eventstore.events.event import Event, make_event
+from eventstore.events.event import Event
 from eventstore.events.fields import MAX_BATCH, check_number
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import (
@@ -38,16 +37,20 @@ from eventstore.events.tool_calls import (
     ToolCallSucceeded,
 )
 from eventstore.log.append import append_together, first_result
-from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NOW, Expected, NewEvent, PointInTime
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7, with_given_reference
 from eventstore.log.read import Selection, read_events
 from eventstore.store.context import UserContext, parse_id
-from eventstore.store.units.decisions import Cause, Decision, Overtaken, state_of
+from eventstore.store.units.decisions import (
+    Cause,
+    Decision,
+    Overtaken,
+    require_shown,
+    state_of,
+)
 from eventstore.store.units.read_for_decision import read_for_decision
 from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import Conversation, Message
-from projections.apply.live import live_statements
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
@@ -91,9 +94,7 @@ def _rewind_to_id(
     work: UnitOfWork, stream: UUID, message_id: UUID, path: str, caused_by: Cause
 ) -> UUID:
     def decide(row: Row) -> Event:
-        # The row was read by the message's id alone, so it may be of another conversation.
-        if row["conversation_id"] != stream or row["retracted_at"] is not None:
-            raise NotFound("message", message_id)
+        require_shown(row, stream, message_id)
         if not row["position"]:
             fact = "is posted in this transaction and has no position yet; leave out what follows"
             raise InvalidInput(path, fact)
@@ -242,10 +243,7 @@ def fork(
     idempotency_key = context.idempotency_key
     new_id = uuid7 if idempotency_key is None else derived_ids(context.user_id, idempotency_key)
     forked = new_id() if key is None else resolve_conversation(context.user_id, key)
-    given = {"key": key, "title": title}
-    started = make_event(
-        ConversationStarted, **{name: value for name, value in given.items() if value is not None}
-    )
+    started = conversations.start(key, title)
     origin = {"conversation": str(stream), "position": copied[-1].position if copied else 0}
     events = [
         NewEvent(
@@ -273,9 +271,8 @@ def fork(
     for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
         own_key = f"fork:{forked}#{number}"
         chunk_key = idempotency_key if idempotency_key is not None and not number else own_key
-        request = prepare_append(context.user_id, chunk, chunk_key)
-        changes = [context.projections.project(envelope) for envelope in request.envelopes]
-        requests.append((request, live_statements(context.projections, request.envelopes, changes)))
+        prepared = context.prepared(chunk, chunk_key)
+        requests.append((prepared.request, prepared.row_changes))
 
     def attempt() -> Plan[None]:
         try:

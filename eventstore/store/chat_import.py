@@ -29,12 +29,11 @@ from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.imports.conversation import ImportedConversation, ImportedMessage, ImportFailure
 from eventstore.log.append import append_together
-from eventstore.log.append_request import AppendRequest, prepare_append
+from eventstore.log.append_request import AppendRequest
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent
 from eventstore.log.ids import NewId, conversation_id, derived_ids
 from eventstore.store.context import UserContext
 from eventstore.store.units.item_events import ItemEvent, item_events
-from projections.apply.live import live_statements
 
 __all__ = ["Imported", "import_conversations", "user_context"]
 
@@ -310,14 +309,10 @@ class _Import:
         self, events: Sequence[NewEvent], expected: ExpectedVersion
     ) -> list[tuple[AppendRequest, list[Statement]]]:
         """Return the appends of events; only the first expects something of the stream."""
-        projections = self.context.projections
-        requests = []
         first = replace(events[0], expected=expected)
-        for chunk in batched((first, *events[1:]), MAX_BATCH, strict=False):
-            request = prepare_append(self.context.user_id, chunk)
-            changes = [projections.project(envelope) for envelope in request.envelopes]
-            requests.append((request, live_statements(projections, request.envelopes, changes)))
-        return requests
+        chunks = batched((first, *events[1:]), MAX_BATCH, strict=False)
+        prepared = [self.context.prepared(chunk) for chunk in chunks]
+        return [(one.request, one.row_changes) for one in prepared]
 
 
 def _count(events: Sequence[NewEvent]) -> Imported:

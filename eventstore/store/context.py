@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from eventstore.database.plan import Plan, retrying
+from eventstore.database.plan import Plan, Statement, retrying
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
-from eventstore.log.envelope import NOW, PointInTime
+from eventstore.log.append_request import AppendRequest, prepare_append
+from eventstore.log.envelope import NOW, NewEvent, PointInTime
 from eventstore.log.ids import (
     parse_uuid,
     resolve_conversation,
@@ -20,11 +21,25 @@ from eventstore.log.ids import (
     with_given_reference,
 )
 from projections import Projections
+from projections.apply.live import live_statements
+from projections.changes import RowChange
 
-__all__ = ["AsOf", "Queries", "UserContext", "parse_id", "point_in_time"]
+__all__ = ["AsOf", "PreparedAppend", "Queries", "UserContext", "parse_id", "point_in_time"]
 
 type AsOf = int | datetime | None
 """A position, a timestamp with time zone, or None for now."""
+
+
+class PreparedAppend(NamedTuple):
+    """
+    A checked append with what the projectors make of it.
+
+    :ivar changes: by event, as values; `row_changes` are the statements that write them.
+    """
+
+    request: AppendRequest
+    changes: list[list[RowChange]]
+    row_changes: list[Statement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,25 @@ class UserContext:
     idempotency_key: str | None = None
     correlation_id: UUID | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def prepared(
+        self, events: Sequence[NewEvent], key: str | None = None, *, foreign: bool = False
+    ) -> PreparedAppend:
+        """
+        Check events, and run the projectors on them.
+
+        :param key: the idempotency key of their append.
+        :param foreign: the events are a caller's, and their classes may not be registered.
+        :raises InvalidInput: a value cannot be stored; the message has its path.
+        :raises BatchTooLarge: more than 1,000 events.
+        """
+        request = prepare_append(self.user_id, events, key)
+        if foreign:  # one could be written and never be read back
+            for number, event in enumerate(events):
+                self.registry.require(event.data, f"events[{number}].data")
+        changes = [self.projections.project(envelope) for envelope in request.envelopes]
+        row_changes = live_statements(self.projections, request.envelopes, changes)
+        return PreparedAppend(request, changes, row_changes)
 
     def retrying[T](self, attempt: Callable[[], Plan[T]]) -> Plan[T]:
         """

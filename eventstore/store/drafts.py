@@ -14,16 +14,15 @@ from typing import Any, Self
 from uuid import UUID
 
 from eventstore.database.plan import Plan
-from eventstore.errors import ConfigurationError, InvalidInput, NotFound
+from eventstore.errors import ConfigurationError, InvalidInput
 from eventstore.events.items import assistant_body, read_item
 from eventstore.log.ids import uuid7
 from eventstore.store.context import UserContext
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
-from eventstore.store.units.decisions import Cause
+from eventstore.store.units.decisions import Cause, require_shown
 from eventstore.store.units.item_events import item_events
 from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import Message
-from projections.apply.table_shape import Row
 
 __all__ = ["AsyncDraft", "Draft", "DraftPlans"]
 
@@ -114,7 +113,12 @@ class DraftPlans:
         message_id = self.message_id
         if message_id is not None and read_item(body).calls:
             # Nobody would wait for calls of a message that was taken away while it grew.
-            work.decide(Message, message_id, _require_shown, stream_id=stream)
+            work.decide(
+                Message,
+                message_id,
+                lambda row: require_shown(row, stream, message_id),
+                stream_id=stream,
+            )
         events = item_events(body, "body", uuid7, sender=self._sender, completes=message_id)
         for event_id, data, causation_id in events:
             cause = self._caused_by if causation_id is None else causation_id
@@ -123,11 +127,6 @@ class DraftPlans:
         if message_id is None:
             self.message_id = events[0].event_id
         self._unsaved, self._saved_at = False, time.monotonic()
-
-
-def _require_shown(row: Row) -> None:
-    if row["retracted_at"] is not None:
-        raise NotFound("message", row["id"])
 
 
 class Draft(SyncFacade[DraftPlans]):

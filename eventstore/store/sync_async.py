@@ -28,6 +28,7 @@ __all__ = [
     "SyncFacade",
     "async_command",
     "async_method",
+    "block_method",
     "sync_command",
     "sync_method",
 ]
@@ -136,13 +137,36 @@ def async_command[**P, R](
     return _named(method, definition)
 
 
-def _named[M: Callable[..., Any]](method: M, definition: Callable[..., Any]) -> M:
-    """Give a method the name, docstring and signature of its definition, for `inspect` and IDEs."""
+def block_method[**P, D, T, B](
+    definition: Callable[Concatenate[Any, P], T], block: Callable[[D, T], B]
+) -> Callable[Concatenate[Any, P], B]:
+    """
+    Return the method that gives a `with` block; it sends nothing, and so is never awaited.
+
+    :param definition: a method of the class whose instance the facade has as `_plans`; it makes
+        what the block runs.
+    :param block: the sync or the async class of the block, made of the driver and that.
+    """
+
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> B:
+        return block(self._driver, definition(self._plans, *args, **kwargs))
+
+    return _named(method, definition, block.__name__)
+
+
+def _named[M: Callable[..., Any]](
+    method: M, definition: Callable[..., Any], result: str | None = None
+) -> M:
+    """
+    Give a method the name, docstring and signature of its definition, for `inspect` and IDEs.
+
+    :param result: the annotation of what it returns; None takes the definition's.
+    """
     method.__name__, method.__qualname__ = definition.__name__, definition.__qualname__
     method.__doc__, method.__module__ = definition.__doc__, definition.__module__
     # Annotations are text where a module postpones them, so the wrapper is cut off as text.
     known = signature(definition)
-    result = str(known.return_annotation)
+    result = result or str(known.return_annotation)
     for wrapper in ("Plan[", "Handle[", "ToolCallHandle["):
         if result.startswith(wrapper):
             result = result.removeprefix(wrapper).removesuffix("]")

@@ -20,7 +20,6 @@ from eventstore.errors import InvalidInput
 from eventstore.events.fields import MAX_BATCH
 from eventstore.events.json_codec import check_json
 from eventstore.log.append import append
-from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent, RecordedEvent
 from eventstore.log.read import Selection, read_events
 from eventstore.store.commands.conversations import (
@@ -33,12 +32,17 @@ from eventstore.store.commands.tasks import AsyncTasks, TaskQueries, Tasks
 from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
 from eventstore.store.commands.turns import AsyncTurns, TurnQueries, Turns
 from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
-from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
+from eventstore.store.sync_async import (
+    AsyncFacade,
+    SyncFacade,
+    async_method,
+    block_method,
+    sync_method,
+)
 from eventstore.store.turns.block import AsyncTurnBlock, TurnBlock
 from eventstore.store.turns.plans import TurnPlans
 from eventstore.store.units.transaction import AsyncTransaction, Transaction
 from eventstore.store.units.unit_of_work import UnitOfWork, check_key
-from projections.apply.live import live_statements
 from projections.model_input.arrange import Pending
 from projections.model_input.formats import FormatName
 from projections.models.message import MessageView
@@ -168,16 +172,11 @@ class UserPlans(Queries):
             # The caller knows the ids and may send the same events again, from any process. A
             # command draws new ids each time, so only the store's own retry repeats them.
             key = f"append:{events[0].event_id}"
-        request = prepare_append(context.user_id, events, key)
-        # After `prepare_append`, which has refused everything that is no event.
-        for number, event in enumerate(events):
-            context.registry.require(event.data, f"events[{number}].data")
-        changes = [context.projections.project(envelope) for envelope in request.envelopes]
-        statements = live_statements(context.projections, request.envelopes, changes)
+        prepared = context.prepared(events, key, foreign=True)
 
         # There always is a key here, so an attempt need not say that it is a retry.
         def attempt() -> Plan[list[RecordedEvent]]:
-            return (yield from append(request, statements)).events
+            return (yield from append(prepared.request, prepared.row_changes)).events
 
         return context.retrying(attempt)
 
@@ -250,6 +249,74 @@ class UserPlans(Queries):
             return context.retrying(lambda: audited(None))
         return context.about_conversation(conversation, audited)
 
+    def transaction(self, *, idempotency_key: str | None = None) -> UnitOfWork:
+        """
+        Record several commands in a `with` block and append them together when it ends.
+
+        :param idempotency_key: the same commands under the same key again change nothing; None
+            keeps the key of `keyed`.
+        :return: a block to be used once; its end raises what the append of the commands raises.
+        :raises InvalidInput: the key is not text, blank or too long.
+        """
+        context = self.context if idempotency_key is None else self.keyed(idempotency_key)
+        return UnitOfWork(context)
+
+    def turn(
+        self,
+        conversation: UUID | str,
+        *,
+        key: str,
+        items: Sequence[Mapping[str, Any]] = (),
+        lease_seconds: int = 120,
+        wait_seconds: float = 10.0,
+        history_limit: int = 100,
+    ) -> TurnPlans:
+        """
+        Return the block in which one request is answered, once, whoever retries it.
+
+        ::
+
+            said = [{"role": "user", "content": text}]
+            with alice.turn(chat, key=request_id, items=said) as turn:
+                while not turn.ended:
+                    for call in turn.pending_calls:
+                        turn.succeed(call, output=run(call.name, call.arguments))
+                    reply = model(turn.model_input())
+                    if reply.calls:
+                        turn.extend(reply.items)
+                    else:
+                        turn.end(reply.items, model=reply.model, usage=reply.usage)
+            return turn.answer
+
+        Entering starts the turn, in one round trip. The turn has the conversation to itself; others
+        wait. A key whose turn is completed gives that turn, with its answer, and `ended` is True.
+        A turn whose process died is continued by whoever sends its key after the lease: with what
+        it recorded, so that a call that has its outcome is not run again. Leaving the block ends
+        the turn; an exception that leaves it makes it failed, and its key continues it at once.
+
+        :param conversation: its id or key.
+        :param key: the caller's name for the request, 1 to 255 characters, the same on each retry.
+        :param items: what the user sends, recorded when the turn starts, as in `messages.extend`.
+        :param lease_seconds: how long the turn is this process's, 1 to 86,400; `turn.renew` begins
+            it anew. Longer than a model or a tool may take.
+        :param wait_seconds: how long to wait while another turn has the conversation.
+        :param history_limit: messages of the conversation to read, for the model.
+        :return: a block to be used once.
+        :raises InvalidInput: a parameter does not fit. The rest is raised on entering:
+            `ConversationBusy` if the time is over, `NotFound` without such a conversation,
+            `StreamClosed` if it was deleted, and `IdempotencyConflict` if the key is another
+            request's.
+        """
+        return TurnPlans(
+            self.context,
+            conversation,
+            key=key,
+            items=items,
+            lease_seconds=lease_seconds,
+            wait_seconds=wait_seconds,
+            history_limit=history_limit,
+        )
+
     def annotated(
         self, correlation_id: UUID | None, metadata: Mapping[str, Any] | None
     ) -> UserContext:
@@ -304,76 +371,8 @@ class User(SyncFacade[UserPlans]):
     append = sync_method(UserPlans.append)
     events = sync_method(UserPlans.events)
     audit = sync_method(UserPlans.audit)
-
-    def transaction(self, *, idempotency_key: str | None = None) -> Transaction:
-        """
-        Record several commands in a `with` block and append them together when it ends.
-
-        :param idempotency_key: the same commands under the same key again change nothing; None
-            keeps the key of `keyed`.
-        :return: a block to be used once; its end raises what the append of the commands raises.
-        :raises InvalidInput: the key is not text, blank or too long.
-        """
-        # Not a plan, so it stands in both classes; a test compares their parameters and docstrings.
-        user = self if idempotency_key is None else self.keyed(idempotency_key)
-        return Transaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class
-
-    def turn(
-        self,
-        conversation: UUID | str,
-        *,
-        key: str,
-        items: Sequence[Mapping[str, Any]] = (),
-        lease_seconds: int = 120,
-        wait_seconds: float = 10.0,
-        history_limit: int = 100,
-    ) -> TurnBlock:
-        """
-        Return the block in which one request is answered, once, whoever retries it.
-
-        ::
-
-            said = [{"role": "user", "content": text}]
-            with alice.turn(chat, key=request_id, items=said) as turn:
-                while not turn.ended:
-                    for call in turn.pending_calls:
-                        turn.succeed(call, output=run(call.name, call.arguments))
-                    reply = model(turn.model_input())
-                    if reply.calls:
-                        turn.extend(reply.items)
-                    else:
-                        turn.end(reply.items, model=reply.model, usage=reply.usage)
-            return turn.answer
-
-        Entering starts the turn, in one round trip. The turn has the conversation to itself; others
-        wait. A key whose turn is completed gives that turn, with its answer, and `ended` is True.
-        A turn whose process died is continued by whoever sends its key after the lease: with what
-        it recorded, so that a call that has its outcome is not run again. Leaving the block ends
-        the turn; an exception that leaves it makes it failed, and its key continues it at once.
-
-        :param conversation: its id or key.
-        :param key: the caller's name for the request, 1 to 255 characters, the same on each retry.
-        :param items: what the user sends, recorded when the turn starts, as in `messages.extend`.
-        :param lease_seconds: how long the turn is this process's, 1 to 86,400; `turn.renew` begins
-            it anew. Longer than a model or a tool may take.
-        :param wait_seconds: how long to wait while another turn has the conversation.
-        :param history_limit: messages of the conversation to read, for the model.
-        :return: a block to be used once.
-        :raises InvalidInput: a parameter does not fit. The rest is raised on entering:
-            `ConversationBusy` if the time is over, `NotFound` without such a conversation,
-            `StreamClosed` if it was deleted, and `IdempotencyConflict` if the key is another
-            request's.
-        """
-        plans = TurnPlans(
-            self._plans.context,
-            conversation,
-            key=key,
-            items=items,
-            lease_seconds=lease_seconds,
-            wait_seconds=wait_seconds,
-            history_limit=history_limit,
-        )
-        return TurnBlock(self._driver, plans)
+    transaction = block_method(UserPlans.transaction, Transaction)
+    turn = block_method(UserPlans.turn, TurnBlock)
 
     def keyed(self, idempotency_key: str) -> Self:
         """
@@ -439,75 +438,8 @@ class AsyncUser(AsyncFacade[UserPlans]):
     append = async_method(UserPlans.append)
     events = async_method(UserPlans.events)
     audit = async_method(UserPlans.audit)
-
-    def transaction(self, *, idempotency_key: str | None = None) -> AsyncTransaction:
-        """
-        Record several commands in a `with` block and append them together when it ends.
-
-        :param idempotency_key: the same commands under the same key again change nothing; None
-            keeps the key of `keyed`.
-        :return: a block to be used once; its end raises what the append of the commands raises.
-        :raises InvalidInput: the key is not text, blank or too long.
-        """
-        user = self if idempotency_key is None else self.keyed(idempotency_key)
-        return AsyncTransaction(user._driver, UnitOfWork(user._plans.context))  # noqa: SLF001 - its own class
-
-    def turn(
-        self,
-        conversation: UUID | str,
-        *,
-        key: str,
-        items: Sequence[Mapping[str, Any]] = (),
-        lease_seconds: int = 120,
-        wait_seconds: float = 10.0,
-        history_limit: int = 100,
-    ) -> AsyncTurnBlock:
-        """
-        Return the block in which one request is answered, once, whoever retries it.
-
-        ::
-
-            said = [{"role": "user", "content": text}]
-            with alice.turn(chat, key=request_id, items=said) as turn:
-                while not turn.ended:
-                    for call in turn.pending_calls:
-                        turn.succeed(call, output=run(call.name, call.arguments))
-                    reply = model(turn.model_input())
-                    if reply.calls:
-                        turn.extend(reply.items)
-                    else:
-                        turn.end(reply.items, model=reply.model, usage=reply.usage)
-            return turn.answer
-
-        Entering starts the turn, in one round trip. The turn has the conversation to itself; others
-        wait. A key whose turn is completed gives that turn, with its answer, and `ended` is True.
-        A turn whose process died is continued by whoever sends its key after the lease: with what
-        it recorded, so that a call that has its outcome is not run again. Leaving the block ends
-        the turn; an exception that leaves it makes it failed, and its key continues it at once.
-
-        :param conversation: its id or key.
-        :param key: the caller's name for the request, 1 to 255 characters, the same on each retry.
-        :param items: what the user sends, recorded when the turn starts, as in `messages.extend`.
-        :param lease_seconds: how long the turn is this process's, 1 to 86,400; `turn.renew` begins
-            it anew. Longer than a model or a tool may take.
-        :param wait_seconds: how long to wait while another turn has the conversation.
-        :param history_limit: messages of the conversation to read, for the model.
-        :return: a block to be used once.
-        :raises InvalidInput: a parameter does not fit. The rest is raised on entering:
-            `ConversationBusy` if the time is over, `NotFound` without such a conversation,
-            `StreamClosed` if it was deleted, and `IdempotencyConflict` if the key is another
-            request's.
-        """
-        plans = TurnPlans(
-            self._plans.context,
-            conversation,
-            key=key,
-            items=items,
-            lease_seconds=lease_seconds,
-            wait_seconds=wait_seconds,
-            history_limit=history_limit,
-        )
-        return AsyncTurnBlock(self._driver, plans)
+    transaction = block_method(UserPlans.transaction, AsyncTransaction)
+    turn = block_method(UserPlans.turn, AsyncTurnBlock)
 
     def keyed(self, idempotency_key: str) -> Self:
         """

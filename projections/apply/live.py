@@ -216,17 +216,15 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
             # Updates from before the insert found no row, so they are dropped.
             row.insert, row.place, row.updates = {**row.shape.nulls, **values}, place, []
         case Update(changes=changes, only_where=only_where):
+            update = _Update(dict(changes), only_where, place)
             if row.sealed:
-                row.updates.append(_Update(dict(changes), only_where, place))
+                row.updates.append(update)
                 row.sealed = False  # until the next one without a key, others are folded into it
-            elif row.insert is None or row.updates:
+            elif row.insert is None or row.updates or not _is_known(row.insert, update):
                 # Only the database knows the row as this update finds it.
-                _fold_update(row.updates, _Update(dict(changes), only_where, place))
-            elif _is_known(row.insert, changes, only_where):
-                if is_met(row.insert, only_where):
-                    apply_changes(row.insert, _at(changes, place))
-            else:
-                row.updates.append(_Update(dict(changes), only_where, place))
+                _fold_update(row.updates, update)
+            elif is_met(row.insert, only_where):
+                apply_changes(row.insert, _at(changes, place))
         case Delete():
             # The deletion is sent even if this append made the row: there may be an older one.
             row.delete = True
@@ -237,11 +235,11 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
             assert_never(change)
 
 
-def _is_known(row: Row, changes: Mapping[str, Any], only_where: Mapping[str, Any]) -> bool:
+def _is_known(row: Row, update: _Update) -> bool:
     """Tell whether an update of a new row can be worked out before the database numbers it."""
     # A number that stands as a marker can be neither added to nor compared with in Python.
-    used = (name for name, value in changes.items() if type(value) is Increment)
-    return not any(type(row.get(name)) in {Marker, Marked} for name in (*used, *only_where))
+    used = (name for name, value in update.changes.items() if type(value) is Increment)
+    return not any(type(row.get(name)) in {Marker, Marked} for name in (*used, *update.only_where))
 
 
 def _fold_update(updates: list[_Update], update: _Update) -> None:

@@ -60,15 +60,6 @@ class Replay:
         """Return the rows of `table` by key; a row lacks `user_id`, which is the log's."""
         return self._tables[table]
 
-    def load(self, table: type[SQLModel], row: Row) -> None:
-        """
-        Begin with a row that was read.
-
-        :param row: a row of `table`, by column name; it is changed by what is applied later.
-        """
-        shape = self._projections.shapes_by_model[table]
-        self._add(shape, self._tables[table], shape.key_of(row), row)
-
     def apply(self, event: RecordedEvent) -> None:
         """
         Apply the row changes of an event, which follows the events applied before.
@@ -147,10 +138,6 @@ class Replay:
         if not self._keeps(shape, row):
             return None
         key = tuple([row[name] for name in shape.key])
-        self._add(shape, rows, key, row)
-        return key
-
-    def _add(self, shape: TableShape, rows: dict[Key, Row], key: Key, row: Row) -> None:
         rows[key] = row
         if shape.found_by:
             found_by = tuple([row[name] for name in shape.found_by])
@@ -158,6 +145,7 @@ class Replay:
         groups = self._groups.get(shape)
         if groups is not None:
             groups.setdefault(_group_of(shape, row), []).append(key)
+        return key
 
     def _update_after(self, shape: TableShape, change: UpdateAfter, event: RecordedEvent) -> None:
         rows = self._tables[change.table]
@@ -219,10 +207,7 @@ class Replay:
 
     def _first(self, shape: TableShape, change: UpdateFirst) -> Key | None:
         """Return the key of the first row that an update is about."""
-        rows = self._tables[change.table]
-        found = self._found_by.get(shape, {}).get(
-            tuple([change.found_by[n] for n in shape.found_by]), ()
-        )
+        rows, found = self._tables[change.table], self._found(shape, change)
         # Rows are inserted in the order of their positions. A deleted one is still listed.
         return next(
             (key for key in found if key in rows and is_met(rows[key], change.only_where)), None

@@ -237,12 +237,10 @@ def _update_sql(
     only_where: tuple[str, ...],
 ) -> str:
     sent = _parameters(2)
-    conditions = ["t.user_id = head.user_id"]
-    conditions += [f"t.{name} = {sent(name, shape.columns[name].sql)}" for name in shape.key]
-    # In SQL `= null` is never true, but a replay finds that None equals None.
-    conditions += [
-        f"t.{name} is not distinct from {sent(name, shape.columns[name].sql)}"
-        for name in only_where
+    conditions = [
+        "t.user_id = head.user_id",
+        *_compared(shape, "t", shape.key, sent),
+        *_compared(shape, "t", only_where, sent, _OR_BOTH_NULL),
     ]
     values = zip(names, _values(shape, names, markers, sent), strict=True)
     sets = (f"{n} = t.{n} + {v}" if n in increments else f"{n} = {v}" for n, v in values)
@@ -263,11 +261,8 @@ def _update_first_sql(
 ) -> str:
     sent = _parameters(3)
     conditions = [
-        *(f"f.{name} = {sent(name, shape.columns[name].sql)}" for name in found_by),
-        *(
-            f"f.{name} is not distinct from {sent(name, shape.columns[name].sql)}"
-            for name in only_where
-        ),
+        *_compared(shape, "f", found_by, sent),
+        *_compared(shape, "f", only_where, sent, _OR_BOTH_NULL),
     ]
     values = zip(names, _values(shape, names, markers, sent), strict=True)
     key = ", ".join(shape.key)
@@ -295,15 +290,10 @@ def _update_after_sql(
 ) -> str:
     sent = _parameters(4)
     conditions = [
-        *(f"t.{name} = {sent(name, shape.columns[name].sql)}" for name in group),
-        *(
-            f"t.{name} is not distinct from {sent(name, shape.columns[name].sql)}"
-            for name in only_where
-        ),
+        *_compared(shape, "t", group, sent),
+        *_compared(shape, "t", only_where, sent, _OR_BOTH_NULL),
     ]
-    same = [
-        f"t.{name} is not distinct from {sent(name, shape.columns[name].sql)}" for name in unless
-    ]
+    same = _compared(shape, "t", unless, sent, _OR_BOTH_NULL)
     if same:
         conditions.append(f"not ({' and '.join(same)})")
     values = zip(names, _values(shape, names, markers, sent), strict=True)
@@ -319,8 +309,7 @@ def _update_after_sql(
 @cache
 def _delete_sql(shape: TableShape) -> str:
     sent = _parameters(2)
-    conditions = ["t.user_id = $1"]
-    conditions += [f"t.{name} = {sent(name, shape.columns[name].sql)}" for name in shape.key]
+    conditions = ["t.user_id = $1", *_compared(shape, "t", shape.key, sent)]
     return f"delete from {shape.name} as t\nwhere {' and '.join(conditions)}"
 
 
@@ -333,6 +322,17 @@ def _parameters(first: int) -> _Source:
     # The cast is the one with which a replayed row is compared, so both are rounded alike.
     numbers = count(first)
     return lambda _, sql_type: f"${next(numbers)}::{sql_type}"
+
+
+# In SQL `= null` is never true, but a replay finds that None equals None.
+_OR_BOTH_NULL = "is not distinct from"
+
+
+def _compared(
+    shape: TableShape, alias: str, names: Iterable[str], sent: _Source, operator: str = "="
+) -> list[str]:
+    """Return the SQL conditions that columns have the values that are sent."""
+    return [f"{alias}.{name} {operator} {sent(name, shape.columns[name].sql)}" for name in names]
 
 
 def _values(shape: TableShape, names: Iterable[str], markers: Markers, sent: _Source) -> list[str]:

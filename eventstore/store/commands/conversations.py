@@ -11,8 +11,8 @@ from uuid import UUID
 from eventstore.database.plan import Plan
 from eventstore.errors import Conflict, IdempotencyConflict, NotFound, StreamClosed, WrongVersion
 from eventstore.events import conversations
-from eventstore.events.conversations import ConversationStarted, ConversationState
-from eventstore.events.event import Event, make_event
+from eventstore.events.conversations import ConversationState
+from eventstore.events.event import Event
 from eventstore.log.envelope import NOW, Expected
 from eventstore.store.change_of_mind import Point, decide_restart, fork, rewind_to
 from eventstore.store.context import AsOf, Queries, UserContext, point_in_time
@@ -54,10 +54,7 @@ class ConversationCommands(Commands):
         :raises WrongVersion: in a transaction: the conversation with this key exists.
         """
         work = self._work
-        given = {"key": key, "title": title}
-        # An event stores the fields that were given to it, so None is left out and not passed on.
-        fields = {name: value for name, value in given.items() if value is not None}
-        data = make_event(ConversationStarted, **fields)
+        data = conversations.start(key, title)
         # The id of a key is derived from user and key, so that two requests which start the same
         # key at once meet in one stream, where one of them is the first.
         new_id = work.new_id() if key is None else work.conversation(key)

@@ -38,10 +38,11 @@ from eventstore.store.sync_async import (
     SyncFacade,
     async_command,
     async_method,
+    block_method,
     sync_command,
     sync_method,
 )
-from eventstore.store.units.decisions import Cause
+from eventstore.store.units.decisions import Cause, require_shown
 from eventstore.store.units.item_events import item_events
 from eventstore.store.units.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
 from projections import Message, ToolCall
@@ -225,7 +226,7 @@ class MessageCommands(Commands):
         message_id = parse_id(message, "message")
 
         def decide(row: Row) -> Event | None:
-            _require_shown(row, stream, message_id)
+            require_shown(row, stream, message_id)
             old = full_body(row["body"], row["sender"], row["content"])
             new = {**old, "content": content} if body is None else body
             return edit(message_id, row["sender"], old, new)
@@ -267,7 +268,7 @@ class MessageCommands(Commands):
         message_id = parse_id(message, "message")
 
         def decide(row: Row) -> Event:
-            _require_shown(row, stream, message_id)
+            require_shown(row, stream, message_id)
             return make_event(MessageRetracted, message_id=message_id)
 
         decision = self._work.decide(
@@ -293,12 +294,6 @@ def posted_message(outcome: Outcome, message_id: UUID) -> MessageView:
             if isinstance(one.data, ToolCallRequested)
         ]
     return posted_view(event, calls)
-
-
-def _require_shown(row: Row, stream: UUID, message_id: UUID) -> None:
-    # The row was read by the message's id alone, so it may be of another conversation.
-    if row["conversation_id"] != stream or row["retracted_at"] is not None:
-        raise NotFound("message", message_id)
 
 
 def _begin(
@@ -366,20 +361,6 @@ class MessageQueries(Queries):
         """
         return pop(self.context, conversation, n)
 
-
-class Messages(SyncFacade[MessageQueries]):
-    """A user's messages; `User.history` reads them."""
-
-    _commands = MessageCommands
-
-    post = sync_command(MessageCommands.post)
-    extend = sync_command(MessageCommands.extend)
-    replace_tail = sync_command(MessageCommands.replace_tail)
-    clear = sync_command(MessageCommands.clear)
-    edit = sync_command(MessageCommands.edit)
-    retract = sync_command(MessageCommands.retract)
-    pop = sync_method(MessageQueries.pop)
-
     def draft(
         self,
         conversation: UUID | str,
@@ -387,7 +368,7 @@ class Messages(SyncFacade[MessageQueries]):
         sender: str = "assistant",
         seconds: float = 2.0,
         caused_by: Cause = None,
-    ) -> Draft:
+    ) -> DraftPlans:
         """
         Return a message that is saved while it grows, to be used in a `with` block.
 
@@ -405,9 +386,22 @@ class Messages(SyncFacade[MessageQueries]):
         :raises ConfigurationError: the user has an idempotency key, which can name one append only.
         :raises InvalidInput: the seconds are no number, or negative.
         """
-        # Not a plan, so it stands in both classes; a test compares their parameters and docstrings.
-        plans = DraftPlans(self._plans.context, conversation, sender, seconds, caused_by)
-        return Draft(self._driver, plans)
+        return DraftPlans(self.context, conversation, sender, seconds, caused_by)
+
+
+class Messages(SyncFacade[MessageQueries]):
+    """A user's messages; `User.history` reads them."""
+
+    _commands = MessageCommands
+
+    post = sync_command(MessageCommands.post)
+    extend = sync_command(MessageCommands.extend)
+    replace_tail = sync_command(MessageCommands.replace_tail)
+    clear = sync_command(MessageCommands.clear)
+    edit = sync_command(MessageCommands.edit)
+    retract = sync_command(MessageCommands.retract)
+    pop = sync_method(MessageQueries.pop)
+    draft = block_method(MessageQueries.draft, Draft)
 
 
 class AsyncMessages(AsyncFacade[MessageQueries]):
@@ -422,34 +416,7 @@ class AsyncMessages(AsyncFacade[MessageQueries]):
     edit = async_command(MessageCommands.edit)
     retract = async_command(MessageCommands.retract)
     pop = async_method(MessageQueries.pop)
-
-    def draft(
-        self,
-        conversation: UUID | str,
-        *,
-        sender: str = "assistant",
-        seconds: float = 2.0,
-        caused_by: Cause = None,
-    ) -> AsyncDraft:
-        """
-        Return a message that is saved while it grows, to be used in a `with` block.
-
-        The first text posts it; later texts edit it, at most every so many seconds, and the end of
-        the block, however it ends. A save is one event with the whole text so far, and one round
-        trip::
-
-            with alice.messages.draft(chat) as draft:
-                for token in model():
-                    draft.write(token)
-
-        :param conversation: its id or key.
-        :param sender: as in `post`.
-        :param seconds: between two saves, at least; 0 saves each text.
-        :raises ConfigurationError: the user has an idempotency key, which can name one append only.
-        :raises InvalidInput: the seconds are no number, or negative.
-        """
-        plans = DraftPlans(self._plans.context, conversation, sender, seconds, caused_by)
-        return AsyncDraft(self._driver, plans)
+    draft = block_method(MessageQueries.draft, AsyncDraft)
 
 
 def _body_of_parts(

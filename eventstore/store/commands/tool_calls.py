@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from eventstore.database.plan import Pause, Plan
 from eventstore.errors import OUTCOME_KEY, InvalidInput
 from eventstore.events.event import Event, make_event
-from eventstore.events.fields import MAX_KEY, check_label, check_number
+from eventstore.events.fields import MAX_KEY, check_label, check_number, check_timestamp
 from eventstore.events.items import RequestedCall, tool_body
 from eventstore.events.json_codec import checked_text, plain_json
 from eventstore.events.tool_calls import (
@@ -366,10 +366,8 @@ class ToolCallQueries(Queries):
         if status not in {None, "pending", "succeeded", "failed", "abandoned"}:
             fact = f"{status!r}; give pending, succeeded, failed, abandoned or None"
             raise InvalidInput("status", fact)
-        if requested_before is not None and (
-            not isinstance(requested_before, datetime) or requested_before.tzinfo is None
-        ):
-            raise InvalidInput("requested_before", "give a timestamp with time zone")
+        if requested_before is not None:
+            check_timestamp(requested_before, "requested_before")
         check_number(after, "after")
         check_number(limit, "limit")
         context = self.context

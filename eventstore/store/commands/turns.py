@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from eventstore.database.plan import Plan
 from eventstore.errors import InvalidInput
-from eventstore.events.fields import check_number
+from eventstore.events.fields import check_number, check_timestamp
+from eventstore.events.task_fields import check_zone
 from eventstore.store.context import Queries, parse_id
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
 from projections.models.turn import TurnView
@@ -49,13 +49,9 @@ class TurnQueries(Queries):
         if by not in {None, "day", "conversation", "model"}:
             raise InvalidInput("by", f"{by!r}; give day, conversation, model or None")
         for value, name in ((since, "since"), (until, "until")):
-            if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
-                raise InvalidInput(name, "give a timestamp with time zone")
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, TypeError):
-            fact = f"{zone!r} is no IANA time zone; give one like Europe/Berlin"
-            raise InvalidInput("zone", fact) from None
+            if value is not None:
+                check_timestamp(value, name)
+        zone = check_zone(zone, "zone").key
         context = self.context
         return context.retrying(
             lambda: usage(context.user_id, by=by, since=since, until=until, zone=zone)

@@ -15,7 +15,13 @@ from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.errors import EventStoreError
 from eventstore.events.items import read_item
-from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
+from eventstore.store.sync_async import (
+    AsyncFacade,
+    SyncFacade,
+    async_method,
+    block_method,
+    sync_method,
+)
 from eventstore.store.turns.plans import TurnPlans
 from eventstore.store.units.transaction import AsyncTransaction, Transaction
 from projections.model_input.arrange import Pending, arrange
@@ -115,14 +121,7 @@ class ActiveTurn(_Known, SyncFacade[TurnPlans]):
     fail = sync_method(TurnPlans.fail)
     renew = sync_method(TurnPlans.renew)
     end = sync_method(TurnPlans.end)
-
-    def transaction(self) -> Transaction:
-        """
-        Record several commands as a part of the turn: what a tool did, and its outcome.
-
-        :return: a block to be used once, as of `User.transaction`.
-        """
-        return Transaction(self._driver, self._plans.work())
+    transaction = block_method(TurnPlans.transaction, Transaction)
 
 
 class AsyncActiveTurn(_Known, AsyncFacade[TurnPlans]):
@@ -133,14 +132,7 @@ class AsyncActiveTurn(_Known, AsyncFacade[TurnPlans]):
     fail = async_method(TurnPlans.fail)
     renew = async_method(TurnPlans.renew)
     end = async_method(TurnPlans.end)
-
-    def transaction(self) -> AsyncTransaction:
-        """
-        Record several commands as a part of the turn: what a tool did, and its outcome.
-
-        :return: a block to be used once, as of `User.transaction`.
-        """
-        return AsyncTransaction(self._driver, self._plans.work())
+    transaction = block_method(TurnPlans.transaction, AsyncTransaction)
 
 
 class TurnBlock:

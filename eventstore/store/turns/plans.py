@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Batch, Pause, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import (
     AlreadyExists,
     ConfigurationError,
     ConversationBusy,
+    Erased,
     EventStoreError,
     IdempotencyConflict,
     InvalidInput,
@@ -45,7 +45,6 @@ from eventstore.events.turns import (
     TurnRenewed,
     TurnStarted,
 )
-from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NOW, NewEvent
 from eventstore.log.ids import resolve_conversation
 from eventstore.store.commands.messages import MessageCommands
@@ -53,7 +52,6 @@ from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCallRefer
 from eventstore.store.context import UserContext
 from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork
 from projections import Turn
-from projections.apply.live import live_statements
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
@@ -63,7 +61,6 @@ from projections.queries.turns import (
     FENCED,
     KnownTurn,
     fence_turn,
-    get_turn,
     known_turns,
     turn_state_statements,
 )
@@ -147,7 +144,7 @@ class TurnPlans:
         """Start the turn, or find what is recorded of it: see `User.turn`."""
         deadline, pause = time.monotonic() + self._wait_seconds, _FIRST_PAUSE_SECONDS
         try:
-            if (yield from self._context.retrying(self._start)):
+            if (yield from self._start()):
                 return
             while True:
                 holder = yield from self._context.retrying(self._join)
@@ -163,29 +160,24 @@ class TurnPlans:
 
     def _start(self) -> Plan[bool]:
         """Start the turn; False if it is there, or another one has the conversation."""
-        work = self._first_steps()
-        request = prepare_append(self._context.user_id, _certain(work), f"turn:{self.id}")
-        projections = self._context.projections
-        changes = [projections.project(one) for one in request.envelopes]
-        row_changes = live_statements(projections, request.envelopes, changes)
-        state = self._state_statements()
+        work = self._first_steps(replace(self._context, idempotency_key=f"turn:{self.id}"))
+        work.also = self._state_statements()
         try:
-            rows = yield Batch(
-                user_scope(self._context.user_id), (request.statement(), *row_changes, *state)
-            )
-        except AlreadyAppended:
+            outcome = yield from work.commit()
+        # Another process drew another number, so the same turn of its is other content.
+        except (IdempotencyConflict, Erased):
             return False
         except AlreadyExists as error:
             if error.table != Turn.__tablename__:
                 raise
             return False
-        except WrongVersion:
-            raise NotFound("conversation", self._conversation) from None
-        yield from self._know(rows[-len(state) :])
+        if not outcome.also:  # a lost connection: the turn is found, and known by its number
+            return False
+        yield from self._know(outcome.also)
         return True
 
-    def _first_steps(self) -> UnitOfWork:
-        work = UnitOfWork(self._context)
+    def _first_steps(self, context: UserContext) -> UnitOfWork:
+        work = UnitOfWork(context)
         work.record(self._conversation, self._started, event_id=self.id)
         MessageCommands(work).extend(self._conversation, self._items)
         return work
@@ -209,7 +201,7 @@ class TurnPlans:
                 # and the index would find two turns that run.
                 yield from self._commit_at_version(self._abandoning(other.turn))
             yield from self._commit_at_version(
-                self._first_steps() if own is None else self._continuing(own.turn)
+                self._first_steps(self._context) if own is None else self._continuing(own.turn)
             )
         except (WrongVersion, AlreadyExists):
             return self.id if other is None else other.turn.id  # somebody else was faster
@@ -320,7 +312,9 @@ class TurnPlans:
         merged = {one.id: one for one in (*own, *self.messages)}
         self.messages = sorted(merged.values(), key=attrgetter("position"))
 
-    def _run[V](self, handle: Handle[V], work: UnitOfWork) -> Plan[V]:
+    def _run[V](self, record: Callable[[UnitOfWork], Handle[V]]) -> Plan[V]:
+        work = UnitOfWork(self._context)
+        handle = record(work)
         return handle.view((yield from self.commit(work)))
 
     def extend(self, items: Sequence[Mapping[str, Any]]) -> Plan[list[MessageView]]:
@@ -332,9 +326,7 @@ class TurnPlans:
         :raises TurnTakenOver: another process has continued the turn, or it has ended.
         :raises InvalidInput: an item cannot be stored; nothing was written.
         """
-        work = UnitOfWork(self._context)
-        handle = MessageCommands(work).extend(self._conversation, items)
-        return (yield from self._run(handle, work))
+        return self._run(lambda work: MessageCommands(work).extend(self._conversation, items))
 
     def succeed(
         self, call: ToolCallReference, *, output: object, content: object = None
@@ -345,9 +337,9 @@ class TurnPlans:
         :param call: one of `pending_calls`.
         :raises TurnTakenOver: another process has continued the turn, or it has ended.
         """
-        work = UnitOfWork(self._context)
-        handle = ToolCallCommands(work).succeed(call, output=output, content=content)
-        return (yield from self._run(handle, work))
+        return self._run(
+            lambda work: ToolCallCommands(work).succeed(call, output=output, content=content)
+        )
 
     def fail(
         self, call: ToolCallReference, *, error: object, content: object = None
@@ -358,9 +350,9 @@ class TurnPlans:
         :param call: one of `pending_calls`.
         :raises TurnTakenOver: another process has continued the turn, or it has ended.
         """
-        work = UnitOfWork(self._context)
-        handle = ToolCallCommands(work).fail(call, error=error, content=content)
-        return (yield from self._run(handle, work))
+        return self._run(
+            lambda work: ToolCallCommands(work).fail(call, error=error, content=content)
+        )
 
     def renew(self, *, lease_seconds: int | None = None) -> Plan[None]:
         """
@@ -396,13 +388,16 @@ class TurnPlans:
         :raises TurnTakenOver: another process has continued the turn, or it has ended.
         :raises InvalidInput: an item cannot be stored; nothing was written.
         """
-        work = UnitOfWork(self._context)
-        handle = MessageCommands(work).extend(self._conversation, items)
         given: dict[str, Any] = {} if model is None else {"model": model}
         if usage is not None:
             given |= _usage_fields(usage)
-        self._record_end(work, "completed", **given)
-        return (yield from self._run(handle, work))
+
+        def record(work: UnitOfWork) -> Handle[list[MessageView]]:
+            handle = MessageCommands(work).extend(self._conversation, items)
+            self._record_end(work, "completed", **given)
+            return handle
+
+        return self._run(record)
 
     def fail_turn(self, error: BaseException) -> Plan[None]:
         """Record that the turn failed; its request can be sent again at once."""
@@ -416,12 +411,12 @@ class TurnPlans:
         ended = make_event(TurnEnded, turn_id=self.id, outcome=outcome, **fields)
         work.record(self._conversation, ended)
 
-    def refresh(self) -> Plan[TurnView]:
-        """Return the turn as it is in the table now."""
-        return get_turn(self._context.user_id, self.id)
+    def transaction(self) -> UnitOfWork:
+        """
+        Record several commands as a part of the turn: what a tool did, and its outcome.
 
-    def work(self) -> UnitOfWork:
-        """Return a unit of work that is committed as a part of this turn."""
+        :return: a block to be used once, as of `User.transaction`.
+        """
         return _TurnWork(self._context, self)
 
 
@@ -441,10 +436,6 @@ def _description(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
     except Exception:  # noqa: BLE001 - an exception's own `__str__` may raise anything
         return type(error).__name__
-
-
-def _certain(work: UnitOfWork) -> list[NewEvent]:
-    return [step for step in work.steps if isinstance(step, NewEvent)]
 
 
 _TOKENS = {

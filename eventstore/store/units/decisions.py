@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 from uuid import UUID
 
-from eventstore.errors import InvalidInput, WrongVersion
+from eventstore.errors import InvalidInput, NotFound, WrongVersion
 from eventstore.events.event import Event
 from eventstore.log.envelope import Expected, NewEvent
 from eventstore.store.units.moves import Beside
@@ -26,6 +26,7 @@ __all__ = [
     "Overtaken",
     "event_id_of",
     "expect_version",
+    "require_shown",
     "state_of",
 ]
 
@@ -80,6 +81,17 @@ def state_of[S](kind: type[S], row: Mapping[str, Any]) -> S:
     :param kind: a dataclass whose fields are named like columns of the row.
     """
     return kind(**{one.name: row[one.name] for one in fields(kind)})  # type: ignore[arg-type]  # a dataclass
+
+
+def require_shown(row: Row, conversation: UUID, message_id: UUID) -> None:
+    """
+    Refuse to decide on a message that no history of its conversation shows any more.
+
+    :param row: of the message, read by its id alone, so it may be another conversation's.
+    :raises NotFound: it is, or the message was taken away.
+    """
+    if row["conversation_id"] != conversation or row["retracted_at"] is not None:
+        raise NotFound("message", message_id)
 
 
 def event_id_of(cause: Cause) -> UUID | None:

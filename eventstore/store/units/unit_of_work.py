@@ -46,7 +46,6 @@ from eventstore.store.units.decisions import (
 from eventstore.store.units.moves import Beside, Order
 from eventstore.store.units.read_for_decision import DecisionState, read_for_decision
 from projections import Conversation, Message, Task, ToolCall
-from projections.apply.live import live_statements
 from projections.apply.replay import Replay
 from projections.apply.table_shape import Key, Row
 from projections.changes import RowChange
@@ -350,13 +349,10 @@ class UnitOfWork:
         if not events:
             # Nothing to change leaves no trace of the key: the same command is decided anew.
             return Outcome([], (), lambda: self._replay_of(rows))
-        request = prepare_append(context.user_id, events, self._key)
-        envelopes = request.envelopes
-        changes = [context.projections.project(envelope) for envelope in envelopes]
-        statements = live_statements(context.projections, envelopes, changes)
+        request, changes, row_changes = context.prepared(events, self._key)
         # A retry that is found in the log has this content, so these row changes are its own too.
         of_task = () if self._reads is None else (select_task(context.user_id, self._reads),)
-        done = yield from append(request, statements, (*of_task, *self.also), retry=retry)
+        done = yield from append(request, row_changes, (*of_task, *self.also), retry=retry)
         row = None
         if of_task:
             found = done.rows[0] if done.rows else []
