@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ __all__ = [
     "Title",
     "check_label",
     "check_number",
+    "check_timestamp",
     "check_user_id",
     "has_visible",
     "plain_text",
@@ -172,6 +174,18 @@ def check_number(value: object, path: str, *, least: int = 0) -> int:
         bits = value.bit_length()
         shown = str(value) if bits <= _SHOWN_BITS else f"a number of {bits} bits"
         raise InvalidInput(path, f"{shown}; give {least} to {_MAX_BIGINT}")
+    return value
+
+
+def check_timestamp(value: object, path: str) -> datetime:
+    """
+    Return `value` if it is a timestamp with time zone: without one it is another on each machine.
+
+    :param path: what the error names: a parameter of the caller's.
+    :raises InvalidInput: it is none.
+    """
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidInput(path, "is no timestamp with time zone; give one, or leave it out")
     return value
 
 

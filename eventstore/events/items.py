@@ -28,6 +28,7 @@ __all__ = [
     "Part",
     "RequestedCall",
     "assistant_body",
+    "is_part",
     "read_item",
     "read_parts",
     "tool_body",
@@ -275,15 +276,13 @@ def tool_body(call_id: str, content: object) -> dict[str, Any]:
     :param call_id: the model's name for the call.
     :param content: text, or a result of `check_json`; a list of content parts stays a list.
     """
-    if not isinstance(content, str) and not _is_parts(content):
+    # A list of content parts is what a model reads as what they are.
+    parts = isinstance(content, list) and bool(content) and all(map(is_part, content))
+    if not isinstance(content, str) and not parts:
         content = dumps(content)
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
-def _is_parts(value: object) -> bool:
-    """Tell whether a value is a list of content parts, which a model reads as what they are."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in value)
-    )
+def is_part(value: object) -> bool:
+    """Tell whether a value is a content part of any format: an object that says its type."""
+    return isinstance(value, Mapping) and isinstance(value.get("type"), str)

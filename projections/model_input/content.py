@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from eventstore.events.fields import plain_text
+from eventstore.events.items import is_part
 from eventstore.events.json_codec import dumps, loads
 
 __all__ = ["Image", "Piece", "as_object", "parts_of", "pieces_of", "plain", "shown", "text_of"]
@@ -48,16 +49,12 @@ def pieces_of(content: Any) -> list[Piece]:
             return []
         case str():
             return [content]
-        case list() if content and all(map(_is_part, content)):
+        case list() if content and all(map(is_part, content)):
             return [piece for part in content for piece in _pieces_of_part(part)]
-        case {"content": list() as parts} if all(map(_is_part, parts)):
+        case {"content": list() as parts} if all(map(is_part, parts)):
             return pieces_of(parts) if parts else []
         case _:
             return [dumps(content)]
-
-
-def _is_part(value: object) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("type"), str)
 
 
 def _pieces_of_part(part: Mapping[str, Any]) -> Iterator[Piece]:
@@ -127,7 +124,7 @@ def parts_of(
     """
     parts: list[dict[str, Any]] = []
     for part in content:
-        if _is_part(part) and part["type"] in own:
+        if is_part(part) and part["type"] in own:
             parts.append(part)
             continue
         for piece in pieces_of([part]):

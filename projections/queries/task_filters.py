@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from eventstore.errors import InvalidInput
+from eventstore.events.fields import check_timestamp
 from eventstore.events.ranks import KEY_SQL, key_of
 from eventstore.events.task_fields import PRIORITIES, Priority, check_tag, check_zone
 from projections.models.task import TaskView
@@ -121,10 +122,7 @@ def task_filter(
 
 
 def _window(due: Due, zone: ZoneInfo, now: datetime | None) -> _DueWindow:
-    if now is None:
-        now = datetime.now(UTC)
-    if not isinstance(now, datetime) or now.utcoffset() is None:
-        raise InvalidInput("now", "is no timestamp with time zone; give one, or leave it out")
+    now = datetime.now(UTC) if now is None else check_timestamp(now, "now")
     try:
         today = now.astimezone(zone).date()
         match due:
