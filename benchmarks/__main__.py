@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import append, chain, growth, guessing, history, rebuild
+from benchmarks import append, chain, growth, guessing, history, lookups, rebuild
 from benchmarks.measure import Figure
 from benchmarks.report import Report, as_json, print_table
 from benchmarks.server import Server, run_server
@@ -27,6 +27,7 @@ _BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
     "rebuild": rebuild.figures,
     "growth": growth.figures,
     "guessing": guessing.figures,
+    "lookups": lookups.figures,
 }
 
 
