@@ -29,7 +29,8 @@ Every error the store raises, in one tree.
     ├── DatabaseFault              PostgreSQL failed in a way that a retry does not help
     ├── Incomplete                 work across users was done for all but some of them
     └── Unavailable                cannot be reached, too slow, or shutting down
-        ├── ConnectionLost         the connection broke; a retry finds out whether it was written
+        ├── ConnectionLost         the connection broke; nothing was written
+        ├── OutcomeUnknown         it broke at a commit, and whether it was written is not known yet
         ├── PoolExhausted          no connection became free in time
         ├── TimedOut               a statement or a lock took longer than its limit
         └── SerializationFailed    PostgreSQL asks for the transaction to be run again
@@ -64,6 +65,7 @@ __all__ = [
     "NotFound",
     "NotLast",
     "NotStorable",
+    "OutcomeUnknown",
     "PoolExhausted",
     "SchemaMissing",
     "SerializationFailed",
@@ -393,6 +395,35 @@ class Unavailable(EventStoreError):
 
 class ConnectionLost(Unavailable):
     """The connection broke during a request; the store has retried before it raises this."""
+
+    may_be_committed = True
+    """Whether the request may have been carried out; a command raises `OutcomeUnknown` then."""
+
+
+class OutcomeUnknown(Unavailable):
+    """
+    The connection broke at a commit, and no retry could find out whether it was written.
+
+    To send the command again without its key may double it.
+
+    :ivar idempotency_key: the caller's key, under which the command can be sent again.
+    :ivar event_ids: what the events have as their ids if they were written. `find_append` takes
+        this error, or what a service kept of it, and returns what was written.
+    """
+
+    def __init__(
+        self, idempotency_key: str | None, event_ids: Sequence[UUID], seconds: float
+    ) -> None:
+        again = "or it may be written twice"
+        if idempotency_key is not None:
+            again = f"except under its key {idempotency_key!r}"
+        super().__init__(
+            f"the connection broke at the commit, and {seconds:g} seconds of retries did not show "
+            "whether it was written; give this error to find_append later, and do not send the "
+            f"command again {again}"
+        )
+        self.idempotency_key = idempotency_key
+        self.event_ids = tuple(event_ids)
 
 
 class PoolExhausted(Unavailable):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import CancelledError
+from contextlib import nullcontext
 from threading import Event
 from time import monotonic
 from typing import Any, NoReturn, Self
@@ -22,9 +23,10 @@ from psycopg.adapt import Transformer
 from psycopg.pq import TransactionStatus
 from psycopg_pool.base import BasePool
 
+from eventstore.database.errors import unreachable
 from eventstore.database.outage import Outage, pool_name
-from eventstore.database.settings import Server, Settings
-from eventstore.errors import ConfigurationError, EventStoreError
+from eventstore.database.settings import Settings
+from eventstore.errors import ConfigurationError, EventStoreError, PoolExhausted, Unavailable
 
 __all__ = [
     "IS_DIRECT",
@@ -32,10 +34,10 @@ __all__ = [
     "StoreAsyncConnection",
     "StoreConnection",
     "answer_timeouts",
-    "ask_options",
     "check_process",
     "connect_options",
     "connections_wanted",
+    "no_connection",
     "pool_options",
     "refuse_fork",
 ]
@@ -57,9 +59,6 @@ _RECONNECT_SECONDS = 1.0
 After so long the pool gives up a connection that it cannot make, and is told to begin again. It
 would double its pauses for as long as it may, and notice late that a server is back.
 """
-
-_ASK_SECONDS = 2
-"""What asking a server why it gives no connection may take, after the wait for one."""
 
 _PATIENT = 20
 """Times the usual silence, for work whose statements have no time limit."""
@@ -135,15 +134,8 @@ class StoreConnection(_StoreConnection, Connection[Any]):
         cls, conninfo: str = "", *, outage: Outage | None = None, **options: Any
     ) -> Self:
         """Connect as psycopg does, and tell the outage whether it went well."""
-        try:
-            connection = super().connect(conninfo, **options)
-        except psycopg.Error as error:
-            if outage is not None:
-                outage.begin(error)
-            raise
-        if outage is not None:
-            outage.end()
-        return connection
+        with nullcontext() if outage is None else outage.watch():
+            return super().connect(conninfo, **options)
 
     def wait[R](
         self, gen: PQGen[R], interval: float = _POLL_SECONDS, timeout: float | None = None
@@ -176,15 +168,8 @@ class StoreAsyncConnection(_StoreConnection, AsyncConnection[Any]):
         cls, conninfo: str = "", *, outage: Outage | None = None, **options: Any
     ) -> Self:
         """Connect as psycopg does, and tell the outage whether it went well."""
-        try:
-            connection = await super().connect(conninfo, **options)
-        except psycopg.Error as error:
-            if outage is not None:
-                outage.begin(error)
-            raise
-        if outage is not None:
-            outage.end()
-        return connection
+        with nullcontext() if outage is None else outage.watch():
+            return await super().connect(conninfo, **options)
 
     async def wait[R](
         self,
@@ -244,11 +229,11 @@ def answer_timeouts(settings: Settings) -> tuple[float, float]:
     return settings.answer_timeout_seconds, settings.answer_timeout_seconds * _PATIENT
 
 
-def pool_options(conninfo: str, settings: Settings) -> dict[str, Any]:
+def pool_options(settings: Settings, outage: Outage) -> dict[str, Any]:
     """
     Return the keywords of a psycopg pool, sync or async.
 
-    :param conninfo: names the server in the log.
+    :param outage: is told of every connection that is made.
     :return: a pool made with them is not open yet; its size and limits are the settings'.
     """
     return {
@@ -259,8 +244,34 @@ def pool_options(conninfo: str, settings: Settings) -> dict[str, Any]:
         "timeout": settings.pool_timeout_seconds,
         "max_idle": settings.max_idle_seconds,
         "reconnect_timeout": _RECONNECT_SECONDS,
-        "kwargs": connect_options(settings) | {"outage": Outage(Server(conninfo).display)},
+        "kwargs": connect_options(settings) | {"outage": outage},
     }
+
+
+def no_connection(pool: BasePool, settings: Settings, outage: Outage) -> EventStoreError:
+    """
+    Return why a wait for a connection of a pool was in vain.
+
+    The server is not asked: at an overload, a question from each caller would open more connections
+    than the pool may have.
+
+    :return: `PoolExhausted` if all connections are leased, otherwise what `unreachable` makes of the
+        last attempt to connect.
+    """
+    if (error := outage.error) is not None:
+        return unreachable(error)
+    stats = pool.get_stats()
+    leased = stats["pool_size"] - stats["pool_available"] - outage.connecting
+    if leased >= settings.pool_max_size:
+        return PoolExhausted(
+            f"none of {settings.pool_max_size} connections became free in "
+            f"{settings.pool_timeout_seconds:g} seconds; "
+            "raise EVENTSTORE_POOL_MAX_SIZE or EVENTSTORE_POOL_TIMEOUT_SECONDS"
+        )
+    return Unavailable(
+        f"no connection could be made in {settings.pool_timeout_seconds:g} seconds; check that the "
+        "server answers, or raise EVENTSTORE_POOL_TIMEOUT_SECONDS"
+    )
 
 
 def connections_wanted(pool: BasePool) -> bool:
@@ -279,9 +290,3 @@ def connect_options(settings: Settings) -> dict[str, Any]:
         "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
         "connect_timeout": settings.connect_timeout_seconds,
     }
-
-
-def ask_options(settings: Settings) -> dict[str, Any]:
-    """Return the keywords of a connection that is made to learn why there is none."""
-    seconds = min(settings.connect_timeout_seconds, _ASK_SECONDS)
-    return connect_options(settings) | {"connect_timeout": seconds}

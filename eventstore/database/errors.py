@@ -17,7 +17,6 @@ import orjson
 import psycopg
 import psycopg_pool
 
-from eventstore.database.settings import Settings
 from eventstore.errors import (
     AccessDenied,
     AlreadyExists,
@@ -27,7 +26,6 @@ from eventstore.errors import (
     EventStoreError,
     InvalidInput,
     LoginRefused,
-    PoolExhausted,
     SchemaMissing,
     SerializationFailed,
     StorageFull,
@@ -37,7 +35,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify", "is_stale", "pool_exhausted", "unreachable"]
+__all__ = ["AlreadyAppended", "classify", "is_stale", "unreachable"]
 
 
 class WrongKind(InvalidInput):
@@ -76,7 +74,9 @@ def classify(error: psycopg.Error) -> EventStoreError:
         return _STATES_OF_APPEND[state](_detail(error))
     if is_stale(error):
         # A retry helps here, because it runs on a new connection.
-        return ConnectionLost(f"a prepared statement no longer fits the server: {_message(error)}")
+        stale = ConnectionLost(f"a prepared statement no longer fits the server: {_message(error)}")
+        stale.may_be_committed = False
+        return stale
     if (violation := _constraint_violation(state, error.diag)) is not None:
         return violation
     for prefix, make in _BY_STATE:
@@ -84,6 +84,8 @@ def classify(error: psycopg.Error) -> EventStoreError:
             classified = make(_message(error))
             if isinstance(classified, DatabaseFault):
                 classified.sqlstate = state
+            elif isinstance(classified, ConnectionLost):
+                classified.may_be_committed = state.startswith(_DURING_COMMIT)
             return classified
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ConnectionLost(f"the database connection was lost: {_message(error)}")
@@ -100,19 +102,6 @@ def is_stale(error: psycopg.Error) -> bool:
     """
     return error.sqlstate == "26000" or (
         error.sqlstate == "0A000" and "cached plan must not change" in _message(error)
-    )
-
-
-def pool_exhausted(settings: Settings) -> PoolExhausted:
-    """
-    Return the error of a pool none of whose connections became free in time.
-
-    :param settings: they have the size and the limit in seconds that the message names.
-    """
-    return PoolExhausted(
-        f"none of {settings.pool_max_size} connections became free in "
-        f"{settings.pool_timeout_seconds:g} seconds; "
-        "raise EVENTSTORE_POOL_MAX_SIZE or EVENTSTORE_POOL_TIMEOUT_SECONDS"
     )
 
 
@@ -192,6 +181,9 @@ _REFUSED_LOGINS = (
 )
 
 _ROLES = "EVENTSTORE_APPLICATION_ROLE and the other two roles as they were when it ran"
+
+_DURING_COMMIT = ("57P", "08")
+"""States with which a connection may end while its commit waits; others refuse the statement."""
 
 # The first prefix that fits decides, so a longer one stands before its shorter one.
 _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (

@@ -9,6 +9,8 @@ here, for pools of the store and for no other pool of the process. The warnings 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from threading import Lock
 from time import monotonic
@@ -28,17 +30,36 @@ class Outage:
     Whether connections to one server can be made.
 
     :ivar server: its name in the log.
+    :ivar error: why the last connection could not be made; None if it was.
+    :ivar connecting: connections that are being made.
     """
 
     def __init__(self, server: str) -> None:
         self.server = server
-        self._since: float | None = None
+        self.error: psycopg.Error | None = None
+        self.connecting = 0
+        self._since = 0.0
         self._lock = Lock()  # a pool connects in several threads
 
-    def begin(self, error: psycopg.Error) -> None:
-        """Note that a connection could not be made; the first time it is logged."""
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Note how an attempt to connect ends; the first failure is logged, and the return too."""
         with self._lock:
-            if self._since is not None:
+            self.connecting += 1
+        try:
+            yield
+        except psycopg.Error as error:
+            self._begin(error)
+            raise
+        finally:
+            with self._lock:
+                self.connecting -= 1
+        self._end()
+
+    def _begin(self, error: psycopg.Error) -> None:
+        with self._lock:
+            first, self.error = self.error is None, error
+            if not first:
                 return
             self._since = monotonic()
         reason = (str(error).splitlines() or ["no reason given"])[0]
@@ -46,14 +67,11 @@ class Outage:
             "%s: no connection can be made: %s; trying again every second", self.server, reason
         )
 
-    def end(self) -> None:
-        """Note that a connection was made; if none could be before, it is logged."""
-        if self._since is None:  # nearly always, and without the lock
-            return
+    def _end(self) -> None:
         with self._lock:
-            since, self._since = self._since, None
-        if since is not None:
-            seconds = monotonic() - since
+            error, self.error = self.error, None
+        if error is not None:
+            seconds = monotonic() - self._since
             _log.warning("%s: connected again, after %.0f seconds", self.server, seconds)
 
 

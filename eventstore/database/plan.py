@@ -18,7 +18,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventstore.database.scope import Scope
-from eventstore.errors import ConnectionLost, SerializationFailed
+from eventstore.errors import (
+    AccessDenied,
+    ConnectionLost,
+    DatabaseFault,
+    EventStoreError,
+    LoginRefused,
+    OutcomeUnknown,
+    SerializationFailed,
+    StorageFull,
+    Unavailable,
+)
 
 __all__ = ["Batch", "Parallel", "Pause", "Plan", "Rollback", "Rows", "Statement", "retrying"]
 
@@ -84,6 +94,9 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 _AGAIN: tuple[type[Exception], ...] = (ConnectionLost, SerializationFailed)
 
+_SETTLES_NOTHING = (Unavailable, StorageFull, DatabaseFault, LoginRefused, AccessDenied)
+"""The server did not look for what an earlier attempt wrote."""
+
 
 def retrying[T](
     attempt: Callable[[], Plan[T]],
@@ -91,6 +104,7 @@ def retrying[T](
     seconds: float,
     unless: Callable[[], bool] | None = None,
     also: type[Exception] | None = None,
+    unknown: Callable[[], OutcomeUnknown | None] = lambda: None,
 ) -> Plan[T]:
     """
     Run a plan again from its start when PostgreSQL or the network asks for it, up to a deadline.
@@ -101,17 +115,28 @@ def retrying[T](
     :param seconds: no new attempt starts later than this; 0 means one attempt.
     :param unless: True once an attempt has done what cannot be done again.
     :param also: another error after which the plan is run again.
+    :param unknown: makes the error of an attempt that may have been committed, None if none was
+        sent. Later attempts go on then, whatever they fail with, as long as it settles nothing.
+    :raises OutcomeUnknown: none of them did.
     :raises ConnectionLost: the last attempt's, as is `SerializationFailed`.
     """
     # A library's retry loop would sleep here, and so stop the event loop of an async driver.
     deadline = time.monotonic() + seconds
     pause = _FIRST_PAUSE_SECONDS
     again = _AGAIN if also is None else (*_AGAIN, also)
+    lost: OutcomeUnknown | None = None
     while True:
         try:
             return (yield from attempt())
-        except again:
+        except EventStoreError as error:
+            if isinstance(error, ConnectionLost) and error.may_be_committed:
+                lost = lost or unknown()
+            settles_nothing = lost is not None and isinstance(error, _SETTLES_NOTHING)
+            if not (settles_nothing or isinstance(error, again)):
+                raise
             if time.monotonic() + pause > deadline or (unless is not None and unless()):
+                if lost is not None and settles_nothing:
+                    raise lost from error
                 raise
         # Clients that one restart cut off, or one append overtook, must not come back at once.
         yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret

@@ -27,6 +27,7 @@ from eventstore.log.stored_event import (
 __all__ = [
     "BEFORE_ALL",
     "Selection",
+    "find_append",
     "read_all_events",
     "read_events",
     "select_events",
@@ -51,6 +52,19 @@ _BY_POSITION_BACKWARD = _SELECT + "order by position desc limit $7"
 # The order by stream, which is one and the same, leaves only the index of streams to read along.
 _IN_STREAM = _SELECT + "and stream_id = $7 order by stream_id, position limit $8"
 _IN_STREAM_BACKWARD = _SELECT + "and stream_id = $7 order by stream_id desc, position desc limit $8"
+
+_LOCK = "select position from eventstore.user_log where user_id = $1 for no key update"
+# Index: event_idempotency_key.
+_OF_KEY = """
+select position, append_size from eventstore.event where user_id = $1 and idempotency_key = $2
+"""
+# An index on event ids would cost every append. Index: event_pkey.
+_OF_IDS = """
+select min(position), count(*)::integer from eventstore.event
+where user_id = $1 and event_id = any($2)
+  and position > (select position - 100000 from eventstore.user_log where user_id = $1)
+having count(*) > 0
+"""
 
 _END = 2**63 - 1
 BEFORE_ALL = -(2**63)
@@ -78,6 +92,27 @@ class Selection:
     moment: PointInTime = NOW
     backward: bool = False
     limit: int = 1_000
+
+
+def find_append(
+    user_id: str, key: str | Sequence[UUID], registry: EventRegistry
+) -> Plan[list[RecordedEvent]]:
+    """
+    Return the events of one append, none if it was not written; two round trips.
+
+    :param key: its idempotency key, or the ids of its events.
+    """
+    wanted = Statement(
+        _OF_KEY if isinstance(key, str) else _OF_IDS,
+        (user_id, key if isinstance(key, str) else list(key)),
+    )
+    # An append that is still on its way holds the lock, and so this waits for it.
+    _, rows = yield Batch(user_scope(user_id), (Statement(_LOCK, (user_id,)), wanted))
+    if not rows:
+        return []
+    ((position, size),) = rows
+    whole = Selection(after=position - 1, before=position + size, limit=size)
+    return (yield from read_events(user_id, whole, registry))
 
 
 def select_events(user_id: str, wanted: Selection) -> Statement:

@@ -19,6 +19,7 @@ from eventstore.errors import (
     InvalidInput,
     NotFound,
     NotLast,
+    OutcomeUnknown,
     StreamClosed,
     WrongVersion,
 )
@@ -281,8 +282,11 @@ def fork(
             for request, _ in requests:
                 yield from first_result(request)
 
+    def unknown() -> OutcomeUnknown:
+        return context.outcome_unknown(*(request for request, _ in requests))
+
     try:
-        yield from context.retrying(attempt)
+        yield from context.retrying(attempt, unknown)
     except StreamClosed as error:
         raise StreamClosed(error.stream_id, error.version, key) from None
     return forked

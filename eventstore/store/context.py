@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventstore.database.plan import Plan, Statement, retrying
-from eventstore.errors import InvalidInput, NotFound
+from eventstore.errors import InvalidInput, NotFound, OutcomeUnknown
 from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.append_request import AppendRequest, prepare_append
@@ -79,13 +79,27 @@ class UserContext:
         row_changes = live_statements(self.projections, request.envelopes, changes)
         return PreparedAppend(request, changes, row_changes)
 
-    def retrying[T](self, attempt: Callable[[], Plan[T]]) -> Plan[T]:
+    def retrying[T](
+        self,
+        attempt: Callable[[], Plan[T]],
+        unknown: Callable[[], OutcomeUnknown | None] = lambda: None,
+    ) -> Plan[T]:
         """
         Run a plan, again while the connection is lost, for as long as the store retries.
 
         :param attempt: makes the plan anew for each attempt, because a generator runs once.
+        :param unknown: of a plan that writes; see `plan.retrying`.
         """
-        return retrying(attempt, seconds=self.retry_seconds)
+        return retrying(attempt, seconds=self.retry_seconds, unknown=unknown)
+
+    def outcome_unknown(self, *requests: AppendRequest) -> OutcomeUnknown:
+        """
+        Return the error of an append that may have been written.
+
+        :param requests: what was sent; several, if they are one transaction.
+        """
+        ids = [envelope.event_id for request in requests for envelope in request.envelopes]
+        return OutcomeUnknown(requests[0].idempotency_key, ids, self.retry_seconds)
 
     def about_conversation[T](
         self, reference: UUID | str, plan: Callable[[UUID], Plan[T]]

@@ -16,12 +16,12 @@ from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
 from eventstore.database.sessions.engines import async_session, session
-from eventstore.errors import InvalidInput
-from eventstore.events.fields import MAX_BATCH
+from eventstore.errors import InvalidInput, OutcomeUnknown
+from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label
 from eventstore.events.json_codec import check_json
 from eventstore.log.append import append
 from eventstore.log.envelope import NewEvent, RecordedEvent
-from eventstore.log.read import Selection, read_events
+from eventstore.log.read import Selection, find_append, read_events
 from eventstore.store.commands.conversations import (
     AsyncConversations,
     ConversationQueries,
@@ -178,7 +178,38 @@ class UserPlans(Queries):
         def attempt() -> Plan[list[RecordedEvent]]:
             return (yield from append(prepared.request, prepared.row_changes)).events
 
-        return context.retrying(attempt)
+        return context.retrying(attempt, lambda: context.outcome_unknown(prepared.request))
+
+    def find_append(
+        self, append: str | UUID | Sequence[UUID] | OutcomeUnknown
+    ) -> Plan[list[RecordedEvent]]:
+        """
+        Return the events of one append, none if it was not written; two round trips.
+
+        An append that is still on its way is waited for: it holds the lock on the user's log, which
+        this takes for a moment.
+
+        :param append: its idempotency key, the ids of its events, or the error with which the
+            command ended. Index: `event_idempotency_key`; for ids, the newest 100,000 events of the
+            user along `event_pkey`.
+        :return: its events in order; erased ones have an `ErasedEvent` as their data.
+        :raises InvalidInput: the argument is none of these.
+        """
+        key: str | Sequence[UUID]
+        match append:
+            case OutcomeUnknown():
+                key = append.idempotency_key or append.event_ids
+            case str():
+                key = check_label(append, "append", MAX_KEY)
+            case UUID():
+                key = [append]
+            case [*_] if all(isinstance(one, UUID) for one in append):
+                key = append
+            case _:
+                fact = f"a {type(append).__name__}; give a key, ids of events or the error"
+                raise InvalidInput("append", fact)
+        context = self.context
+        return context.retrying(lambda: find_append(context.user_id, key, context.registry))
 
     def events(
         self,
@@ -370,6 +401,7 @@ class User(SyncFacade[UserPlans]):
     model_input = sync_method(UserPlans.model_input)
     append = sync_method(UserPlans.append)
     events = sync_method(UserPlans.events)
+    find_append = sync_method(UserPlans.find_append)
     audit = sync_method(UserPlans.audit)
     transaction = block_method(UserPlans.transaction, Transaction)
     turn = block_method(UserPlans.turn, TurnBlock)
@@ -437,6 +469,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
     model_input = async_method(UserPlans.model_input)
     append = async_method(UserPlans.append)
     events = async_method(UserPlans.events)
+    find_append = async_method(UserPlans.find_append)
     audit = async_method(UserPlans.audit)
     transaction = block_method(UserPlans.transaction, AsyncTransaction)
     turn = block_method(UserPlans.turn, AsyncTurnBlock)

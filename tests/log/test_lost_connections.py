@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from eventstore import ConnectionLost, Erased, EventStore, Settings, TaskUpdated, User, WrongVersion
+from eventstore import Erased, EventStore, OutcomeUnknown, Settings, TaskUpdated, User, WrongVersion
 from tests.log.conftest import Network
 
 
@@ -311,12 +311,12 @@ def test_what_was_retried_is_noted_for_its_user_only(
     assert noted.fetchall() == [("alice",)]
 
 
-def test_without_time_for_a_retry_a_lost_connection_is_reported(
+def test_without_time_for_a_retry_the_outcome_of_a_lost_connection_is_unknown(
     database_url: str, network: Network
 ) -> None:
     settings = Settings(database_url=database_url, retry_seconds=0)
     with EventStore.connect(settings=settings) as store:
         network.lose_reply()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(OutcomeUnknown):
             store.user("alice").tasks.create("Buy milk")
         assert len(store.user("alice").tasks.list()) == 1

@@ -21,18 +21,17 @@ from eventstore.database.connections import (
     OPEN,
     StoreAsyncConnection,
     answer_timeouts,
-    ask_options,
     connections_wanted,
+    no_connection,
     pool_options,
     refuse_fork,
 )
 from eventstore.database.driver.interpreter import interpret
 from eventstore.database.driver.pipeline import run_pipeline
-from eventstore.database.errors import pool_exhausted, unreachable
+from eventstore.database.outage import Outage
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.scope import EnterScope
-from eventstore.database.settings import Settings
-from eventstore.errors import EventStoreError
+from eventstore.database.settings import Server, Settings
 
 __all__ = ["AsyncDriver"]
 
@@ -42,14 +41,14 @@ class AsyncDriver:
 
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
+        self._outage = Outage(Server(conninfo).display)
         self.pool = AsyncConnectionPool(
             conninfo,
             connection_class=StoreAsyncConnection,
             configure=partial(_configure, settings),
             reconnect_failed=_connect_again,
-            **pool_options(conninfo, settings),
+            **pool_options(settings, self._outage),
         )
-        self._conninfo = conninfo
         self._process = getpid()
         self._enter_scope = EnterScope(settings)
         self._answer_timeouts = answer_timeouts(settings)
@@ -93,7 +92,7 @@ class AsyncDriver:
         try:
             return await self.pool.getconn()
         except PoolTimeout as error:
-            raise await self._no_connection() from error
+            raise no_connection(self.pool, self.settings, self._outage) from error
 
     async def exchange(
         self,
@@ -147,17 +146,6 @@ class AsyncDriver:
         except BaseExceptionGroup as failed:  # as the sync driver: the first error, by itself
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
-
-    async def _no_connection(self) -> EventStoreError:
-        """Ask the server itself: a pool does not tell why no connection came."""
-        try:
-            connection = await psycopg.AsyncConnection.connect(
-                self._conninfo, **ask_options(self.settings)
-            )
-            await connection.close()
-        except psycopg.Error as error:
-            return unreachable(error)
-        return pool_exhausted(self.settings)
 
 
 async def _connect_again(pool: AsyncConnectionPool[Any]) -> None:

@@ -94,6 +94,12 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             except psycopg.Error as caught:
                 error = classify(caught)
                 error.__cause__ = caught
+                if (
+                    isinstance(error, ConnectionLost)
+                    and isinstance(request, Batch)
+                    and request.hold
+                ):
+                    error.may_be_committed = False
             except EventStoreError as caught:
                 error = caught
             if error is not None:

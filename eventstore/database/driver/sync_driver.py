@@ -25,18 +25,17 @@ from eventstore.database.connections import (
     OPEN,
     StoreConnection,
     answer_timeouts,
-    ask_options,
     connections_wanted,
+    no_connection,
     pool_options,
     refuse_fork,
 )
 from eventstore.database.driver.interpreter import interpret
 from eventstore.database.driver.pipeline import run_pipeline
-from eventstore.database.errors import pool_exhausted, unreachable
+from eventstore.database.outage import Outage
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.scope import EnterScope
-from eventstore.database.settings import Settings
-from eventstore.errors import EventStoreError
+from eventstore.database.settings import Server, Settings
 
 __all__ = ["Driver"]
 
@@ -46,14 +45,14 @@ class Driver:
 
     def __init__(self, conninfo: str, settings: Settings) -> None:
         self.settings = settings
+        self._outage = Outage(Server(conninfo).display)
         self.pool = ConnectionPool(
             conninfo,
             connection_class=StoreConnection,
             configure=partial(_configure, settings),
             reconnect_failed=_connect_again,
-            **pool_options(conninfo, settings),
+            **pool_options(settings, self._outage),
         )
-        self._conninfo = conninfo
         self._process = getpid()
         self._enter_scope = EnterScope(settings)
         self._answer_timeouts = answer_timeouts(settings)
@@ -99,7 +98,7 @@ class Driver:
         try:
             return self.pool.getconn()
         except PoolTimeout as error:
-            raise self._no_connection() from error
+            raise no_connection(self.pool, self.settings, self._outage) from error
 
     def exchange(
         self,
@@ -159,14 +158,6 @@ class Driver:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
         return [done.result() for done in running]
-
-    def _no_connection(self) -> EventStoreError:
-        """Ask the server itself: a pool does not tell why no connection came."""
-        try:
-            psycopg.connect(self._conninfo, **ask_options(self.settings)).close()
-        except psycopg.Error as error:
-            return unreachable(error)
-        return pool_exhausted(self.settings)
 
 
 def _run(driver: Driver, plan: Callable[[], Plan[Any]]) -> Any:

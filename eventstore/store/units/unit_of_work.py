@@ -24,13 +24,14 @@ from eventstore.errors import (
     Conflict,
     IdempotencyConflict,
     NotFound,
+    OutcomeUnknown,
     StreamClosed,
     WrongVersion,
 )
 from eventstore.events.event import Event
 from eventstore.events.fields import MAX_KEY, check_label
 from eventstore.log.append import append, first_result, recorded
-from eventstore.log.append_request import envelope_of, prepare_append
+from eventstore.log.append_request import AppendRequest, envelope_of, prepare_append
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, RecordedEvent
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7
 from eventstore.log.read import Selection, read_all_events, read_events
@@ -180,6 +181,7 @@ class UnitOfWork:
         self._tasks: set[UUID] = set()
         self._reads: UUID | None = None
         self._attempted = False
+        self._sent: AppendRequest | None = None
 
     def conversation(self, reference: UUID | str) -> UUID:
         """
@@ -294,11 +296,13 @@ class UnitOfWork:
         :raises NotFound: a step is about something that this user does not have.
         :raises Conflict: another append came first; see the tree in `errors`.
         :raises InvalidInput: a value cannot be stored, or there are more than 1,000 events.
+        :raises OutcomeUnknown: it may have been written.
         """
         self._reads = reads
         seconds = self.context.retry_seconds
+        attempts = retrying(self._attempt, seconds=seconds, also=Overtaken, unknown=self._unknown)
         try:
-            return (yield from retrying(self._attempt, seconds=seconds, also=Overtaken))
+            return (yield from attempts)
         except (Overtaken, CallerVersionConflict) as conflict:
             # Both classes are internal; callers know their base.
             raise WrongVersion(conflict.stream_id, conflict.expected, conflict.actual) from None
@@ -338,6 +342,9 @@ class UnitOfWork:
         except NotFound as error:
             raise NotFound(error.kind, self._reference(error.key)) from None
 
+    def _unknown(self) -> OutcomeUnknown | None:
+        return None if self._sent is None else self.context.outcome_unknown(self._sent)
+
     def _reference(self, key: object) -> object:
         """Return how the caller named what has an id."""
         return self._references.get(key, key) if isinstance(key, UUID) else key
@@ -350,6 +357,7 @@ class UnitOfWork:
             # Nothing to change leaves no trace of the key: the same command is decided anew.
             return Outcome([], (), lambda: self._replay_of(rows))
         request, changes, row_changes = context.prepared(events, self._key)
+        self._sent = self._sent or request
         # A retry that is found in the log has this content, so these row changes are its own too.
         of_task = () if self._reads is None else (select_task(context.user_id, self._reads),)
         done = yield from append(request, row_changes, (*of_task, *self.also), retry=retry)
