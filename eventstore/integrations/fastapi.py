@@ -334,12 +334,12 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
     async def answer(_: Request, error: Exception) -> JSONResponse:
         status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
         # The message of SQLAlchemy's quotes the statement with its parameters.
-        told = status.description if isinstance(error, OperationalError) else str(error)
+        detail = status.description if isinstance(error, OperationalError) else str(error)
         problem = Problem(
             type=f"urn:eventstore:{type(error).__name__}",
             title=status.phrase,
             status=status,
-            detail=told,
+            detail=detail,
             path=getattr(error, "path", None),
         )
         wait = isinstance(error, Unavailable | OperationalError | ConversationBusy)
