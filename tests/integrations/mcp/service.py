@@ -23,6 +23,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
+from mcp_types import InputRequiredResult
 from pydantic import AnyHttpUrl
 
 from eventstore import AsyncEventStore
@@ -53,7 +54,7 @@ class Tokens:
         return AccessToken(token=token, client_id="tests", scopes=[], subject=subject)
 
 
-def make_server(
+def make_server(  # noqa: C901 - its tools are functions in it
     database_url: str, runs: Runs, *, verified: bool = True, **options: Any
 ) -> MCPServer[AsyncEventStore]:
     @asynccontextmanager
@@ -107,6 +108,14 @@ def make_server(
         runs.count += 1
         current_transaction().tasks.create(title)
         raise ToolError("not on a Sunday")
+
+    @server.tool()
+    async def ask_first(title: str, context: Context) -> str | InputRequiredResult:
+        runs.count += 1
+        if context.request_state is None:
+            return InputRequiredResult(request_state="asked")
+        current_transaction().tasks.create(title)
+        return f"added, for I was {context.request_state}"
 
     @server.tool()
     async def protest() -> str:

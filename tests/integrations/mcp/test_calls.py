@@ -105,7 +105,8 @@ async def test_a_call_is_recorded_with_what_it_changed_in_one_append(
     assert entry.output["structuredContent"] == result.structured_content
     created, ended = entry.caused
     assert [created.type, ended.type] == ["TaskCreated", "ToolCallSucceeded"]
-    assert created.recorded_at == ended.recorded_at
+    moments = {one.recorded_at for one in recorded.events(after=created.position - 1)}
+    assert (len(moments), ended.position) == (1, created.position + 1)
     assert [str(task.id) for task in recorded.tasks.list()] == [result.structured_content["id"]]
     assert recorded.conversations.list() == []  # it is archived
 
@@ -119,10 +120,7 @@ async def test_the_same_call_again_is_answered_with_the_stored_result(
         again = await alice.call_tool("add_task", {"title": "Milk"}, meta=named("call_1"))
 
     assert again == first
-    assert first.structured_content == {
-        "id": first.structured_content and first.structured_content["id"],
-        "note": None,
-    }
+    assert first.structured_content["note"] is None
     assert runs.count == len(recorded.tasks.list()) == 1
     assert recorded.tool_calls.find("mcp", "call_1").status == "succeeded"
 
@@ -207,10 +205,10 @@ async def test_a_tool_in_a_thread_reads_and_writes_for_its_user(url: str, record
 async def test_a_call_that_its_client_cancels_is_abandoned_and_changes_nothing(
     url: str, mode: str, runs: Runs, recorded: User
 ) -> None:
-    progress: list[str | None] = []
+    reported: list[str | None] = []
 
-    async def told(_: float, __: float | None, message: str | None) -> None:
-        progress.append(message)
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        reported.append(message)
 
     async with client_of("alice", url, mode) as alice:
         with anyio.move_on_after(60) as waiting:
@@ -218,7 +216,7 @@ async def test_a_call_that_its_client_cancels_is_abandoned_and_changes_nothing(
 
                 async def call() -> None:
                     await alice.call_tool(
-                        "add_slowly", {"title": "Milk"}, meta=named("one"), progress_callback=told
+                        "add_slowly", {"title": "Milk"}, meta=named("one"), progress_callback=report
                     )
 
                 tasks.start_soon(call)
@@ -232,22 +230,22 @@ async def test_a_call_that_its_client_cancels_is_abandoned_and_changes_nothing(
 
     assert again.is_error
     assert "abandoned" in text_of(again)
-    assert progress in ([], ["half of it"])  # it may be on its way as the client goes
+    assert reported in ([], ["half of it"])  # it may be on its way as the client goes
     assert runs.count == 1
     assert recorded.tasks.list() == []
 
 
 async def test_progress_reaches_the_client(url: str, mode: str, runs: Runs) -> None:
-    progress: list[str | None] = []
+    reported: list[str | None] = []
 
-    async def told(_: float, __: float | None, message: str | None) -> None:
-        progress.append(message)
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        reported.append(message)
         runs.go_on.set()
 
     async with client_of("alice", url, mode) as alice:
-        result = await alice.call_tool("add_slowly", {"title": "Milk"}, progress_callback=told)
+        result = await alice.call_tool("add_slowly", {"title": "Milk"}, progress_callback=report)
 
-    assert (text_of(result), progress) == ("added", ["half of it"])
+    assert (text_of(result), reported) == ("added", ["half of it"])
 
 
 async def test_a_tool_that_takes_too_long_is_stopped_and_fails(
@@ -273,7 +271,7 @@ async def test_who_waits_too_long_for_another_process_is_told_to_come_again(
 ) -> None:
     server = make_server(database_url, runs, wait_seconds=0)
     with run_app(server.streamable_http_app()) as url:
-        async with anyio.create_task_group() as tasks, client_of("alice", url) as alice:
+        async with client_of("alice", url) as alice, anyio.create_task_group() as tasks:
             meta = named("one")
             tasks.start_soon(lambda: alice.call_tool("add_slowly", {"title": "Milk"}, meta=meta))
             assert await anyio.to_thread.run_sync(runs.running.wait, 60)
@@ -389,10 +387,25 @@ async def test_over_stdio_nobody_is_refused(database_url: str, runs: Runs) -> No
 
 async def test_a_name_that_is_no_name_is_refused(url: str, mode: str) -> None:
     async with client_of("alice", url, mode) as alice:
-        for meta in ({CALL_META: "one"}, {CALL_META: {"id": 1}}, named("x" * 300)):
+        metas: list[Any] = [{CALL_META: "one"}, {CALL_META: {"id": 1}}, named("x" * 300)]
+        for meta in metas:
             with pytest.raises(MCPError) as refused:
                 await alice.call_tool("list_tasks", meta=meta)
             assert refused.value.code == INVALID_PARAMS
+
+
+async def test_each_round_of_a_call_that_asks_for_input_is_run_once(
+    url: str, runs: Runs, recorded: User
+) -> None:
+    async with client_of("alice", url) as alice:
+        for _ in range(2):
+            result = await alice.call_tool("ask_first", {"title": "Milk"}, meta=named("one"))
+            assert text_of(result) == "added, for I was asked"
+
+    asked, answered = calls_of(recorded)
+    assert asked.output == {"resultType": "input_required", "requestState": "asked"}
+    assert (answered.call_id, answered.status) == ("one", "succeeded")
+    assert (runs.count, len(recorded.tasks.list())) == (2, 1)
 
 
 async def test_a_deleted_conversation_begins_anew(url: str, recorded: User) -> None:
