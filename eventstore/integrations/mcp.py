@@ -23,6 +23,7 @@ process dies between its effect and the outcome runs again, when its call comes 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -61,7 +62,6 @@ from eventstore import (
     NotFound,
     StreamClosed,
 )
-from eventstore.events.json_codec import dumps
 from eventstore.store.units.transaction import TransactionCommands
 from projections.models.tool_call import ToolCallView
 
@@ -146,7 +146,7 @@ class RecordCalls(Extension):
     """
     The extension of an MCP server that records its tool calls; for `MCPServer(extensions=[…])`.
 
-    A call takes two round trips, before and after its tool, and four if it has a name.
+    A call takes two round trips, before and after its tool; one with a name four, and three again.
 
     :param store: the async store, or a function that is given the context of a request and returns
         it, for a server that is made before its store is connected: one that its lifespan connects
@@ -419,8 +419,8 @@ def _name_of(params: CallToolRequestParams) -> _Name | None:
         ):
             # A call that asked for input is sent again with it: another request, to be run.
             given = params.model_dump(mode="json", include={"input_responses", "request_state"})
-            named = dumps([conversation, call_id, *(given[one] for one in sorted(given))])
-            digest = sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
+            named = json.dumps([conversation, call_id, *(given[one] for one in sorted(given))])
+            digest = sha256(named.encode()).hexdigest()
             return _Name(call_id, conversation, f"mcp:{digest}")
         case _:
             raise MCPError(INVALID_PARAMS, f'_meta["{CALL_META}"]: give an id, which is text')

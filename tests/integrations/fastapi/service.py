@@ -38,13 +38,13 @@ __all__ = ["Model", "make_service"]
 class Model:
     """A model that says two words, and in between waits for the test if it asks for that."""
 
-    asked: int = 0
+    requests: int = 0
     paused: bool = False
     speaking: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
     async def speak(self, _: list[dict[str, Any]]) -> AsyncGenerator[str]:
-        self.asked += 1
+        self.requests += 1
         yield "Hello "
         if self.paused:
             self.speaking.set()

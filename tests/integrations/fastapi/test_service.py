@@ -63,7 +63,7 @@ def test_a_request_that_comes_again_gets_the_recorded_answer(
 
     assert first.json()["content"] == "Hello there"
     assert again.json() == first.json()
-    assert model.asked == 1
+    assert model.requests == 1
     assert len(alice.get("/chats/chat/messages").json()) == 2
 
 
@@ -72,7 +72,7 @@ def test_retries_at_once_are_answered_once(alice: httpx.Client, model: Model) ->
         answers = list(pool.map(lambda _: say(alice, "request-1").json(), range(8)))
 
     assert answers == answers[:1] * 8
-    assert model.asked == 1
+    assert model.requests == 1
 
 
 def test_a_key_in_quotation_marks_is_the_same_key(alice: httpx.Client) -> None:

@@ -54,7 +54,7 @@ def test_a_streamed_answer_is_recorded_and_given_again(
     assert stream(alice, "one").text == "Hello there"
     assert stream(alice, "one").text == "Hello there, 0 tasks"
 
-    assert model.asked == 1
+    assert model.requests == 1
     assert turn_of(database_url).status == "completed"
 
 
@@ -75,13 +75,13 @@ def test_no_connection_is_held_while_the_model_speaks(
         others = [alice.get("/tasks/titles").status_code for _ in range(3)]
         refused = stream(alice, "two")
         model.go_on.set()
-        told = growing.read()
+        received = growing.read()
 
     assert busy == []
     assert others == [200] * 3
     assert (refused.status_code, refused.headers["Retry-After"]) == (409, "2")
     assert refused.json()["type"] == "urn:eventstore:ConversationBusy"
-    assert told == b"Hello there"
+    assert received == b"Hello there"
 
 
 def test_a_client_that_goes_away_leaves_a_failed_turn_that_its_key_continues(

@@ -402,9 +402,9 @@ async def test_each_round_of_a_call_that_asks_for_input_is_run_once(
             result = await alice.call_tool("ask_first", {"title": "Milk"}, meta=named("one"))
             assert text_of(result) == "added, for I was asked"
 
-    asked, answered = calls_of(recorded)
-    assert asked.output == {"resultType": "input_required", "requestState": "asked"}
-    assert (answered.call_id, answered.status) == ("one", "succeeded")
+    first, second = calls_of(recorded)
+    assert first.output == {"resultType": "input_required", "requestState": "asked"}
+    assert (second.call_id, second.status) == ("one", "succeeded")
     assert (runs.count, len(recorded.tasks.list())) == (2, 1)
 
 
