@@ -98,7 +98,12 @@ def make_service(database_url: str, model: Model, **settings: Any) -> FastAPI:  
 
     @app.post("/chats/{key}/stream")
     async def stream(
-        key: str, said: Said, user: CurrentUser, request: RequestKey, rows: Rows
+        key: str,
+        said: Said,
+        user: CurrentUser,
+        request: RequestKey,
+        rows: Rows,
+        ends: bool = True,
     ) -> StreamingResponse:
         tasks = (await rows.exec(select(Task))).all()
 
@@ -111,7 +116,8 @@ def make_service(database_url: str, model: Model, **settings: Any) -> FastAPI:  
             async for piece in model.speak(turn.model_input()):
                 words += piece
                 yield piece
-            await turn.end([{"role": "assistant", "content": f"{words}, {len(tasks)} tasks"}])
+            answer = [{"role": "assistant", "content": f"{words}, {len(tasks)} tasks"}]
+            await (turn.end(answer) if ends else turn.extend(answer))
 
         question = {"role": "user", "content": said.text}
         turn = user.turn(key, key=request, items=[question], wait_seconds=0)

@@ -11,10 +11,12 @@ import httpx
 import psycopg
 import pytest
 from fastapi import FastAPI
+from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import ConfigurationError, EventStore
 from eventstore.integrations.fastapi import health_routes, problem_handlers, rows_of
 from tests.integrations.fastapi.service import Model, make_service
+from tests.support.proxy import Proxy
 from tests.support.web_server import run_app
 
 PROBLEM = "application/problem+json"
@@ -139,23 +141,17 @@ def test_an_error_of_the_store_becomes_a_problem(alice: httpx.Client) -> None:
 
 
 def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
-    server: Any, database_url: str, model: Model
+    database_url: str, proxy: Proxy, model: Model
 ) -> None:
-    # The connections of this database are refused, as if it were away; the server serves others.
-    options = {"pool_timeout_seconds": 0.5, "retry_seconds": 0.5}
-    with (
-        run_app(make_service(database_url, model, **options)) as url,
-        client_of("alice", url) as alice,
-    ):
+    name = conninfo_to_dict(database_url)["dbname"]
+    far = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    service = make_service(far, model, pool_timeout_seconds=0.5, retry_seconds=0.5)
+    with run_app(service) as url, client_of("alice", url) as alice:
         assert alice.get("/ready").json() == {"status": "ok"}
-        name = psycopg.conninfo.conninfo_to_dict(server.direct(database_url))["dbname"]
-        server.execute(f"alter database {name} with allow_connections false".encode())
-        ended = f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
-        server.execute(ended.encode())
+        proxy.close()
 
         answers = [alice.get(path) for path in ("/tasks", "/tasks/titles", "/sync/tasks/titles")]
         ready, health = alice.get("/ready"), alice.get("/health")
-        server.execute(f"alter database {name} with allow_connections true".encode())
 
     assert [one.status_code for one in (*answers, ready)] == [503] * 4
     assert [one.headers["Retry-After"] for one in (*answers, ready)] == ["2"] * 4

@@ -58,6 +58,16 @@ def test_a_streamed_answer_is_recorded_and_given_again(
     assert turn_of(database_url).status == "completed"
 
 
+def test_a_turn_that_was_not_ended_ends_with_its_answer(
+    alice: httpx.Client, url: str, database_url: str
+) -> None:
+    headers = {"Idempotency-Key": "one"}
+    response = alice.post("/chats/chat/stream?ends=false", json={"text": "Hi"}, headers=headers)
+
+    assert response.text == "Hello there"
+    assert turn_of(database_url).status == "completed"
+
+
 def test_no_connection_is_held_while_the_model_speaks(
     alice: httpx.Client, url: str, model: Model, admin: psycopg.Connection
 ) -> None:
