@@ -24,7 +24,7 @@ from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
 from eventstore.log.tables import SCHEMA
 from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update, UpdateAfter
-from projections.models.read_model import ReadModel, bigint, text, timestamp, uuid
+from projections.models.read_model import ReadModel, Shown, bigint, text, timestamp, uuid
 from projections.models.tool_call import ToolCallView
 from projections.projector import projector
 
@@ -77,7 +77,7 @@ class Message(ReadModel, table=True):
 
 
 @dataclass(frozen=True, slots=True)
-class MessageView:
+class MessageView(Shown):
     """
     One message at some moment.
 

@@ -9,17 +9,22 @@ stand in one file, with the projector that keeps the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from typing import Any, Self
 
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import wrap_serializer_function_ser_schema
 from sqlalchemy import BigInteger, Column, DateTime, Text, Uuid
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from eventstore.database.timestamps import as_utc
 from eventstore.log.tables import metadata
+from projections.model_input.content import plain
 
-__all__ = ["ReadModel", "View", "bigint", "text", "timestamp", "uuid"]
+__all__ = ["ReadModel", "Shown", "View", "bigint", "text", "timestamp", "uuid"]
 
 
 # With SQLModel's global metadata, the Alembic of a service would want to create these tables, or to
@@ -53,8 +58,40 @@ def timestamp(*, nullable: bool = False) -> Any:
 _COLUMNS: dict[type[Any], tuple[str, ...]] = {}
 
 
+class Shown:
+    """The base of what is shown to callers: dataclasses that pydantic writes as plain JSON."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """
+        Return the schema by which pydantic checks and writes a view, as in FastAPI's responses.
+
+        Written as JSON a view is plain: lone surrogates and NUL become U+FFFD, and every number is
+        a number, whereas pydantic refuses the first and makes text of a Decimal.
+        """
+        schema: Any = handler(source)
+        schema["serialization"] = wrap_serializer_function_ser_schema(
+            lambda view, write: write(_plain(view)), when_used="json"
+        )
+        return schema  # type: ignore[no-any-return]  # one of the many shapes of a schema
+
+
+def _plain(shown: Any) -> Any:
+    # One in another one, like a message's calls, is made plain when it is written itself.
+    values = {one.name: getattr(shown, one.name) for one in fields(shown)}
+    return replace(shown, **{name: plain(one) for name, one in values.items() if _is_json(one)})
+
+
+def _is_json(value: object) -> bool:
+    return isinstance(value, str | dict | list | Decimal)
+
+
 @dataclass(frozen=True, slots=True)
-class View:
+class View(Shown):
     """
     The base of views: a dataclass whose fields are columns of its table, in the order selected.
 

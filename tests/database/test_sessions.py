@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select, update
 
@@ -253,3 +253,13 @@ def test_settings_made_in_a_session_end_with_its_transaction(users: tuple[User, 
         )
     assert (within, after) == ("hex", ("hex", "off"))
     bob.tasks.create("is written")
+
+
+def test_a_session_is_refused_after_its_block(users: tuple[User, User]) -> None:
+    # With the only connection leased to it for good, nobody else would get one.
+    with users[0].session() as session:
+        titles(session)
+
+    with pytest.raises(InvalidRequestError, match="closed"):
+        titles(session)
+    assert len(users[1].tasks.list()) == 1

@@ -63,3 +63,21 @@ def test_an_installed_wheel_migrates_stores_and_verifies(uv: str, tmp_path: Path
         "projections",
     }
     assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.parametrize("extra", ["fastapi", "mcp"])
+def test_the_extra_of_an_adapter_is_all_that_it_needs(uv: str, extra: str, tmp_path: Path) -> None:
+    run(uv, "build", "--wheel", "--out-dir", tmp_path / "dist", cwd=ROOT)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    run(uv, "venv", "--python", "3.13", tmp_path / "venv", cwd=ROOT)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(uv, "pip", "install", "--python", python, f"{wheel}[{extra}]", cwd=ROOT)
+
+    loaded = run(
+        python,
+        "-c",
+        f"from eventstore.integrations import {extra}; print({extra}.__all__)",
+        cwd=tmp_path,
+    )
+
+    assert loaded.startswith("[")

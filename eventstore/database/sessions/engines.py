@@ -131,7 +131,8 @@ def session(engine: Engine, user_id: str, *, read_only: bool) -> Session:
     :param engine: an engine of `engine_on`.
     :param read_only: refuse every write; False for a service's own tables.
     """
-    return Session(engine.execution_options(**_of(user_id, read_only)))
+    # Used after its block, a session would lease a connection that nobody gives back.
+    return Session(engine.execution_options(**_of(user_id, read_only)), close_resets_only=False)
 
 
 def async_session(engine: AsyncEngine, user_id: str, *, read_only: bool) -> AsyncSession:
@@ -142,7 +143,7 @@ def async_session(engine: AsyncEngine, user_id: str, *, read_only: bool) -> Asyn
     :param read_only: refuse every write; False for a service's own tables.
     """
     scoped = engine.execution_options(**_of(user_id, read_only))
-    return async_sessionmaker(scoped, class_=AsyncSession)()
+    return async_sessionmaker(scoped, class_=AsyncSession, close_resets_only=False)()
 
 
 def _of(user_id: str, read_only: bool) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""A service on FastAPI answers requests, retries and errors: a real server, a real client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+from fastapi import FastAPI
+from psycopg.conninfo import conninfo_to_dict
+
+from eventstore import ConfigurationError, EventStore
+from eventstore.integrations.fastapi import health_routes, problem_handlers, rows_of
+from tests.integrations.fastapi.service import Model, make_service
+from tests.support.proxy import Proxy
+from tests.support.web_server import run_app
+
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def url(database_url: str, model: Model) -> Iterator[str]:
+    with run_app(make_service(database_url, model, pool_max_size=3)) as url:
+        yield url
+
+
+def client_of(name: str, url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {name}"}, timeout=60)
+
+
+@pytest.fixture
+def alice(url: str) -> Iterator[httpx.Client]:
+    with client_of("alice", url) as client:
+        client.post("/chats/chat").raise_for_status()
+        yield client
+
+
+@pytest.fixture
+def bob(url: str) -> Iterator[httpx.Client]:
+    with client_of("bob", url) as client:
+        yield client
+
+
+def keyed(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
+def say(client: httpx.Client, key: str, text: str = "Hi", route: str = "messages") -> Any:
+    return client.post(f"/chats/chat/{route}", json={"text": text}, headers=keyed(key))
+
+
+def test_a_request_that_comes_again_gets_the_recorded_answer(
+    alice: httpx.Client, model: Model
+) -> None:
+    first, again = say(alice, "request-1"), say(alice, "request-1")
+
+    assert first.json()["content"] == "Hello there"
+    assert again.json() == first.json()
+    assert model.requests == 1
+    assert len(alice.get("/chats/chat/messages").json()) == 2
+
+
+def test_retries_at_once_are_answered_once(alice: httpx.Client, model: Model) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: say(alice, "request-1").json(), range(8)))
+
+    assert answers == answers[:1] * 8
+    assert model.requests == 1
+
+
+def test_a_key_in_quotation_marks_is_the_same_key(alice: httpx.Client) -> None:
+    plain = alice.post("/tasks", json={"title": "Milk"}, headers=keyed("one"))
+    quoted = alice.post("/tasks", json={"title": "Milk"}, headers=keyed('"one"'))
+
+    assert plain.json() == quoted.json()
+    assert len(alice.get("/tasks").json()) == 1
+
+
+@pytest.mark.parametrize("key", [None, "", "x" * 300])
+def test_a_request_without_a_usable_key_is_refused(alice: httpx.Client, key: str | None) -> None:
+    headers = {} if key is None else keyed(key)
+
+    refused = alice.post("/tasks", json={"title": "Milk"}, headers=headers)
+
+    assert refused.status_code == 422
+    assert alice.get("/tasks").json() == []
+
+
+def test_users_see_their_own_rows_alone(alice: httpx.Client, bob: httpx.Client) -> None:
+    task = alice.post("/tasks", json={"title": "Milk"}, headers=keyed("one")).json()
+
+    assert alice.get("/tasks/titles").json() == ["Milk"]
+    assert bob.get("/tasks/titles").json() == []
+    assert bob.get(f"/tasks/{task['id']}").status_code == 404
+
+
+def test_a_request_that_nobody_signed_is_refused(url: str) -> None:
+    refused = httpx.get(f"{url}/tasks")
+
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+def test_routes_that_are_no_coroutines_do_the_same(alice: httpx.Client) -> None:
+    for _ in range(2):
+        alice.post("/sync/tasks", json={"title": "Milk"}, headers=keyed("one")).raise_for_status()
+        say = alice.post("/sync/chats/chat/messages", json={"text": "Hi"}, headers=keyed("two"))
+
+    assert say.json()["content"] == "Hello"
+    assert alice.get("/sync/tasks/titles").json() == alice.get("/tasks/titles").json() == ["Milk"]
+
+
+def test_an_error_of_the_store_becomes_a_problem(alice: httpx.Client) -> None:
+    say(alice, "request-1", "Hi")
+    absent = str(uuid4())
+
+    answers = {
+        "NotFound": alice.get(f"/tasks/{absent}"),
+        "IdempotencyConflict": say(alice, "request-1", "Something else"),
+        "BatchTooLarge": alice.post("/tasks/batch", params={"count": 1001}),
+        "InvalidInput": alice.post("/tasks", json={"title": " "}, headers=keyed("one")),
+    }
+
+    statuses = {name: one.status_code for name, one in answers.items()}
+    assert statuses == dict(zip(answers, (404, 409, 413, 422), strict=True))
+    for name, answer in answers.items():
+        assert answer.headers["Content-Type"] == PROBLEM
+        assert answer.json()["type"] == f"urn:eventstore:{name}"
+        assert answer.json()["status"] == answer.status_code
+        assert "Retry-After" not in answer.headers
+    assert absent in answers["NotFound"].json()["detail"]
+    assert answers["InvalidInput"].json()["path"] == "title"
+
+
+def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
+    database_url: str, proxy: Proxy, model: Model
+) -> None:
+    name = conninfo_to_dict(database_url)["dbname"]
+    far = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    service = make_service(far, model, pool_timeout_seconds=0.5, retry_seconds=0.5)
+    with run_app(service) as url, client_of("alice", url) as alice:
+        assert alice.get("/ready").json() == {"status": "ok"}
+        proxy.close()
+
+        answers = [alice.get(path) for path in ("/tasks", "/tasks/titles", "/sync/tasks/titles")]
+        ready, health = alice.get("/ready"), alice.get("/health")
+
+    assert [one.status_code for one in (*answers, ready)] == [503] * 4
+    assert [one.headers["Retry-After"] for one in (*answers, ready)] == ["2"] * 4
+    assert "select" not in answers[1].text.lower()
+    assert health.json() == {"status": "ok"}
+
+
+def test_a_full_disk_is_a_507(alice: httpx.Client, admin: psycopg.Connection) -> None:
+    admin.execute(
+        "create function full_disk() returns trigger language plpgsql as "
+        "$$ begin raise 'full' using errcode = '53100'; end $$"
+    )
+    admin.execute(
+        "create trigger full_disk before insert on eventstore.event "
+        "for each statement execute function full_disk()"
+    )
+
+    refused = alice.post("/tasks", json={"title": "Milk"}, headers=keyed("one"))
+
+    assert (refused.status_code, refused.headers["Content-Type"]) == (507, PROBLEM)
+
+
+def test_no_store_or_no_schema_is_not_ready(server: Any, model: Model) -> None:
+    storeless = FastAPI(exception_handlers=problem_handlers())
+    storeless.include_router(health_routes())
+    server.execute("create database without_schema")
+    try:
+        with (
+            run_app(storeless) as one,
+            run_app(make_service(server.url("without_schema"), model)) as two,
+        ):
+            assert httpx.get(f"{one}/ready").status_code == 500
+            assert httpx.get(f"{two}/ready").status_code == 500
+            assert httpx.get(f"{two}/health").status_code == 200
+    finally:
+        server.drop_database(server.url("without_schema"))
+
+
+def test_rows_need_an_annotation_with_a_dependency() -> None:
+    with pytest.raises(ConfigurationError, match="has no dependency"):
+        rows_of(str | None)
+
+
+def test_what_utf8_lacks_and_long_numbers_reach_the_client(
+    alice: httpx.Client, database_url: str
+) -> None:
+    with EventStore.connect(database_url) as store:
+        user = store.user("alice")
+        user.messages.post("chat", sender="assistant", content="lone \ud800")
+        call = user.tool_calls.request("chat", name="price", arguments="{}")
+        user.tool_calls.succeed(call, output=1.5)
+        body = {"role": "user", "content": "x", "n": 10**30}
+        user.messages.post("chat", body=body)
+
+    said, called, _, big = alice.get("/chats/chat/messages").json()
+
+    assert said["content"] == "lone \ufffd"
+    assert called["tool_calls"][0]["output"] == 1.5
+    assert big["body"]["n"] == 10**30
+
+
+def test_the_views_are_in_openapi(url: str) -> None:
+    schema = httpx.get(f"{url}/openapi.json").json()
+
+    views = schema["components"]["schemas"]
+    assert set(views["TaskView"]["properties"]) >= {"id", "title", "due_on", "version"}
+    assert views["MessageView"]["properties"]["tool_calls"]["items"]["$ref"].endswith("CallView")
+    parameters = schema["paths"]["/tasks"]["post"]["parameters"]
+    assert {one["name"]: one["required"] for one in parameters}["Idempotency-Key"] is True

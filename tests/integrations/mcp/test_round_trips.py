@@ -1,0 +1,47 @@
+"""What a call costs in round trips to the database, counted by a proxy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mcp.client.client import Client
+from mcp.server import MCPServer
+from psycopg.conninfo import conninfo_to_dict
+
+from eventstore import AsyncEventStore, Settings
+from eventstore.integrations.mcp import CALL_META, RecordCalls, current_transaction
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.parametrize(("name", "round_trips"), [({}, 2), ({CALL_META: {"id": "one"}}, 4)])
+async def test_a_call_takes_two_round_trips_four_with_a_name_and_three_again(
+    name: Any, round_trips: int, database_url: str, proxy: Proxy
+) -> None:
+    database = conninfo_to_dict(database_url)["dbname"]
+    settings = Settings(
+        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{database}", pool_max_size=1
+    )
+    async with AsyncEventStore.connect(settings=settings) as store:
+        server = MCPServer("todo", extensions=[RecordCalls(store, user="alice")])
+
+        @server.tool()
+        async def add_task(title: str) -> str:
+            return str(current_transaction().tasks.create(title).id)
+
+        async with Client(server) as client:
+            await client.call_tool("add_task", {"title": "Eggs"})  # the conversation begins
+            proxy.count()
+
+            await client.call_tool("add_task", {"title": "Milk"}, meta=name)
+            taken = proxy.count()
+            await client.call_tool("add_task", {"title": "Milk"}, meta=name)
+
+    assert (taken, proxy.count()) == (round_trips, 3 if name else 2)
