@@ -253,6 +253,7 @@ def fork(
             event_id=new_id(),
             correlation_id=context.correlation_id,
             metadata={**context.metadata, "forked_from": origin},
+            occurred_at=context.occurred_at,
         )
     ]
     for event_id, data, cause in _copies(copied, new_id):
@@ -264,6 +265,7 @@ def fork(
                 correlation_id=context.correlation_id,
                 causation_id=cause,
                 metadata=context.metadata,
+                occurred_at=context.occurred_at,
             )
         )
     requests = []

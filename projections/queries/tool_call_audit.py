@@ -206,7 +206,7 @@ def _request_erased(event: RecordedEvent) -> AuditEntry:
         "erased",
         None,
         None,
-        event.recorded_at,
+        event.occurred_at,
         None,
         event.position,
     )

@@ -82,6 +82,7 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
         "metadata": event.metadata,
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
+        "occurred_at": event.occurred_at,
         "recorded_at": event.recorded_at,
     }
 
