@@ -118,6 +118,7 @@ def test_everything_of_a_conversation_shows_when_it_happened(
 
     from_tables, from_log = (alice.history(chat.id, source=one) for one in ("projection", "events"))
     (audited,) = alice.audit()
+    requested = alice.events(types=["ToolCallRequested"])[0]
     view = alice.conversations.get(chat.id)
 
     assert [(one.sender, one.created_at, one.edited_at) for one in from_tables] == [
@@ -129,6 +130,7 @@ def test_everything_of_a_conversation_shows_when_it_happened(
     for found in (alice.tool_calls.get(call.id), audited):
         assert (found.requested_at, found.finished_at) == (THEN, LATER)
         assert found.duration_ms == (LATER - THEN).total_seconds() * 1000
+    assert (audited.position, audited.recorded_at) == (requested.position, requested.recorded_at)
     assert (view.created_at, view.updated_at, view.last_activity_at) == (THEN, LATER, LATER)
     assert store.verify().ok
 

@@ -21,6 +21,7 @@ REWRITES: dict[str, tuple[str, str]] = {
     "event.schema_version": ("integer", "2"),
     "event.event_id": ("uuid", "gen_random_uuid()"),
     "event.causation_id": ("uuid", "event_id"),
+    "event.occurred_at": ("timestamptz", "recorded_at"),
     "event.recorded_at": ("timestamptz", "recorded_at - interval '1 hour'"),
     "event.hash": ("bytea", "sha256(hash)"),
     "event.payload_digest": ("bytea", "sha256(salt)"),
