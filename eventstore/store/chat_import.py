@@ -355,17 +355,20 @@ def _events(
     conversation, and that of the import would be years off.
     """
     named = {} if title is None else {"title": title}
+    messages = {f"messages[{number}]": one for number, one in enumerate(conversation.messages)}
     started = make_event(ConversationStarted, key=conversation.key, **named)
-    occurred_at = conversation.began_at
-    if occurred_at is not None:
-        occurred_at = check_occurred_at(occurred_at, "created_at")
+    times = [
+        None if one.created_at is None else check_occurred_at(one.created_at, f"{path}.created_at")
+        for path, one in messages.items()
+    ]
+    occurred_at = next(filter(None, times), None)
+    if conversation.created_at is not None:
+        occurred_at = check_occurred_at(conversation.created_at, "created_at")
     events: list[tuple[ItemEvent, datetime | None, str | None]] = [
         (ItemEvent(new_id(), started, None), occurred_at, None)
     ]
-    for number, message in enumerate(conversation.messages):
-        path = f"messages[{number}]"
-        if message.created_at is not None:
-            occurred_at = check_occurred_at(message.created_at, f"{path}.created_at")
+    for (path, message), said_at in zip(messages.items(), times, strict=True):
+        occurred_at = said_at or occurred_at
         try:
             made = item_events(message.body, path, new_id, sender=message.sender)
         except InvalidInput as error:

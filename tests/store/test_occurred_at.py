@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from eventstore import (
     EventStore,
@@ -365,3 +366,18 @@ def test_a_message_of_the_past_after_one_of_today_counts_as_the_newest(alice: Us
 
     assert [one.content for one in alice.history(chat.id)] == ["today", "then"]
     assert (view.last_activity_at, view.updated_at) == (THEN, THEN)
+
+
+@pytest.mark.parametrize("store", ["sync"], indirect=True)
+def test_where_another_log_was_at_a_time_cannot_be_learnt(store: EventStore, alice: User) -> None:
+    alice.tasks.create("Buy milk")
+    ask = text(
+        "select eventstore.position_at('alice', now()), eventstore.position_at('eve', now())"
+    )
+
+    found = []
+    for user_id in ("alice", "eve"):
+        with store.user(user_id).session() as session:
+            found.append(tuple(session.connection().execute(ask).one()))
+
+    assert found == [(1, 0), (0, 0)]
