@@ -133,12 +133,12 @@ def test_the_hashed_form_of_an_event_never_changes() -> None:
     assert digest == sha256(b'salt of 16 bytes\0\0\0\n{"a":"\xc3\xbc"}{}').digest()
     # The microsecond before the beginning of 2000.
     occurred = "00000008 ffffffffffffffff"
-    for event, correlation, told, size, key in (
+    for event, correlation, when, size, key in (
         (full, f"00000010{zeros}3", occurred, two, "00000005 612c623a63"),
         (plain, absent, absent, absent, absent),
     ):
         inner = bytes.fromhex(
-            f"{zeros}1 {zeros}2 {digest.hex()} {correlation} {absent} {told}"
+            f"{zeros}1 {zeros}2 {digest.hex()} {correlation} {absent} {when}"
             f"00000001 {size}"
             f"00000004 7a6fc3ab 0000000b {b'TaskCreated'.hex()} {key}"
         )

@@ -110,12 +110,12 @@ def test_everything_of_a_conversation_shows_when_it_happened(
 ) -> None:
     said, later = alice.annotated(occurred_at=THEN), alice.annotated(occurred_at=LATER)
     chat = said.conversations.start(title="Groceries")
-    kept = said.messages.post(chat.id, sender="user", content="Buy milk")
-    gone = said.messages.post(chat.id, sender="user", content="Buy beer")
+    milk = said.messages.post(chat.id, sender="user", content="Buy milk")
+    beer = said.messages.post(chat.id, sender="user", content="Buy beer")
     call = said.tool_calls.request(chat.id, name="add", call_id="1", arguments="{}")
     later.tool_calls.succeed(call, output="done")
-    later.messages.edit(chat.id, kept.id, content="Buy oat milk")
-    later.messages.retract(chat.id, gone.id)
+    later.messages.edit(chat.id, milk.id, content="Buy oat milk")
+    later.messages.retract(chat.id, beer.id)
 
     from_tables, from_log = (alice.history(chat.id, source=one) for one in ("projection", "events"))
     (audited,) = alice.audit()
