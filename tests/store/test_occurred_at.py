@@ -315,6 +315,26 @@ def answers(alice: User, chat: Any, as_of: Any) -> list[Any]:
     ]
 
 
+def test_an_earlier_moment_shows_when_things_had_happened_by_then(alice: User) -> None:
+    said = alice.annotated(occurred_at=THEN)
+    chat, task = said.conversations.start(title="Groceries"), said.tasks.create("Buy milk")
+    alice.annotated(occurred_at=LATER).messages.post(chat.id, sender="user", content="Buy milk")
+    said.conversations.rename(chat.id, title="Shopping")
+    now = (alice.conversations.get(chat.id), alice.tasks.get(task.id), alice.history(chat.id))
+    moment = alice.events(backward=True, limit=1)[0].position
+    alice.messages.post(chat.id, sender="user", content="And bread")
+    alice.tasks.complete(task.id)
+
+    by_then = (
+        alice.conversations.get(chat.id, as_of=moment),
+        alice.tasks.get(task.id, as_of=moment),
+        alice.history(chat.id, as_of=moment),
+    )
+
+    assert by_then == now
+    assert (now[0].updated_at, now[0].last_activity_at) == (THEN, LATER)
+
+
 def test_a_moment_by_time_is_one_of_recording_and_not_of_happening(
     store: EventStore, alice: User
 ) -> None:
