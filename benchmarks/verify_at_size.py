@@ -29,7 +29,7 @@ _PER_CONVERSATION = 250
 _BYTES_PER_CONVERSATION = 4_000_000
 _READ = """
 select position, stream_id, version, event_id, type, schema_version, payload::text, metadata::text,
-       correlation_id, causation_id, recorded_at, idempotency_key, append_size, salt,
+       correlation_id, causation_id, occurred_at, recorded_at, idempotency_key, append_size, salt,
        payload_digest, hash
 from eventstore.event where user_id = %s order by position
 """

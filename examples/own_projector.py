@@ -34,7 +34,7 @@ from eventstore import (
 from eventstore.database.embedded import stop_embedded
 from eventstore.database.sessions.engines import own_engine
 from eventstore.database.settings import load_settings
-from projections import RECORDED_AT, Insert, RowChange, Update, projector, protection_sql
+from projections import OCCURRED_AT, Insert, RowChange, Update, projector, protection_sql
 
 
 class ToolRun(SQLModel, table=True):
@@ -66,7 +66,7 @@ def project_tool_run(event: EventEnvelope) -> Iterator[RowChange]:
                     "id": event.event_id,
                     "tool": name,
                     "status": "pending",
-                    "requested_at": RECORDED_AT,  # a marker: the database knows the time
+                    "requested_at": OCCURRED_AT,  # a marker: when it happened
                     "finished_at": None,
                 },
             )
@@ -76,7 +76,7 @@ def project_tool_run(event: EventEnvelope) -> Iterator[RowChange]:
                 {"id": outcome.request_event_id},
                 {
                     "status": "succeeded" if isinstance(outcome, ToolCallSucceeded) else "failed",
-                    "finished_at": RECORDED_AT,
+                    "finished_at": OCCURRED_AT,
                 },
                 only_where={"status": "pending"},  # the first outcome counts
             )

@@ -8,6 +8,7 @@ of your own is a function from events to row changes: see `projector` and exampl
 from __future__ import annotations
 
 from projections.changes import (
+    OCCURRED_AT,
     POSITION,
     RECORDED_AT,
     VERSION,
@@ -27,6 +28,7 @@ from projections.protection import protection_sql
 
 __all__ = [
     "BUILT_IN",
+    "OCCURRED_AT",
     "POSITION",
     "RECORDED_AT",
     "VERSION",

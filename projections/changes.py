@@ -18,6 +18,7 @@ from typing import Any
 from sqlmodel import SQLModel
 
 __all__ = [
+    "OCCURRED_AT",
     "POSITION",
     "RECORDED_AT",
     "VERSION",
@@ -38,6 +39,7 @@ class Marker(Enum):
     POSITION = "position"
     VERSION = "version"
     RECORDED_AT = "recorded_at"
+    OCCURRED_AT = "occurred_at"
 
     # Statements are looked up by the markers in them, and the hash of Enum is a function in Python.
     __hash__ = object.__hash__
@@ -46,6 +48,8 @@ class Marker(Enum):
 POSITION = Marker.POSITION
 VERSION = Marker.VERSION
 RECORDED_AT = Marker.RECORDED_AT
+OCCURRED_AT = Marker.OCCURRED_AT
+"""When it happened: as the caller told, or else when it was recorded. It is what users see."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,8 +255,8 @@ def no_connection(pool: BasePool, settings: Settings, outage: Outage) -> EventSt
     The server is not asked: at an overload, a question from each caller would open more connections
     than the pool may have.
 
-    :return: `PoolExhausted` if all connections are leased, otherwise what `unreachable` makes of the
-        last attempt to connect.
+    :return: `PoolExhausted` if all connections are leased; otherwise what `unreachable` makes of
+        the last attempt to connect.
     """
     if (error := outage.error) is not None:
         return unreachable(error)

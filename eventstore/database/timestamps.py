@@ -1,11 +1,21 @@
-"""Timestamps: how JSON holds them, and how SQL selects them so that Python can hold them."""
+"""Timestamps: how JSON and PostgreSQL hold them, and how SQL selects what Python can hold."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["as_utc", "readable_timestamp", "timestamp_text"]
+__all__ = ["EPOCH", "as_utc", "microseconds", "readable_timestamp", "timestamp_text"]
+
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""From which PostgreSQL counts microseconds."""
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(timestamp: datetime) -> int:
+    """Return a timestamp as PostgreSQL's binary form holds it: microseconds since 2000 in UTC."""
+    # Division of whole numbers: a float of seconds would round the last microseconds.
+    return (timestamp - EPOCH) // _MICROSECOND
 
 
 def timestamp_text(timestamp: datetime) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any
@@ -22,6 +22,8 @@ from eventstore.errors import InvalidInput, NotStorable
 from eventstore.events.json_codec import Json, as_json_text, check_json
 
 __all__ = [
+    "EARLIEST",
+    "LATEST",
     "MAX_BATCH",
     "MAX_CONTENT",
     "MAX_PAYLOAD",
@@ -38,6 +40,7 @@ __all__ = [
     "Title",
     "check_label",
     "check_number",
+    "check_occurred_at",
     "check_timestamp",
     "check_user_id",
     "has_visible",
@@ -74,6 +77,11 @@ MAX_PAYLOAD = 16 * 1024 * 1024
 
 MAX_TYPE = 100
 """Characters of an event's stored name: it stands in every event."""
+
+# Python's first and last days are no dates of Python's in every time zone, and PostgreSQL's years
+# before 1 and after 9999 are none at all.
+EARLIEST, LATEST = datetime(1, 1, 4, tzinfo=UTC), datetime(9999, 12, 28, tzinfo=UTC)
+"""When something may have happened, both inclusive; `readable_timestamp` reads these."""
 
 _MAX_BIGINT = 2**63 - 1
 _SHOWN_BITS = 128
@@ -187,6 +195,20 @@ def check_timestamp(value: object, path: str) -> datetime:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidInput(path, "is no timestamp with time zone; give one, or leave it out")
     return value
+
+
+def check_occurred_at(value: object, path: str) -> datetime:
+    """
+    Return when something happened, in UTC, if it can be stored; a date in the future can.
+
+    :param path: what the error names.
+    :raises InvalidInput: not a timestamp with time zone, or before 0001-01-04 or after 9999-12-28.
+    """
+    timestamp = check_timestamp(value, path)
+    if not EARLIEST <= timestamp <= LATEST:
+        limits = f"{EARLIEST.date()} to {LATEST.date()}"
+        raise InvalidInput(path, f"is {timestamp.isoformat()}; give {limits}, or leave it out")
+    return timestamp.astimezone(UTC)
 
 
 def check_user_id(user_id: object) -> str:

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from eventstore.errors import InvalidInput
+from eventstore.events.fields import check_occurred_at
 
 __all__ = [
     "ImportFailure",
@@ -36,7 +37,8 @@ class ImportedMessage:
 
     :ivar sender: `user`, `assistant`, `system`, `tool` or another name.
     :ivar body: the message, a JSON object, stored as it is.
-    :ivar created_at: when it was said, if the export tells.
+    :ivar created_at: when it was said, with time zone, if the export tells; else it counts as said
+        when the message before it was.
     :ivar model: which model said it, if the export tells.
     """
 
@@ -54,7 +56,7 @@ class ImportedConversation:
     :ivar key: its id where it comes from; importing the same key again adds what is new.
     :ivar messages: in the order in which they were said.
     :ivar title: shown in lists; shortened if it is too long for a title.
-    :ivar created_at: when it began, if the export tells.
+    :ivar created_at: when it began, with time zone, if the export tells.
     :ivar location: where it comes from, for error messages.
     """
 
@@ -95,20 +97,23 @@ def as_timestamp(value: object) -> datetime | None:
     """
     Return a date of an export: ISO 8601, or seconds or milliseconds since 1970.
 
-    A date that cannot be read is None and not an error: what was said matters more than when.
+    A date that cannot be read or stored is None and not an error: what was said matters more than
+    when.
     """
     try:
         if isinstance(value, str):
             parsed = datetime.fromisoformat(value)
-            return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
-        if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and value > 0:
+            said_at = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+        elif isinstance(value, int | float | Decimal) and not isinstance(value, bool) and value > 0:
             seconds = float(value)
-            return datetime.fromtimestamp(
+            said_at = datetime.fromtimestamp(
                 seconds / 1000 if seconds >= _MILLISECONDS_FROM else seconds, UTC
             )
+        else:
+            return None
+        return check_occurred_at(said_at, "")
     except (ValueError, OverflowError, OSError):
-        pass
-    return None
+        return None
 
 
 def as_mapping(value: object, path: str) -> Mapping[str, Any]:

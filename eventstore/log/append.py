@@ -24,17 +24,17 @@ from typing import Any, NamedTuple
 from eventstore.database.errors import AlreadyAppended
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
+from eventstore.database.timestamps import EPOCH
 from eventstore.errors import Erased, IdempotencyConflict
 from eventstore.events.json_codec import loads
 from eventstore.log.append_request import AppendRequest
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
-from eventstore.log.hash_chain import EPOCH
 
 __all__ = ["Appended", "append", "append_together", "first_result", "recorded", "recorded_events"]
 
 _COLUMNS = """
 e.position, e.version, e.recorded_at, e.event_id, e.metadata::text, e.correlation_id,
-e.causation_id, e.stream_id, e.type, e.schema_version, e.payload::text
+e.causation_id, e.occurred_at, e.stream_id, e.type, e.schema_version, e.payload::text
 """
 # A retry is compared with the stored text, so psycopg is not to parse payloads.
 # Index: event_idempotency_key, which has the first event of an append, then event_pkey.
@@ -138,8 +138,8 @@ def recorded_events(envelopes: Sequence[EventEnvelope], appended: bytes) -> list
     :param appended: what `append_events` returned, 8 bytes each: the position of the first event,
         the microseconds since 2000, and the version of each event.
     """
-    position, microseconds, *versions = unpack(f"!{len(appended) // 8}q", appended)
-    recorded_at = EPOCH + timedelta(microseconds=microseconds)
+    position, since_2000, *versions = unpack(f"!{len(appended) // 8}q", appended)
+    recorded_at = EPOCH + timedelta(microseconds=since_2000)
     return [
         recorded(envelope, position + number, versions[number], recorded_at)
         for number, envelope in enumerate(envelopes)
@@ -164,6 +164,7 @@ def recorded(
         envelope.metadata,
         envelope.correlation_id,
         envelope.causation_id,
+        envelope.given_occurred_at,
         position,
         version,
         recorded_at,
@@ -190,15 +191,17 @@ def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:
     # was erased must not come back as if it were in the log.
     if any(row[-1] is None for row in rows):
         raise Erased(key, position)
-    # Metadata, correlation and cause are not compared: they may differ on a retry.
+    # Metadata, correlation, cause and time are not compared, because they may differ on a retry,
+    # which takes the clock's time anew. What the first append recorded counts.
     if key is not None and [row[-4:] for row in rows] != request.contents():
         raise IdempotencyConflict(key, position)
     return list(map(_recorded_again, request.envelopes, rows))
 
 
 def _recorded_again(envelope: EventEnvelope, row: tuple[Any, ...]) -> RecordedEvent:
-    """Return the event as the first append recorded it; a retry may have other metadata."""
-    position, version, recorded_at, event_id, metadata, correlation_id, causation_id, *_ = row
+    """Return the event as the first append recorded it; a retry may have other surroundings."""
+    position, version, recorded_at, event_id, metadata, *ids, occurred_at, _, _, _, _ = row
+    correlation_id, causation_id = ids
     return RecordedEvent(
         envelope.user_id,
         envelope.stream_id,
@@ -207,6 +210,7 @@ def _recorded_again(envelope: EventEnvelope, row: tuple[Any, ...]) -> RecordedEv
         {} if metadata is None else loads(metadata),
         correlation_id,
         causation_id,
+        occurred_at,
         position,
         version,
         recorded_at,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventstore.database.plan import Statement
+from eventstore.database.timestamps import as_utc
 from eventstore.errors import BatchTooLarge, InvalidInput, StreamClosed
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import Event
@@ -24,6 +26,7 @@ from eventstore.events.fields import (
     MAX_PAYLOAD,
     check_label,
     check_number,
+    check_occurred_at,
 )
 from eventstore.events.json_codec import checked_text, loads
 from eventstore.log.envelope import EventEnvelope, Expected, NewEvent
@@ -32,8 +35,8 @@ from eventstore.log.ids import erasure_stream
 
 __all__ = ["AppendRequest", "envelope_of", "prepare_append"]
 
-_ONE = "select eventstore.append_event(" + ", ".join(f"${n}" for n in range(1, 16)) + ")"
-_MANY = "select eventstore.append_events(" + ", ".join(f"${n}" for n in range(1, 11)) + ")"
+_ONE = "select eventstore.append_event(" + ", ".join(f"${n}" for n in range(1, 17)) + ")"
+_MANY = "select eventstore.append_events(" + ", ".join(f"${n}" for n in range(1, 12)) + ")"
 
 # As many as `append_events` cuts out. Without a salt a digest would give a short text away.
 _SALT_BYTES = 16
@@ -52,6 +55,7 @@ class _Columns(NamedTuple):
     salt: bytes
     payload_digest: bytes
     digest: bytes
+    occurred_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -115,13 +119,18 @@ class AppendRequest:
                 [*chain.from_iterable([(c[0], c[5], c[6]) for c in self.columns])],
                 [*chain.from_iterable(self._numbers())],
                 [*chain.from_iterable([(c[1], c[3], c[4]) for c in self.columns])],
-                b"".join(chain.from_iterable([c[7:] for c in self.columns])),
+                b"".join(chain.from_iterable([c[7:10] for c in self.columns])),
+                self._times(),
             ),
         )
 
     def _numbers(self) -> Iterator[tuple[int, int]]:
         for envelope, columns in zip(self.envelopes, self.columns, strict=True):
             yield self.streams[envelope.stream_id].number, columns.schema_version
+
+    def _times(self) -> list[datetime | None] | None:
+        times = [columns.occurred_at for columns in self.columns]
+        return times if any(times) else None
 
     def contents(self) -> list[tuple[object, ...]]:
         """
@@ -171,6 +180,9 @@ def prepare_append(
                 f"{data.type} is {len(payload) + len(metadata)} characters of JSON, the limit is "
                 f"{MAX_PAYLOAD}; store a reference to the content instead",
             )
+        occurred_at = None
+        if event.occurred_at is not None:
+            occurred_at = check_occurred_at(event.occurred_at, f"{path}.occurred_at")
         _add_to_stream(request.streams, event, path)
         salt = salts[number * _SALT_BYTES : (number + 1) * _SALT_BYTES]
         content_digest = payload_digest(salt, payload, metadata)
@@ -183,6 +195,7 @@ def prepare_append(
             content_digest,
             event.correlation_id,
             event.causation_id,
+            occurred_at,
             key,
             key_size,
         )
@@ -199,6 +212,7 @@ def prepare_append(
                 salt,
                 content_digest,
                 digest,
+                occurred_at,
             )
         )
         # Projectors are given metadata as a replay will read it, with lists for tuples.
@@ -221,6 +235,7 @@ def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> E
         metadata,
         event.correlation_id,
         event.causation_id,
+        as_utc(event.occurred_at),
     )
 
 

@@ -56,6 +56,8 @@ class NewEvent:
     :ivar correlation_id: the same for all events that belong together, like those of a turn.
     :ivar causation_id: the `event_id` of the event that caused this one.
     :ivar metadata: a JSON object, stored as it is and covered by the hash chain.
+    :ivar occurred_at: when it happened, with time zone; None: when it is recorded. Read models show
+        it. It orders nothing, and may be in the future: the store believes its caller.
     """
 
     stream_id: UUID
@@ -66,11 +68,17 @@ class NewEvent:
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    occurred_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EventEnvelope:
-    """An event and everything that is known of it before it is recorded."""
+    """
+    An event and everything that is known of it before it is recorded.
+
+    :ivar given_occurred_at: when it happened, as its caller told; None if that was not told. A
+        projector takes the marker `OCCURRED_AT`, which stands for either.
+    """
 
     # Position, version and time are known only later, under the lock on the user's row.
     user_id: str
@@ -80,6 +88,7 @@ class EventEnvelope:
     metadata: Mapping[str, Any]
     correlation_id: UUID | None
     causation_id: UUID | None
+    given_occurred_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,12 @@ class RecordedEvent(EventEnvelope):
     position: int
     version: int
     recorded_at: datetime
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When it happened, in UTC: as its caller told, or else when it was recorded."""
+        given = self.given_occurred_at
+        return self.recorded_at if given is None else given
 
     @property
     def type(self) -> str:
@@ -115,22 +130,12 @@ class PointInTime:
     With neither, the moment is now.
 
     :ivar position: 0 is before the first event.
-    :ivar timestamp: with time zone, compared with the time that the database recorded.
+    :ivar timestamp: with time zone, compared with the time that the database recorded, and never
+        with when something happened.
     """
 
     position: int | None = None
     timestamp: datetime | None = None
-
-    def includes(self, position: int, recorded_at: datetime) -> bool:
-        """
-        Tell whether an event with this position and time had been recorded by then.
-
-        :param position: the event's place in the user's log.
-        :param recorded_at: with time zone.
-        """
-        return (self.position is None or position <= self.position) and (
-            self.timestamp is None or recorded_at <= self.timestamp
-        )
 
 
 NOW = PointInTime()

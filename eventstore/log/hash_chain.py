@@ -14,14 +14,15 @@ order. Nothing is hashed that another program could not write in the same way:
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from struct import Struct
 from uuid import UUID
 
+from eventstore.database.timestamps import microseconds
 from eventstore.log.stored_event import StoredEvent
 
-__all__ = ["EPOCH", "ZERO_HASH", "chain_hash", "event_digest", "payload_digest"]
+__all__ = ["ZERO_HASH", "chain_hash", "event_digest", "payload_digest"]
 
 ZERO_HASH = bytes(32)
 """The hash before the first event."""
@@ -32,9 +33,7 @@ _NUMBERS = Struct("!ii")
 _PLACE = Struct("!qqq")
 # A length of -1 stands for null, which keeps it apart from an empty text.
 _ABSENT, _ID = _LENGTH.pack(-1), _LENGTH.pack(16)
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-"""From which PostgreSQL counts microseconds."""
-_MICROSECOND = timedelta(microseconds=1)
+_TIMESTAMP = Struct("!iq")
 
 
 def payload_digest(salt: bytes, payload: str, metadata: str) -> bytes:
@@ -59,6 +58,7 @@ def event_digest(
     content_digest: bytes,
     correlation_id: UUID | None,
     causation_id: UUID | None,
+    occurred_at: datetime | None,
     idempotency_key: str | None,
     append_size: int | None,
 ) -> bytes:
@@ -66,6 +66,7 @@ def event_digest(
     Return the digest of an event's columns, but for those that the database gives it; 32 bytes.
 
     :param content_digest: what `payload_digest` returned.
+    :param occurred_at: None if it is not told.
     :param idempotency_key: on the first event of an append that has one, None on all others.
     :param append_size: the number of events under that key, and None without one.
     """
@@ -77,6 +78,7 @@ def event_digest(
         content_digest,
         _ABSENT if correlation_id is None else _ID + correlation_id.int.to_bytes(16),
         _ABSENT if causation_id is None else _ID + causation_id.int.to_bytes(16),
+        _ABSENT if occurred_at is None else _TIMESTAMP.pack(8, microseconds(occurred_at)),
         _NUMBERS.pack(schema_version, -1 if append_size is None else append_size),
         _LENGTH.pack(len(user)),
         user,
@@ -103,11 +105,9 @@ def chain_hash(previous: bytes, user_id: str, event: StoredEvent) -> bytes:
         event.payload_digest,
         event.correlation_id,
         event.causation_id,
+        event.occurred_at,
         event.idempotency_key,
         event.append_size,
     )
-    # Division of whole numbers: a float of seconds would round the last microseconds.
-    microseconds = (event.recorded_at - EPOCH) // _MICROSECOND
-    return sha256(
-        previous + _PLACE.pack(event.position, event.version, microseconds) + digest
-    ).digest()
+    place = _PLACE.pack(event.position, event.version, microseconds(event.recorded_at))
+    return sha256(previous + place + digest).digest()

@@ -111,8 +111,8 @@ def find_append(
     if not rows:
         return []
     ((position, size),) = rows
-    whole = Selection(after=position - 1, before=position + size, limit=size)
-    return (yield from read_events(user_id, whole, registry))
+    wanted_events = Selection(after=position - 1, before=position + size, limit=size)
+    return (yield from read_events(user_id, wanted_events, registry))
 
 
 def select_events(user_id: str, wanted: Selection) -> Statement:

@@ -39,6 +39,7 @@ class StoredEvent(NamedTuple):
     An event as it is stored, without the `user_id` that every query names.
 
     :ivar payload: JSON text; null once erased, like `metadata` and `salt`.
+    :ivar occurred_at: null if it is not told; it is the time of recording then.
     :ivar idempotency_key: of its append, on the first event, if the caller gave one.
     :ivar append_size: likewise; the number of events of that append.
     """
@@ -53,6 +54,7 @@ class StoredEvent(NamedTuple):
     metadata: str | None
     correlation_id: UUID | None
     causation_id: UUID | None
+    occurred_at: datetime | None
     recorded_at: datetime
     # The columns from here on are evidence, which a replay does not read; hence the defaults.
     idempotency_key: str | None = None
@@ -111,6 +113,7 @@ def recorded_event(user_id: str, row: Sequence[Any], registry: EventRegistry) ->
         metadata,
         correlation_id,
         causation_id,
+        occurred_at,
         recorded_at,
     ) = row[:_REPLAYED]
     if recorded_at is None:
@@ -128,6 +131,7 @@ def recorded_event(user_id: str, row: Sequence[Any], registry: EventRegistry) ->
             {} if metadata == "{}" or metadata is None else loads(metadata),
             correlation_id,
             causation_id,
+            occurred_at,
             position,
             version,
             recorded_at,

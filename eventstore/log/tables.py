@@ -74,6 +74,7 @@ event = Table(
     Column("metadata", JSON),
     Column("correlation_id", Uuid),
     Column("causation_id", Uuid),
+    Column("occurred_at", _TIMESTAMP),  # null: it happened when it was recorded
     Column("idempotency_key", Text),
     Column("append_size", Integer),
     Column("recorded_at", _TIMESTAMP, nullable=False),

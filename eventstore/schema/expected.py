@@ -65,6 +65,7 @@ FUNCTION_DECLARATIONS = {
     # What an append runs sets no search path, which costs a fifth of its time: it names schemas.
     "append_event": ("v", False, list[str]()),
     "append_events": ("v", False, list[str]()),
+    "position_at": ("s", True, list[str]()),
     "refuse_change": ("v", False, _FIXED_PATH),
     "refuse_older_head": ("v", False, list[str]()),
     "refuse_older_stream": ("v", False, list[str]()),
@@ -73,8 +74,9 @@ FUNCTION_DECLARATIONS = {
 """Volatility, strictness and settings of each function; they decide how PostgreSQL calls it."""
 
 FUNCTION_DIGESTS = {
-    "append_event": "29e411452c0291e9aa4f9439edd428ba",
-    "append_events": "7ee95b0037412623faeeb1f6901ec079",
+    "append_event": "4914eaef2fe82d07f3d5d76ff6ccc01f",
+    "append_events": "7c5fa3583066c6664d6f86eaa1dca72a",
+    "position_at": "c8d24cb6a89119071b82ef1966b3d6c8",
     "refuse_change": "5b32691c4d137f308be85707ee8f888a",
     "refuse_older_head": "ce5c59c35cc03602fe311d6b63437c3f",
     "refuse_older_stream": "445b3f5c14668b1c5c6ba76cb7bc0ab3",
@@ -83,7 +85,7 @@ FUNCTION_DIGESTS = {
 """The MD5 digest of the body of each function, as the server computes it."""
 
 # Triggers run their functions without a right to call them.
-CALLED_FUNCTIONS = {"append_event", "append_events", "current_user_id"}
+CALLED_FUNCTIONS = {"append_event", "append_events", "current_user_id", "position_at"}
 """The functions that the application role calls."""
 
 _EVENT, _LOG, _STREAM = "eventstore.event", "eventstore.user_log", "eventstore.stream"
@@ -207,6 +209,7 @@ COLUMNS = {
         "metadata": "json",
         "correlation_id": "uuid",
         "causation_id": "uuid",
+        "occurred_at": "timestamp with time zone",
         "idempotency_key": "text",
         "append_size": "integer",
         "recorded_at": "timestamp with time zone",

@@ -8,6 +8,7 @@ What changes a conversation's history: rewind, a new start under an old key, pop
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import batched
 from typing import Any
 from uuid import UUID
@@ -254,9 +255,10 @@ def fork(
             event_id=new_id(),
             correlation_id=context.correlation_id,
             metadata={**context.metadata, "forked_from": origin},
+            occurred_at=context.occurred_at,
         )
     ]
-    for event_id, data, cause in _copies(copied, new_id):
+    for event_id, data, cause, happened_at in _copies(copied, new_id):
         events.append(
             NewEvent(
                 stream_id=forked,
@@ -265,6 +267,7 @@ def fork(
                 correlation_id=context.correlation_id,
                 causation_id=cause,
                 metadata=context.metadata,
+                occurred_at=happened_at or context.occurred_at,
             )
         )
     requests = []
@@ -307,11 +310,16 @@ def _up_to(messages: Sequence[MessageView], at: Point | None) -> Sequence[Messag
 
 def _copies(
     messages: Sequence[MessageView], new_id: NewId
-) -> Iterator[tuple[UUID, Event, UUID | None]]:
-    """Yield the events that make a copy of messages and calls, with their ids and causes."""
+) -> Iterator[tuple[UUID, Event, UUID | None, datetime | None]]:
+    """
+    Yield the events that make a copy of messages and calls, with their ids, causes and times.
+
+    What was said was said when it was: the copies show the times of what they copy.
+    """
     for message in messages:
         message_id = new_id()
-        yield message_id, MessagePosted(sender=message.sender, body=message.body), None
+        posted = MessagePosted(sender=message.sender, body=message.body)
+        yield message_id, posted, None, message.created_at
         for call in message.tool_calls:
             request_id = new_id()
             requested = ToolCallRequested(
@@ -321,9 +329,9 @@ def _copies(
                 message_id=message_id,
                 index=call.index,
             )
-            yield request_id, requested, message_id
+            yield request_id, requested, message_id, call.requested_at
             # It ends at once, so that the copy of its answer, which follows, ends no other call.
-            yield new_id(), _outcome(call, request_id), request_id
+            yield new_id(), _outcome(call, request_id), request_id, call.finished_at
 
 
 def _outcome(call: ToolCallView, request_id: UUID) -> Event:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from itertools import batched
-from typing import Any
 from uuid import UUID
 
 from eventstore.admin.plans import AdminPlans
@@ -23,11 +23,18 @@ from eventstore.database.scope import user_scope
 from eventstore.errors import Conflict, Erased, InvalidInput, StreamClosed, WrongVersion
 from eventstore.events.conversations import ConversationRenamed, ConversationStarted
 from eventstore.events.event import make_event
-from eventstore.events.fields import MAX_BATCH, MAX_KEY, MAX_TITLE, check_label, plain_text
+from eventstore.events.fields import (
+    MAX_BATCH,
+    MAX_KEY,
+    MAX_TITLE,
+    check_label,
+    check_occurred_at,
+    plain_text,
+)
 from eventstore.events.json_codec import loads
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallRequested
-from eventstore.imports.conversation import ImportedConversation, ImportedMessage, ImportFailure
+from eventstore.imports.conversation import ImportedConversation, ImportFailure
 from eventstore.log.append import append_together
 from eventstore.log.append_request import AppendRequest
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent
@@ -193,10 +200,8 @@ class _Import:
         self._key = f"import:{sha256(conversation.key.encode()).hexdigest()}"
         self._title = _storable_title(conversation.title)
         self.events = [
-            self._new_event(event, _metadata(message))
-            for event, message in _events(
-                conversation, self._title, derived_ids(context.user_id, self._key)
-            )
+            self._new_event(*said)
+            for said in _events(conversation, self._title, derived_ids(context.user_id, self._key))
         ]
 
     def start(self) -> Plan[Imported]:
@@ -293,16 +298,22 @@ class _Import:
         """Return the event that gives the conversation the title it has now in the export."""
         event_id = derived_ids(self.context.user_id, f"{self._key}\n{self._title}")()
         data = make_event(ConversationRenamed, title=self._title)
-        return self._new_event(ItemEvent(event_id, data, None), {})
+        # The export does not tell when it was renamed.
+        return self._new_event(ItemEvent(event_id, data, None), None, None)
 
-    def _new_event(self, event: ItemEvent, metadata: Mapping[str, Any]) -> NewEvent:
+    def _new_event(
+        self, event: ItemEvent, occurred_at: datetime | None, model: str | None
+    ) -> NewEvent:
+        """Return an event as it is appended."""
+        said_by = {} if model is None else {"model": model}
         return NewEvent(
             stream_id=self.stream_id,
             data=event.data,
             event_id=event.event_id,
             correlation_id=self.context.correlation_id,
             causation_id=event.causation_id,
-            metadata={**self.context.metadata, **metadata},
+            metadata={**self.context.metadata, **said_by},
+            occurred_at=occurred_at,
         )
 
     def _requests(
@@ -335,35 +346,32 @@ def _storable_title(title: str | None) -> str | None:
 
 def _events(
     conversation: ImportedConversation, title: str | None, new_id: NewId
-) -> list[tuple[ItemEvent, ImportedMessage]]:
+) -> list[tuple[ItemEvent, datetime | None, str | None]]:
     """
-    Return the events of a conversation, each with the message that it is made of.
+    Return the events of a conversation, each with when it happened and which model said it.
 
-    Those of its first messages are the same whatever follows, which lets a conversation grow.
+    Those of its first messages are the same whatever follows, which lets a conversation grow. A
+    message without a date gets that of what was said before it: exports leave out some dates of a
+    conversation, and that of the import would be years off.
     """
     named = {} if title is None else {"title": title}
+    messages = {f"messages[{number}]": one for number, one in enumerate(conversation.messages)}
     started = make_event(ConversationStarted, key=conversation.key, **named)
-    beginning = ImportedMessage("", {}, conversation.began_at)
-    events = [(ItemEvent(new_id(), started, None), beginning)]
-    for number, message in enumerate(conversation.messages):
-        path = f"messages[{number}]"
+    times = [
+        None if one.created_at is None else check_occurred_at(one.created_at, f"{path}.created_at")
+        for path, one in messages.items()
+    ]
+    occurred_at = next(filter(None, times), None)
+    if conversation.created_at is not None:
+        occurred_at = check_occurred_at(conversation.created_at, "created_at")
+    events: list[tuple[ItemEvent, datetime | None, str | None]] = [
+        (ItemEvent(new_id(), started, None), occurred_at, None)
+    ]
+    for (path, message), said_at in zip(messages.items(), times, strict=True):
+        occurred_at = said_at or occurred_at
         try:
             made = item_events(message.body, path, new_id, sender=message.sender)
         except InvalidInput as error:
             raise error if error.path == path else error.within(f"{path}.") from None
-        events += [(event, message) for event in made]
+        events += [(event, occurred_at, message.model) for event in made]
     return events
-
-
-def _metadata(message: ImportedMessage) -> dict[str, Any]:
-    """
-    Return when and by which model an event's message was said, as the event's metadata.
-
-    This is the one place where the date of an export reaches an event.
-    """
-    said: dict[str, Any] = {}
-    if message.created_at is not None:
-        said["occurred_at"] = message.created_at.isoformat()
-    if message.model is not None:
-        said["model"] = message.model
-    return said

@@ -49,7 +49,7 @@ class UserContext:
 
     :ivar retry_seconds: how long lost connections are retried.
     :ivar idempotency_key: the key of what is appended, or None.
-    :ivar correlation_id: put on every event that is appended; `metadata` likewise.
+    :ivar correlation_id: put on every event that is appended, like `metadata` and `occurred_at`.
     """
 
     user_id: str
@@ -59,6 +59,7 @@ class UserContext:
     idempotency_key: str | None = None
     correlation_id: UUID | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    occurred_at: datetime | None = None
 
     def prepared(
         self, events: Sequence[NewEvent], key: str | None = None, *, foreign: bool = False

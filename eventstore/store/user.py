@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
 from eventstore.database.sessions.engines import async_session, session
 from eventstore.errors import InvalidInput, OutcomeUnknown
-from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label
+from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label, check_occurred_at
 from eventstore.events.json_codec import check_json
 from eventstore.log.append import append
 from eventstore.log.envelope import NewEvent, RecordedEvent
@@ -349,12 +350,15 @@ class UserPlans(Queries):
         )
 
     def annotated(
-        self, correlation_id: UUID | None, metadata: Mapping[str, Any] | None
+        self,
+        correlation_id: UUID | None,
+        metadata: Mapping[str, Any] | None,
+        occurred_at: datetime | None,
     ) -> UserContext:
         """
         Return the context with other annotations.
 
-        :raises InvalidInput: an argument has a wrong type.
+        :raises InvalidInput: an argument has a wrong type, or the time cannot be stored.
         :raises NotStorable: the metadata has a value that JSON cannot hold.
         """
         if not isinstance(correlation_id, UUID | None):
@@ -365,7 +369,14 @@ class UserPlans(Queries):
         # Checked here, where the mistake is, and not at each append. The result is a copy, so the
         # caller may change the dict afterwards.
         checked: Any = check_json(dict(metadata or {}), "metadata")
-        return replace(self.context, correlation_id=correlation_id, metadata=checked)
+        if occurred_at is not None:
+            occurred_at = check_occurred_at(occurred_at, "occurred_at")
+        return replace(
+            self.context,
+            correlation_id=correlation_id,
+            metadata=checked,
+            occurred_at=occurred_at,
+        )
 
     def keyed(self, idempotency_key: str | None) -> UserContext:
         """
@@ -421,19 +432,26 @@ class User(SyncFacade[UserPlans]):
         return type(self)(self._driver, self._engine, self._plans.keyed(idempotency_key))
 
     def annotated(
-        self, *, correlation_id: UUID | None = None, metadata: Mapping[str, Any] | None = None
+        self,
+        *,
+        correlation_id: UUID | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        occurred_at: datetime | None = None,
     ) -> Self:
         """
         Return this user with annotations for everything that is appended through it.
 
         :param correlation_id: what belongs together, like an agent's turn.
         :param metadata: a JSON object, stored with each event.
-        :raises InvalidInput: an argument has a wrong type.
+        :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
+            show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
+            it says here, and what was said first stays.
+        :raises InvalidInput: an argument has a wrong type, or the time is not from 0001-01-04 to
+            9999-12-28.
         :raises NotStorable: the metadata has a value that JSON cannot hold.
         """
-        return type(self)(
-            self._driver, self._engine, self._plans.annotated(correlation_id, metadata)
-        )
+        annotated = self._plans.annotated(correlation_id, metadata, occurred_at)
+        return type(self)(self._driver, self._engine, annotated)
 
     def session(self, *, read_only: bool = True) -> Session:
         """
@@ -489,19 +507,26 @@ class AsyncUser(AsyncFacade[UserPlans]):
         return type(self)(self._driver, self._engine, self._plans.keyed(idempotency_key))
 
     def annotated(
-        self, *, correlation_id: UUID | None = None, metadata: Mapping[str, Any] | None = None
+        self,
+        *,
+        correlation_id: UUID | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        occurred_at: datetime | None = None,
     ) -> Self:
         """
         Return this user with annotations for everything that is appended through it.
 
         :param correlation_id: what belongs together, like an agent's turn.
         :param metadata: a JSON object, stored with each event.
-        :raises InvalidInput: an argument has a wrong type.
+        :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
+            show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
+            it says here, and what was said first stays.
+        :raises InvalidInput: an argument has a wrong type, or the time is not from 0001-01-04 to
+            9999-12-28.
         :raises NotStorable: the metadata has a value that JSON cannot hold.
         """
-        return type(self)(
-            self._driver, self._engine, self._plans.annotated(correlation_id, metadata)
-        )
+        annotated = self._plans.annotated(correlation_id, metadata, occurred_at)
+        return type(self)(self._driver, self._engine, annotated)
 
     def session(self, *, read_only: bool = True) -> AsyncSession:
         """

@@ -18,7 +18,7 @@ $refuse$;
 
 drop table eventstore.tool_call, eventstore.turn, eventstore.message, eventstore.conversation, eventstore.task;
 drop table eventstore.rebuild_progress, eventstore.event, eventstore.stream, eventstore.user_log;
-drop function eventstore.append_event, eventstore.append_events;
+drop function eventstore.append_event, eventstore.append_events, eventstore.position_at;
 drop function eventstore.refuse_change(), eventstore.refuse_older_head(),
     eventstore.refuse_older_stream(), eventstore.refuse_other_than_erasure();
 drop function eventstore.current_user_id();

@@ -95,5 +95,7 @@ create policy eraser_erases on eventstore.event to eventstore_eraser
     using (user_id = eventstore.current_user_id() and current_user = 'eventstore_eraser')
     with check (user_id = eventstore.current_user_id() and current_user = 'eventstore_eraser');
 
-revoke all on function eventstore.append_event, eventstore.append_events from public;
-grant execute on function eventstore.append_event, eventstore.append_events to eventstore_app;
+revoke all on function eventstore.append_event, eventstore.append_events, eventstore.position_at
+    from public;
+grant execute on function eventstore.append_event, eventstore.append_events, eventstore.position_at
+    to eventstore_app;

@@ -43,6 +43,7 @@ create table eventstore.event (
     metadata         json,
     correlation_id   uuid,
     causation_id     uuid,
+    occurred_at      timestamptz,     -- when it happened; null: when it was recorded
     idempotency_key  text,            -- of its append, on the first event, if the caller gave one
     append_size      integer,         -- likewise: the number of events under that key
     recorded_at      timestamptz not null,

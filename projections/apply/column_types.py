@@ -19,7 +19,7 @@ from uuid import UUID
 
 from eventstore.errors import InvalidInput, NotStorable
 from eventstore.events.json_codec import checked_text
-from projections.changes import POSITION, RECORDED_AT, VERSION, Marker
+from projections.changes import OCCURRED_AT, POSITION, RECORDED_AT, VERSION, Marker
 
 __all__ = ["ColumnType", "column_type", "key_value_text"]
 
@@ -271,7 +271,7 @@ _TYPES = {
     "smallint": ColumnType("smallint", _integer(16), markers=_NUMBERS, key=True),
     "text": ColumnType("text", _text(None), key=True),
     "timestamp with time zone": ColumnType(
-        "timestamp with time zone", _timestamp, _utc_text, frozenset({RECORDED_AT})
+        "timestamp with time zone", _timestamp, _utc_text, frozenset({OCCURRED_AT, RECORDED_AT})
     ),
     "uuid": ColumnType("uuid", _only(UUID), key=True),
 }

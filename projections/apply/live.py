@@ -8,7 +8,8 @@ one statement. New rows of one table are one statement too (docs/decisions/0005)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, NamedTuple, assert_never
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from projections.apply.statements import (
 )
 from projections.apply.table_shape import Key, Row, TableShape
 from projections.changes import (
+    OCCURRED_AT,
     Delete,
     Increment,
     Insert,
@@ -60,6 +62,8 @@ def live_statements(
     :raises NotStorable: a value of a `json` column has no JSON form.
     """
     user_id, shapes = envelopes[0].user_id, projections.shapes_by_model
+    if any(one.given_occurred_at for one in envelopes):
+        changes = list(map(_dated, envelopes, changes))
     if len(envelopes) == 1 and len({one.table for one in changes[0]}) == len(changes[0]):
         # No two changes are of one table, so there is nothing to fold.
         place, ordered = Place(0, envelopes[0].stream_id, 0), changes[0]
@@ -83,6 +87,28 @@ def live_statements(
         *(insert_rows(shape, user_id, rows) for (shape, _), rows in new.items()),
         *_updates(user_id, touched),
     ]
+
+
+def _dated(event: EventEnvelope, changes: Sequence[RowChange]) -> Sequence[RowChange]:
+    """Return the row changes of an event, with the time that it was told for its marker."""
+    given = event.given_occurred_at
+    return changes if given is None else [_dated_change(one, given) for one in changes]
+
+
+def _dated_change(change: RowChange, given: datetime) -> RowChange:
+    match change:
+        case Insert(values=values):
+            return replace(change, values=_with_time(values, given))
+        case Update() | UpdateFirst() | UpdateAfter():
+            return replace(change, changes=_with_time(change.changes, given))
+        case Delete():
+            return change
+        case _:
+            assert_never(change)
+
+
+def _with_time(values: Mapping[str, Any], given: datetime) -> Row:
+    return {name: given if one is OCCURRED_AT else one for name, one in values.items()}
 
 
 def _updates(user_id: str, touched: Sequence[_Touched]) -> list[Statement]:

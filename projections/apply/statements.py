@@ -163,8 +163,8 @@ def delete_row(shape: TableShape, user_id: str, key: Key) -> Statement:
 
 def _sent(row: Row, place: Place) -> list[Any]:
     """Return what is sent of a row: of a marker, how many events come after the marked one."""
-    # The order is that in which `_values` numbers its parameters. Nothing is sent for RECORDED_AT:
-    # the events of an append share the time of the head.
+    # The order is that in which `_values` numbers its parameters. Nothing is sent for a time:
+    # the events of an append share that of the head.
     sent = []
     for value in row.values():
         marker, of = value, place
@@ -345,7 +345,8 @@ def _values(shape: TableShape, names: Iterable[str], markers: Markers, sent: _So
                 values.append(sent(name, shape.columns[name].sql))
             case Marker.POSITION:
                 values.append(f"head.position - {sent(name, 'bigint')}")
-            case Marker.RECORDED_AT:
+            case Marker.RECORDED_AT | Marker.OCCURRED_AT:
+                # Where a caller told when it happened, the live writer has put that in its place.
                 values.append("head.recorded_at")
             case Marker.VERSION:
                 # The append has moved the stream too, to the version of its last event there.

@@ -26,7 +26,7 @@ from eventstore.events.messages import MessageEdited, MessagePosted
 from eventstore.events.tool_calls import ToolCallEvent
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
+from projections.changes import OCCURRED_AT, POSITION, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
 
@@ -107,7 +107,7 @@ def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
         case ConversationStarted(key=key, title=title):
             return (Insert(Conversation, {"id": event.stream_id, "key": key, **_started(title)}),)
         case data:
-            changes = {**_changes(data), "updated_at": RECORDED_AT, "last_position": POSITION}
+            changes = {**_changes(data), "updated_at": OCCURRED_AT, "last_position": POSITION}
             return (Update(Conversation, {"id": event.stream_id}, changes),)
 
 
@@ -116,9 +116,9 @@ def _started(title: str | None) -> dict[str, Any]:
     return {
         "title": title,
         "status": "active",
-        "created_at": RECORDED_AT,
-        "updated_at": RECORDED_AT,
-        "last_activity_at": RECORDED_AT,
+        "created_at": OCCURRED_AT,
+        "updated_at": OCCURRED_AT,
+        "last_activity_at": OCCURRED_AT,
         "position": POSITION,
         "last_position": POSITION,
         "activity_position": POSITION,
@@ -128,7 +128,7 @@ def _started(title: str | None) -> dict[str, Any]:
 _RESTORED: dict[str, Any] = {
     "deleted_at": None,
     "deleted_position": None,
-    "restored_at": RECORDED_AT,
+    "restored_at": OCCURRED_AT,
     "restored_position": POSITION,
 }
 
@@ -145,7 +145,7 @@ def _changes(event: Event) -> dict[str, Any]:
         case ConversationDeleted():
             return {
                 "status": "deleted",
-                "deleted_at": RECORDED_AT,
+                "deleted_at": OCCURRED_AT,
                 "deleted_position": POSITION,
             }
         case ConversationRestored():
@@ -153,6 +153,6 @@ def _changes(event: Event) -> dict[str, Any]:
         case ConversationRestarted(title=title):
             return {**_started(title), **_RESTORED}
         case _ if isinstance(event, ACTIVITY):
-            return {"last_activity_at": RECORDED_AT, "activity_position": POSITION}
+            return {"last_activity_at": OCCURRED_AT, "activity_position": POSITION}
         case _:
             return {}

@@ -23,7 +23,7 @@ from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetr
 from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update, UpdateAfter
+from projections.changes import OCCURRED_AT, POSITION, Insert, RowChange, Update, UpdateAfter
 from projections.models.read_model import ReadModel, Shown, bigint, text, timestamp, uuid
 from projections.models.tool_call import ToolCallView
 from projections.projector import projector
@@ -133,9 +133,9 @@ def posted_view(
         body.get("content"),
         body,
         tuple(tool_calls) if tool_calls and read_item(body).calls else (),
-        event.recorded_at,
+        event.occurred_at,
         event.correlation_id,
-        None if edit is None else edit.recorded_at,
+        None if edit is None else edit.occurred_at,
     )
 
 
@@ -154,12 +154,12 @@ def project_message(event: EventEnvelope) -> Sequence[RowChange]:
         case MessageEdited(message_id=message_id, sender=sender, body=body):
             edited = {
                 **_said(sender, body),
-                "edited_at": RECORDED_AT,
+                "edited_at": OCCURRED_AT,
                 "edited_position": POSITION,
             }
             return (Update(Message, {"id": message_id}, edited, only_where=_shown_in(event)),)
         case MessageRetracted(message_id=message_id):
-            retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
+            retracted = {"retracted_at": OCCURRED_AT, "retracted_position": POSITION}
             return (Update(Message, {"id": message_id}, retracted, only_where=_shown_in(event)),)
         case ConversationRewound(position=position):
             return (_retract_after(event, position),)
@@ -176,7 +176,7 @@ def _shown_in(event: EventEnvelope) -> dict[str, Any]:
 
 
 def _retract_after(event: EventEnvelope, position: int) -> UpdateAfter:
-    retracted = {"retracted_at": RECORDED_AT, "retracted_position": POSITION}
+    retracted = {"retracted_at": OCCURRED_AT, "retracted_position": POSITION}
     group = {"conversation_id": event.stream_id}
     return UpdateAfter(Message, group, position, retracted, only_where={"retracted_at": None})
 
@@ -189,7 +189,7 @@ def _posted(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
             "conversation_id": event.stream_id,
             "position": POSITION,
             **_said(sender, body),
-            "created_at": RECORDED_AT,
+            "created_at": OCCURRED_AT,
             "correlation_id": event.correlation_id,
         },
     )

@@ -24,7 +24,7 @@ from eventstore.events.tasks import (
 )
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, VERSION, Insert, RowChange, Update
+from projections.changes import OCCURRED_AT, POSITION, VERSION, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
 
@@ -125,8 +125,8 @@ def project_task(event: EventEnvelope) -> Iterator[RowChange]:
                     "priority": data.priority,
                     "tags": data.tags,
                     "completed": False,
-                    "created_at": RECORDED_AT,
-                    "updated_at": RECORDED_AT,
+                    "created_at": OCCURRED_AT,
+                    "updated_at": OCCURRED_AT,
                     "position": POSITION,
                     "version": VERSION,
                     "last_position": POSITION,
@@ -134,7 +134,7 @@ def project_task(event: EventEnvelope) -> Iterator[RowChange]:
             )
         case data:
             changes = {
-                "updated_at": RECORDED_AT,
+                "updated_at": OCCURRED_AT,
                 "version": VERSION,
                 "last_position": POSITION,
             }
@@ -154,11 +154,11 @@ def _changes(event: Event) -> dict[str, Any]:
         case TaskMoved(rank=rank):
             return {"rank": rank}
         case TaskCompleted():
-            return {"completed": True, "completed_at": RECORDED_AT}
+            return {"completed": True, "completed_at": OCCURRED_AT}
         case TaskReopened():
             return {"completed": False, "completed_at": None}
         case TaskDeleted():
-            return {"deleted_at": RECORDED_AT, "deleted_position": POSITION}
+            return {"deleted_at": OCCURRED_AT, "deleted_position": POSITION}
         case TaskRestored():
             return {"deleted_at": None, "deleted_position": None}
         case _:

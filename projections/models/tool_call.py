@@ -29,9 +29,10 @@ from eventstore.events.tool_calls import (
     ToolCallRequested,
     ToolCallSucceeded,
 )
-from eventstore.log.envelope import NOW, EventEnvelope, PointInTime
+from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
 from projections.changes import (
+    OCCURRED_AT,
     POSITION,
     RECORDED_AT,
     Insert,
@@ -159,19 +160,17 @@ class ToolCallView(View):
             return None
         return (self.finished_at - self.requested_at).total_seconds() * 1000
 
-    def as_of(self, moment: PointInTime) -> ToolCallView:
+    def as_of(self, position: int | None) -> ToolCallView:
         """
         Return the call as it was at a moment, without claims: pending, if it ended later.
 
-        :param moment: not before the request.
+        :param position: of the moment, not before the request; None for now.
         """
-        if moment == NOW:
+        if position is None:
             return self
         # The row has the newest claim only, so what was claimed at that moment is not known.
         unclaimed = replace(self, claimed_at=None, claim_seconds=None)
-        if self.finished_at is None or self.finished_position is None:
-            return unclaimed
-        if moment.includes(self.finished_position, self.finished_at):
+        if self.finished_position is None or self.finished_position <= position:
             return unclaimed
         return replace(
             unclaimed,
@@ -212,7 +211,7 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
                     "name": call.name,
                     "arguments": call.arguments,
                     "status": "pending",
-                    "requested_at": RECORDED_AT,
+                    "requested_at": OCCURRED_AT,
                     "position": POSITION,
                     "correlation_id": event.correlation_id,
                 },
@@ -243,7 +242,7 @@ def _abandon_after(
     abandoned = {
         "status": "abandoned",
         "error": REWOUND,
-        "finished_at": RECORDED_AT,
+        "finished_at": OCCURRED_AT,
         "finished_position": POSITION,
     }
     group = {"conversation_id": event.stream_id}
@@ -259,7 +258,7 @@ def _end(event: EventEnvelope, call_event_id: UUID, outcome: dict[str, Any]) -> 
     return Update(
         ToolCall,
         {"id": call_event_id},
-        {**outcome, "finished_at": RECORDED_AT, "finished_position": POSITION},
+        {**outcome, "finished_at": OCCURRED_AT, "finished_position": POSITION},
         only_where=_pending(event),
     )
 
@@ -277,7 +276,7 @@ def _answer(event: EventEnvelope, answer: CallAnswer) -> UpdateFirst:
         {
             "status": status,
             column: answer.output,
-            "finished_at": RECORDED_AT,
+            "finished_at": OCCURRED_AT,
             "finished_position": POSITION,
         },
         only_where={"status": "pending"},

@@ -22,7 +22,7 @@ from eventstore.events.turns import (
 )
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
-from projections.changes import POSITION, RECORDED_AT, Insert, RowChange, Update
+from projections.changes import OCCURRED_AT, POSITION, RECORDED_AT, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
 
@@ -137,7 +137,7 @@ def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
                 "lease_seconds": seconds,
                 "input_tokens": 0,
                 "output_tokens": 0,
-                "started_at": RECORDED_AT,
+                "started_at": OCCURRED_AT,
                 "position": POSITION,
             }
             return (Insert(Turn, row),)
@@ -165,7 +165,7 @@ def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
                 "input_tokens": ended.input_tokens,
                 "output_tokens": ended.output_tokens,
                 "error": ended.error,
-                "ended_at": RECORDED_AT,
+                "ended_at": OCCURRED_AT,
                 "ended_position": POSITION,
             }
             # One that was abandoned for another turn stays so until it is continued.

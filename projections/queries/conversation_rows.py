@@ -8,6 +8,7 @@ not how many messages a rewind leaves (docs/decisions/0031).
 from __future__ import annotations
 
 from projections.models.conversation import ConversationView
+from projections.queries.moments import moment_position
 
 __all__ = ["CONVERSATION_COLUMNS", "CONVERSATION_DECISION_COLUMNS", "PAST_MESSAGE_COUNTS"]
 
@@ -27,16 +28,13 @@ CONVERSATION_DECISION_COLUMNS = (*ConversationView.columns(), "deleted_position"
 """What decisions on a conversation see of it: also whether it is deleted, and its last message."""
 
 # $2 and $3 are the moment, $4 the conversations. Index: message_conversation_position_key.
-PAST_MESSAGE_COUNTS = """
+PAST_MESSAGE_COUNTS = f"""
 select conversation_id, count(*)
 from eventstore.message
 where user_id = $1
   and conversation_id = any($4)
-  and position <= coalesce($2, 9223372036854775807)
-  and created_at <= coalesce($3, 'infinity'::timestamptz)
-  and (retracted_at is null
-       or retracted_position > coalesce($2, 9223372036854775807)
-       or retracted_at > coalesce($3, 'infinity'::timestamptz))
+  and position <= {moment_position(2, 3)}
+  and (retracted_position is null or retracted_position > {moment_position(2, 3)})
 group by conversation_id
 """
 """How many messages some conversations had at a moment; those without any are left out."""

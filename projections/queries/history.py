@@ -30,7 +30,7 @@ from eventstore.events.json_codec import loads
 from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
-from eventstore.log.envelope import PointInTime, RecordedEvent
+from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
 from eventstore.log.read import Selection, read_all_events
 from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
 from projections.apply.replay import Replay
@@ -38,6 +38,7 @@ from projections.models.conversation import Conversation
 from projections.models.message import MessageView, full_body, posted_view
 from projections.models.tool_call import CALL_EVENTS, ToolCall, ToolCallView
 from projections.projector import Projections
+from projections.queries.moments import END, moment_position
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
 
 __all__ = [
@@ -55,11 +56,13 @@ type Source = Literal["projection", "events"]
 
 type CallsByMessage = Mapping[UUID, tuple[ToolCallView, ...]]
 
-CONVERSATION = """
-select position, created_at, deleted_position, deleted_at, restored_position, restored_at
+# $3 and $4 are the moment. Index: conversation_pkey.
+CONVERSATION = f"""
+select position, deleted_position, restored_position, {moment_position(3, 4)}
 from eventstore.conversation
 where user_id = $1 and id = $2
 """
+"""Where a conversation began, was deleted and was restored, and the last position of a moment."""
 
 MESSAGE_COLUMNS = (
     "id, position, sender, content, body::text, created_at, correlation_id, edited_position,"
@@ -68,16 +71,13 @@ MESSAGE_COLUMNS = (
 """The select list of `message`, to be read by `messages_of_page`."""
 
 # $3 is `before`; $4 and $5 are the moment; each of them is null where it bounds nothing.
-_PAGE = """
+_PAGE = f"""
 from eventstore.message
 where user_id = $1
   and conversation_id = $2
   and position < coalesce($3, 9223372036854775807)
-  and position <= coalesce($4, 9223372036854775807)
-  and created_at <= coalesce($5, 'infinity'::timestamptz)
-  and (retracted_at is null
-       or retracted_position > coalesce($4, 9223372036854775807)
-       or retracted_at > coalesce($5, 'infinity'::timestamptz))
+  and position <= {moment_position(4, 5)}
+  and (retracted_position is null or retracted_position > {moment_position(4, 5)})
 order by position desc
 limit $6
 """
@@ -96,7 +96,7 @@ where t.user_id = $1
     where page.tool_call_count > 0 or page.edited_position is not null)
 order by t.index, t.position
 """
-# What the messages at the positions $4 said at the moment of $5 and $6. Index: event_stream.
+# What the messages at the positions $4 said at the moment of position $5. Index: event_stream.
 _VERSIONS = f"""
 select {select_list(REPLAY_COLUMNS)}
 from eventstore.event
@@ -104,8 +104,7 @@ where user_id = $1
   and stream_id = $2
   and position >= $3
   and (position = any($4) or type = '{MessageEdited.type}')
-  and position <= coalesce($5, 9223372036854775807)
-  and recorded_at <= coalesce($6, 'infinity'::timestamptz)
+  and position <= $5
 order by stream_id, position
 """
 # Whether a conversation was there at a moment, if it was deleted and restored since: the newest of
@@ -117,8 +116,7 @@ where user_id = $1
   and stream_id = $2
   and type in ('{ConversationStarted.type}', '{ConversationDeleted.type}',
                '{ConversationRestored.type}', '{ConversationRestarted.type}')
-  and position <= coalesce($3, 9223372036854775807)
-  and recorded_at <= coalesce($4, 'infinity'::timestamptz)
+  and position <= $3
 order by stream_id desc, position desc
 limit 1
 """
@@ -174,7 +172,7 @@ def page_statements(
     page = (user_id, conversation, before, moment.position, moment.timestamp, limit)
     # Asking first whether the conversation exists would be a round trip of its own.
     return (
-        Statement(CONVERSATION, (user_id, conversation)),
+        Statement(CONVERSATION, (user_id, conversation, moment.position, moment.timestamp)),
         Statement(_MESSAGES, page),
         Statement(_TOOL_CALLS, page),
     )
@@ -191,9 +189,15 @@ def messages_of_page(
     :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
     """
     found, rows, call_rows = answers
-    if not found or not _may_exist(found[0], moment):
+    if not found or not _may_exist(found[0]):
         raise NotFound("conversation", conversation)
-    calls = by_message(map(tool_call_view, call_rows), moment)
+    if moment == NOW:
+        last = None
+    else:
+        last = found[0][-1]
+        # A moment by time may not be over: what came between the statements is behind it for all.
+        rows = [row for row in rows if row[1] <= last]
+    calls = by_message(map(tool_call_view, call_rows), last)
     return [_message_of(conversation, row, calls) for row in reversed(rows)]
 
 
@@ -237,22 +241,21 @@ def read_page(
     answers = yield Batch(user_scope(user_id), tuple(statements))
     messages = messages_of_page(conversation, moment, answers)
     found, rows, call_rows = answers
+    _, _, restored_position, last = found[0]
     edited = {
         position
-        for _, position, *_, edited_position, edited_at in rows
-        if edited_position is not None and not moment.includes(edited_position, edited_at)
+        for _, position, *_, edited_position, _ in rows
+        if edited_position is not None and edited_position > last
     }
-    restored_position, restored_at = found[0][4:]
-    restored = restored_position is not None and not moment.includes(restored_position, restored_at)
+    restored = restored_position is not None and restored_position > last
     if not edited and not restored:
         return messages
-    at = (moment.position, moment.timestamp)
     # Each of the two reads much of the stream, so only what is needed is asked for.
     earlier = []
     if restored:
-        earlier.append(Statement(_LAST_CHANGE, (user_id, conversation, *at)))
+        earlier.append(Statement(_LAST_CHANGE, (user_id, conversation, last)))
     if edited:
-        wanted = (user_id, conversation, min(edited), [*edited], *at)
+        wanted = (user_id, conversation, min(edited), [*edited], last)
         earlier.append(Statement(_VERSIONS, wanted))
     results = yield Batch(user_scope(user_id), tuple(earlier))
     if restored:
@@ -262,7 +265,7 @@ def read_page(
     if not edited:
         return messages
     (versions,) = results
-    calls = by_message(map(tool_call_view, call_rows), moment)
+    calls = by_message(map(tool_call_view, call_rows), last)
     shown = _Shown()
     for row in versions:
         shown.apply(recorded_event(user_id, row, registry))
@@ -275,12 +278,16 @@ def read_page(
     ]
 
 
-def by_message(calls: Iterable[ToolCallView], moment: PointInTime) -> CallsByMessage:
-    """Return calls as they were at a moment, by their message, in their order."""
+def by_message(calls: Iterable[ToolCallView], last: int | None) -> CallsByMessage:
+    """
+    Return calls as they were at a moment, by their message, in their order.
+
+    :param last: the position of the moment; None for now.
+    """
     found: dict[UUID, tuple[ToolCallView, ...]] = {}
     for call in calls:
-        if call.message_id is not None and moment.includes(call.position, call.requested_at):
-            found[call.message_id] = (*found.get(call.message_id, ()), call.as_of(moment))
+        if call.message_id is not None and (last is None or call.position <= last):
+            found[call.message_id] = (*found.get(call.message_id, ()), call.as_of(last))
     return found
 
 
@@ -306,7 +313,8 @@ def _from_log(
         raise NotFound("conversation", conversation)
     views = map(ToolCallView.from_row, calls.rows(ToolCall).values())
     ordered = sorted(views, key=attrgetter("index", "position"))
-    return shown.views(by_message(ordered, moment))
+    # What was replayed ends at the moment.
+    return shown.views(by_message(ordered, None if moment == NOW else END))
 
 
 class _Shown:
@@ -350,10 +358,10 @@ class _Shown:
         ]
 
 
-def _may_exist(row: tuple[Any, ...], moment: PointInTime) -> bool:
+def _may_exist(row: tuple[Any, ...]) -> bool:
     """Tell whether a conversation was there; of one that was restored since, the log knows."""
-    position, created_at, deleted_position, deleted_at, restored_position, restored_at = row
-    if restored_position is not None and not moment.includes(restored_position, restored_at):
+    position, deleted_position, restored_position, last = row
+    if restored_position is not None and restored_position > last:
         return True
-    deleted = deleted_position is not None and moment.includes(deleted_position, deleted_at)
-    return moment.includes(position, created_at) and not deleted
+    deleted = deleted_position is not None and deleted_position <= last
+    return bool(position <= last and not deleted)

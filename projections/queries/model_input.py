@@ -20,6 +20,7 @@ from projections.model_input.arrange import Pending, arrange, check_options
 from projections.model_input.formats import FormatName
 from projections.projector import Projections
 from projections.queries.history import CONVERSATION, MESSAGE_COLUMNS, history, read_page
+from projections.queries.moments import moment_position
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS
 
 __all__ = ["MESSAGES", "REACH", "TOOL_CALLS", "model_input"]
@@ -28,14 +29,11 @@ REACH = 500
 """Messages before the page in which calls of its answers are looked for; older ones are cut off."""
 
 # $3 and $4 are the moment, null where it bounds nothing, as in a history.
-_THERE = """
+_THERE = f"""
 where user_id = $1
   and conversation_id = $2
-  and position <= coalesce($3, 9223372036854775807)
-  and created_at <= coalesce($4, 'infinity'::timestamptz)
-  and (retracted_at is null
-       or retracted_position > coalesce($3, 9223372036854775807)
-       or retracted_at > coalesce($4, 'infinity'::timestamptz))
+  and position <= {moment_position(3, 4)}
+  and (retracted_position is null or retracted_position > {moment_position(3, 4)})
 """
 # The items of a response have senders of many names, those between two responses have these.
 _BETWEEN = "('user', 'system', 'developer', 'tool', 'function')"
@@ -143,7 +141,7 @@ def model_input(
     else:
         page = (user_id, conversation, moment.position, moment.timestamp, limit)
         statements = (
-            Statement(CONVERSATION, (user_id, conversation)),
+            Statement(CONVERSATION, (user_id, conversation, moment.position, moment.timestamp)),
             Statement(MESSAGES, page),
             Statement(TOOL_CALLS, page),
         )

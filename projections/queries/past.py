@@ -25,6 +25,7 @@ from projections.models.conversation import ACTIVITY, Conversation, Conversation
 from projections.models.task import Task, TaskView
 from projections.projector import Projections
 from projections.queries.conversation_rows import CONVERSATION_COLUMNS, PAST_MESSAGE_COUNTS
+from projections.queries.moments import moment_position
 from projections.queries.task_filters import TaskFilter, TaskOrdering, filter_sql
 
 __all__ = ["past_conversations", "past_tasks"]
@@ -34,14 +35,8 @@ __all__ = ["past_conversations", "past_tasks"]
 _STREAMS_AT_ONCE = 1_000
 
 # $2 and $3 are the moment; each of them is null where it bounds nothing.
-_EXISTED = """
-user_id = $1 and position <= coalesce($2, 9223372036854775807)
-  and created_at <= coalesce($3, 'infinity'::timestamptz)
-"""
-_UNCHANGED = """
-last_position <= coalesce($2, 9223372036854775807)
-  and updated_at <= coalesce($3, 'infinity'::timestamptz)
-"""
+_EXISTED = f"user_id = $1 and position <= {moment_position(2, 3)}"
+_UNCHANGED = f"last_position <= {moment_position(2, 3)}"
 
 _TASK_COLUMNS = TaskView.columns()
 # Index: task_pkey.
@@ -68,9 +63,10 @@ where user_id = $1 and stream_id = any($4) and type = any($5)
   and recorded_at <= coalesce($3, 'infinity'::timestamptz)
 """
 _EVENTS = f"select {select_list(REPLAY_COLUMNS)} {_OF_STREAMS} order by position"
+_TIMES = "array_agg(coalesce(occurred_at, recorded_at) order by position desc)"
 _ACTIVITY = f"""
-select stream_id, max(position), max(recorded_at),
-       max(position) filter (where type = any($6)), max(recorded_at) filter (where type = any($6))
+select stream_id, max(position), ({_TIMES})[1],
+       max(position) filter (where type = any($6)), ({_TIMES} filter (where type = any($6)))[1]
 {_OF_STREAMS} group by stream_id
 """
 

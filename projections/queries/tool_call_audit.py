@@ -51,7 +51,10 @@ class AuditEntry:
     One tool call, as the log tells it.
 
     :ivar status: `erased` where the request's payload was: then only its place and time are known.
+    :ivar requested_at: when that happened, as its caller told, or else when it was recorded;
+        `finished_at` likewise.
     :ivar position: of the request.
+    :ivar recorded_at: when the request was recorded, by the server's clock.
     :ivar output: what the tool returned, or None; `error` likewise for a failed one.
     """
 
@@ -66,6 +69,7 @@ class AuditEntry:
     requested_at: datetime
     finished_at: datetime | None
     position: int
+    recorded_at: datetime
     caused: tuple[Caused, ...] = ()
 
     @property
@@ -130,7 +134,7 @@ def audit(
     events = yield from read_all_events(user_id, wanted, registry)
     if conversation is not None and not events:
         raise NotFound("conversation", conversation)
-    entries = _entries(user_id, events, Replay(projections.of(ToolCall)))
+    entries = _entries(events, Replay(projections.of(ToolCall)))
     caused = _caused_within(events, entries)
     if conversation is not None and entries:
         parameters = (user_id, list(entries), conversation, moment.position, moment.timestamp)
@@ -143,19 +147,17 @@ def audit(
     ]
 
 
-def _entries(
-    user_id: str, events: Iterable[RecordedEvent], replay: Replay
-) -> dict[UUID, AuditEntry]:
+def _entries(events: Iterable[RecordedEvent], replay: Replay) -> dict[UUID, AuditEntry]:
     """Return the calls by the id of the event that requested them, in the order of requests."""
     # The projector of the read model decides how a call ends, so that what is found, what a history
     # shows and what the audit tells are the same.
-    requests: dict[UUID, AuditEntry | None] = {}
+    requests: dict[UUID, RecordedEvent] = {}
     for event in events:
         match event.data:
             case ErasedEvent(erased_type=ToolCallRequested.type):
-                requests[event.event_id] = _request_erased(event)
+                requests[event.event_id] = event
             case ToolCallRequested():
-                requests[event.event_id] = None
+                requests[event.event_id] = event
                 replay.apply(event)
             case data if isinstance(data, CALL_EVENTS):
                 replay.apply(event)
@@ -163,8 +165,8 @@ def _entries(
                 pass
     rows = replay.rows(ToolCall)
     return {
-        event_id: _entry(user_id, rows[event_id,]) if erased is None else erased
-        for event_id, erased in requests.items()
+        event_id: _request_erased(event) if event.erased else _entry(event, rows[event_id,])
+        for event_id, event in requests.items()
     }
 
 
@@ -180,9 +182,9 @@ def _caused_within(
     return caused
 
 
-def _entry(user_id: str, row: Row) -> AuditEntry:
+def _entry(event: RecordedEvent, row: Row) -> AuditEntry:
     return AuditEntry(
-        user_id,
+        event.user_id,
         row["conversation_id"],
         row["call_id"],
         row["name"],
@@ -193,6 +195,7 @@ def _entry(user_id: str, row: Row) -> AuditEntry:
         row["requested_at"],
         row["finished_at"],
         row["position"],
+        event.recorded_at,
     )
 
 
@@ -206,9 +209,10 @@ def _request_erased(event: RecordedEvent) -> AuditEntry:
         "erased",
         None,
         None,
-        event.recorded_at,
+        event.occurred_at,
         None,
         event.position,
+        event.recorded_at,
     )
 
 

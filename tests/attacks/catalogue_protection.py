@@ -47,11 +47,11 @@ def other_attacks() -> Iterator[Attack]:
     append = {
         "append_event": f"""
             'alice', '{new}', 'task', -2, false, '{new}', 'TaskCreated', 1, '{{}}', '{{}}', null,
-            null, '', '', ''
+            null, '', '', '', null
         """,
         "append_events": f"""
             'alice', 'key', false, '{{{new}}}', '{{task}}', '{{-2, 1, 0}}',
-            '{{{new}, null, null}}', '{{1, 1}}', array['TaskCreated', '{{}}', '{{}}'], ''
+            '{{{new}, null, null}}', '{{1, 1}}', array['TaskCreated', '{{}}', '{{}}'], '', null
         """,
     }
     for function, arguments in append.items():

@@ -238,7 +238,7 @@ select pg_catalog.set_config('role', 'eventstore_app', true),
        pg_catalog.set_config('eventstore.user_id', 'eve', true);
 select eventstore.append_event(
     'eve', gen_random_uuid(), 'task', -2, false, gen_random_uuid(), 'TaskCreated', 1, '{}', '{}',
-    null, null, '', '', ''
+    null, null, '', '', '', null
 );
 """
 

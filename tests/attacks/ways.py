@@ -25,11 +25,11 @@ TASK, EVENT, BOX = "eventstore.task", "eventstore.event", "service.box"
 APP = "eventstore_app"
 APPEND_ONE = (
     "eventstore.append_event(text,uuid,text,bigint,boolean,uuid,text,integer,json,json,uuid,uuid,"
-    "bytea,bytea,bytea)"
+    "bytea,bytea,bytea,timestamp with time zone)"
 )
 APPEND_MANY = (
     "eventstore.append_events(text,text,boolean,uuid[],text[],bigint[],uuid[],bigint[],text[],"
-    "bytea)"
+    "bytea,timestamp with time zone[])"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -65,6 +66,10 @@ QUESTIONS: dict[str, tuple[Callable[[User], Any], set[str]]] = {
     "the turns of a conversation": (
         lambda user: user.turns.list("chat 7"),
         {"turn_conversation"},
+    ),
+    "a history at a time": (
+        lambda user: user.history("chat 7", as_of=datetime.now(UTC)),
+        {"message_conversation_position_key", "tool_call_message"},
     ),
     "an answer to a call": (
         lambda user: user.messages.post(

@@ -105,6 +105,27 @@ def test_a_page_of_history_is_one_round_trip(remote_alice: User, proxy: Proxy, s
     assert proxy.count() == 1
 
 
+@pytest.mark.parametrize("by_time", [False, True])
+def test_what_was_there_at_a_moment_is_one_round_trip(
+    remote_alice: User, proxy: Proxy, by_time: bool
+) -> None:
+    """A timestamp is found in the log in the round trip of the query."""
+    chat = remote_alice.conversations.start()
+    remote_alice.messages.post(chat.id, sender="user", content="Buy milk")
+    last = remote_alice.events(backward=True, limit=1)[0]
+    as_of = last.recorded_at if by_time else last.position
+    proxy.count()
+
+    for question in (
+        lambda: remote_alice.history(chat.id, as_of=as_of),
+        lambda: remote_alice.model_input(chat.id, limit=1, as_of=as_of),
+        lambda: remote_alice.conversations.list(as_of=as_of),
+        lambda: remote_alice.tasks.list(as_of=as_of),
+    ):
+        assert question()
+        assert proxy.count() == 1
+
+
 @pytest.mark.parametrize("limit", [None, 2])
 def test_what_a_model_is_given_is_one_round_trip(
     remote_alice: User, proxy: Proxy, limit: int | None

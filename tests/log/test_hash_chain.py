@@ -120,20 +120,26 @@ def test_the_hashed_form_of_an_event_never_changes() -> None:
         payload_digest=digest,
         correlation_id=UUID(int=3),
         causation_id=None,
+        occurred_at=datetime(1999, 12, 31, 23, 59, 59, 999999, UTC),
         idempotency_key="a,b:c",
         append_size=2,
         recorded_at=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
     )
-    plain = full._replace(correlation_id=None, idempotency_key=None, append_size=None)
+    plain = full._replace(
+        correlation_id=None, occurred_at=None, idempotency_key=None, append_size=None
+    )
     absent, two, zeros = "ffffffff", "00000002", "0" * 31
 
     assert digest == sha256(b'salt of 16 bytes\0\0\0\n{"a":"\xc3\xbc"}{}').digest()
-    for event, correlation, size, key in (
-        (full, f"00000010{zeros}3", two, "00000005 612c623a63"),
-        (plain, absent, absent, absent),
+    # The microsecond before the beginning of 2000.
+    occurred = "00000008 ffffffffffffffff"
+    for event, correlation, when, size, key in (
+        (full, f"00000010{zeros}3", occurred, two, "00000005 612c623a63"),
+        (plain, absent, absent, absent, absent),
     ):
         inner = bytes.fromhex(
-            f"{zeros}1 {zeros}2 {digest.hex()} {correlation} {absent} 00000001 {size}"
+            f"{zeros}1 {zeros}2 {digest.hex()} {correlation} {absent} {when}"
+            f"00000001 {size}"
             f"00000004 7a6fc3ab 0000000b {b'TaskCreated'.hex()} {key}"
         )
         # The microseconds are counted from the beginning of 2000.
@@ -152,6 +158,7 @@ def append_four_events(store: EventStore, user_id: str) -> None:
         correlation_id=uuid4(),
         causation_id=uuid4(),
         metadata={"model": "m"},
+        occurred_at=datetime(2024, 1, 5, 8, tzinfo=UTC),
     )
     user.append([full], idempotency_key="change")
     user.append([NewEvent(stream_id=stream, data=TaskCompleted())])
@@ -175,6 +182,7 @@ CHANGES: dict[str, tuple[str, tuple[str, int]]] = {
     "metadata": ("""'{"model": "m"}'""", ("payload", 2)),
     "correlation_id": ("gen_random_uuid()", ("hash", 2)),
     "causation_id": ("null", ("hash", 2)),
+    "occurred_at": ("null", ("hash", 2)),
     "idempotency_key": ("'Change'", ("hash", 2)),
     "append_size": ("append_size + 1", ("hash", 2)),
     "recorded_at": ("recorded_at + interval '1 microsecond'", ("hash", 2)),

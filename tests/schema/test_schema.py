@@ -158,7 +158,7 @@ def test_only_the_application_role_may_call_the_append_functions(
         select proname, array(select role from unnest(%s::text[]) as role
                               where has_function_privilege(role, oid, 'execute'))
         from pg_proc
-        where pronamespace = 'eventstore'::regnamespace and proname like 'append%%'
+        where pronamespace = 'eventstore'::regnamespace and proname ~ '^(append|position)'
         """,
         (roles,),
     ).fetchall()
@@ -166,4 +166,5 @@ def test_only_the_application_role_may_call_the_append_functions(
     assert dict(allowed) == {
         "append_event": ["eventstore_app"],
         "append_events": ["eventstore_app"],
+        "position_at": ["eventstore_app"],
     }

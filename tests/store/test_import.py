@@ -77,7 +77,7 @@ def test_title_dates_and_models_of_an_export_are_kept(store: EventStore, alice: 
         import_for(store, *read_conversation(value, branches=Branches.ALL))
 
     titles = {one.key: one.title for one in alice.conversations.list()}
-    metadata = [one.metadata for one in alice.events()]
+    said = [(one.occurred_at, one.metadata) for one in alice.events()]
 
     assert titles == {
         CHATGPT["id"]: "Groceries",
@@ -87,8 +87,8 @@ def test_title_dates_and_models_of_an_export_are_kept(store: EventStore, alice: 
         f"{OPEN_WEBUI['id']}#a1": "Shopping",
         RESPONSES["id"]: None,
     }
-    assert metadata[0] == {"occurred_at": "2024-01-05T08:00:00.250000+00:00"}
-    assert {"occurred_at": "2024-05-06T12:53:23+00:00", "model": "qwen2"} in metadata
+    assert said[0] == (datetime(2024, 1, 5, 8, 0, 0, 250000, UTC), {})
+    assert (datetime(2024, 5, 6, 12, 53, 23, tzinfo=UTC), {"model": "qwen2"}) in said
     assert store.verify().ok
 
 
@@ -303,15 +303,41 @@ def test_a_tail_that_another_import_writes_meanwhile_is_not_written_twice(
     assert contents(alice) == ["0", "1", "2", "3"]
 
 
-def test_dates_are_kept_of_messages_and_of_the_beginning(store: EventStore, alice: User) -> None:
-    date = datetime(2024, 1, 5, 8, tzinfo=UTC)
-    message = ImportedMessage("user", {"role": "user", "content": "a"}, date, "m")
+def dated(content: str, created_at: datetime | None, model: str | None = None) -> ImportedMessage:
+    return ImportedMessage("user", {"role": "user", "content": content}, created_at, model)
 
-    import_for(store, conversation([message]))
 
-    assert [one.metadata for one in alice.events()] == [
-        {"occurred_at": "2024-01-05T08:00:00+00:00"},
-        {"occurred_at": "2024-01-05T08:00:00+00:00", "model": "m"},
+def test_a_conversation_of_2024_shows_its_dates_of_2024(store: EventStore, alice: User) -> None:
+    began, answered = datetime(2024, 1, 5, 8, tzinfo=UTC), datetime(2024, 1, 6, 9, tzinfo=UTC)
+    messages = [dated("a", began), dated("b", answered, "m"), dated("no date", None)]
+
+    import_for(store, conversation(messages))
+    (view,) = alice.conversations.list()
+    history, replayed = (alice.history(view.id, source=one) for one in ("projection", "events"))
+
+    assert [one.created_at for one in history] == [began, answered, answered]
+    assert replayed == history
+    assert (view.created_at, view.updated_at, view.last_activity_at) == (began, answered, answered)
+    assert [one.metadata for one in alice.events()] == [{}, {}, {"model": "m"}, {}]
+    assert store.verify().ok
+
+
+def test_an_import_again_with_other_dates_changes_nothing(store: EventStore, alice: User) -> None:
+    first, later = datetime(2024, 1, 5, 8, tzinfo=UTC), datetime(2024, 1, 5, 9, tzinfo=UTC)
+    import_for(store, conversation([dated("a", first)]))
+
+    again = import_for(store, conversation([dated("a", later), dated("b", later)]))
+    (view,) = alice.conversations.list()
+
+    assert (again.grown, again.messages) == (1, 1)
+    assert [one.created_at for one in alice.history(view.id)] == [first, later]
+
+
+def test_a_date_that_cannot_be_stored_fails_its_conversation(store: EventStore) -> None:
+    done = import_for(store, conversation([dated("a", datetime(2024, 1, 5, 8))]))  # noqa: DTZ001
+
+    assert [one.reason for one in done.failures] == [
+        "messages[0].created_at: is no timestamp with time zone; give one, or leave it out"
     ]
 
 

@@ -54,6 +54,7 @@ def write_log(store: EventStore, user_id: str) -> None:
         correlation_id=uuid4(),
         causation_id=uuid4(),
         metadata={"model": "m", "warm": True},
+        occurred_at=datetime(2024, 1, 5, 8, tzinfo=UTC),
     )
     user.append([full, box_event(box, "counted", value=3)], idempotency_key=f"key of {user_id}")
     call = user.tool_calls.request(chat, name="f", arguments='{"x": 1}')

@@ -17,12 +17,14 @@ __all__ = ["COLUMNS", "digest_of", "event_hash", "forge"]
 
 COLUMNS = (
     "position", "stream_id", "version", "event_id", "type", "schema_version", "payload",
-    "metadata", "correlation_id", "causation_id", "idempotency_key", "append_size", "microseconds",
-    "salt", "payload_digest", "hash",
+    "metadata", "correlation_id", "causation_id", "occurred", "idempotency_key", "append_size",
+    "microseconds", "salt", "payload_digest", "hash",
 )  # fmt: skip
 _EVENTS = """
 select position, stream_id, version, event_id, type, schema_version, payload::text, metadata::text,
-       correlation_id, causation_id, idempotency_key, append_size,
+       correlation_id, causation_id,
+       (extract(epoch from occurred_at - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint,
+       idempotency_key, append_size,
        (extract(epoch from recorded_at - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint,
        salt, payload_digest, hash
 from eventstore.event where user_id = %s order by position
@@ -50,14 +52,19 @@ def digest_of(salt: bytes, payload: str, metadata: str) -> bytes:
 
 
 def event_hash(previous: bytes, user_id: str, event: dict[str, Any]) -> bytes:
-    """Return the hash of an event from its columns, with ids as text or UUID."""
-    size = event["append_size"]
+    """
+    Return the hash of an event from its columns, with ids as text or UUID.
+
+    Its times `microseconds` (of recording) and `occurred` are microseconds since 2000.
+    """
+    size, occurred = event["append_size"], event["occurred"]
     digest = sha256(
         UUID(str(event["stream_id"])).bytes
         + UUID(str(event["event_id"])).bytes
         + event["payload_digest"]
         + with_length(optional_id(event["correlation_id"]))
         + with_length(optional_id(event["causation_id"]))
+        + with_length(None if occurred is None else number(occurred, 8))
         + number(event["schema_version"], 4)
         + number(-1 if size is None else size, 4)
         + with_length(user_id.encode())

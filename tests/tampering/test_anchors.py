@@ -90,7 +90,7 @@ def test_an_event_inserted_with_a_recomputed_chain_is_found_only_by_an_anchor(
     )
     admin.execute(
         "insert into eventstore.event select e.user_id, 5, s.stream_id, 1, gen_random_uuid(),"
-        " 'TaskCreated', 1, '{\"title\":\"never said\"}', '{}', null, null, null, null,"
+        " 'TaskCreated', 1, '{\"title\":\"never said\"}', '{}', null, null, null, null, null,"
         " e.recorded_at, e.salt, e.payload_digest, e.hash"
         " from eventstore.event as e join eventstore.stream as s using (user_id)"
         " where e.position = 4 and not exists (select from eventstore.event as o"

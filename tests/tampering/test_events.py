@@ -15,8 +15,8 @@ from tests.tampering.outsider import forge
 _INSERT = """
 insert into eventstore.event
 select {user}, {position}, stream_id, {version}, gen_random_uuid(), type, schema_version, payload,
-       metadata, correlation_id, causation_id, gen_random_uuid()::text, 1, recorded_at, salt,
-       payload_digest, hash
+       metadata, correlation_id, causation_id, occurred_at, gen_random_uuid()::text, 1,
+       recorded_at, salt, payload_digest, hash
 from eventstore.event where user_id = %(user)s and position = {like}
 """
 

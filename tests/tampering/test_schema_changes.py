@@ -21,6 +21,7 @@ REWRITES: dict[str, tuple[str, str]] = {
     "event.schema_version": ("integer", "2"),
     "event.event_id": ("uuid", "gen_random_uuid()"),
     "event.causation_id": ("uuid", "event_id"),
+    "event.occurred_at": ("timestamptz", "recorded_at"),
     "event.recorded_at": ("timestamptz", "recorded_at - interval '1 hour'"),
     "event.hash": ("bytea", "sha256(hash)"),
     "event.payload_digest": ("bytea", "sha256(salt)"),
@@ -128,7 +129,7 @@ def test_an_event_at_a_position_below_one_is_found(
 
     admin.execute(
         "insert into eventstore.event select user_id, %s, stream_id, 99, event_id, type,"
-        " schema_version, payload, metadata, null, null, null, null, recorded_at, salt,"
+        " schema_version, payload, metadata, null, null, null, null, null, recorded_at, salt,"
         " payload_digest, hash from eventstore.event where position = 1",
         (position,),
     )
@@ -146,7 +147,7 @@ def test_an_event_that_no_page_of_the_log_contains_is_reported(
 
     admin.execute(
         f"insert into eventstore.event select user_id, {position}, stream_id, 99, event_id, type,"
-        " schema_version, payload, metadata, null, null, null, null, recorded_at, salt,"
+        " schema_version, payload, metadata, null, null, null, null, null, recorded_at, salt,"
         " payload_digest, hash from eventstore.event where position = 1"
     )
 

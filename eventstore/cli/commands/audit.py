@@ -152,6 +152,7 @@ def entry_json(entry: AuditEntry) -> dict[str, Any]:
         "finished_at": entry.finished_at,
         "duration_ms": entry.duration_ms,
         "position": entry.position,
+        "recorded_at": entry.recorded_at,
         "caused": [{"position": event.position, "type": event.type} for event in entry.caused],
     }
 

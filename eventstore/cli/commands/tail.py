@@ -49,7 +49,8 @@ def tail(
     """
     Print a user's newest events, oldest first, one event per line.
 
-    With --json, each line is one object. For a user who does not exist nothing is
+    The time is when it happened. With --json, each line is one object, which
+    tells when it was recorded as well. For a user who does not exist nothing is
     printed. Exit status 1 if an event cannot be read, for example because its class
     is not in --extensions.
     """
@@ -82,6 +83,7 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
         "metadata": event.metadata,
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
+        "occurred_at": event.occurred_at,
         "recorded_at": event.recorded_at,
     }
 
@@ -93,7 +95,7 @@ def _print(events: list[RecordedEvent], *, json: bool) -> None:
             continue
         data = "(erased)" if event.erased else dumps(event.data.to_payload())
         line = (
-            f"{event.position:>8}  {format_timestamp(event.recorded_at)}  "
+            f"{event.position:>8}  {format_timestamp(event.occurred_at)}  "
             f"{event.type:<22} {shorten(data, _WIDTH)}"
         )
         # On a terminal an event is one line of its width; elsewhere the width is unlimited.

@@ -10,12 +10,13 @@ statement has at that place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Any
 from uuid import UUID
 
+from eventstore.database.timestamps import microseconds
 from eventstore.errors import NotStorable
 
 __all__ = ["Parameters", "encode"]
@@ -31,7 +32,7 @@ def encode(parameter_lists: Iterable[Sequence[object]]) -> list[Parameters]:
     Return the parameters of some statements as libpq takes them.
 
     A parameter is None, text, a number, a boolean, a UUID, bytes, a date or a timestamp, or a list
-    of texts, integers, UUIDs or bytes.
+    of texts, integers, UUIDs, bytes or timestamps.
 
     :return: for each statement its values, None for NULL, and their formats.
     :raises NotStorable: a text holds NUL or a lone surrogate, or a value has no SQL form.
@@ -87,7 +88,7 @@ _HEADER = Struct("!iiIii")  # dimensions, whether there are nulls, type, length,
 _LENGTH = Struct("!i")
 _BIGINT = Struct("!q")
 _NULL = _LENGTH.pack(-1)
-_BYTEA_TYPE, _BIGINT_TYPE, _TEXT_TYPE, _UUID_TYPE = 17, 20, 25, 2950
+_BYTEA_TYPE, _BIGINT_TYPE, _TEXT_TYPE, _TIMESTAMP_TYPE, _UUID_TYPE = 17, 20, 25, 1184, 2950
 
 
 def _array(items: list[Any]) -> tuple[bytes, int]:
@@ -107,6 +108,8 @@ def _array(items: list[Any]) -> tuple[bytes, int]:
             sql_type, data = _UUID_TYPE, item.int.to_bytes(16)
         elif isinstance(item, bytes):
             sql_type, data = _BYTEA_TYPE, item
+        elif isinstance(item, datetime):
+            sql_type, data = _TIMESTAMP_TYPE, _BIGINT.pack(microseconds(item))
         else:
             sql_type, data = _BIGINT_TYPE, _BIGINT.pack(item)
         parts.append(_LENGTH.pack(len(data)))

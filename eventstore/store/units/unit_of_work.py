@@ -240,6 +240,7 @@ class UnitOfWork:
             correlation_id=context.correlation_id,
             causation_id=None if caused_by is None else event_id_of(caused_by),
             metadata=context.metadata,
+            occurred_at=context.occurred_at,
         )
         self.steps.append(event)
         return event
@@ -478,6 +479,7 @@ class UnitOfWork:
             correlation_id=self.context.correlation_id,
             causation_id=step.causation_id,
             metadata=self.context.metadata,
+            occurred_at=self.context.occurred_at,
         )
 
     def _answer_retry(
