@@ -121,6 +121,11 @@ class PointInTime:
     position: int | None = None
     timestamp: datetime | None = None
 
+    @property
+    def bounds(self) -> tuple[int | None, datetime | None]:
+        """The two of them, as statements take them."""
+        return self.position, self.timestamp
+
     def includes(self, position: int, recorded_at: datetime) -> bool:
         """
         Tell whether an event with this position and time had been recorded by then.

@@ -31,6 +31,7 @@ from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetr
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
 from eventstore.log.envelope import PointInTime, RecordedEvent
+from eventstore.log.paging import Cursors, Page, fetched
 from eventstore.log.read import Selection, read_all_events
 from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
 from projections.apply.replay import Replay
@@ -46,6 +47,7 @@ __all__ = [
     "Source",
     "by_message",
     "history",
+    "history_page",
     "messages_of_page",
     "page_statements",
     "read_page",
@@ -161,6 +163,45 @@ def history(
             return earlier if limit is None else earlier[max(0, len(earlier) - limit) :]
         case _:
             raise InvalidInput("source", f"{source!r}; give 'projection' or 'events'")
+
+
+def history_page(
+    user_id: str,
+    conversation: UUID,
+    *,
+    source: Source,
+    moment: PointInTime,
+    after: str | None,
+    limit: int | None,
+    projections: Projections,
+    registry: EventRegistry,
+) -> Plan[Page[MessageView]]:
+    """
+    Return the page of a history that `after` names, as `history` does.
+
+    :param after: the cursor of the page: `next` of one with newer messages, or None for the newest.
+    :param limit: messages at most; None for all.
+    :raises InvalidInput: as in `history`, or the cursor is none of this conversation and moment.
+    """
+    most = None if limit is None else fetched(limit)
+    cursors = Cursors(user_id, ("messages", conversation, *moment.bounds), (int,))
+    (before,) = cursors.read(after) or (None,)
+    messages = yield from history(
+        user_id,
+        conversation,
+        source=source,
+        moment=moment,
+        before=before,
+        limit=most,
+        projections=projections,
+        registry=registry,
+    )
+    if limit is None:
+        return Page(messages)
+    newest_first = messages[::-1]
+    page = cursors.page(newest_first, limit, after, lambda one: (one.position,), lambda one: one)
+    page.reverse()
+    return page
 
 
 def page_statements(

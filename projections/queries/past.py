@@ -82,6 +82,7 @@ def past_tasks(
     wanted: TaskFilter,
     ordering: TaskOrdering,
     reverse: bool,
+    after: tuple[Any, ...] | None,
     limit: int,
     projections: Projections,
     registry: EventRegistry,
@@ -93,14 +94,16 @@ def past_tasks(
 
     :param wanted: which tasks.
     :param reverse: the last ones of `ordering` first.
+    :param after: only tasks behind these values of a cursor; None from the beginning.
     :param limit: of the unchanged tasks, so many of the first.
     :raises CorruptLog: an event of a task that changed since cannot be read.
     """
     # Unchanged rows are read first: a row that changes between the two statements is then in both
     # answers, and its replay wins. The other way round it would be in neither.
     at = (user_id, moment.position, moment.timestamp)
-    sql = f"{_UNCHANGED_TASKS} order by {ordering.sql(12, reverse=reverse)} limit $11"
-    parameters = (*at, *wanted.parameters, limit, *ordering.parameters)
+    follows, by = ordering.sql(12, reverse=reverse)
+    sql = f"{_UNCHANGED_TASKS} and {follows} order by {by} limit $11"
+    parameters = (*at, *wanted.parameters, limit, *ordering.parameters(after))
     unchanged, changed = yield Batch(
         user_scope(user_id), (Statement(sql, parameters), _changed("task", at))
     )
@@ -115,9 +118,7 @@ def past_tasks(
             view = TaskView.from_row(row)
             if row["deleted_position"] is None and wanted.accepts(view):
                 tasks[view.id] = view
-    found = list(tasks.values())
-    ordering.sort(found, reverse=reverse)
-    return found
+    return ordering.sorted(tasks.values(), after, reverse=reverse)
 
 
 def past_conversations(

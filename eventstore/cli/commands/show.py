@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from eventstore.cli.options import (
+    After,
     AsOfOption,
     Database,
     ExtensionsOption,
@@ -17,7 +18,7 @@ from eventstore.cli.options import (
     open_store,
     parse_as_of,
 )
-from eventstore.cli.output import format_timestamp, print_json, print_table, shorten
+from eventstore.cli.output import format_timestamp, print_json, print_table, report_more, shorten
 from eventstore.errors import InvalidInput
 from eventstore.events.task_fields import Priority
 from projections.models.message import MessageView
@@ -47,10 +48,7 @@ def history(
     limit: Annotated[
         int | None, typer.Option("--limit", min=0, help="Only the newest N messages.")
     ] = None,
-    before: Annotated[
-        int | None,
-        typer.Option("--before", help="Only messages before this position of the user's log."),
-    ] = None,
+    after: After = None,
     output: Annotated[
         str,
         typer.Option(
@@ -78,7 +76,7 @@ def history(
             source=cast("Source", source),
             as_of=parse_as_of(as_of),
             limit=limit,
-            before=before,
+            after=after,
         )
     if output == "openai":
         print_json([message.body for message in messages])
@@ -93,6 +91,7 @@ def history(
             ),
             empty="no messages",
         )
+    report_more(messages)
 
 
 def tasks(
@@ -119,7 +118,7 @@ def tasks(
         bool, typer.Option("--newest-first", help="Sort in reverse order.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Print at most N tasks.")] = 1000,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip the first N tasks.")] = 0,
+    after: After = None,
     as_of: AsOfOption = None,
     extensions: ExtensionsOption = None,
     database: Database = None,
@@ -141,7 +140,7 @@ def tasks(
             order=cast("TaskOrder", order),
             newest_first=newest_first,
             limit=limit,
-            offset=offset,
+            after=after,
             as_of=parse_as_of(as_of),
         )
     if json:
@@ -173,6 +172,7 @@ def tasks(
             ),
             empty="no tasks",
         )
+    report_more(found)
 
 
 def call_json(call: ToolCallView) -> dict[str, Any]:

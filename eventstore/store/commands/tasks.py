@@ -16,6 +16,7 @@ from eventstore.events.fields import check_number
 from eventstore.events.task_fields import Priority
 from eventstore.events.tasks import TaskDeleted, TaskState
 from eventstore.log.envelope import Expected, ExpectedVersion
+from eventstore.log.paging import Page
 from eventstore.store.context import AsOf, Queries, parse_id, point_in_time
 from eventstore.store.sync_async import (
     AsyncFacade,
@@ -272,11 +273,17 @@ class TaskQueries(Queries):
         order: TaskOrder = "created",
         newest_first: bool = False,
         limit: int = 100,
-        offset: int = 0,
+        after: str | None = None,
         as_of: AsOf = None,
-    ) -> Plan[list[TaskView]]:
+    ) -> Plan[Page[TaskView]]:
         """
         Return a page of tasks; one round trip.
+
+        A page begins behind the last task of the page before, by what the list is ordered by. So
+        each task that is listed all the while comes once, whatever comes and goes between two
+        pages. Only a task whose own place changes, because its title, due time, rank or (for
+        `updated`) anything of it does, is where it is now: it may come again, or not at all. A list
+        as of a moment that is over does not change.
 
         :param completed: True or False returns only such tasks, None returns all.
         :param tag: only tasks that have this tag, exactly so written.
@@ -290,10 +297,12 @@ class TaskQueries(Queries):
             which `move` changes), or `due` (a day counts as its end in `zone`, or in UTC; tasks
             that are never due come last).
         :param limit: tasks on a page.
-        :param offset: tasks to skip.
+        :param after: `next` of the page before, with the same filters and order; `now` and `limit`
+            may differ.
         :param as_of: a position or a timestamp: the list as it was then; one more round trip for
             each thousand tasks that changed since.
-        :raises InvalidInput: a parameter has a wrong type or is out of range.
+        :raises InvalidInput: a parameter has a wrong type or is out of range, or `after` is no
+            cursor of this list.
         """
         context = self.context
         # Outside of the attempts: a wrong argument is refused before a connection is asked for.
@@ -309,7 +318,7 @@ class TaskQueries(Queries):
                 ordering=ordering,
                 newest_first=newest_first,
                 limit=limit,
-                offset=offset,
+                after=after,
                 moment=moment,
                 projections=context.projections,
                 registry=context.registry,
