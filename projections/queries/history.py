@@ -48,6 +48,7 @@ __all__ = [
     "by_message",
     "history",
     "history_page",
+    "message_view",
     "messages_of_page",
     "page_statements",
     "read_page",
@@ -235,10 +236,16 @@ def messages_of_page(
     if not found or not _may_exist(found[0], moment):
         raise NotFound("conversation", conversation)
     calls = by_message(map(tool_call_view, call_rows), moment)
-    return [_message_of(conversation, row, calls) for row in reversed(rows)]
+    return [message_view(conversation, row, calls) for row in reversed(rows)]
 
 
-def _message_of(conversation: UUID, row: tuple[Any, ...], calls: CallsByMessage) -> MessageView:
+def message_view(conversation: UUID, row: tuple[Any, ...], calls: CallsByMessage) -> MessageView:
+    """
+    Return the view of a row of `message`, as it is now.
+
+    :param row: selected with `MESSAGE_COLUMNS`.
+    :param calls: by message, those of this one among them.
+    """
     message_id, position, sender, content, stored, created_at, correlation_id, *edited = row
     edited_position, edited_at = edited
     body = full_body(None if stored is None else loads(stored), sender, content)

@@ -189,8 +189,8 @@ def list_tasks(
     )
     end = cursors.read(after)
     if moment == NOW:
-        follows, by = ordering.sql(10, reverse=newest_first)
-        sql = f"{_TASK} and {filter_sql(2)} and {follows} order by {by} limit $9"
+        follows, by = ordering.sql(11, reverse=newest_first)
+        sql = f"{_TASK} and {filter_sql(2)} and {follows} order by {by} limit $10"
         parameters = (user_id, *wanted.parameters, most, *ordering.parameters(end))
         tasks = yield from _query(user_id, Statement(sql, parameters), TaskView)
     else:

@@ -18,12 +18,16 @@ from eventstore.events.fields import check_timestamp
 from eventstore.events.ranks import KEY_SQL, key_of
 from eventstore.events.task_fields import PRIORITIES, Priority, check_tag, check_zone
 from projections.models.task import TaskView
+from projections.queries.search import search_patterns
 
 __all__ = [
     "Due",
+    "DueWindow",
     "TaskFilter",
     "TaskOrder",
     "TaskOrdering",
+    "check_kind",
+    "due_windows",
     "filter_sql",
     "task_filter",
     "task_ordering",
@@ -36,11 +40,16 @@ type TaskOrder = Literal["created", "updated", "title", "manual", "due"]
 
 
 @dataclass(frozen=True, slots=True)
-class _DueWindow:
+class DueWindow:
     """Days from the first to before the second, or timestamps likewise."""
 
     days: tuple[date, date]
     times: tuple[datetime, datetime]
+
+    @property
+    def parameters(self) -> tuple[date | datetime, ...]:
+        """The days and the timestamps, as statements take them."""
+        return *self.days, *self.times
 
     def holds(self, task: TaskView) -> bool:
         """Tell whether a task is due in it."""
@@ -61,17 +70,18 @@ class TaskFilter:
     completed: bool | None
     tag: str | None
     priority: str | None
-    due: _DueWindow | None
+    due: DueWindow | None
+    patterns: list[str] | None
     chosen: tuple[object, ...]
 
     @property
     def parameters(self) -> tuple[object, ...]:
         """The parameters of `filter_sql`."""
-        window = (None,) * 4 if self.due is None else (*self.due.days, *self.due.times)
-        return (self.completed, self.tag, self.priority, *window)
+        window = (None,) * 4 if self.due is None else self.due.parameters
+        return (self.completed, self.tag, self.priority, *window, self.patterns)
 
     def accepts(self, task: TaskView) -> bool:
-        """Tell whether a task is wanted, as `filter_sql` does."""
+        """Tell whether a task is wanted, as `filter_sql` does, whatever it says."""
         return (
             self.completed in {None, task.completed}
             and (self.tag is None or self.tag in task.tags)
@@ -84,9 +94,9 @@ def filter_sql(first: int) -> str:
     """
     Return the condition on rows of `task`: one text whatever is wanted, so it is prepared once.
 
-    :param first: the number of the first of its seven parameters.
+    :param first: the number of the first of its eight parameters.
     """
-    completed, tag, priority, day, next_day, start, end = (f"${first + n}" for n in range(7))
+    completed, tag, priority, day, next_day, start, end, says = (f"${first + n}" for n in range(8))
     return f"""
   completed = coalesce({completed}, completed)
   and ({tag}::text is null or {tag} = any(tags))
@@ -94,6 +104,7 @@ def filter_sql(first: int) -> str:
   and ({day}::date is null
        or (due_on >= {day} and due_on < {next_day}::date)
        or (due_at >= {start}::timestamptz and due_at < {end}::timestamptz))
+  and ({says}::text[] is null or concat_ws(E'\\n', title, description) ~ all({says}))
 """
 
 
@@ -104,6 +115,7 @@ def task_filter(
     due: Due | None,
     zone: ZoneInfo | str | None,
     now: datetime | None,
+    search: str | None,
 ) -> TaskFilter:
     """
     Return the filter that a caller wants.
@@ -112,12 +124,11 @@ def task_filter(
     """
     if not isinstance(completed, bool | None):
         raise InvalidInput("completed", f"a {type(completed).__name__}; give True, False or None")
-    if tag is not None:
-        check_tag(tag, "tag")
-    if priority is not None and priority not in PRIORITIES:
-        raise InvalidInput("priority", f"{priority!r:.40}; give one of {', '.join(PRIORITIES)}")
+    check_kind(tag, priority)
+    patterns = None if search is None else search_patterns(search, "search")
     if due is None:
-        return TaskFilter(completed, tag, priority, None, (completed, tag, priority))
+        chosen: tuple[object, ...] = (completed, tag, priority, patterns)
+        return TaskFilter(completed, tag, priority, None, patterns, chosen)
     if zone is None:
         raise InvalidInput("zone", "is needed for `due`; give the name of the user's time zone")
     if due == "overdue":
@@ -125,18 +136,43 @@ def task_filter(
             raise InvalidInput("completed", "True, but a completed task is never overdue")
         completed = False
     known = check_zone(zone, "zone")
-    chosen = (completed, tag, priority, due, known.key)
-    return TaskFilter(completed, tag, priority, _window(due, known, now), chosen)
+    chosen = (completed, tag, priority, patterns, due, known.key)
+    return TaskFilter(completed, tag, priority, _window(due, known, now), patterns, chosen)
 
 
-def _window(due: Due, zone: ZoneInfo, now: datetime | None) -> _DueWindow:
+def due_windows(
+    zone: ZoneInfo | str, now: datetime | None
+) -> tuple[DueWindow, DueWindow, DueWindow]:
+    """
+    Return when a task is overdue, due today, and due this week.
+
+    :raises InvalidInput: there is no such zone, or `now` has none.
+    """
+    known = check_zone(zone, "zone")
+    now = datetime.now(UTC) if now is None else now
+    return _window("overdue", known, now), _window("today", known, now), _window("week", known, now)
+
+
+def check_kind(tag: str | None, priority: Priority | None) -> None:
+    """
+    Check by what tasks are chosen.
+
+    :raises InvalidInput: a value has a wrong type or is out of range.
+    """
+    if tag is not None:
+        check_tag(tag, "tag")
+    if priority is not None and priority not in PRIORITIES:
+        raise InvalidInput("priority", f"{priority!r:.40}; give one of {', '.join(PRIORITIES)}")
+
+
+def _window(due: Due, zone: ZoneInfo, now: datetime | None) -> DueWindow:
     now = datetime.now(UTC) if now is None else check_timestamp(now, "now")
     try:
         today = now.astimezone(zone).date()
         match due:
             case "overdue":
                 first = datetime.min.replace(tzinfo=UTC)
-                return _DueWindow((date.min, today), (first, now))
+                return DueWindow((date.min, today), (first, now))
             case "today":
                 return _days(today, 1, zone)
             case "week":
@@ -147,12 +183,12 @@ def _window(due: Due, zone: ZoneInfo, now: datetime | None) -> _DueWindow:
     raise InvalidInput("due", f"{due!r:.40}; give one of {names}")
 
 
-def _days(first: date, count: int, zone: ZoneInfo) -> _DueWindow:
+def _days(first: date, count: int, zone: ZoneInfo) -> DueWindow:
     """Return so many days of a zone; one is shorter or longer when the clock changes."""
     end = first + timedelta(days=count)
     # A midnight that the clock skips is read with the offset before, which is when the day begins.
     start, stop = (datetime.combine(day, time.min, zone).astimezone(UTC) for day in (first, end))
-    return _DueWindow((first, end), (start, stop))
+    return DueWindow((first, end), (start, stop))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from projections.models.tool_call import ToolCallView
 from projections.queries.history import Source
 from projections.queries.task_filters import Due, TaskOrder
 
-__all__ = ["call_json", "history", "tasks"]
+__all__ = ["call_json", "history", "message_json", "summary", "tasks"]
 
 _WIDTH = 100
 
@@ -81,12 +81,12 @@ def history(
     if output == "openai":
         print_json([message.body for message in messages])
     elif json:
-        print_json([_message_json(message) for message in messages])
+        print_json([message_json(message) for message in messages])
     else:
         print_table(
             ("position", "time (UTC)", "sender", "content"),
             (
-                (one.position, format_timestamp(one.created_at), one.sender, _summary(one))
+                (one.position, format_timestamp(one.created_at), one.sender, summary(one))
                 for one in messages
             ),
             empty="no messages",
@@ -111,6 +111,14 @@ def tasks(
     zone: Annotated[
         str, typer.Option("--zone", help="The user's time zone, such as Europe/Berlin, for --due.")
     ] = "UTC",
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            metavar="TEXT",
+            help="Only tasks whose title or description has these words.",
+        ),
+    ] = None,
     order: Annotated[
         str, typer.Option("--order", help="Sort by created, updated, title, manual or due.")
     ] = "created",
@@ -137,6 +145,7 @@ def tasks(
             priority=cast("Priority | None", priority),
             due=cast("Due | None", due),
             zone=zone,
+            search=search,
             order=cast("TaskOrder", order),
             newest_first=newest_first,
             limit=limit,
@@ -199,7 +208,8 @@ def _due(task: TaskView) -> str:
     return f"{task.due_at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M} {zone}"
 
 
-def _message_json(message: MessageView) -> dict[str, Any]:
+def message_json(message: MessageView) -> dict[str, Any]:
+    """Return a message as `history --json` prints it."""
     return {
         "id": message.id,
         "position": message.position,
@@ -211,7 +221,7 @@ def _message_json(message: MessageView) -> dict[str, Any]:
     }
 
 
-def _summary(message: MessageView) -> str:
+def summary(message: MessageView) -> str:
     """Return the text of a message and its tool calls, shortened for a table."""
     calls = ", ".join(f"{call.name}({call.arguments}) {call.status}" for call in message.tool_calls)
     content = message.content if isinstance(message.content, str) else ""

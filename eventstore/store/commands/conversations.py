@@ -29,6 +29,7 @@ from eventstore.store.units.decisions import Cause, state_of
 from eventstore.store.units.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
 from projections import Conversation, Message
 from projections.models.conversation import ConversationView
+from projections.queries.counts import ConversationCounts, count_conversations
 from projections.queries.lists import get_conversation, list_conversations
 
 __all__ = ["AsyncConversations", "ConversationCommands", "ConversationQueries", "Conversations"]
@@ -283,6 +284,15 @@ class ConversationQueries(Queries):
             )
         )
 
+    def counts(self) -> Plan[ConversationCounts]:
+        """
+        Return how many conversations are active and archived; one round trip.
+
+        How many messages one has, its view says: `message_count`.
+        """
+        context = self.context
+        return context.retrying(lambda: count_conversations(context.user_id))
+
     def fork(
         self,
         conversation: UUID | str,
@@ -334,6 +344,7 @@ class Conversations(SyncFacade[ConversationQueries]):
     fork = sync_method(ConversationQueries.fork)
     get = sync_method(ConversationQueries.get)
     list = sync_method(ConversationQueries.list)
+    counts = sync_method(ConversationQueries.counts)
 
 
 class AsyncConversations(AsyncFacade[ConversationQueries]):
@@ -351,3 +362,4 @@ class AsyncConversations(AsyncFacade[ConversationQueries]):
     fork = async_method(ConversationQueries.fork)
     get = async_method(ConversationQueries.get)
     list = async_method(ConversationQueries.list)
+    counts = async_method(ConversationQueries.counts)

@@ -31,8 +31,16 @@ from eventstore.store.units.moves import Beside
 from eventstore.store.units.unit_of_work import Commands, Handle
 from projections import Task
 from projections.models.task import TaskView
+from projections.queries.counts import TaskCounts, count_tasks
 from projections.queries.lists import get_task, list_tasks
-from projections.queries.task_filters import Due, TaskOrder, task_filter, task_ordering
+from projections.queries.task_filters import (
+    Due,
+    TaskOrder,
+    check_kind,
+    due_windows,
+    task_filter,
+    task_ordering,
+)
 
 __all__ = ["UNCHANGED", "AsyncTasks", "TaskCommands", "TaskQueries", "Tasks", "Unchanged"]
 
@@ -270,6 +278,7 @@ class TaskQueries(Queries):
         due: Due | None = None,
         zone: ZoneInfo | str | None = None,
         now: datetime | None = None,
+        search: str | None = None,
         order: TaskOrder = "created",
         newest_first: bool = False,
         limit: int = 100,
@@ -293,6 +302,8 @@ class TaskQueries(Queries):
         :param zone: the user's time zone, which decides what today is; needed for `due`.
         :param now: the moment that `due` goes by; left out it is that of `as_of` if that is a
             timestamp, else the present.
+        :param search: only tasks whose title or description has each of these words, at the
+            beginning of a word and in either case; in scripts without spaces anywhere.
         :param order: `created`, `updated`, `title` (by code point), `manual` (the user's own order,
             which `move` changes), or `due` (a day counts as its end in `zone`, or in UTC; tasks
             that are never due come last).
@@ -309,7 +320,7 @@ class TaskQueries(Queries):
         moment = point_in_time(as_of)
         if now is None and isinstance(as_of, datetime):
             now = as_of
-        wanted = task_filter(completed, tag, priority, due, zone, now)
+        wanted = task_filter(completed, tag, priority, due, zone, now, search)
         ordering = task_ordering(order, zone)
         return context.retrying(
             lambda: list_tasks(
@@ -323,6 +334,32 @@ class TaskQueries(Queries):
                 projections=context.projections,
                 registry=context.registry,
             )
+        )
+
+    def counts(
+        self,
+        *,
+        tag: str | None = None,
+        priority: Priority | None = None,
+        zone: ZoneInfo | str = "UTC",
+        now: datetime | None = None,
+    ) -> Plan[TaskCounts]:
+        """
+        Return how many tasks are open, completed, overdue, due today and due this week.
+
+        One round trip, which reads the user's tasks.
+
+        :param tag: only tasks that have this tag, exactly so written.
+        :param priority: only tasks of this priority.
+        :param zone: the user's time zone, which decides what today is.
+        :param now: the moment that this goes by; None is the present.
+        :raises InvalidInput: a parameter has a wrong type or is out of range.
+        """
+        context = self.context
+        check_kind(tag, priority)
+        windows = due_windows(zone, now)
+        return context.retrying(
+            lambda: count_tasks(context.user_id, tag=tag, priority=priority, windows=windows)
         )
 
 
@@ -340,6 +377,7 @@ class Tasks(SyncFacade[TaskQueries]):
     restore = sync_command(TaskCommands.restore)
     get = sync_method(TaskQueries.get)
     list = sync_method(TaskQueries.list)
+    counts = sync_method(TaskQueries.counts)
 
 
 class AsyncTasks(AsyncFacade[TaskQueries]):
@@ -356,3 +394,4 @@ class AsyncTasks(AsyncFacade[TaskQueries]):
     restore = async_command(TaskCommands.restore)
     get = async_method(TaskQueries.get)
     list = async_method(TaskQueries.list)
+    counts = async_method(TaskQueries.counts)
