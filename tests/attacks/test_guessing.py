@@ -151,7 +151,7 @@ VARIANTS: dict[str, Case] = {
     "a history of events": lambda user, ids: user.history(ids.chat, source="events"),
     "a history as of a time": lambda user, ids: user.history(ids.chat, as_of=LATER),
     "a history by key": lambda user, ids: user.history(ids.key),
-    "a page before": lambda user, ids: user.history(ids.chat, after="AAAA", limit=1),
+    "a page before": lambda user, ids: user.history(ids.chat, limit=1),
     "a search everywhere": lambda user, _: user.messages.search("e"),
     "a search of tasks": lambda user, _: user.tasks.list(search="e"),
     "the newest of a model's input": lambda user, ids: user.model_input(ids.chat, limit=1),

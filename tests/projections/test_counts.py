@@ -68,5 +68,5 @@ def test_conversations_are_counted_by_status_and_messages_by_conversation(
 
     assert alice.conversations.counts() == ConversationCounts(active=2, archived=1)
     assert bob.conversations.counts() == ConversationCounts(0, 0)
-    counted = {one.id: one.message_count for one in alice.conversations.list()}
-    assert counted == {first: 1, fourth: 0}
+    by_id = {one.id: one.message_count for one in alice.conversations.list()}
+    assert by_id == {first: 1, fourth: 0}

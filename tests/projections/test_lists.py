@@ -119,8 +119,8 @@ def test_the_pages_of_tasks_make_up_the_complete_list(alice: User) -> None:
 
     for options in ({}, {"as_of": head}):
         complete = list_every_way(alice, **options)
-        for whole, ask in zip(complete, ways(alice, **options), strict=True):
-            assert everything(ask, limit=2) == whole
+        for expected, ask in zip(complete, ways(alice, **options), strict=True):
+            assert everything(ask, limit=2) == expected
         assert list_every_way(alice, limit=0, **options) == [[] for _ in complete]
     assert len(alice.tasks.list()) == 4
 

@@ -184,7 +184,7 @@ def test_each_conversation_comes_once_whatever_is_said_between_two_pages(
     for chat in made[::3]:
         user.messages.post(chat, sender="user", content="hi")
     order = [one.id for one in user.conversations.list()]
-    kept = set(order)
+    stayed = set(order)
 
     page = user.conversations.list(limit=limit)
     seen = [one.id for one in page]
@@ -199,7 +199,7 @@ def test_each_conversation_comes_once_whatever_is_said_between_two_pages(
                     user.tool_calls.request(chat, name="f", arguments="{}")
                 case 3:
                     user.conversations.archive(chat)
-                    kept.discard(chat)
+                    stayed.discard(chat)
                 case 4:
                     user.conversations.reopen(chat)
                 case _:
@@ -207,7 +207,7 @@ def test_each_conversation_comes_once_whatever_is_said_between_two_pages(
         page = user.conversations.list(limit=limit, after=page.next)
         seen += [one.id for one in page]
 
-    assert [one for one in seen if one in kept] == [one for one in order if one in kept]
+    assert [one for one in seen if one in stayed] == [one for one in order if one in stayed]
     assert len(seen) == len(set(seen))
 
 
