@@ -451,7 +451,7 @@ def test_a_list_that_is_cut_says_so_on_standard_error_and_goes_on_by_its_cursor(
         assert json.loads(rest.stderr) == {"next": None}
         assert eventstore(*command).stderr == ""
         refused = eventstore(*command, "--after", cursor[1:])
-        assert (refused.status, refused.stderr.split(";")[0]) == (
+        assert (refused.returncode, refused.stderr.split(";")[0]) == (
             2, "error: after: is no cursor of this list",
         )  # fmt: skip
 
@@ -459,13 +459,9 @@ def test_a_list_that_is_cut_says_so_on_standard_error_and_goes_on_by_its_cursor(
     before = eventstore(
         "tail", "--user", "alice", "-n", 100, "--after", json.loads(newest.stderr)["next"], "--json"
     )
-    lines = [
-        json.loads(line)["position"]
-        for one in (before, newest)
-        for line in one.stdout.split("\n")[:-1]
-    ]
-    assert lines == list(range(1, 10))
-    assert eventstore("tail", "--user", "alice", "-f", "--after", "x").status == 2
+    lines = (before.stdout + newest.stdout).splitlines()
+    assert [json.loads(line)["position"] for line in lines] == list(range(1, 10))
+    assert eventstore("tail", "--user", "alice", "-f", "--after", "x").returncode == 2
     assert "Chat three" in eventstore("conversations", "--user", "alice", "--active").stdout
     assert "no conversations" in eventstore("conversations", "--user", "bob").stdout
     assert "milk, two" in eventstore("search", "two", "--user", "alice").stdout
