@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from eventstore.events.turns import TurnContinued, TurnEnded, TurnRenewed, TurnStarted
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
+    from eventstore.log.paging import Page
     from eventstore.store.store import AsyncEventStore, EventStore
     from eventstore.store.turns.block import ActiveTurn, AsyncActiveTurn
     from eventstore.store.user import AsyncUser, User
@@ -135,6 +136,7 @@ _HOMES = {
     "eventstore.events.turns": ("TurnContinued", "TurnEnded", "TurnRenewed", "TurnStarted"),
     "eventstore.log.anchors": ("Anchor", "Head", "read_anchor", "write_anchor"),
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
+    "eventstore.log.paging": ("Page",),
     "eventstore.store.turns.block": ("ActiveTurn", "AsyncActiveTurn"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
@@ -187,6 +189,7 @@ __all__ = [
     "NotLast",
     "NotStorable",
     "OutcomeUnknown",
+    "Page",
     "PoolExhausted",
     "RecordedEvent",
     "RequestedCall",

@@ -32,6 +32,8 @@ _COMMANDS = {
     "import": "commands.import_files:import_files",
     "history": "commands.show:history",
     "tasks": "commands.show:tasks",
+    "conversations": "commands.find:conversations",
+    "search": "commands.find:search",
     "rebuild": "commands.rebuild:rebuild",
     "verify": "commands.verify:verify",
     "anchor": "commands.anchor:anchor",

@@ -21,6 +21,7 @@ from eventstore.store.context import AsOf
 from eventstore.store.store import EventStore
 
 __all__ = [
+    "After",
     "AsOfOption",
     "Database",
     "ExtensionsOption",
@@ -59,6 +60,14 @@ AsOfOption = Annotated[
         metavar="POSITION_OR_TIME",
         help="Show the state after this position of the user's log, or at this timestamp with time "
         "zone (2026-11-22T17:00:00Z). Default: now.",
+    ),
+]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--after",
+        metavar="CURSOR",
+        help="The page behind another one: the cursor that was printed with that page.",
     ),
 ]
 ExtensionsOption = Annotated[

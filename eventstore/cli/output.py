@@ -31,6 +31,7 @@ from rich.text import Text
 
 from eventstore.errors import EventStoreError, InvalidInput
 from eventstore.events.json_codec import check_json, dumps
+from eventstore.log.paging import Page
 
 __all__ = [
     "ProgressReport",
@@ -44,6 +45,7 @@ __all__ = [
     "print_table",
     "print_warning",
     "printable",
+    "report_more",
     "report_progress",
     "shorten",
     "warn_unreached",
@@ -101,6 +103,19 @@ def print_error(error: EventStoreError | str) -> None:
 def print_warning(text: str) -> None:
     """Print on standard error what does not stop the command, on one line."""
     sys.stderr.write(f"warning: {printable(text)}\n")
+
+
+def report_more(page: Page[Any]) -> None:
+    """
+    Print on standard error that more follow, with the cursor that `--after` takes.
+
+    Standard output holds the page as it is. With `--json` it is one object, `{"next": …}`, with
+    null on the last page.
+    """
+    if "--json" in sys.argv[1:]:
+        sys.stderr.write(dumps({"next": page.next}) + "\n")
+    elif page.next is not None:
+        sys.stderr.write(f"more follow: --after {page.next}\n")
 
 
 def shorten(text: str, width: int) -> str:

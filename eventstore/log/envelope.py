@@ -137,5 +137,10 @@ class PointInTime:
     position: int | None = None
     timestamp: datetime | None = None
 
+    @property
+    def bounds(self) -> tuple[int | None, datetime | None]:
+        """The two of them, as statements take them."""
+        return self.position, self.timestamp
+
 
 NOW = PointInTime()

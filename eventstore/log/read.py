@@ -17,6 +17,7 @@ from eventstore.errors import InvalidInput
 from eventstore.events.fields import MAX_TYPE, check_label, check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
+from eventstore.log.paging import Cursors, Page, fetched
 from eventstore.log.stored_event import (
     REPLAY_COLUMNS,
     VARIABLE_SIZE_COLUMNS,
@@ -29,6 +30,7 @@ __all__ = [
     "Selection",
     "find_append",
     "read_all_events",
+    "read_event_page",
     "read_events",
     "select_events",
     "select_log_page",
@@ -66,6 +68,7 @@ where user_id = $1 and event_id = any($2)
 having count(*) > 0
 """
 
+_POSITION = REPLAY_COLUMNS.index("position")
 _END = 2**63 - 1
 BEFORE_ALL = -(2**63)
 """Where reading a whole log begins: tampering may have put events before position 1."""
@@ -189,6 +192,40 @@ def read_events(
     """
     (rows,) = yield Batch(user_scope(user_id), (select_events(user_id, wanted),))
     return [recorded_event(user_id, row, registry) for row in rows]
+
+
+def read_event_page(
+    user_id: str, wanted: Selection, after: int | str | None, registry: EventRegistry
+) -> Plan[Page[RecordedEvent]]:
+    """
+    Read one page of events that knows how to go on; one round trip.
+
+    :param wanted: which events, in which order; its `limit` is the size of the page.
+    :param after: a cursor, or a position: only events behind it, in the order of reading.
+    :raises InvalidInput: an attribute of `wanted` or `after` has a wrong type or is out of range,
+        or the cursor is none of this list.
+    :raises UnknownEventType: no registered class reads an event; its position is named.
+    :raises UnreadableEvent: a payload does not fit its class.
+    """
+    select_events(user_id, wanted)  # refuses what does not fit before it goes into a cursor
+    types = wanted.types and sorted(wanted.types)
+    about = ("events", wanted.stream_id, types, *wanted.moment.bounds, wanted.backward)
+    cursors = Cursors(user_id, about, (int,))
+    if isinstance(after, int):
+        end, cursor = check_number(after, "after"), None
+    else:
+        end, cursor = (cursors.read(after) or (None,))[0], after
+    page = replace(wanted, limit=fetched(wanted.limit))
+    if end is not None:
+        page = replace(page, before=end) if wanted.backward else replace(page, after=end)
+    (rows,) = yield Batch(user_scope(user_id), (select_events(user_id, page),))
+    return cursors.page(
+        rows,
+        wanted.limit,
+        cursor,
+        lambda row: (row[_POSITION],),
+        lambda row: recorded_event(user_id, row, registry),
+    )
 
 
 def read_all_events(

@@ -22,7 +22,8 @@ from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label, check_occu
 from eventstore.events.json_codec import check_json
 from eventstore.log.append import append
 from eventstore.log.envelope import NewEvent, RecordedEvent
-from eventstore.log.read import Selection, find_append, read_events
+from eventstore.log.paging import Page
+from eventstore.log.read import Selection, find_append, read_event_page
 from eventstore.store.commands.conversations import (
     AsyncConversations,
     ConversationQueries,
@@ -47,7 +48,7 @@ from eventstore.store.units.unit_of_work import UnitOfWork, check_key
 from projections.model_input.arrange import Pending
 from projections.model_input.formats import FormatName
 from projections.models.message import MessageView
-from projections.queries.history import Source, history
+from projections.queries.history import Source, history_page
 from projections.queries.model_input import model_input
 from projections.queries.tool_call_audit import AuditEntry, audit
 
@@ -64,17 +65,18 @@ class UserPlans(Queries):
         source: Source = "projection",
         as_of: AsOf = None,
         limit: int | None = None,
-        before: int | None = None,
-    ) -> Plan[list[MessageView]]:
+        after: str | None = None,
+    ) -> Plan[Page[MessageView]]:
         """
-        Return a conversation's messages, oldest first.
+        Return a conversation's messages, oldest first; with a limit, the newest ones.
 
         :param conversation: its id or key.
         :param source: `projection` reads the read model in one round trip, `events` replays the
             log; both give the same answer.
         :param as_of: a position or a timestamp: the conversation as it was then.
         :param limit: only the newest so many messages; None returns all.
-        :param before: only messages at smaller positions, for the page before.
+        :param after: `next` of a page: the messages that were said before those. A source, unlike
+            the moment, may be another one than that page's.
         :return: each with its tool calls, whose outcomes are those of then.
         :raises NotFound: absent, deleted or another user's, as of then.
         :raises InvalidInput: a parameter has a wrong type or is out of range.
@@ -82,12 +84,12 @@ class UserPlans(Queries):
         context, moment = self.context, point_in_time(as_of)
         return context.about_conversation(
             conversation,
-            lambda resolved: history(
+            lambda resolved: history_page(
                 context.user_id,
                 resolved,
                 source=source,
                 moment=moment,
-                before=before,
+                after=after,
                 limit=limit,
                 projections=context.projections,
                 registry=context.registry,
@@ -216,20 +218,19 @@ class UserPlans(Queries):
         self,
         *,
         stream_id: UUID | str | None = None,
-        after: int = 0,
-        before: int | None = None,
+        after: int | str | None = None,
         types: Sequence[str] | None = None,
         as_of: AsOf = None,
         backward: bool = False,
         limit: int = MAX_BATCH,
-    ) -> Plan[list[RecordedEvent]]:
+    ) -> Plan[Page[RecordedEvent]]:
         """
         Read a page of events; one round trip.
 
         :param stream_id: only those of one task or conversation. Index: `event_stream`, otherwise
             `event_pkey`; type and time have none.
-        :param after: only positions greater than this: the last one read, for the next page.
-        :param before: only positions less than this: the last one read, for the next page backward.
+        :param after: `next` of the page before, or a position: only events that come behind it, so
+            with `backward` those at smaller positions.
         :param types: only events with one of these stored names.
         :param as_of: a position or a timestamp: only events recorded by then.
         :param backward: newest first.
@@ -243,14 +244,14 @@ class UserPlans(Queries):
         context = self.context
         wanted = Selection(
             stream_id=None if stream_id is None else parse_id(stream_id, "stream"),
-            after=after,
-            before=before,
             types=types,
             moment=point_in_time(as_of),
             backward=backward,
             limit=limit,
         )
-        return context.retrying(lambda: read_events(context.user_id, wanted, context.registry))
+        return context.retrying(
+            lambda: read_event_page(context.user_id, wanted, after, context.registry)
+        )
 
     def audit(
         self, *, conversation: UUID | str | None = None, as_of: AsOf = None

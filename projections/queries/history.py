@@ -31,6 +31,7 @@ from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetr
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
 from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
+from eventstore.log.paging import Cursors, Page, fetched
 from eventstore.log.read import Selection, read_all_events
 from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
 from projections.apply.replay import Replay
@@ -47,6 +48,8 @@ __all__ = [
     "Source",
     "by_message",
     "history",
+    "history_page",
+    "message_view",
     "messages_of_page",
     "page_statements",
     "read_page",
@@ -161,6 +164,45 @@ def history(
             raise InvalidInput("source", f"{source!r}; give 'projection' or 'events'")
 
 
+def history_page(
+    user_id: str,
+    conversation: UUID,
+    *,
+    source: Source,
+    moment: PointInTime,
+    after: str | None,
+    limit: int | None,
+    projections: Projections,
+    registry: EventRegistry,
+) -> Plan[Page[MessageView]]:
+    """
+    Return the page of a history that `after` names, as `history` does.
+
+    :param after: the cursor of the page: `next` of one with newer messages, or None for the newest.
+    :param limit: messages at most; None for all.
+    :raises InvalidInput: as in `history`, or the cursor is none of this conversation and moment.
+    """
+    most = None if limit is None else fetched(limit)
+    cursors = Cursors(user_id, ("messages", conversation, *moment.bounds), (int,))
+    (before,) = cursors.read(after) or (None,)
+    messages = yield from history(
+        user_id,
+        conversation,
+        source=source,
+        moment=moment,
+        before=before,
+        limit=most,
+        projections=projections,
+        registry=registry,
+    )
+    if limit is None:
+        return Page(messages)
+    newest_first = messages[::-1]
+    page = cursors.page(newest_first, limit, after, lambda one: (one.position,), lambda one: one)
+    page.reverse()
+    return page
+
+
 def page_statements(
     user_id: str, conversation: UUID, moment: PointInTime, before: int | None, limit: int | None
 ) -> tuple[Statement, ...]:
@@ -198,10 +240,16 @@ def messages_of_page(
         # A moment by time may not be over: what came between the statements is behind it for all.
         rows = [row for row in rows if row[1] <= last]
     calls = by_message(map(tool_call_view, call_rows), last)
-    return [_message_of(conversation, row, calls) for row in reversed(rows)]
+    return [message_view(conversation, row, calls) for row in reversed(rows)]
 
 
-def _message_of(conversation: UUID, row: tuple[Any, ...], calls: CallsByMessage) -> MessageView:
+def message_view(conversation: UUID, row: tuple[Any, ...], calls: CallsByMessage) -> MessageView:
+    """
+    Return the view of a row of `message`, as it is now.
+
+    :param row: selected with `MESSAGE_COLUMNS`.
+    :param calls: by message, those of this one among them.
+    """
     message_id, position, sender, content, stored, created_at, correlation_id, *edited = row
     edited_position, edited_at = edited
     body = full_body(None if stored is None else loads(stored), sender, content)

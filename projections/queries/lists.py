@@ -12,12 +12,13 @@ from uuid import UUID
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import NotFound
-from eventstore.events.fields import check_number
+from eventstore.events.conversations import ConversationRestarted, ConversationStarted
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime
+from eventstore.log.paging import Cursors, Page, fetched
 from eventstore.log.read import Selection, read_all_events
 from projections.apply.replay import Replay
-from projections.models.conversation import ConversationView
+from projections.models.conversation import ACTIVITY, ConversationView
 from projections.models.read_model import View
 from projections.models.task import Task, TaskView
 from projections.projector import Projections
@@ -48,17 +49,31 @@ from eventstore.conversation as c
 where c.user_id = $1 and c.id = $2 and c.status <> 'deleted'
 """
 # Only the messages of the page are counted, and so the page is found first.
+#
+# $3 is the newest activity when the first page was read, and $4 the place of the last conversation
+# on the page before; both are null for the first page. What happened since has moved conversations
+# to the front, which the caller has seen already, so each keeps the place that it had then.
+# Indexes: conversation_pkey, event_stream.
 _CONVERSATIONS = f"""
-select {CONVERSATION_COLUMNS}
+select {CONVERSATION_COLUMNS}, c.place
 from (
-    select * from eventstore.conversation
-    where user_id = $1
-      and status = any($2)
-      and activity_position < coalesce($3, 9223372036854775807)
-    order by activity_position desc
-    limit $4
+    select * from (
+        select *, case when activity_position <= coalesce($3, 9223372036854775807)
+            then activity_position
+            else (
+                select e.position from eventstore.event as e
+                where e.user_id = listed.user_id and e.stream_id = listed.id
+                  and e.position <= $3 and e.type = any($5)
+                order by e.stream_id desc, e.position desc limit 1
+            ) end as place
+        from eventstore.conversation as listed
+        where user_id = $1 and status = any($2)
+    ) as placed
+    where place < coalesce($4, 9223372036854775807)
+    order by place desc
+    limit $6
 ) as c
-order by c.activity_position desc
+order by c.place desc
 """
 # The last message of the history. Indexes: conversation_pkey, message_conversation_position_key.
 _CONVERSATION_TO_DECIDE_ON = f"""
@@ -150,40 +165,47 @@ def list_tasks(
     ordering: TaskOrdering,
     newest_first: bool,
     limit: int,
-    offset: int,
+    after: str | None,
     moment: PointInTime,
     projections: Projections,
     registry: EventRegistry,
-) -> Plan[list[TaskView]]:
+) -> Plan[Page[TaskView]]:
     """
     Return a page of tasks as of `moment`.
 
     :param wanted: which tasks, from `task_filter`.
     :param ordering: from `task_ordering`; ties go by position.
-    :param limit: tasks on the page, after the first `offset` ones.
-    :raises InvalidInput: a parameter has a wrong type or is out of range.
+    :param limit: tasks on the page.
+    :param after: the cursor of the page; None for the first one.
+    :raises InvalidInput: a parameter has a wrong type or is out of range, or the cursor is none of
+        this list.
     :raises CorruptLog: of an earlier moment: an event of a task cannot be read.
     """
-    check_number(limit, "limit")
-    check_number(offset, "offset")
-    if moment == NOW:
-        by = ordering.sql(11, reverse=newest_first)
-        sql = f"{_TASK} and {filter_sql(2)} order by {by} limit $9 offset $10"
-        parameters = (user_id, *wanted.parameters, limit, offset, *ordering.parameters)
-        return (yield from _query(user_id, Statement(sql, parameters), TaskView))
-    # Tasks that changed since may go before any of the unchanged ones, so an offset in SQL would
-    # leave out too many: both are merged first.
-    tasks = yield from past_tasks(
+    most = fetched(limit)
+    cursors = Cursors(
         user_id,
-        moment,
-        wanted=wanted,
-        ordering=ordering,
-        reverse=newest_first,
-        limit=limit + offset,
-        projections=projections,
-        registry=registry,
+        ("tasks", *wanted.chosen, ordering.expression, ordering.zone, newest_first, *moment.bounds),
+        (ordering.kind, int),
     )
-    return tasks[offset : offset + limit]
+    end = cursors.read(after)
+    if moment == NOW:
+        follows, by = ordering.sql(11, reverse=newest_first)
+        sql = f"{_TASK} and {filter_sql(2)} and {follows} order by {by} limit $10"
+        parameters = (user_id, *wanted.parameters, most, *ordering.parameters(end))
+        tasks = yield from _query(user_id, Statement(sql, parameters), TaskView)
+    else:
+        tasks = yield from past_tasks(
+            user_id,
+            moment,
+            wanted=wanted,
+            ordering=ordering,
+            reverse=newest_first,
+            after=end,
+            limit=most,
+            projections=projections,
+            registry=registry,
+        )
+    return cursors.page(tasks, limit, after, ordering.values, lambda task: task)
 
 
 def get_conversation(
@@ -224,36 +246,44 @@ def list_conversations(
     *,
     archived: bool | None,
     limit: int,
-    before: int | None,
+    after: str | None,
     moment: PointInTime,
     projections: Projections,
     registry: EventRegistry,
-) -> Plan[list[ConversationView]]:
+) -> Plan[Page[ConversationView]]:
     """
     Return a page of conversations as of `moment`, newest activity first, never deleted ones.
 
     :param archived: False for active ones, True for archived ones, None for both.
-    :param before: the `activity_position` of the last conversation on the page before.
-    :raises InvalidInput: `limit` or `before` has a wrong type or is out of range.
+    :param after: the cursor of the page; None for the first one.
+    :raises InvalidInput: `limit` has a wrong type or is out of range, or the cursor is none of this
+        list.
     :raises CorruptLog: of an earlier moment: an event of a conversation cannot be read.
     """
-    check_number(limit, "limit")
-    if before is not None:
-        check_number(before, "before")
+    most = fetched(limit)
     statuses = ["active", "archived"] if archived is None else [_STATUS_OF[bool(archived)]]
+    cursors = Cursors(user_id, ("conversations", *statuses, *moment.bounds), (int, int))
+    newest, place = cursors.read(after) or (None, None)
     if moment == NOW:
-        statement = Statement(_CONVERSATIONS, (user_id, statuses, before, limit))
-        return (yield from _query(user_id, statement, ConversationView))
-    found = yield from past_conversations(
-        user_id,
-        moment,
-        statuses=statuses,
-        before=before,
-        limit=limit,
-        projections=projections,
-        registry=registry,
-    )
-    return sorted(found, key=attrgetter("activity_position"), reverse=True)[:limit]
+        types = registry.types(*ACTIVITY, ConversationStarted, ConversationRestarted)
+        parameters = (user_id, statuses, newest, place, types, most)
+        (rows,) = yield Batch(user_scope(user_id), (Statement(_CONVERSATIONS, parameters),))
+        found = [(ConversationView(*row[:-1]), row[-1]) for row in rows]
+    else:
+        past = yield from past_conversations(
+            user_id,
+            moment,
+            statuses=statuses,
+            before=place,
+            limit=most,
+            projections=projections,
+            registry=registry,
+        )
+        past.sort(key=attrgetter("activity_position"), reverse=True)
+        found = [(one, one.activity_position) for one in past]
+    # A list is one statement, so its first page has all activity up to that of its first row.
+    newest = newest or (found[0][1] if found else None)
+    return cursors.page(found, limit, after, lambda one: (newest, one[1]), lambda one: one[0])
 
 
 _STATUS_OF = {False: "active", True: "archived"}

@@ -55,6 +55,12 @@ from (
 ) as c
 """
 
+# PostgreSQL compares what tasks said then as it compares what they say now.
+_SAY = """
+select number from unnest($1::text[]) with ordinality as said (text, number)
+where text ~ all($2::text[])
+"""
+
 # $2 and $3 are the moment, $4 the streams and $5 the types. Index: event_stream.
 _OF_STREAMS = """
 from eventstore.event
@@ -78,6 +84,7 @@ def past_tasks(
     wanted: TaskFilter,
     ordering: TaskOrdering,
     reverse: bool,
+    after: tuple[Any, ...] | None,
     limit: int,
     projections: Projections,
     registry: EventRegistry,
@@ -85,18 +92,20 @@ def past_tasks(
     """
     Return tasks as of `moment`, in order.
 
-    One round trip, and one more for each thousand tasks that changed since.
+    One round trip, and one more for each thousand tasks that changed since, or two for a search.
 
     :param wanted: which tasks.
     :param reverse: the last ones of `ordering` first.
+    :param after: only tasks behind these values of a cursor; None from the beginning.
     :param limit: of the unchanged tasks, so many of the first.
     :raises CorruptLog: an event of a task that changed since cannot be read.
     """
     # Unchanged rows are read first: a row that changes between the two statements is then in both
     # answers, and its replay wins. The other way round it would be in neither.
     at = (user_id, moment.position, moment.timestamp)
-    sql = f"{_UNCHANGED_TASKS} order by {ordering.sql(12, reverse=reverse)} limit $11"
-    parameters = (*at, *wanted.parameters, limit, *ordering.parameters)
+    follows, by = ordering.sql(13, reverse=reverse)
+    sql = f"{_UNCHANGED_TASKS} and {follows} order by {by} limit $12"
+    parameters = (*at, *wanted.parameters, limit, *ordering.parameters(after))
     unchanged, changed = yield Batch(
         user_scope(user_id), (Statement(sql, parameters), _changed("task", at))
     )
@@ -107,13 +116,16 @@ def past_tasks(
     for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
         statement = Statement(_EVENTS, (*at, list(ids), types))
         (events,) = yield Batch(user_scope(user_id), (statement,))
-        for row in _replay(user_id, events, projections.of(Task), registry).rows(Task).values():
-            view = TaskView.from_row(row)
-            if row["deleted_position"] is None and wanted.accepts(view):
-                tasks[view.id] = view
-    found = list(tasks.values())
-    ordering.sort(found, reverse=reverse)
-    return found
+        rows = _replay(user_id, events, projections.of(Task), registry).rows(Task).values()
+        views = [TaskView.from_row(row) for row in rows if row["deleted_position"] is None]
+        views = list(filter(wanted.accepts, views))
+        if wanted.patterns is not None and views:
+            says = ["\n".join(filter(None, (one.title, one.description))) for one in views]
+            statement = Statement(_SAY, (says, wanted.patterns))
+            (matches,) = yield Batch(user_scope(user_id), (statement,))
+            views = [views[number - 1] for (number,) in matches]
+        tasks.update((view.id, view) for view in views)
+    return ordering.sorted(tasks.values(), after, reverse=reverse)
 
 
 def past_conversations(

@@ -11,6 +11,7 @@ from eventstore.database.scope import user_scope
 from eventstore.errors import NotFound
 from eventstore.events.fields import storable_label
 from eventstore.events.json_codec import loads
+from eventstore.log.paging import Cursors, Page, fetched
 from projections.models.tool_call import ToolCallStatus, ToolCallView
 
 __all__ = [
@@ -97,18 +98,23 @@ def list_tool_calls(
     conversation: UUID | None,
     status: ToolCallStatus | None,
     requested_before: datetime | None,
-    after: int,
+    after: str | None,
     limit: int,
-) -> Plan[list[ToolCallView]]:
+) -> Plan[Page[ToolCallView]]:
     """
     Return calls in the order of their requests; one round trip.
 
     Indexes: `tool_call_pending`, or `tool_call_call_id` for one conversation.
 
     :param requested_before: with time zone; None for any time.
-    :param after: the position of the last call of the page before; 0 for the first page.
+    :param after: the cursor of the page; None for the first one.
+    :raises InvalidInput: `limit` is no number, or the cursor is none of this list.
     """
-    parameters: list[object] = [user_id, after, requested_before, limit]
+    most = fetched(limit)
+    # What is old enough is asked anew for each page, as time passes.
+    cursors = Cursors(user_id, ("tool calls", conversation, status), (int,))
+    (position,) = cursors.read(after) or (0,)
+    parameters: list[object] = [user_id, position, requested_before, most]
     conditions = ""
     if conversation is not None:
         parameters.append(conversation)
@@ -120,7 +126,8 @@ def list_tool_calls(
         conditions += f" and t.status = ${len(parameters)}"
     statement = Statement(_LIST.format(conditions=conditions), parameters)
     (rows,) = yield Batch(user_scope(user_id), (statement,))
-    return list(map(tool_call_view, rows))
+    calls = list(map(tool_call_view, rows))
+    return cursors.page(calls, limit, after, lambda one: (one.position,), lambda one: one)
 
 
 def tool_call_view(row: tuple[Any, ...]) -> ToolCallView:

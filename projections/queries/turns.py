@@ -11,6 +11,7 @@ from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import NotFound
 from eventstore.events.json_codec import loads
+from eventstore.log.paging import Cursors, Page, fetched
 from projections.models.turn import TurnView
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS
 
@@ -159,18 +160,23 @@ def get_turn(user_id: str, turn_id: UUID) -> Plan[TurnView]:
 
 
 def list_turns(
-    user_id: str, conversation: UUID, *, before: int | None, limit: int
-) -> Plan[list[TurnView]]:
+    user_id: str, conversation: UUID, *, after: str | None, limit: int
+) -> Plan[Page[TurnView]]:
     """
     Return the newest turns of a conversation, newest first; one round trip.
 
     Index: `turn_conversation`.
 
-    :param before: the position of the oldest turn that the caller has.
+    :param after: the cursor of the page; None for the first one.
+    :raises InvalidInput: `limit` is no number, or the cursor is none of this list.
     """
-    statement = Statement(_LIST, (user_id, conversation, before, limit))
+    most = fetched(limit)
+    cursors = Cursors(user_id, ("turns", conversation), (int,))
+    (before,) = cursors.read(after) or (None,)
+    statement = Statement(_LIST, (user_id, conversation, before, most))
     (rows,) = yield Batch(user_scope(user_id), (statement,))
-    return list(map(_view, rows))
+    turns = list(map(_view, rows))
+    return cursors.page(turns, limit, after, lambda one: (one.position,), lambda one: one)
 
 
 def usage(

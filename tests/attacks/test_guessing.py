@@ -114,9 +114,12 @@ COMMANDS: dict[str, Case] = {
 QUERIES: dict[str, Case] = {
     "tasks.get": lambda user, ids: user.tasks.get(ids.task),
     "tasks.list": lambda user, _: user.tasks.list(),
+    "tasks.counts": lambda user, _: user.tasks.counts(),
     "conversations.get": lambda user, ids: user.conversations.get(ids.chat),
     "conversations.list": lambda user, _: user.conversations.list(),
+    "conversations.counts": lambda user, _: user.conversations.counts(),
     "conversations.fork": lambda user, ids: user.conversations.fork(ids.chat, at=ids.message),
+    "messages.search": lambda user, ids: user.messages.search("e", conversation=ids.chat),
     "messages.pop": lambda user, ids: user.messages.pop(ids.chat),
     "messages.draft": lambda user, ids: user.messages.draft(ids.chat).write("x"),
     "tool_calls.find": lambda user, ids: user.tool_calls.find(ids.chat, ids.call.call_id),
@@ -148,7 +151,9 @@ VARIANTS: dict[str, Case] = {
     "a history of events": lambda user, ids: user.history(ids.chat, source="events"),
     "a history as of a time": lambda user, ids: user.history(ids.chat, as_of=LATER),
     "a history by key": lambda user, ids: user.history(ids.key),
-    "a page before": lambda user, ids: user.history(ids.chat, before=9, limit=1),
+    "a page before": lambda user, ids: user.history(ids.chat, limit=1),
+    "a search everywhere": lambda user, _: user.messages.search("e"),
+    "a search of tasks": lambda user, _: user.tasks.list(search="e"),
     "the newest of a model's input": lambda user, ids: user.model_input(ids.chat, limit=1),
     "an append that expects it": lambda user, ids: user.append(
         [NewEvent(stream_id=ids.task, data=TaskCompleted(), expected=Expected.EXISTS)]

@@ -420,3 +420,48 @@ def test_verify_reads_events_of_the_service_with_extensions(
     assert json.loads(without.stdout)["problems"][0]["kind"] == "unreadable"
     assert "Snoozed" in json.loads(without.stdout)["problems"][0]["detail"]
     assert json.loads(with_extensions.stdout)["ok"] is True
+
+
+def test_a_list_that_is_cut_says_so_on_standard_error_and_goes_on_by_its_cursor(
+    eventstore: Command, store: EventStore
+) -> None:
+    alice = store.user("alice")
+    for key in ("one", "two", "three"):
+        alice.conversations.start(key=key, title=f"Chat {key}")
+        alice.tasks.create(f"Buy milk {key}")
+        alice.messages.post("one", sender="user", content=f"milk, {key}")
+    commands: dict[str, tuple[str, ...]] = {
+        "tasks": ("tasks", "--user", "alice"),
+        "found tasks": ("tasks", "--user", "alice", "--search", "mil"),
+        "conversations": ("conversations", "--user", "alice"),
+        "history": ("history", "--user", "alice", "--conversation", "one"),
+        "openai": ("history", "--user", "alice", "--conversation", "one", "--format", "openai"),
+        "search": ("search", "MILK", "--user", "alice"),
+        "one conversation": ("search", "milk", "--user", "alice", "--conversation", "one"),
+    }
+
+    for name, command in commands.items():
+        text = eventstore(*command, "--limit", 2)
+        shown = eventstore(*command, "--limit", 2, "--json")
+        cursor = json.loads(shown.stderr)["next"]
+        rest = eventstore(*command, "--after", cursor, "--json")
+
+        assert text.stderr == f"more follow: --after {cursor}\n", name
+        assert [len(json.loads(one.stdout)) for one in (shown, rest)] == [2, 1], name
+        assert json.loads(rest.stderr) == {"next": None}
+        assert eventstore(*command).stderr == ""
+        refused = eventstore(*command, "--after", cursor[1:])
+        assert (refused.returncode, refused.stderr.split(";")[0]) == (
+            2, "error: after: is no cursor of this list",
+        )  # fmt: skip
+
+    newest = eventstore("tail", "--user", "alice", "-n", 4, "--json")
+    before = eventstore(
+        "tail", "--user", "alice", "-n", 100, "--after", json.loads(newest.stderr)["next"], "--json"
+    )
+    lines = (before.stdout + newest.stdout).splitlines()
+    assert [json.loads(line)["position"] for line in lines] == list(range(1, 10))
+    assert eventstore("tail", "--user", "alice", "-f", "--after", "x").returncode == 2
+    assert "Chat three" in eventstore("conversations", "--user", "alice", "--active").stdout
+    assert "no conversations" in eventstore("conversations", "--user", "bob").stdout
+    assert "milk, two" in eventstore("search", "two", "--user", "alice").stdout

@@ -35,6 +35,8 @@ def long_log(server: Server) -> Iterator[str]:
                     )
                     if call:
                         tx.tool_calls.succeed(asking, output=1)
+            for word in ("milk", "bread"):
+                alice.messages.post(chat, sender="user", content=word)
             with alice.turn(chat, key="1") as turn:
                 turn.end(usage={"input_tokens": 1})
     with psycopg.connect(server.direct(url), autocommit=True) as admin:
@@ -71,6 +73,22 @@ QUESTIONS: dict[str, tuple[Callable[[User], Any], set[str]]] = {
         lambda user: user.history("chat 7", as_of=datetime.now(UTC)),
         {"message_conversation_position_key", "tool_call_message"},
     ),
+    "a page of conversations": (
+        lambda user: user.conversations.list(
+            after=user.conversations.list(limit=2).next, archived=False
+        ),
+        {"conversation_pkey", "event_stream"},
+    ),
+    "a page of messages": (
+        lambda user: user.history("chat 7", limit=1),
+        {"message_conversation_position_key"},
+    ),
+    "a search in a conversation": (
+        lambda user: user.messages.search("milk", conversation="chat 7"),
+        {"message_conversation_position_key", "conversation_pkey"},
+    ),
+    "a search of tasks": (lambda user: user.tasks.list(search="milk"), {"task_pkey"}),
+    "the counts of tasks": (lambda user: user.tasks.counts(), {"task_pkey"}),
     "an answer to a call": (
         lambda user: user.messages.post(
             "chat 7", body={"role": "tool", "tool_call_id": "call_0", "content": "ok"}

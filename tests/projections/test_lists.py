@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import chain, product
+from functools import partial
+from itertools import product
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from eventstore import InvalidInput, NotFound, User
+from eventstore import InvalidInput, NotFound, Page, User
 from projections.models.conversation import ConversationView
 from projections.models.task import TaskView
 from projections.queries.task_filters import TaskOrder
+from tests.support.paging import everything
 
 # By code point, capitals come before small letters, accents after both, U+FFFF before U+10000.
 TITLES = ["zoo", "Zoo", "a", "b", "a b", "ä", "\uffff", "\U00010000", "é", "e\u0301", "10", "9"]
-ORDERS: tuple[TaskOrder, ...] = ("created", "updated", "title")
+ORDERS: tuple[TaskOrder, ...] = ("created", "updated", "title", "manual", "due")
 
 
 def titles(tasks: list[TaskView]) -> list[str]:
@@ -42,12 +44,23 @@ def change_tasks(alice: User) -> Iterator[None]:
     yield
 
 
-def list_every_way(alice: User, **options: Any) -> list[list[TaskView]]:
-    """Return the lists of alice's tasks with every filter in every order."""
+def ways(alice: User, **options: Any) -> list[Callable[..., Page[TaskView]]]:
+    """Return the questions for alice's tasks with every filter in every order."""
     return [
-        alice.tasks.list(completed=completed, order=order, newest_first=newest_first, **options)
+        partial(
+            alice.tasks.list,
+            completed=completed,
+            order=order,
+            newest_first=newest_first,
+            **options,
+        )
         for completed, order, newest_first in product((None, True, False), ORDERS, (False, True))
     ]
+
+
+def list_every_way(alice: User, **options: Any) -> list[Page[TaskView]]:
+    """Return the lists of alice's tasks with every filter in every order."""
+    return [ask(**options) for ask in ways(alice)]
 
 
 def test_tasks_are_filtered_by_completion(alice: User) -> None:
@@ -106,16 +119,14 @@ def test_the_pages_of_tasks_make_up_the_complete_list(alice: User) -> None:
 
     for options in ({}, {"as_of": head}):
         complete = list_every_way(alice, **options)
-        pages = [
-            list_every_way(alice, limit=2, offset=offset, **options) for offset in range(0, 9, 2)
-        ]
-        assert [list(chain(*parts)) for parts in zip(*pages, strict=True)] == complete
+        for expected, ask in zip(complete, ways(alice, **options), strict=True):
+            assert everything(ask, limit=2) == expected
         assert list_every_way(alice, limit=0, **options) == [[] for _ in complete]
     assert len(alice.tasks.list()) == 4
 
 
 def test_a_list_as_of_an_event_equals_the_list_at_that_time(alice: User) -> None:
-    lists: dict[int, list[list[TaskView]]] = {}
+    lists: dict[int, list[Page[TaskView]]] = {}
     for _ in change_tasks(alice):
         alice.conversations.start(title="something else happens too")
         (newest,) = alice.events(backward=True, limit=1)
@@ -147,7 +158,7 @@ def test_an_invalid_argument_of_a_list_is_refused_with_its_name(alice: User) -> 
     naive = datetime(2026, 1, 1)  # noqa: DTZ001 - on purpose
     wrong: list[dict[str, Any]] = [{"as_of": naive}, {"as_of": True}, {"as_of": -1}, {"limit": -1}]
 
-    for options in [*wrong, {"offset": -1}, {"order": "random"}]:
+    for options in [*wrong, {"after": -1}, {"after": "x"}, {"order": "random"}]:
         with pytest.raises(InvalidInput) as refused:
             alice.tasks.list(**options)
         assert [refused.value.path] == list(options)
@@ -186,13 +197,7 @@ def test_the_pages_of_conversations_make_up_the_complete_list(alice: User) -> No
 
     for as_of in (None, head):
         complete = alice.conversations.list(as_of=as_of)
-        paged: list[ConversationView] = []
-        while page := alice.conversations.list(
-            limit=2, before=paged[-1].activity_position if paged else None, as_of=as_of
-        ):
-            paged += page
-            assert len(paged) <= 7  # a wrong `before` would repeat pages for ever
-        assert paged == complete
+        assert everything(alice.conversations.list, limit=2, as_of=as_of) == complete
         assert ids(complete) == ids([*chats[6::-2], *chats[5::-2]])
         assert alice.conversations.list(limit=0, as_of=as_of) == []
 

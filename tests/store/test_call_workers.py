@@ -131,7 +131,7 @@ def test_pending_calls_are_listed_in_pages(alice: User, chat: UUID) -> None:
     alice.tool_calls.succeed(calls[2], output=1)
 
     first = alice.tool_calls.list(limit=2)
-    rest = alice.tool_calls.list(limit=2, after=first[-1].position)
+    rest = alice.tool_calls.list(limit=2, after=first.next)
 
     assert [one.name for one in (*first, *rest)] == ["f0", "f1", "f3", "f4"]
     assert [one.name for one in alice.tool_calls.list(conversation=chat)] == ["f0", "f4"]

@@ -68,7 +68,14 @@ def test_an_invalid_expected_version_is_refused(alice: User, expected: Any) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"limit": True}, {"limit": 2**63}, {"after": "1"}, {"before": -1}, {"types": "TaskCreated"}],
+    [
+        {"limit": True},
+        {"limit": 2**63},
+        {"after": "1"},
+        {"after": -1},
+        {"after": True},
+        {"types": "TaskCreated"},
+    ],
 )
 def test_an_invalid_argument_of_a_page_is_refused(alice: User, arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as error:

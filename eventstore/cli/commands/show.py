@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from eventstore.cli.options import (
+    After,
     AsOfOption,
     Database,
     ExtensionsOption,
@@ -17,7 +18,7 @@ from eventstore.cli.options import (
     open_store,
     parse_as_of,
 )
-from eventstore.cli.output import format_timestamp, print_json, print_table, shorten
+from eventstore.cli.output import format_timestamp, print_json, print_table, report_more, shorten
 from eventstore.errors import InvalidInput
 from eventstore.events.task_fields import Priority
 from projections.models.message import MessageView
@@ -26,7 +27,7 @@ from projections.models.tool_call import ToolCallView
 from projections.queries.history import Source
 from projections.queries.task_filters import Due, TaskOrder
 
-__all__ = ["call_json", "history", "tasks"]
+__all__ = ["call_json", "history", "message_json", "summary", "tasks"]
 
 _WIDTH = 100
 
@@ -47,10 +48,7 @@ def history(
     limit: Annotated[
         int | None, typer.Option("--limit", min=0, help="Only the newest N messages.")
     ] = None,
-    before: Annotated[
-        int | None,
-        typer.Option("--before", help="Only messages before this position of the user's log."),
-    ] = None,
+    after: After = None,
     output: Annotated[
         str,
         typer.Option(
@@ -78,21 +76,22 @@ def history(
             source=cast("Source", source),
             as_of=parse_as_of(as_of),
             limit=limit,
-            before=before,
+            after=after,
         )
     if output == "openai":
         print_json([message.body for message in messages])
     elif json:
-        print_json([_message_json(message) for message in messages])
+        print_json([message_json(message) for message in messages])
     else:
         print_table(
             ("position", "time (UTC)", "sender", "content"),
             (
-                (one.position, format_timestamp(one.created_at), one.sender, _summary(one))
+                (one.position, format_timestamp(one.created_at), one.sender, summary(one))
                 for one in messages
             ),
             empty="no messages",
         )
+    report_more(messages)
 
 
 def tasks(
@@ -112,6 +111,14 @@ def tasks(
     zone: Annotated[
         str, typer.Option("--zone", help="The user's time zone, such as Europe/Berlin, for --due.")
     ] = "UTC",
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            metavar="TEXT",
+            help="Only tasks whose title or description has these words.",
+        ),
+    ] = None,
     order: Annotated[
         str, typer.Option("--order", help="Sort by created, updated, title, manual or due.")
     ] = "created",
@@ -119,7 +126,7 @@ def tasks(
         bool, typer.Option("--newest-first", help="Sort in reverse order.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Print at most N tasks.")] = 1000,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip the first N tasks.")] = 0,
+    after: After = None,
     as_of: AsOfOption = None,
     extensions: ExtensionsOption = None,
     database: Database = None,
@@ -138,10 +145,11 @@ def tasks(
             priority=cast("Priority | None", priority),
             due=cast("Due | None", due),
             zone=zone,
+            search=search,
             order=cast("TaskOrder", order),
             newest_first=newest_first,
             limit=limit,
-            offset=offset,
+            after=after,
             as_of=parse_as_of(as_of),
         )
     if json:
@@ -173,6 +181,7 @@ def tasks(
             ),
             empty="no tasks",
         )
+    report_more(found)
 
 
 def call_json(call: ToolCallView) -> dict[str, Any]:
@@ -199,7 +208,8 @@ def _due(task: TaskView) -> str:
     return f"{task.due_at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M} {zone}"
 
 
-def _message_json(message: MessageView) -> dict[str, Any]:
+def message_json(message: MessageView) -> dict[str, Any]:
+    """Return a message as `history --json` prints it."""
     return {
         "id": message.id,
         "position": message.position,
@@ -211,7 +221,7 @@ def _message_json(message: MessageView) -> dict[str, Any]:
     }
 
 
-def _summary(message: MessageView) -> str:
+def summary(message: MessageView) -> str:
     """Return the text of a message and its tool calls, shortened for a table."""
     calls = ", ".join(f"{call.name}({call.arguments}) {call.status}" for call in message.tool_calls)
     content = message.content if isinstance(message.content, str) else ""

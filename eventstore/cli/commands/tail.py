@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.cli.options import Database, ExtensionsOption, Json, User, open_store
-from eventstore.cli.output import console, format_timestamp, print_json, shorten
+from eventstore.cli.options import After, Database, ExtensionsOption, Json, User, open_store
+from eventstore.cli.output import console, format_timestamp, print_json, report_more, shorten
+from eventstore.errors import InvalidInput
 from eventstore.events.json_codec import dumps
 from eventstore.log.envelope import RecordedEvent
 
@@ -41,6 +42,7 @@ def tail(
             "notifications do not pass through poolers.",
         ),
     ] = 1.0,
+    after: After = None,
     extensions: ExtensionsOption = None,
     database: Database = None,
     *,
@@ -49,20 +51,25 @@ def tail(
     """
     Print a user's newest events, oldest first, one event per line.
 
-    The time is when it happened. With --json, each line is one object, which
-    tells when it was recorded as well. For a user who does not exist nothing is
-    printed. Exit status 1 if an event cannot be read, for example because its class
-    is not in --extensions.
+    The time is when it happened. With --after, those that came before the ones of
+    another page. With --json, each line is one object, which tells when it was
+    recorded as well. For a user who does not exist nothing is printed. Exit status 1
+    if an event cannot be read, for example because its class is not in --extensions.
     """
+    if follow and after is not None:
+        raise InvalidInput("--after", "not together with --follow, which goes on at the end")
     with open_store(database, extensions) as store:
         view = store.user(user)
         # If no event is printed first, --follow begins at the end of the log. It is read first, so
         # that what is recorded between the two reads is followed.
         last = view.events(backward=True, limit=1)
         # Read from the end, because from the start it would be the whole log, however long.
-        newest = view.events(types=types, backward=True, limit=lines)[::-1]
+        page = view.events(types=types, backward=True, limit=lines, after=after)
+        newest = page[::-1]
         position = newest[-1].position if newest else (last[0].position if last else 0)
         _print(newest, json=json)
+        if not follow:
+            report_more(page)
         while follow:
             time.sleep(interval_seconds)
             more = view.events(types=types, after=position)

@@ -14,6 +14,7 @@ from eventstore.events import conversations
 from eventstore.events.conversations import ConversationState
 from eventstore.events.event import Event
 from eventstore.log.envelope import NOW, Expected
+from eventstore.log.paging import Page
 from eventstore.store.change_of_mind import Point, decide_restart, fork, rewind_to
 from eventstore.store.context import AsOf, Queries, UserContext, point_in_time
 from eventstore.store.sync_async import (
@@ -28,6 +29,7 @@ from eventstore.store.units.decisions import Cause, state_of
 from eventstore.store.units.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
 from projections import Conversation, Message
 from projections.models.conversation import ConversationView
+from projections.queries.counts import ConversationCounts, count_conversations
 from projections.queries.lists import get_conversation, list_conversations
 
 __all__ = ["AsyncConversations", "ConversationCommands", "ConversationQueries", "Conversations"]
@@ -251,35 +253,45 @@ class ConversationQueries(Queries):
         *,
         archived: bool | None = False,
         limit: int = 50,
-        before: int | None = None,
+        after: str | None = None,
         as_of: AsOf = None,
-    ) -> Plan[list[ConversationView]]:
+    ) -> Plan[Page[ConversationView]]:
         """
         Return a page of conversations, newest activity first; one round trip.
 
         Activity is what is said and what tools do. Titles, archiving and reopening are not.
+        Each conversation comes once, also one that is active between two pages: it has moved to the
+        front since the first page was read, and keeps for the later pages the place that it had.
 
         :param archived: False for active ones, True for archived ones, None for both.
         :param limit: conversations on a page.
-        :param before: the `activity_position` of the last conversation on the page before.
+        :param after: `next` of the page before, with the same `archived` and `as_of`.
         :param as_of: a position or a timestamp: the list as it was then; one more round trip for
             each thousand conversations that changed since.
-        :raises InvalidInput: a parameter has a wrong type or is out of range.
+        :raises InvalidInput: a parameter has a wrong type or is out of range, or `after` is no
+            cursor of this list.
         """
-        # A page begins after a position and not at an offset, because a message that is posted
-        # between two pages moves its conversation to the front.
         context, moment = self.context, point_in_time(as_of)
         return context.retrying(
             lambda: list_conversations(
                 context.user_id,
                 archived=archived,
                 limit=limit,
-                before=before,
+                after=after,
                 moment=moment,
                 projections=context.projections,
                 registry=context.registry,
             )
         )
+
+    def counts(self) -> Plan[ConversationCounts]:
+        """
+        Return how many conversations are active and archived; one round trip.
+
+        How many messages one has, its view says: `message_count`.
+        """
+        context = self.context
+        return context.retrying(lambda: count_conversations(context.user_id))
 
     def fork(
         self,
@@ -332,6 +344,7 @@ class Conversations(SyncFacade[ConversationQueries]):
     fork = sync_method(ConversationQueries.fork)
     get = sync_method(ConversationQueries.get)
     list = sync_method(ConversationQueries.list)
+    counts = sync_method(ConversationQueries.counts)
 
 
 class AsyncConversations(AsyncFacade[ConversationQueries]):
@@ -349,3 +362,4 @@ class AsyncConversations(AsyncFacade[ConversationQueries]):
     fork = async_method(ConversationQueries.fork)
     get = async_method(ConversationQueries.get)
     list = async_method(ConversationQueries.list)
+    counts = async_method(ConversationQueries.counts)

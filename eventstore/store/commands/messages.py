@@ -24,6 +24,7 @@ from eventstore.events.items import RequestedCall, assistant_body
 from eventstore.events.messages import MessageRetracted, edit
 from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.log.envelope import Expected
+from eventstore.log.paging import Page
 from eventstore.store.change_of_mind import (
     Point,
     decide_restart,
@@ -49,6 +50,7 @@ from projections import Message, ToolCall
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView, full_body, posted_view
 from projections.models.tool_call import ToolCallView
+from projections.queries.search import search_messages
 
 __all__ = ["AsyncMessages", "MessageCommands", "MessageQueries", "Messages", "posted_message"]
 
@@ -346,6 +348,43 @@ def _begin(
 class MessageQueries(Queries):
     """What is done with a user's messages and answers with what was read, as plans."""
 
+    def search(
+        self,
+        text: str,
+        *,
+        conversation: UUID | str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Plan[Page[MessageView]]:
+        """
+        Return the messages that say something, newest first.
+
+        Each word of `text` must occur in the message, at the beginning of a word and in upper or
+        lower case; a word of a script without spaces, such as Chinese or Thai, anywhere. Messages
+        that were retracted, rewound, erased or deleted with their conversation are not found, and
+        an edited one by what it says now.
+
+        One round trip, or two if a message that is found asks for tool calls. It compares all
+        messages of the user or of the conversation: some 3 milliseconds for a thousand.
+
+        :param text: 1 to 500 characters.
+        :param conversation: only its messages, by its id or key.
+        :param limit: messages on a page.
+        :param after: `next` of the page before, with the same `text` and `conversation`.
+        :raises NotFound: the conversation is absent, deleted or another user's.
+        :raises InvalidInput: a parameter does not fit, or `after` is no cursor of this search.
+        """
+        context = self.context
+
+        def found(resolved: UUID | None) -> Plan[Page[MessageView]]:
+            return search_messages(
+                context.user_id, text, conversation=resolved, after=after, limit=limit
+            )
+
+        if conversation is None:
+            return context.retrying(lambda: found(None))
+        return context.about_conversation(conversation, found)
+
     def pop(self, conversation: UUID | str, n: int = 1) -> Plan[list[MessageView]]:
         """
         Take the last messages away and return them; two round trips.
@@ -400,6 +439,7 @@ class Messages(SyncFacade[MessageQueries]):
     clear = sync_command(MessageCommands.clear)
     edit = sync_command(MessageCommands.edit)
     retract = sync_command(MessageCommands.retract)
+    search = sync_method(MessageQueries.search)
     pop = sync_method(MessageQueries.pop)
     draft = block_method(MessageQueries.draft, Draft)
 
@@ -415,6 +455,7 @@ class AsyncMessages(AsyncFacade[MessageQueries]):
     clear = async_command(MessageCommands.clear)
     edit = async_command(MessageCommands.edit)
     retract = async_command(MessageCommands.retract)
+    search = async_method(MessageQueries.search)
     pop = async_method(MessageQueries.pop)
     draft = block_method(MessageQueries.draft, AsyncDraft)
 

@@ -16,6 +16,7 @@ from eventstore.events.fields import check_number
 from eventstore.events.task_fields import Priority
 from eventstore.events.tasks import TaskDeleted, TaskState
 from eventstore.log.envelope import Expected, ExpectedVersion
+from eventstore.log.paging import Page
 from eventstore.store.context import AsOf, Queries, parse_id, point_in_time
 from eventstore.store.sync_async import (
     AsyncFacade,
@@ -30,8 +31,16 @@ from eventstore.store.units.moves import Beside
 from eventstore.store.units.unit_of_work import Commands, Handle
 from projections import Task
 from projections.models.task import TaskView
+from projections.queries.counts import TaskCounts, count_tasks
 from projections.queries.lists import get_task, list_tasks
-from projections.queries.task_filters import Due, TaskOrder, task_filter, task_ordering
+from projections.queries.task_filters import (
+    Due,
+    TaskOrder,
+    check_kind,
+    due_windows,
+    task_filter,
+    task_ordering,
+)
 
 __all__ = ["UNCHANGED", "AsyncTasks", "TaskCommands", "TaskQueries", "Tasks", "Unchanged"]
 
@@ -269,14 +278,21 @@ class TaskQueries(Queries):
         due: Due | None = None,
         zone: ZoneInfo | str | None = None,
         now: datetime | None = None,
+        search: str | None = None,
         order: TaskOrder = "created",
         newest_first: bool = False,
         limit: int = 100,
-        offset: int = 0,
+        after: str | None = None,
         as_of: AsOf = None,
-    ) -> Plan[list[TaskView]]:
+    ) -> Plan[Page[TaskView]]:
         """
         Return a page of tasks; one round trip.
+
+        A page begins behind the last task of the page before, by what the list is ordered by. So
+        each task that is listed all the while comes once, whatever comes and goes between two
+        pages. Only a task whose own place changes, because its title, due time, rank or (for
+        `updated`) anything of it does, is where it is now: it may come again, or not at all. A list
+        as of a moment that is over does not change.
 
         :param completed: True or False returns only such tasks, None returns all.
         :param tag: only tasks that have this tag, exactly so written.
@@ -286,21 +302,25 @@ class TaskQueries(Queries):
         :param zone: the user's time zone, which decides what today is; needed for `due`.
         :param now: the moment that `due` goes by; left out it is that of `as_of` if that is a
             timestamp, else the present.
+        :param search: only tasks whose title or description has each of these words, at the
+            beginning of a word and in either case; in scripts without spaces anywhere.
         :param order: `created`, `updated`, `title` (by code point), `manual` (the user's own order,
             which `move` changes), or `due` (a day counts as its end in `zone`, or in UTC; tasks
             that are never due come last).
         :param limit: tasks on a page.
-        :param offset: tasks to skip.
+        :param after: `next` of the page before, with the same filters and order; `now` and `limit`
+            may differ.
         :param as_of: a position or a timestamp: the list as it was then; one more round trip for
             each thousand tasks that changed since.
-        :raises InvalidInput: a parameter has a wrong type or is out of range.
+        :raises InvalidInput: a parameter has a wrong type or is out of range, or `after` is no
+            cursor of this list.
         """
         context = self.context
         # Outside of the attempts: a wrong argument is refused before a connection is asked for.
         moment = point_in_time(as_of)
         if now is None and isinstance(as_of, datetime):
             now = as_of
-        wanted = task_filter(completed, tag, priority, due, zone, now)
+        wanted = task_filter(completed, tag, priority, due, zone, now, search)
         ordering = task_ordering(order, zone)
         return context.retrying(
             lambda: list_tasks(
@@ -309,11 +329,37 @@ class TaskQueries(Queries):
                 ordering=ordering,
                 newest_first=newest_first,
                 limit=limit,
-                offset=offset,
+                after=after,
                 moment=moment,
                 projections=context.projections,
                 registry=context.registry,
             )
+        )
+
+    def counts(
+        self,
+        *,
+        tag: str | None = None,
+        priority: Priority | None = None,
+        zone: ZoneInfo | str = "UTC",
+        now: datetime | None = None,
+    ) -> Plan[TaskCounts]:
+        """
+        Return how many tasks are open, completed, overdue, due today and due this week.
+
+        One round trip, which reads the user's tasks.
+
+        :param tag: only tasks that have this tag, exactly so written.
+        :param priority: only tasks of this priority.
+        :param zone: the user's time zone, which decides what today is.
+        :param now: the moment that this goes by; None is the present.
+        :raises InvalidInput: a parameter has a wrong type or is out of range.
+        """
+        context = self.context
+        check_kind(tag, priority)
+        windows = due_windows(zone, now)
+        return context.retrying(
+            lambda: count_tasks(context.user_id, tag=tag, priority=priority, windows=windows)
         )
 
 
@@ -331,6 +377,7 @@ class Tasks(SyncFacade[TaskQueries]):
     restore = sync_command(TaskCommands.restore)
     get = sync_method(TaskQueries.get)
     list = sync_method(TaskQueries.list)
+    counts = sync_method(TaskQueries.counts)
 
 
 class AsyncTasks(AsyncFacade[TaskQueries]):
@@ -347,3 +394,4 @@ class AsyncTasks(AsyncFacade[TaskQueries]):
     restore = async_command(TaskCommands.restore)
     get = async_method(TaskQueries.get)
     list = async_method(TaskQueries.list)
+    counts = async_method(TaskQueries.counts)

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from eventstore.database.plan import Pause, Plan
 from eventstore.errors import OUTCOME_KEY, InvalidInput
 from eventstore.events.event import Event, make_event
-from eventstore.events.fields import MAX_KEY, check_label, check_number, check_timestamp
+from eventstore.events.fields import MAX_KEY, check_label, check_timestamp
 from eventstore.events.items import RequestedCall, tool_body
 from eventstore.events.json_codec import checked_text, plain_json
 from eventstore.events.tool_calls import (
@@ -25,6 +25,7 @@ from eventstore.events.tool_calls import (
     ToolCallRequested,
     ToolCallSucceeded,
 )
+from eventstore.log.paging import Page
 from eventstore.store.commands.messages import MessageCommands, posted_message
 from eventstore.store.context import Queries, parse_id
 from eventstore.store.sync_async import (
@@ -348,9 +349,9 @@ class ToolCallQueries(Queries):
         conversation: UUID | str | None = None,
         status: ToolCallStatus | None = "pending",
         requested_before: datetime | None = None,
-        after: int = 0,
+        after: str | None = None,
         limit: int = 100,
-    ) -> Plan[list[ToolCallView]]:
+    ) -> Plan[Page[ToolCallView]]:
         """
         Return calls in the order of their requests; one round trip.
 
@@ -359,7 +360,7 @@ class ToolCallQueries(Queries):
         :param conversation: its id or key; None for all of the user's.
         :param status: None for all.
         :param requested_before: with time zone: only calls that are older.
-        :param after: the `position` of the last call of the page before.
+        :param after: `next` of the page before, with the same `conversation` and `status`.
         :param limit: calls on a page.
         :raises InvalidInput: a parameter does not fit.
         """
@@ -368,11 +369,9 @@ class ToolCallQueries(Queries):
             raise InvalidInput("status", fact)
         if requested_before is not None:
             check_timestamp(requested_before, "requested_before")
-        check_number(after, "after")
-        check_number(limit, "limit")
         context = self.context
 
-        def listed(resolved: UUID | None) -> Plan[list[ToolCallView]]:
+        def listed(resolved: UUID | None) -> Plan[Page[ToolCallView]]:
             return list_tool_calls(
                 context.user_id,
                 conversation=resolved,

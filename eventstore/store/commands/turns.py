@@ -7,8 +7,9 @@ from uuid import UUID
 
 from eventstore.database.plan import Plan
 from eventstore.errors import InvalidInput
-from eventstore.events.fields import check_number, check_timestamp
+from eventstore.events.fields import check_timestamp
 from eventstore.events.task_fields import check_zone
+from eventstore.log.paging import Page
 from eventstore.store.context import Queries, parse_id
 from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
 from projections.models.turn import TurnView
@@ -58,25 +59,22 @@ class TurnQueries(Queries):
         )
 
     def list(
-        self, conversation: UUID | str, *, before: int | None = None, limit: int = 100
-    ) -> Plan[list[TurnView]]:
+        self, conversation: UUID | str, *, after: str | None = None, limit: int = 100
+    ) -> Plan[Page[TurnView]]:
         """
         Return the newest turns of a conversation, newest first; one round trip.
 
         Index: `turn_conversation`.
 
         :param conversation: its id or key.
-        :param before: the `position` of the last turn of the page before.
+        :param after: `next` of the page before.
         :param limit: turns on a page.
         :raises InvalidInput: a parameter does not fit.
         """
-        check_number(limit, "limit")
-        if before is not None:
-            check_number(before, "before")
         context = self.context
         return context.about_conversation(
             conversation,
-            lambda resolved: list_turns(context.user_id, resolved, before=before, limit=limit),
+            lambda resolved: list_turns(context.user_id, resolved, after=after, limit=limit),
         )
 
 
