@@ -127,7 +127,7 @@ def search_messages(
     statements = []
     condition = ""
     if conversation is not None:
-        statements.append(Statement(CONVERSATION, (user_id, conversation)))
+        statements.append(Statement(CONVERSATION, (user_id, conversation, None, None)))
         parameters.append(conversation)
         condition = "and m.conversation_id = $5"
     statements.append(Statement(_SEARCH.format(condition=condition), parameters))
@@ -147,5 +147,5 @@ def search_messages(
 
 
 def _exists(rows: list[tuple[Any, ...]]) -> bool:
-    # The row of `CONVERSATION` has the position of its deletion third.
-    return bool(rows) and rows[0][2] is None
+    # The row of `CONVERSATION` has the position of its deletion second.
+    return bool(rows) and rows[0][1] is None

@@ -133,6 +133,7 @@ QUERIES: dict[str, Case] = {
     "history": lambda user, ids: user.history(ids.chat),
     "model_input": lambda user, ids: user.model_input(ids.chat),
     "events": lambda user, ids: user.events(stream_id=ids.chat),
+    "find_append": lambda user, ids: user.find_append([ids.message]),
     "audit": lambda user, ids: user.audit(conversation=ids.chat),
     "append": lambda user, ids: user.append(
         [NewEvent(stream_id=ids.task, data=TaskCompleted(), expected=1)]

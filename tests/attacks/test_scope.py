@@ -72,12 +72,12 @@ def roll_back_savepoint(session: Any) -> None:
 
 
 def try_autocommit(session: Any) -> None:
-    session.close()
+    session.reset()
     with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"}).execute(
             text("select * from eventstore.task")
         )
-    session.close()
+    session.reset()
 
 
 ACTIONS: dict[str, Callable[[Any], object]] = {
@@ -89,11 +89,11 @@ ACTIONS: dict[str, Callable[[Any], object]] = {
     "a commit in SQL": lambda session: run(session, "commit"),
     "a rollback in SQL": lambda session: run(session, "rollback"),
     "a commit of the connection": lambda session: session.connection().commit(),
-    "a close": lambda session: session.close(),
+    "a close": lambda session: session.reset(),
     "an expiry": lambda session: session.expire_all(),
     "AUTOCOMMIT, which is refused": try_autocommit,
     "another isolation level": lambda session: (
-        session.close(),
+        session.reset(),
         session.connection(execution_options={"isolation_level": "SERIALIZABLE"}),
     ),
     "another role in one transaction": lambda session: (
