@@ -25,8 +25,8 @@ _MOST_DEAD_ROWS = 2000
 _LOCK_TIMEOUT = "2s"
 _LOG = ("event", "stream", "user_log")
 
-# Every change of a row of the catalog gives it another xmin. Triggers are compared by what they are,
-# because `clean` disables and enables them.
+# A changed row of the catalog has another xmin. Triggers are compared by what they are, because
+# `clean` disables and enables them.
 _CATALOG = """
 select array[
     (select datacl::text || datdba from pg_database where datname = current_database()),
