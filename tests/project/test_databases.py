@@ -59,7 +59,7 @@ def test_a_database_whose_catalog_a_test_changed_is_dropped(
     databases: Databases, used: Database, server: Server, change: str
 ) -> None:
     with psycopg.connect(server.direct(used.url), autocommit=True) as admin:
-        admin.execute(change.format(admin.info.dbname))  # type: ignore[call-overload]  # not literal
+        admin.execute(change.format(admin.info.dbname))
     databases.give_back(used, "sync")
 
     another = databases.borrow("sync")
