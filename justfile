@@ -1,5 +1,8 @@
 # The commands of this project. `just` lists them, and `.ci/run` calls the same ones.
 
+# Python compiles a module once and not in each process: the tests start many. Empty is unset.
+export PYTHONDONTWRITEBYTECODE := ""
+
 default:
     @just --list
 
@@ -21,6 +24,20 @@ test-on version *arguments:
 # Run the tests with the application behind PgBouncer (from Debian) in transaction mode.
 test-pooled *arguments:
     EVENTSTORE_TEST_POOLER=pgbouncer uv run pytest {{arguments}}
+
+# Run all tests on PostgreSQL 15, 16 and 18, directly and behind PgBouncer; takes half an hour.
+test-everywhere *arguments:
+    #!/usr/bin/env bash
+    set -uo pipefail
+    failed=0
+    for version in 15 16 18; do
+        for pooler in "" pgbouncer; do
+            echo "PostgreSQL $version ${pooler:+through $pooler}"
+            EVENTSTORE_TEST_POSTGRES=$version EVENTSTORE_TEST_POOLER=$pooler \
+                uv run pytest -q {{arguments}} || failed=1
+        done
+    done
+    exit $failed
 
 # Run the benchmarks, whose figures are ratios to a floor that is measured in the same minute.
 bench *arguments:

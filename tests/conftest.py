@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from eventstore import EventStore, User
-from tests.support.drivers import open_store
+from tests.support.databases import Database, Databases
 from tests.support.own_read_model import (
     DDL,
     Box,
@@ -37,12 +37,28 @@ def server() -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def databases(server: Server) -> Iterator[Databases]:
+    """Databases that the tests of one process use in turn."""
+    with Databases(server) as databases:
+        yield databases
+
+
 @pytest.fixture
-def database_url(server: Server) -> Iterator[str]:
-    """The URL of a migrated database that only this test uses; its login is a superuser."""
-    url = server.create_database()
-    yield url
-    server.drop_database(url)
+def database(databases: Databases, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated database without rows that only this test uses."""
+    # A store stays open on its database, so each driver has databases of its own.
+    test = getattr(request.node, "callspec", None)
+    driver = test.params.get("store") if test is not None else None
+    database = databases.borrow(driver)
+    yield database
+    databases.give_back(database, driver)
+
+
+@pytest.fixture
+def database_url(database: Database) -> str:
+    """The URL of the test's database for an application; its login is a superuser."""
+    return database.url
 
 
 @pytest.fixture
@@ -66,10 +82,9 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture(params=["sync", "async"])
-def store(request: pytest.FixtureRequest, database_url: str) -> Iterator[EventStore]:
+def store(request: pytest.FixtureRequest, database: Database) -> EventStore:
     """The built-in store, through the sync and through the async driver."""
-    with open_store(request.param, database_url) as store:
-        yield store
+    return database.store(request.param)
 
 
 @pytest.fixture

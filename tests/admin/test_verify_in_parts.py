@@ -55,6 +55,7 @@ def pages(events: int, rows: int, stored: int = 2**30) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

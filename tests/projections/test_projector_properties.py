@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlmodel import select
@@ -106,6 +107,7 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
     return made
 
 
+@pytest.mark.slow
 @settings(
     max_examples=200,
     deadline=None,

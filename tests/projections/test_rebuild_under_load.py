@@ -69,6 +69,7 @@ def test_rebuilds_under_load_lose_nothing_and_no_reader_sees_fewer_rows(
         ]
         repaired: list[int] = []
         try:
+            until(lambda: min(written.values()) > 0)  # otherwise there is nothing to spoil
             # Enough rounds and writes that the rebuilds and the writers are sure to overlap.
             while len(repaired) < 8 or min(written.values()) < 20:
                 spoil(admin)

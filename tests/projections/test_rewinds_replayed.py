@@ -68,6 +68,7 @@ def run(on: Any, chat: UUID, step: tuple[str, int], head: int, shown: list[UUID]
             on.append(chat, ConversationRestarted())
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60,
     deadline=None,

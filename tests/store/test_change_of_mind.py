@@ -365,6 +365,7 @@ class TestARewind:
             transaction.__exit__(None, None, None)
         assert head(alice) == before
 
+    @pytest.mark.slow
     def test_of_ten_thousand_messages_is_one_event(
         self, store: EventStore, alice: User, chat: UUID
     ) -> None:

@@ -28,6 +28,7 @@ CONVERSATIONS = st.one_of(
 numbers = count()
 
 
+@pytest.mark.slow
 @given(
     conversation=CONVERSATIONS,
     pending=st.sampled_from(["leave_out", "answer"]),

@@ -118,7 +118,10 @@ def run_server(*, durable: bool = False) -> Iterator[Server]:
         shutil.chown(folder, owner)
         folder.chmod(0o755)
     data = folder / "data"
-    speed = "" if durable else "-c fsync=off -c full_page_writes=off"
+    # Vacuum would work beside the tests, and compiling a query costs more than running it once.
+    speed = "-c autovacuum=off -c jit=off"
+    if not durable:
+        speed += " -c fsync=off -c full_page_writes=off"
     options = f"{speed} -c max_connections=200 -p {_SERVER_PORT} -h '' -k {folder}"
     initdb = ("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8")
     start = ("pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
