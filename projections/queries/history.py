@@ -43,7 +43,6 @@ from projections.queries.moments import END, moment_position
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
 
 __all__ = [
-    "CONVERSATION",
     "MESSAGE_COLUMNS",
     "Source",
     "by_message",
@@ -53,6 +52,8 @@ __all__ = [
     "messages_of_page",
     "page_statements",
     "read_page",
+    "require_conversation",
+    "select_existence",
 ]
 
 type Source = Literal["projection", "events"]
@@ -60,12 +61,11 @@ type Source = Literal["projection", "events"]
 type CallsByMessage = Mapping[UUID, tuple[ToolCallView, ...]]
 
 # $3 and $4 are the moment. Index: conversation_pkey.
-CONVERSATION = f"""
+_EXISTENCE = f"""
 select position, deleted_position, restored_position, {moment_position(3, 4)}
 from eventstore.conversation
 where user_id = $1 and id = $2
 """
-"""Where a conversation began, was deleted and was restored, and the last position of a moment."""
 
 MESSAGE_COLUMNS = (
     "id, position, sender, content, body::text, created_at, correlation_id, edited_position,"
@@ -211,13 +211,38 @@ def page_statements(
 
     :param before: as in `history`, and `limit` as well.
     """
-    page = (user_id, conversation, before, moment.position, moment.timestamp, limit)
+    page = (user_id, conversation, before, *moment.bounds, limit)
     # Asking first whether the conversation exists would be a round trip of its own.
     return (
-        Statement(CONVERSATION, (user_id, conversation, moment.position, moment.timestamp)),
+        select_existence(user_id, conversation, moment),
         Statement(_MESSAGES, page),
         Statement(_TOOL_CALLS, page),
     )
+
+
+def select_existence(user_id: str, conversation: UUID, moment: PointInTime) -> Statement:
+    """
+    Return the statement that tells whether a conversation was there, for `require_conversation`.
+
+    It selects where the conversation began, was deleted and was restored, and the last position of
+    the moment. Index: `conversation_pkey`.
+    """
+    return Statement(_EXISTENCE, (user_id, conversation, *moment.bounds))
+
+
+def require_conversation(conversation: UUID, rows: Rows) -> None:
+    """
+    Refuse a conversation that was not there; of one that was restored since, the log knows.
+
+    :param rows: those of `select_existence`.
+    :raises NotFound: absent, deleted or another user's, as of the moment.
+    """
+    for position, deleted_position, restored_position, last in rows:
+        if restored_position is not None and restored_position > last:
+            return
+        if position <= last and (deleted_position is None or deleted_position > last):
+            return
+    raise NotFound("conversation", conversation)
 
 
 def messages_of_page(
@@ -231,8 +256,7 @@ def messages_of_page(
     :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
     """
     found, rows, call_rows = answers
-    if not found or not _may_exist(found[0]):
-        raise NotFound("conversation", conversation)
+    require_conversation(conversation, found)
     if moment == NOW:
         last = None
     else:
@@ -404,12 +428,3 @@ class _Shown:
             posted_view(event, calls.get(event.event_id, ()) if calls else (), edit)
             for event, edit in self._messages.values()
         ]
-
-
-def _may_exist(row: tuple[Any, ...]) -> bool:
-    """Tell whether a conversation was there; of one that was restored since, the log knows."""
-    position, deleted_position, restored_position, last = row
-    if restored_position is not None and restored_position > last:
-        return True
-    deleted = deleted_position is not None and deleted_position <= last
-    return bool(position <= last and not deleted)

@@ -19,7 +19,7 @@ from eventstore.log.envelope import PointInTime
 from projections.model_input.arrange import Pending, arrange, check_options
 from projections.model_input.formats import FormatName
 from projections.projector import Projections
-from projections.queries.history import CONVERSATION, MESSAGE_COLUMNS, history, read_page
+from projections.queries.history import MESSAGE_COLUMNS, history, read_page, select_existence
 from projections.queries.moments import moment_position
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS
 
@@ -139,9 +139,9 @@ def model_input(
             registry=registry,
         )
     else:
-        page = (user_id, conversation, moment.position, moment.timestamp, limit)
+        page = (user_id, conversation, *moment.bounds, limit)
         statements = (
-            Statement(CONVERSATION, (user_id, conversation, moment.position, moment.timestamp)),
+            select_existence(user_id, conversation, moment),
             Statement(MESSAGES, page),
             Statement(TOOL_CALLS, page),
         )

@@ -102,7 +102,7 @@ def past_tasks(
     """
     # Unchanged rows are read first: a row that changes between the two statements is then in both
     # answers, and its replay wins. The other way round it would be in neither.
-    at = (user_id, moment.position, moment.timestamp)
+    at = (user_id, *moment.bounds)
     follows, by = ordering.sql(13, reverse=reverse)
     sql = f"{_UNCHANGED_TASKS} and {follows} order by {by} limit $12"
     parameters = (*at, *wanted.parameters, limit, *ordering.parameters(after))
@@ -150,7 +150,7 @@ def past_conversations(
     :param conversation_id: only this one.
     :raises CorruptLog: an event of a conversation that changed since cannot be read.
     """
-    at = (user_id, moment.position, moment.timestamp)
+    at = (user_id, *moment.bounds)
     wanted = (*at, list(statuses), before, conversation_id, limit)
     unchanged, changed = yield Batch(
         user_scope(user_id),

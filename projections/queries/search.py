@@ -19,11 +19,17 @@ from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import NotFound
 from eventstore.events.fields import check_label
+from eventstore.log.envelope import NOW
 from eventstore.log.paging import Cursors, Page, fetched
 from projections.models.message import MessageView
-from projections.queries.history import CONVERSATION, MESSAGE_COLUMNS, by_message, message_view
+from projections.queries.history import (
+    MESSAGE_COLUMNS,
+    by_message,
+    message_view,
+    require_conversation,
+    select_existence,
+)
 from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
 
 __all__ = ["MAX_SEARCH", "search_messages", "search_patterns"]
@@ -127,13 +133,13 @@ def search_messages(
     statements = []
     condition = ""
     if conversation is not None:
-        statements.append(Statement(CONVERSATION, (user_id, conversation, None, None)))
+        statements.append(select_existence(user_id, conversation, NOW))
         parameters.append(conversation)
         condition = "and m.conversation_id = $5"
     statements.append(Statement(_SEARCH.format(condition=condition), parameters))
     *there, rows = yield Batch(user_scope(user_id), tuple(statements))
-    if conversation is not None and not _exists(there[0]):
-        raise NotFound("conversation", conversation)
+    if conversation is not None:
+        require_conversation(conversation, there[0])
     asking = [row[0] for row in rows[:limit] if row[_CALL_COUNT] or row[_EDITED] is not None]
     call_rows = []
     if asking:
@@ -144,8 +150,3 @@ def search_messages(
         return message_view(row[-1], row[:-2], calls)
 
     return cursors.page(rows, limit, after, lambda row: (row[1],), view)
-
-
-def _exists(rows: list[tuple[Any, ...]]) -> bool:
-    # The row of `CONVERSATION` has the position of its deletion second.
-    return bool(rows) and rows[0][1] is None

@@ -137,7 +137,7 @@ def audit(
     entries = _entries(events, Replay(projections.of(ToolCall)))
     caused = _caused_within(events, entries)
     if conversation is not None and entries:
-        parameters = (user_id, list(entries), conversation, moment.position, moment.timestamp)
+        parameters = (user_id, list(entries), conversation, *moment.bounds)
         (rows,) = yield Batch(user_scope(user_id), (Statement(_CAUSED, parameters),))
         for cause, *event in rows:
             caused.setdefault(cause, []).append(Caused(*event))
