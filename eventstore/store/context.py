@@ -116,6 +116,18 @@ class UserContext:
         resolved = resolve_conversation(self.user_id, reference)
         return with_given_reference(self.retrying(lambda: plan(resolved)), reference, resolved)
 
+    def about_one_or_all[T](
+        self, reference: UUID | str | None, plan: Callable[[UUID | None], Plan[T]]
+    ) -> Plan[T]:
+        """
+        Run a plan about one conversation as `about_conversation` does, or, for None, about all.
+
+        :param plan: makes the plan, given the conversation's id or None.
+        """
+        if reference is None:
+            return self.retrying(lambda: plan(None))
+        return self.about_conversation(reference, plan)
+
 
 @dataclass(frozen=True, slots=True)
 class Queries:

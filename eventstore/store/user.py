@@ -198,16 +198,16 @@ class UserPlans(Queries):
         :return: its events in order; erased ones have an `ErasedEvent` as their data.
         :raises InvalidInput: the argument is none of these.
         """
-        key: str | Sequence[UUID]
+        key: str | list[UUID]
         match append:
             case OutcomeUnknown():
-                key = append.idempotency_key or append.event_ids
+                key = append.idempotency_key or [*append.event_ids]
             case str():
                 key = check_label(append, "append", MAX_KEY)
             case UUID():
                 key = [append]
-            case [*_] if all(isinstance(one, UUID) for one in append):
-                key = append
+            case [*ids] if all(isinstance(one, UUID) for one in ids):
+                key = ids
             case _:
                 fact = f"a {type(append).__name__}; give a key, ids of events or the error"
                 raise InvalidInput("append", fact)
@@ -268,19 +268,16 @@ class UserPlans(Queries):
         :raises CorruptLog: an event cannot be read.
         """
         context, moment = self.context, point_in_time(as_of)
-
-        def audited(resolved: UUID | None) -> Plan[list[AuditEntry]]:
-            return audit(
+        return context.about_one_or_all(
+            conversation,
+            lambda resolved: audit(
                 context.user_id,
                 context.projections,
                 context.registry,
                 conversation=resolved,
                 moment=moment,
-            )
-
-        if conversation is None:
-            return context.retrying(lambda: audited(None))
-        return context.about_conversation(conversation, audited)
+            ),
+        )
 
     def transaction(self, *, idempotency_key: str | None = None) -> UnitOfWork:
         """

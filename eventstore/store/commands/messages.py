@@ -375,15 +375,12 @@ class MessageQueries(Queries):
         :raises InvalidInput: a parameter does not fit, or `after` is no cursor of this search.
         """
         context = self.context
-
-        def found(resolved: UUID | None) -> Plan[Page[MessageView]]:
-            return search_messages(
+        return context.about_one_or_all(
+            conversation,
+            lambda resolved: search_messages(
                 context.user_id, text, conversation=resolved, after=after, limit=limit
-            )
-
-        if conversation is None:
-            return context.retrying(lambda: found(None))
-        return context.about_conversation(conversation, found)
+            ),
+        )
 
     def pop(self, conversation: UUID | str, n: int = 1) -> Plan[list[MessageView]]:
         """

@@ -370,20 +370,17 @@ class ToolCallQueries(Queries):
         if requested_before is not None:
             check_timestamp(requested_before, "requested_before")
         context = self.context
-
-        def listed(resolved: UUID | None) -> Plan[Page[ToolCallView]]:
-            return list_tool_calls(
+        return context.about_one_or_all(
+            conversation,
+            lambda resolved: list_tool_calls(
                 context.user_id,
                 conversation=resolved,
                 status=status,
                 requested_before=requested_before,
                 after=after,
                 limit=limit,
-            )
-
-        if conversation is None:
-            return context.retrying(lambda: listed(None))
-        return context.about_conversation(conversation, listed)
+            ),
+        )
 
     def wait(self, call: ToolCallReference, *, seconds: float) -> Plan[ToolCallView]:
         """
