@@ -35,7 +35,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify", "is_stale", "unreachable"]
+__all__ = ["AlreadyAppended", "classify", "is_stale", "may_be_committed", "unreachable"]
 
 
 class WrongKind(InvalidInput):
@@ -74,9 +74,7 @@ def classify(error: psycopg.Error) -> EventStoreError:
         return _STATES_OF_APPEND[state](_detail(error))
     if is_stale(error):
         # A retry helps here, because it runs on a new connection.
-        stale = ConnectionLost(f"a prepared statement no longer fits the server: {_message(error)}")
-        stale.may_be_committed = False
-        return stale
+        return ConnectionLost(f"a prepared statement no longer fits the server: {_message(error)}")
     if (violation := _constraint_violation(state, error.diag)) is not None:
         return violation
     for prefix, make in _BY_STATE:
@@ -84,14 +82,22 @@ def classify(error: psycopg.Error) -> EventStoreError:
             classified = make(_message(error))
             if isinstance(classified, DatabaseFault):
                 classified.sqlstate = state
-            elif isinstance(classified, ConnectionLost):
-                classified.may_be_committed = state.startswith(_DURING_COMMIT)
             return classified
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ConnectionLost(f"the database connection was lost: {_message(error)}")
     fault = DatabaseFault(f"the database failed: {_message(error)} (SQLSTATE {state or 'none'})")
     fault.sqlstate = error.sqlstate
     return fault
+
+
+def may_be_committed(error: psycopg.Error) -> bool:
+    """
+    Return whether a transaction may have been committed although its request ended in an error.
+
+    :return: True if the connection broke, which may be while the commit was on its way; with any
+        other error the server refused a statement.
+    """
+    return not error.sqlstate or error.sqlstate.startswith(_DURING_COMMIT)
 
 
 def is_stale(error: psycopg.Error) -> bool:

@@ -131,12 +131,12 @@ def retrying[T](
         except EventStoreError as error:
             if isinstance(error, ConnectionLost) and error.may_be_committed:
                 lost = lost or unknown()
-            settles_nothing = lost is not None and isinstance(error, _SETTLES_NOTHING)
-            if not (settles_nothing or isinstance(error, again)):
+            unsettled = lost if isinstance(error, _SETTLES_NOTHING) else None
+            if unsettled is None and not isinstance(error, again):
                 raise
             if time.monotonic() + pause > deadline or (unless is not None and unless()):
-                if lost is not None and settles_nothing:
-                    raise lost from error
+                if unsettled is not None:
+                    raise unsettled from error
                 raise
         # Clients that one restart cut off, or one append overtook, must not come back at once.
         yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret

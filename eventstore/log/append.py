@@ -200,8 +200,8 @@ def first_result(request: AppendRequest) -> Plan[list[RecordedEvent]]:
 
 def _recorded_again(envelope: EventEnvelope, row: tuple[Any, ...]) -> RecordedEvent:
     """Return the event as the first append recorded it; a retry may have other surroundings."""
-    position, version, recorded_at, event_id, metadata, *ids, occurred_at, _, _, _, _ = row
-    correlation_id, causation_id = ids
+    position, version, recorded_at, event_id, metadata, *others = row
+    correlation_id, causation_id, occurred_at, *_ = others
     return RecordedEvent(
         envelope.user_id,
         envelope.stream_id,

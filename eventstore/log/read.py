@@ -98,17 +98,14 @@ class Selection:
 
 
 def find_append(
-    user_id: str, key: str | Sequence[UUID], registry: EventRegistry
+    user_id: str, key: str | list[UUID], registry: EventRegistry
 ) -> Plan[list[RecordedEvent]]:
     """
     Return the events of one append, none if it was not written; two round trips.
 
     :param key: its idempotency key, or the ids of its events.
     """
-    wanted = Statement(
-        _OF_KEY if isinstance(key, str) else _OF_IDS,
-        (user_id, key if isinstance(key, str) else list(key)),
-    )
+    wanted = Statement(_OF_KEY if isinstance(key, str) else _OF_IDS, (user_id, key))
     # An append that is still on its way holds the lock, and so this waits for it.
     _, rows = yield Batch(user_scope(user_id), (Statement(_LOCK, (user_id,)), wanted))
     if not rows:

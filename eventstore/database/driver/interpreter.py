@@ -16,7 +16,7 @@ from typing import Any, Protocol, assert_never
 
 import psycopg
 
-from eventstore.database.errors import classify
+from eventstore.database.errors import classify, may_be_committed
 from eventstore.database.plan import Batch, Parallel, Pause, Plan, Rollback, Statement
 from eventstore.database.scope import EnterScope, Scope
 from eventstore.errors import ConnectionLost, EventStoreError
@@ -94,12 +94,9 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             except psycopg.Error as caught:
                 error = classify(caught)
                 error.__cause__ = caught
-                if (
-                    isinstance(error, ConnectionLost)
-                    and isinstance(request, Batch)
-                    and request.hold
-                ):
-                    error.may_be_committed = False
+                if isinstance(error, ConnectionLost):
+                    held_open = isinstance(request, Batch) and request.hold
+                    error.may_be_committed = not held_open and may_be_committed(caught)
             except EventStoreError as caught:
                 error = caught
             if error is not None:
