@@ -19,16 +19,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def runs() -> Runs:
-    return Runs()
-
-
-@pytest.fixture
 def url(database_url: str, runs: Runs) -> Iterator[str]:
     set_tracing_disabled(disabled=True)
     with run_app(make_server(database_url, runs).streamable_http_app()) as url:

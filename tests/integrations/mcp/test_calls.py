@@ -37,16 +37,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def runs() -> Runs:
-    return Runs()
-
-
-@pytest.fixture
 def url(database_url: str, runs: Runs) -> Iterator[str]:
     server = make_server(database_url, runs, tool_seconds=30, wait_seconds=30)
     with run_app(server.streamable_http_app()) as url:

@@ -16,11 +16,6 @@ from tests.support.proxy import Proxy
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(("name", "round_trips"), [({}, 2), ({CALL_META: {"id": "one"}}, 4)])
 async def test_a_call_takes_two_round_trips_four_with_a_name_and_three_again(
     name: Any, round_trips: int, database_url: str, proxy: Proxy
