@@ -7,7 +7,7 @@ Thai) may stand anywhere. Nothing depends on a language: no word is left out or 
 
 PostgreSQL compares the texts of one user, read along an index that begins with the user, and no
 index knows the words: it would cost each message more than all other indexes together, and
-row-level security would not let it be used (docs/decisions/0034).
+row-level security would not let it be used (docs/decisions/0029).
 """
 
 from __future__ import annotations
