@@ -316,6 +316,8 @@ _STATUSES: Mapping[type[Exception], HTTPStatus] = {
     OperationalError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 type Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 
@@ -343,8 +345,14 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
             path=getattr(error, "path", None),
         )
         wait = isinstance(error, Unavailable | OperationalError | ConversationBusy)
+        # The path of what was refused has the sender's own names, which UTF-8 may not be able to
+        # write.
+        shown = {
+            name: _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+            for name, value in problem.model_dump(exclude_none=True).items()
+        }
         return JSONResponse(
-            problem.model_dump(exclude_none=True),
+            shown,
             status,
             {"Retry-After": str(retry_after_seconds)} if wait else None,
             "application/problem+json",
