@@ -337,22 +337,18 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
         status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
         # The message of SQLAlchemy's quotes the statement with its parameters.
         detail = status.description if isinstance(error, OperationalError) else str(error)
+        path = getattr(error, "path", None)
         problem = Problem(
             type=f"urn:eventstore:{type(error).__name__}",
             title=status.phrase,
             status=status,
-            detail=detail,
-            path=getattr(error, "path", None),
+            # Both may quote names of the sender's that UTF-8 cannot write.
+            detail=_SURROGATE.sub("\ufffd", detail),
+            path=None if path is None else _SURROGATE.sub("\ufffd", path),
         )
         wait = isinstance(error, Unavailable | OperationalError | ConversationBusy)
-        # The path of what was refused has the sender's own names, which UTF-8 may not be able to
-        # write.
-        shown = {
-            name: _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
-            for name, value in problem.model_dump(exclude_none=True).items()
-        }
         return JSONResponse(
-            shown,
+            problem.model_dump(exclude_none=True),
             status,
             {"Retry-After": str(retry_after_seconds)} if wait else None,
             "application/problem+json",

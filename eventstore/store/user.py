@@ -189,8 +189,8 @@ class UserPlans(Queries):
         """
         Return the events of one append, none if it was not written.
 
-        Two round trips, or one by ids. An append that is still on its way is waited for: it holds the lock on the user's log, which
-        this takes for a moment.
+        Two round trips, or one by ids. An append that is still on its way is waited for: it holds
+        the lock on the user's log, which this takes for a moment.
 
         :param append: its idempotency key, the ids of its events, or the error with which the
             command ended. Index: `event_idempotency_key`; for ids, the newest 100,000 events of the

@@ -94,8 +94,8 @@ def _either_case(character: str) -> str:
     upper = character.upper()
     cases = {character, character.lower(), upper, upper.lower()}
     cases = {one for one in cases if len(one) == 1}
-    if "σ" in cases:
-        cases.add("ς")  # the same letter at the end of a word
+    if "\u03c3" in cases:
+        cases.add("\u03c2")  # Greek sigma has a form of its own at the end of a word
     if len(cases) > 1:
         return f"[{''.join(sorted(cases))}]"
     return character if character.isalnum() or not character.isascii() else f"\\{character}"

@@ -334,7 +334,7 @@ def test_a_made_up_cursor_with_a_time_without_zone_is_refused(
         patch.setattr(TaskOrdering, "values", lambda *_: (text, 1))
         made_up = cursor(alice.tasks.list(limit=1, order="updated", as_of=as_of))
 
-    with pytest.raises(InvalidInput, match="^after: is no cursor of this list"):
+    with pytest.raises(InvalidInput, match=r"^after: is no cursor of this list"):
         alice.tasks.list(after=made_up, order="updated", as_of=as_of)
 
 
