@@ -316,8 +316,6 @@ _STATUSES: Mapping[type[Exception], HTTPStatus] = {
     OperationalError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
 type Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 
@@ -337,14 +335,12 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
         status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
         # The message of SQLAlchemy's quotes the statement with its parameters.
         detail = status.description if isinstance(error, OperationalError) else str(error)
-        path = getattr(error, "path", None)
         problem = Problem(
             type=f"urn:eventstore:{type(error).__name__}",
             title=status.phrase,
             status=status,
-            # Both may quote names of the sender's that UTF-8 cannot write.
-            detail=_SURROGATE.sub("\ufffd", detail),
-            path=None if path is None else _SURROGATE.sub("\ufffd", path),
+            detail=detail,
+            path=getattr(error, "path", None),
         )
         wait = isinstance(error, Unavailable | OperationalError | ConversationBusy)
         return JSONResponse(

@@ -164,10 +164,10 @@ def test_the_history_command_prints_a_conversation_as_it_was_imported(
     assert [json.loads(one) for one in outputs] == [expected[row[1]]] * 2
 
 
-def test_an_import_that_was_killed_is_completed_without_duplicates(server: Server) -> None:
-    path = Path(__file__).parent.parent.parent / "shared" / "data" / "sgd_dev.jsonl.xz"
-    if not path.exists():
-        pytest.skip("the files of the real conversations are missing")
+def test_an_import_that_was_killed_is_completed_without_duplicates(
+    server: Server, folder: Path
+) -> None:
+    path = folder / "sgd_dev.jsonl.xz"
     url = server.create_database()
     arguments = ["import", "--users", "5", "--json", "--database", url, str(path)]
     killed = subprocess.Popen([sys.executable, "-m", "eventstore.cli", *arguments])
