@@ -177,7 +177,11 @@ def test_an_import_that_was_killed_is_completed_without_duplicates(
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
         sizes = {key: len(messages) for key, messages in read_conversations(path)}
-        stored = admin.execute("select key, message_count from eventstore.conversation").fetchall()
+        stored = admin.execute(
+            "select c.key, count(m.id) from eventstore.conversation as c"
+            " left join eventstore.message as m"
+            " on m.user_id = c.user_id and m.conversation_id = c.id group by c.user_id, c.id, c.key"
+        ).fetchall()
 
     again = json.loads(run_command(url, *arguments[:4], path).stdout)
 
