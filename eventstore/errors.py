@@ -101,6 +101,9 @@ class InvalidInput(EventStoreError, ValueError):
 
     # pydantic adds a field's path to a ValueError alone; other errors of validators pass through.
     def __init__(self, path: str, fact: str) -> None:
+        # A key of the caller's may have a lone surrogate, and neither a log, a response nor
+        # pydantic takes that in a message.
+        path = path.encode("utf-8", "backslashreplace").decode()
         super().__init__(f"{path}: {fact}")
         self.path = path
         self.fact = fact

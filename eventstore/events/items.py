@@ -122,7 +122,9 @@ def read_parts(
         name = _text(legacy.get("name"))
         calls.append((RequestedCall(name, name, _arguments(legacy.get("arguments"))), legacy))
     if role == "tool" and _text(body.get("tool_call_id")):
-        answers.append((CallAnswer(_text(body["tool_call_id"]), content, failed=False), body))
+        # Chat Completions has no word for it; an import of Claude's results says it as Claude does.
+        failed = body.get("is_error") is True
+        answers.append((CallAnswer(_text(body["tool_call_id"]), content, failed), body))
     elif role == "function" and _text(body.get("name")):
         answers.append((CallAnswer(_text(body["name"]), content, failed=False), body))
     for part in (body, *_mappings(content)):

@@ -20,7 +20,7 @@ from hashlib import sha256
 from typing import Any
 
 from eventstore.errors import InvalidInput
-from eventstore.events.fields import check_number
+from eventstore.events.fields import check_number, check_timestamp
 from eventstore.events.json_codec import check_json, dumps, loads
 
 __all__ = ["Cursors", "Page", "fetched"]
@@ -147,7 +147,8 @@ class Cursors:
 def _read(stored: object, kind: type) -> object:
     """Return a value of a cursor; whoever wants to can make one of other types."""
     if kind is datetime and isinstance(stored, str):
-        return datetime.fromisoformat(stored)
+        # Without a zone it is comparable neither here nor there.
+        return check_timestamp(datetime.fromisoformat(stored), "after")
     if kind is int:
         return check_number(stored, "after")
     if kind is datetime and stored is None:

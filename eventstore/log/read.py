@@ -61,11 +61,11 @@ _OF_KEY = """
 select position, append_size from eventstore.event where user_id = $1 and idempotency_key = $2
 """
 # An index on event ids would cost every append. Index: event_pkey.
-_OF_IDS = """
-select min(position), count(*)::integer from eventstore.event
+_OF_IDS = f"""
+select {select_list(REPLAY_COLUMNS)} from eventstore.event
 where user_id = $1 and event_id = any($2)
   and position > (select position - 100000 from eventstore.user_log where user_id = $1)
-having count(*) > 0
+order by position
 """
 
 _POSITION = REPLAY_COLUMNS.index("position")
@@ -101,13 +101,16 @@ def find_append(
     user_id: str, key: str | list[UUID], registry: EventRegistry
 ) -> Plan[list[RecordedEvent]]:
     """
-    Return the events of one append, none if it was not written; two round trips.
+    Return the events of one append, none if it was not written; two round trips, one by ids.
 
     :param key: its idempotency key, or the ids of its events.
     """
-    wanted = Statement(_OF_KEY if isinstance(key, str) else _OF_IDS, (user_id, key))
+    by_key = isinstance(key, str)
+    wanted = Statement(_OF_KEY if by_key else _OF_IDS, (user_id, key))
     # An append that is still on its way holds the lock, and so this waits for it.
     _, rows = yield Batch(user_scope(user_id), (Statement(_LOCK, (user_id,)), wanted))
+    if not by_key:
+        return [recorded_event(user_id, row, registry) for row in rows]
     if not rows:
         return []
     ((position, size),) = rows

@@ -187,10 +187,10 @@ class UserPlans(Queries):
         self, append: str | UUID | Sequence[UUID] | OutcomeUnknown
     ) -> Plan[list[RecordedEvent]]:
         """
-        Return the events of one append, none if it was not written; two round trips.
+        Return the events of one append, none if it was not written.
 
-        An append that is still on its way is waited for: it holds the lock on the user's log, which
-        this takes for a moment.
+        Two round trips, or one by ids. An append that is still on its way is waited for: it holds
+        the lock on the user's log, which this takes for a moment.
 
         :param append: its idempotency key, the ids of its events, or the error with which the
             command ended. Index: `event_idempotency_key`; for ids, the newest 100,000 events of the
@@ -331,11 +331,13 @@ class UserPlans(Queries):
             it anew. Longer than a model or a tool may take.
         :param wait_seconds: how long to wait while another turn has the conversation.
         :param history_limit: messages of the conversation to read, for the model.
-        :return: a block to be used once.
+        :return: a block to be used once. The answer of a turn is None once it was taken back:
+            retracted, rewound, or deleted with the conversation, which may have begun anew.
         :raises InvalidInput: a parameter does not fit. The rest is raised on entering:
             `ConversationBusy` if the time is over, `NotFound` without such a conversation,
-            `StreamClosed` if it was deleted, and `IdempotencyConflict` if the key is another
-            request's.
+            `StreamClosed` if it was deleted, `IdempotencyConflict` if the key is another
+            request's, and `TurnTakenOver` if the turn was not completed when its conversation was
+            deleted, which has begun anew since.
         """
         return TurnPlans(
             self.context,

@@ -48,7 +48,7 @@ class Message(ReadModel, table=True):
     is its own. `tool_call_count` says how many
     calls the message asks for; they are rows of `tool_call`. A message that was retracted, or is
     behind a rewind, keeps its row, with `retracted_at`, for histories of earlier moments. One that
-    was edited has its newest body here; the earlier ones are in the log (docs/decisions/0031).
+    was edited has its newest body here; the earlier ones are in the log (docs/decisions/0027).
     """
 
     __tablename__ = "message"

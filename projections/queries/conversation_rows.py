@@ -2,7 +2,7 @@
 The columns of conversations as queries select them, with the number of their messages.
 
 The number is counted when it is asked for, and stands in no table: a projector knows an event and
-not how many messages a rewind leaves (docs/decisions/0031).
+not how many messages a rewind leaves (docs/decisions/0027).
 """
 
 from __future__ import annotations

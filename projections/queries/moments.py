@@ -2,7 +2,7 @@
 Earlier moments in the read models: the last position of a moment, as SQL.
 
 The tables say when things happened, which may be years before they were recorded, or after it. So
-what was there at a moment is told by positions alone (docs/decisions/0033).
+what was there at a moment is told by positions alone (docs/decisions/0028).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Thai) may stand anywhere. Nothing depends on a language: no word is left out or 
 
 PostgreSQL compares the texts of one user, read along an index that begins with the user, and no
 index knows the words: it would cost each message more than all other indexes together, and
-row-level security would not let it be used (docs/decisions/0034).
+row-level security would not let it be used (docs/decisions/0029).
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def _either_case(character: str) -> str:
     upper = character.upper()
     cases = {character, character.lower(), upper, upper.lower()}
     cases = {one for one in cases if len(one) == 1}
+    if "\u03c3" in cases:
+        cases.add("\u03c2")  # Greek sigma has a form of its own at the end of a word
     if len(cases) > 1:
         return f"[{''.join(sorted(cases))}]"
     return character if character.isalnum() or not character.isascii() else f"\\{character}"

@@ -107,19 +107,23 @@ class Usage:
 FENCED = "22012"
 """The SQLSTATE of a division by zero, with which `fence_turn` ends a transaction."""
 
-# Index: turn_pkey. PostgreSQL has no assertion; a division by zero is an error that a plain
-# expression can raise, and it ends the transaction with everything that it wrote.
+# PostgreSQL has no assertion; a division by zero is an error that a plain expression can raise, and
+# it ends the transaction with everything that it wrote. A conversation that began anew has a later
+# position than the turns of what it was before. Indexes: turn_pkey, conversation_pkey.
 _FENCE = """
-select 1 / count(*) from eventstore.turn
-where user_id = $1 and id = $2 and holder = $3
-  and (status = 'running'
-       or ended_position = (select position from eventstore.user_log where user_id = $1))
+select 1 / count(*) from eventstore.turn as t
+where t.user_id = $1 and t.id = $2 and t.holder = $3
+  and (t.status = 'running'
+       or t.ended_position = (select position from eventstore.user_log where user_id = $1))
+  and t.position > (
+    select c.position from eventstore.conversation as c
+    where c.user_id = t.user_id and c.id = t.conversation_id)
 """
 
 
 def fence_turn(user_id: str, turn_id: UUID, holder: UUID) -> Statement:
     """
-    Return the statement that fails unless a process still has the turn.
+    Return the statement that fails unless a process still has the turn, in its conversation.
 
     It stands behind the append, whose lock on the user's row keeps every other append out. The
     append may end the turn with its last event.

@@ -171,6 +171,7 @@ VARIANTS: dict[str, Case] = {
             )
         ]
     ),
+    "an append under a key of hers": lambda user, ids: user.find_append(ids.key),
     "an idempotency key of hers": lambda user, ids: user.keyed(ids.key).tasks.create("x"),
     "a cause of hers": lambda user, ids: user.messages.post(
         ids.chat, sender="user", caused_by=ids.call

@@ -122,6 +122,9 @@ def test_an_append_is_found_by_a_key_or_by_ids(alice: User) -> None:
 
     assert [one.data.title for one in alice.find_append("two")] == ["Bread", "Butter"]  # type: ignore[attr-defined]
     assert [one.position for one in alice.find_append("buy")] == [1]
+    bought, bread, butter = (one.event_id for one in alice.events())
+    for ids in ([bread, butter], [butter], [bought, butter]):
+        assert [one.event_id for one in alice.find_append(ids)] == ids
     assert alice.find_append("another") == alice.find_append([uuid4()]) == []
     for wrong in (7, [7], "", None):
         with pytest.raises(InvalidInput, match="append"):

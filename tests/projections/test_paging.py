@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from eventstore import EventStore, InvalidInput, Page, User
 from eventstore.log.paging import Cursors
 from projections.models.task import TaskView
-from projections.queries.task_filters import TaskOrder
+from projections.queries.task_filters import TaskOrder, TaskOrdering
 from tests.support.drivers import open_store
 from tests.support.paging import everything
 
@@ -321,6 +321,21 @@ def test_a_cursor_that_was_made_up_is_refused_and_not_sent(values: tuple[Any, ..
 
     with pytest.raises(InvalidInput):
         known.read(made_up)
+
+
+@pytest.mark.parametrize("text", ["2024-01-01T00:00:00", "2024-01-01", "soon", "\ud800"])
+@pytest.mark.parametrize("as_of", [None, 3])
+def test_a_made_up_cursor_with_a_time_without_zone_is_refused(
+    alice: User, monkeypatch: pytest.MonkeyPatch, text: str, as_of: int | None
+) -> None:
+    make_tasks(alice, 3)
+    alice.tasks.list(as_of=as_of, order="updated")
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskOrdering, "values", lambda *_: (text, 1))
+        made_up = cursor(alice.tasks.list(limit=1, order="updated", as_of=as_of))
+
+    with pytest.raises(InvalidInput, match=r"^after: is no cursor of this list"):
+        alice.tasks.list(after=made_up, order="updated", as_of=as_of)
 
 
 def test_a_cursor_is_a_word_that_needs_no_escape_in_a_url(alice: User) -> None:

@@ -26,6 +26,7 @@ FOUND = {
     "an accent that is a character of its own": ("café", unicodedata.normalize("NFD", "Café")),
     "an accent that is not": (unicodedata.normalize("NFD", "café"), "CAFÉ"),
     "Greek with its two sigmas": ("ΟΔΟΣ", "οδοσ"),
+    "Greek that ends": ("ΟΔΟΣ", "η οδός οδος"),
     "Cyrillic": ("молоко", "Купить Молоко"),
     "behind punctuation": ("milk", "oat-milk"),
     "behind an underscore": ("task", "add_task"),

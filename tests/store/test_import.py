@@ -103,7 +103,7 @@ def test_the_calls_of_an_export_are_recorded_with_their_outcomes(
         ("browser", "succeeded"),
         ("python", "succeeded"),
         ("add", "succeeded"),
-        ("add", "succeeded"),
+        ("add", "failed"),
         ("add_task", "succeeded"),
     ]
     assert store.verify().ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
@@ -345,6 +346,80 @@ def test_a_lost_reply_to_the_start_does_not_lock_a_turn_out_of_itself(
 
         assert [one.content for one in alice.history("chat")] == ["Buy milk", "Done"]
         assert alice.turns.list("chat")[0].attempt == 1
+
+
+@pytest.mark.parametrize("at", ["the call", "the outcome", "the end"])
+def test_a_lost_reply_within_a_turn_neither_doubles_nor_loses_what_it_records(
+    database_url: str, proxy: Proxy, at: str
+) -> None:
+    name = conninfo_to_dict(database_url)["dbname"]
+    settings = Settings(
+        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
+    )
+    with EventStore.connect(settings=settings) as store:
+        alice = store.user("alice")
+        alice.conversations.start(key="chat")
+        lost: list[bytes] = []
+
+        def lose_once(data: bytes) -> bool:
+            lost.append(data)
+            return len(lost) == 1
+
+        def losing(step: str) -> None:
+            if step == at:
+                proxy.lose_reply = lose_once
+
+        with alice.turn("chat", key="1", items=[ASK]) as turn:
+            losing("the call")
+            turn.extend([CALL])
+            (call,) = turn.pending_calls
+            losing("the outcome")
+            turn.succeed(call, output="ok")
+            assert turn.pending_calls == []
+            losing("the end")
+            turn.end([DONE], usage={"input_tokens": 1, "output_tokens": 2})
+
+        assert lost
+        said = [one.body["role"] for one in alice.history("chat")]
+        assert said == ["user", "assistant", "tool", "assistant"]
+        assert [one.status for one in alice.tool_calls.list(status=None)] == ["succeeded"]
+        (recorded,) = alice.turns.list("chat")
+        assert (recorded.status, recorded.attempt, recorded.output_tokens) == ("completed", 1, 2)
+        assert store.verify().ok
+
+
+def test_a_turn_writes_nothing_into_a_conversation_that_began_anew(
+    store: EventStore, alice: User
+) -> None:
+    alice.conversations.start(key="anew")
+    with alice.turn("anew", key="completed", items=[ASK]) as turn:
+        turn.end([DONE])
+    # Left by an exception, as a process is that died or lost its turn.
+    with suppress(TurnTakenOver), alice.turn("anew", key="dead", items=[ASK]) as turn:
+        turn.extend([CALL])
+        (call,) = turn.pending_calls
+        alice.conversations.delete("anew")
+        alice.conversations.start(key="anew")
+        for write in (
+            lambda: turn.extend([DONE]),
+            lambda: turn.succeed(call, output="ok"),
+            lambda: turn.end([DONE]),
+        ):
+            with pytest.raises(TurnTakenOver):
+                write()
+
+        assert alice.history("anew") == []
+        with alice.turn("anew", key="new", items=[ASK], wait_seconds=0) as fresh:
+            assert [one.content for one in fresh.messages] == ["Buy milk"]
+            fresh.end([DONE])
+        turn.extend([DONE])
+
+    with alice.turn("anew", key="completed", items=[ASK]) as again:
+        assert (again.ended, again.answer) == (True, None)
+    with pytest.raises(TurnTakenOver), alice.turn("anew", key="dead", items=[ASK]):
+        pass
+    assert [one.content for one in alice.history("anew")] == ["Buy milk", "Done"]
+    assert store.verify().ok
 
 
 def test_a_turn_gives_the_model_what_its_api_accepts(alice: User, chat: UUID) -> None:

@@ -125,6 +125,7 @@ class TurnPlans:
         self._known: KnownTurn | None = None
         self._lost = False
         self._version = 0
+        self._began = 0
         self.messages: list[MessageView] = []
         self.calls: list[ToolCallView] = []
 
@@ -190,9 +191,12 @@ class TurnPlans:
             raise IdempotencyConflict(own.turn.key, own.turn.position)
         if own is not None and own.turn.status == "completed":
             return None
+        if own is not None and own.turn.position < self._began:
+            # What was asked was deleted with the conversation, which has begun anew since.
+            raise TurnTakenOver(self.id)
         if own is not None and own.turn.status == "running" and own.live:
             return None if own.turn.holder == self._holder else self.id
-        if other is not None and other.live:
+        if other is not None and other.live and other.turn.position > self._began:
             return other.turn.id
         try:
             if other is not None:
@@ -286,6 +290,7 @@ class TurnPlans:
         self.messages = messages_of_page(self._conversation, NOW, page)
         self.calls = list(map(tool_call_view, calls))
         self._version = versions[0][0] if versions else 0
+        self._began = page[0][0][0]
         self._known, other = known_turns(turns, self.id)
         if self._known is not None:
             yield from self._read_more(self._known.turn)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import Depends, FastAPI, Header
+from fastapi import Body, Depends, FastAPI, Header
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlmodel import Session, col, select
@@ -126,6 +126,10 @@ def make_service(database_url: str, model: Model, **settings: Any) -> FastAPI:  
     @app.get("/chats/{key}/messages")
     async def history(key: str, user: CurrentUser, limit: int | None = None) -> list[MessageView]:
         return await user.history(key, limit=limit)
+
+    @app.post("/chats/{key}/items")
+    async def post(key: str, item: Annotated[Any, Body()], user: CurrentUser) -> MessageView:
+        return await user.messages.post(key, body=item)
 
     @app.post("/tasks")
     async def create(task: Title, user: CurrentUser, request: RequestKey) -> TaskView:

@@ -140,6 +140,20 @@ def test_an_error_of_the_store_becomes_a_problem(alice: httpx.Client) -> None:
     assert answers["InvalidInput"].json()["path"] == "title"
 
 
+def test_a_problem_can_be_written_whatever_its_path_is_called(alice: httpx.Client) -> None:
+    alice.post("/chats/chat")
+
+    answer = alice.post(
+        "/chats/chat/items",
+        content=b'{"role": "user", "cut \\ud83e": NaN}',
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert answer.json()["path"] == "body.cut \\ud83e"
+
+
 def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
     database_url: str, proxy: Proxy, model: Model
 ) -> None:
