@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import batched
 from typing import Any
 from uuid import UUID
 
@@ -30,7 +29,7 @@ from eventstore.events.conversations import (
     ConversationState,
 )
 from eventstore.events.event import Event
-from eventstore.events.fields import MAX_BATCH, check_number
+from eventstore.events.fields import check_number
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import (
     ToolCallAbandoned,
@@ -39,6 +38,7 @@ from eventstore.events.tool_calls import (
     ToolCallSucceeded,
 )
 from eventstore.log.append import append_together, first_result
+from eventstore.log.append_request import parts_of
 from eventstore.log.envelope import NOW, Expected, NewEvent, PointInTime
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7, with_given_reference
 from eventstore.log.read import Selection, read_events
@@ -272,7 +272,7 @@ def fork(
         )
     requests = []
     # One transaction of several appends is sent again as a whole, and is recognised by their keys.
-    for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
+    for number, chunk in enumerate(parts_of(events)):
         own_key = f"fork:{forked}#{number}"
         chunk_key = idempotency_key if idempotency_key is not None and not number else own_key
         prepared = context.prepared(chunk, chunk_key)
