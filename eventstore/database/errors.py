@@ -35,7 +35,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify", "is_stale", "unreachable"]
+__all__ = ["AlreadyAppended", "classify", "unreachable"]
 
 
 class WrongKind(InvalidInput):
@@ -72,7 +72,7 @@ def classify(error: psycopg.Error) -> EventStoreError:
     state = error.sqlstate or ""
     if state in _STATES_OF_APPEND:
         return _STATES_OF_APPEND[state](_detail(error))
-    if is_stale(error):
+    if _is_stale(error):
         # A retry helps here, because it runs on a new connection.
         stale = ConnectionLost(f"a prepared statement no longer fits the server: {_message(error)}")
         stale.may_be_committed = False
@@ -94,7 +94,7 @@ def classify(error: psycopg.Error) -> EventStoreError:
     return fault
 
 
-def is_stale(error: psycopg.Error) -> bool:
+def _is_stale(error: psycopg.Error) -> bool:
     """
     Return whether a prepared statement can no longer be run on its connection.
 
