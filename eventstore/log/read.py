@@ -29,6 +29,7 @@ __all__ = [
     "BEFORE_ALL",
     "Selection",
     "find_append",
+    "lock_log",
     "read_all_events",
     "read_event_page",
     "read_events",
@@ -69,6 +70,13 @@ having count(*) > 0
 """
 
 _POSITION = REPLAY_COLUMNS.index("position")
+
+
+def lock_log(user_id: str) -> Statement:
+    """Return what keeps this user's appends waiting until the transaction ends."""
+    return Statement(_LOCK, (user_id,))
+
+
 _END = 2**63 - 1
 BEFORE_ALL = -(2**63)
 """Where reading a whole log begins: tampering may have put events before position 1."""
@@ -110,7 +118,7 @@ def find_append(
         (user_id, key if isinstance(key, str) else list(key)),
     )
     # An append that is still on its way holds the lock, and so this waits for it.
-    _, rows = yield Batch(user_scope(user_id), (Statement(_LOCK, (user_id,)), wanted))
+    _, rows = yield Batch(user_scope(user_id), (lock_log(user_id), wanted))
     if not rows:
         return []
     ((position, size),) = rows

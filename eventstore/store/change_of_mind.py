@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.errors import AlreadyAppended
-from eventstore.database.plan import Plan, retrying
+from eventstore.database.plan import Plan, Rollback, retrying
 from eventstore.errors import (
     IdempotencyConflict,
     InvalidInput,
@@ -159,15 +159,20 @@ def _pop(context: UserContext, stream: UUID, count: int) -> Plan[list[MessageVie
     # One more than is taken away: the last one that stays.
     page = page_statements(context.user_id, stream, NOW, None, count + 1)
 
+    overtaken = False
+
     def attempt() -> Plan[list[MessageView]]:
+        nonlocal overtaken
         state = yield from read_for_decision(
-            context.user_id, key, (), (), others=page, streams=(stream,)
+            context.user_id, key, (), (), others=page, streams=(stream,), lock=overtaken
         )
         if key is not None and state.existing_position is not None:
+            yield Rollback()  # of the lock, if it was taken
             return (yield from _popped_before(context, stream, key, state.existing_position))
         messages = messages_of_page(stream, NOW, state.others)
         staying, popped = messages[:-count], messages[-count:]
         if not popped:
+            yield Rollback()
             return []
         work = UnitOfWork(context)
         rewound = ConversationRewound(position=0)
@@ -180,6 +185,7 @@ def _pop(context: UserContext, stream: UUID, count: int) -> Plan[list[MessageVie
         try:
             yield from work.commit()
         except WrongVersion as conflict:
+            overtaken = True
             raise Overtaken(conflict.stream_id, conflict.expected, conflict.actual) from None
         except IdempotencyConflict:
             # Of two attempts with one key at once the second one finds what the first one did.
