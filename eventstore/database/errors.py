@@ -198,6 +198,10 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("57P", lambda text: ConnectionLost(f"the server closed the connection: {text}")),
     ("08", lambda text: ConnectionLost(f"the database connection failed: {text}")),
     ("25006", lambda text: ConnectionLost(f"the server is read-only, perhaps a standby: {text}")),
+    (
+        "25P04",
+        lambda text: TimedOut(f"{text}; raise or reset transaction_timeout of the login"),
+    ),
     ("25P03", lambda text: ConnectionLost(f"the transaction was idle for too long: {text}")),
     ("28", lambda text: LoginRefused(f"the server refused the login: {text}; {_CHECK_LOGIN}")),
     ("3D000", lambda text: LoginRefused(f"{text}; {_CHECK_DATABASE}")),

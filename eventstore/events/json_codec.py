@@ -61,7 +61,8 @@ def check_json(value: object, path: str, *, nesting: int = MAX_NESTING) -> Json:
     :param path: what the path in an error begins with, like `output` in `output.items[3]`.
     :param nesting: levels at most.
     :return: a copy, which later changes of `value` do not reach.
-    :raises NotStorable: NaN or infinity, a key that is not text, another type, too many levels.
+    :raises NotStorable: NaN or infinity, a key that is not text or comes twice, another type, too
+        many levels.
     """
     if type(value) is str:  # most of what there is
         return as_json_text(value)
@@ -224,7 +225,11 @@ def _check_container(
         if not isinstance(key, str):
             raise NotStorable(path, f"key {key!r} is not text; JSON keys are strings")
         # A StrEnum is text too, and would stay an enum.
-        checked[as_json_text(str.__str__(key))] = _check(item, f"{path}.{key}", levels)
+        name = as_json_text(str.__str__(key))
+        # A pair of surrogates and the character that it stands for are one key once written.
+        if name in checked:
+            raise NotStorable(path, "has two keys that are one in JSON; rename one of them")
+        checked[name] = _check(item, f"{path}.{key}", levels)
     return checked
 
 
