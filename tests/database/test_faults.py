@@ -191,16 +191,16 @@ def test_one_users_lock_does_not_block_another_user(impatient: EventStore, direc
 
 
 def test_a_transaction_timeout_of_the_login_is_named(
-    database_url: str, admin: psycopg.Connection
+    direct_url: str, admin: psycopg.Connection
 ) -> None:
     if admin.info.server_version < TRANSACTION_TIMEOUT_SINCE:
         pytest.skip("transaction_timeout is of PostgreSQL 17")
     database = sql.Identifier(admin.info.dbname)
-    with EventStore.connect(database_url) as store:
+    with EventStore.connect(direct_url) as store:
         store.user("alice").tasks.create("one")
     admin.execute(sql.SQL("alter database {} set transaction_timeout = '0.3s'").format(database))
     try:
-        settings = Settings(database_url=database_url, retry_seconds=0)
+        settings = Settings(database_url=direct_url, retry_seconds=0)
         with EventStore.connect(settings=settings) as store, admin.transaction():
             admin.execute("select from eventstore.user_log for update")
             with pytest.raises(TimedOut, match="transaction_timeout of the login"):
