@@ -5,7 +5,7 @@ Every error the store raises, in one tree.
 
     EventStoreError
     ├── InvalidInput               what the caller sent cannot be stored; nothing was written
-    │   ├── BatchTooLarge          more events than one append may hold
+    │   ├── BatchTooLarge          more events, or more bytes, than one append may hold
     │   └── NotStorable            a value JSON or PostgreSQL cannot hold (NaN, a NUL in a title, …)
     ├── NotFound                   absent, deleted or another user's: all three get this answer
     ├── Conflict                   another append came first; nothing was written
@@ -121,12 +121,18 @@ class InvalidInput(EventStoreError, ValueError):
 
 
 class BatchTooLarge(InvalidInput):
-    """An append holds too many events; the limit bounds how long the user's row is locked."""
+    """
+    An append holds too many events or bytes; the limits bound how long the user's row is locked.
 
-    def __init__(self, count: int, limit: int) -> None:
+    :ivar count: how many it holds, of bytes up to the event that is too much.
+    :ivar unit: of what: `events`, or `bytes` of JSON.
+    """
+
+    def __init__(self, count: int, limit: int, unit: str = "events") -> None:
         super().__init__(
-            "events", f"{count} events in one append, the limit is {limit}; split it into several"
+            "events", f"{count} {unit} in one append, the limit is {limit}; split it into several"
         )
+        self.unit = unit
         self.count = count
         self.limit = limit
 

@@ -249,16 +249,19 @@ class AdminPlans:
         *,
         jobs: int = 1,
         check: bool = False,
+        restart: bool = False,
         progress: Progress | None = None,
     ) -> Plan[Rebuilt]:
         """
         Rebuild the read models from the log while users keep writing.
 
-        A rebuild of all users that was interrupted continues where it stopped.
+        A rebuild of all users that was interrupted continues where it stopped, if projectors and
+        tables are still the same; `resumed` and `since` say so.
 
         :param user_id: rebuild only this user; None rebuilds all.
         :param jobs: how many users are rebuilt at once.
         :param check: compare only; `changed` counts the rows that a rebuild would repair.
+        :param restart: begin with every user, whatever an interrupted rebuild has done.
         :param progress: called after each user with that user's result.
         :raises Incomplete: the named users were left as they were, because their log cannot be
             read, is locked for too long, or yields rows that the tables refuse. All other users
@@ -274,15 +277,16 @@ class AdminPlans:
             users = yield from self.users()
             shares = [(yield from self.check_share(users, jobs=jobs, progress=progress))]
         else:
-            yield from self.prepare_rebuild()
+            before = yield from self.prepare_rebuild(restart=restart)
             # The workers take users from one table until none is left, so no share is fixed before.
             worker = partial(self.rebuild_share, progress)
-            shares = yield Parallel([worker] * max(1, jobs), jobs)
+            done = yield Parallel([worker] * max(1, jobs), jobs)
+            shares = [(before, {}), *done]
         return sum_of_shares(shares)
 
-    def prepare_rebuild(self) -> Plan[int]:
-        """Note that all users are to be rebuilt, and return how many are left to do."""
-        return self._retrying(lambda: prepare_rebuild(self.projections))
+    def prepare_rebuild(self, *, restart: bool = False) -> Plan[Rebuilt]:
+        """Note that all users are to be rebuilt, and return what was done of it before."""
+        return self._retrying(lambda: prepare_rebuild(self.projections, restart=restart))
 
     def rebuild_share(self, progress: Progress | None = None) -> Plan[Share]:
         """

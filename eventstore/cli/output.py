@@ -30,7 +30,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from eventstore.errors import EventStoreError, InvalidInput
-from eventstore.events.json_codec import check_json, dumps
+from eventstore.events.json_codec import MAX_WRAPPED, check_json, dumps
 from eventstore.log.paging import Page
 
 __all__ = [
@@ -79,7 +79,9 @@ def print_json(value: object) -> None:
     """
     # Text that is still in the buffer of the text layer must come before these bytes.
     sys.stdout.flush()
-    sys.stdout.buffer.write(dumps(check_json(value, "output")).encode() + b"\n")
+    sys.stdout.buffer.write(
+        dumps(check_json(value, "output", nesting=MAX_WRAPPED)).encode() + b"\n"
+    )
     sys.stdout.buffer.flush()
 
 

@@ -20,6 +20,7 @@ from psycopg import AsyncConnection, BaseConnection, Connection, waiting
 from psycopg._preparing import PrepareManager
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg_pool.base import BasePool
 
@@ -40,6 +41,7 @@ __all__ = [
     "no_connection",
     "pool_options",
     "refuse_fork",
+    "with_keepalives",
 ]
 
 OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
@@ -58,6 +60,21 @@ _RECONNECT_SECONDS = 1.0
 """
 After so long the pool gives up a connection that it cannot make, and is told to begin again. It
 would double its pauses for as long as it may, and notice late that a server is back.
+"""
+
+_ANSWER_SECONDS = 5.0
+"""How much longer an answer is awaited than a statement may take, unless the settings say it."""
+
+_KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""
+In seconds: an idle connection is remembered on its way, or is found dead, before anybody needs it.
+There is no `tcp_user_timeout`: the kernel counts the full buffer of a server that is at work too,
+so it would cut large appends that wait for a lock. Who wants it puts it into the URL.
 """
 
 _PATIENT = 20
@@ -86,6 +103,7 @@ class _StoreConnection(BaseConnection[Any]):
     What sync and async connections have in common; see `pipeline.HasPipeline`.
 
     :ivar answer_timeout_seconds: silence of the server before the connection is given up.
+    :ivar opened_at: when it was made, by the monotonic clock.
     :ivar stop: once it is set, a wait ends with `CancelledError`.
     """
 
@@ -96,6 +114,7 @@ class _StoreConnection(BaseConnection[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.opened_at = monotonic()
         self._prepared = _OwnStatements()
         self.statement_names: dict[str, bytes] | None = {}
         self.transformer = Transformer(None)  # without a connection it reads timestamps in UTC
@@ -226,7 +245,10 @@ def answer_timeouts(settings: Settings) -> tuple[float, float]:
 
     :return: the usual one, and the one of a patient scope; so `Scope.patient` is an index into it.
     """
-    return settings.answer_timeout_seconds, settings.answer_timeout_seconds * _PATIENT
+    usual = settings.answer_timeout_seconds
+    if usual is None:
+        usual = settings.statement_timeout_seconds + _ANSWER_SECONDS
+    return usual, usual * _PATIENT
 
 
 def pool_options(settings: Settings, outage: Outage) -> dict[str, Any]:
@@ -281,6 +303,11 @@ def connections_wanted(pool: BasePool) -> bool:
     One that has an idle connection need not, and `check` would ask that one first.
     """
     return not pool.get_stats()["pool_available"]
+
+
+def with_keepalives(conninfo: str) -> str:
+    """Return a connection string with the kernel's keepalives, where it says nothing of them."""
+    return make_conninfo("", **(_KEEPALIVES | conninfo_to_dict(conninfo)))
 
 
 def connect_options(settings: Settings) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify", "is_stale", "may_be_committed", "unreachable"]
+__all__ = ["AlreadyAppended", "classify", "may_be_committed", "unreachable"]
 
 
 class WrongKind(InvalidInput):
@@ -72,7 +72,7 @@ def classify(error: psycopg.Error) -> EventStoreError:
     state = error.sqlstate or ""
     if state in _STATES_OF_APPEND:
         return _STATES_OF_APPEND[state](_detail(error))
-    if is_stale(error):
+    if _is_stale(error):
         # A retry helps here, because it runs on a new connection.
         return ConnectionLost(f"a prepared statement no longer fits the server: {_message(error)}")
     if (violation := _constraint_violation(state, error.diag)) is not None:
@@ -100,7 +100,7 @@ def may_be_committed(error: psycopg.Error) -> bool:
     return not error.sqlstate or error.sqlstate.startswith(_DURING_COMMIT)
 
 
-def is_stale(error: psycopg.Error) -> bool:
+def _is_stale(error: psycopg.Error) -> bool:
     """
     Return whether a prepared statement can no longer be run on its connection.
 
@@ -204,6 +204,10 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("57P", lambda text: ConnectionLost(f"the server closed the connection: {text}")),
     ("08", lambda text: ConnectionLost(f"the database connection failed: {text}")),
     ("25006", lambda text: ConnectionLost(f"the server is read-only, perhaps a standby: {text}")),
+    (
+        "25P04",
+        lambda text: TimedOut(f"{text}; raise or reset transaction_timeout of the login"),
+    ),
     ("25P03", lambda text: ConnectionLost(f"the transaction was idle for too long: {text}")),
     ("28", lambda text: LoginRefused(f"the server refused the login: {text}; {_CHECK_LOGIN}")),
     ("3D000", lambda text: LoginRefused(f"{text}; {_CHECK_DATABASE}")),

@@ -112,7 +112,8 @@ def retrying[T](
     Safe for appends because a retry finds a first try that did reach COMMIT: by its idempotency
     key, or by the ids of its events.
 
-    :param seconds: no new attempt starts later than this; 0 means one attempt.
+    :param seconds: no new attempt starts later than this, except the one after a first connection
+        that was lost: its silence may have taken longer. 0 means one attempt.
     :param unless: True once an attempt has done what cannot be done again.
     :param also: another error after which the plan is run again.
     :param unknown: makes the error of an attempt that may have been committed, None if none was
@@ -125,6 +126,7 @@ def retrying[T](
     pause = _FIRST_PAUSE_SECONDS
     again = _AGAIN if also is None else (*_AGAIN, also)
     lost: OutcomeUnknown | None = None
+    tried_again = seconds == 0
     while True:
         try:
             return (yield from attempt())
@@ -134,10 +136,14 @@ def retrying[T](
             unsettled = lost if isinstance(error, _SETTLES_NOTHING) else None
             if unsettled is None and not isinstance(error, again):
                 raise
-            if time.monotonic() + pause > deadline or (unless is not None and unless()):
+            # After the first loss an attempt is worth its time: it has a new connection.
+            first_loss = isinstance(error, ConnectionLost) and not tried_again
+            late = time.monotonic() + pause > deadline and not first_loss
+            if late or (unless is not None and unless()):
                 if unsettled is not None:
                     raise unsettled from error
                 raise
+        tried_again = True
         # Clients that one restart cut off, or one append overtook, must not come back at once.
         yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

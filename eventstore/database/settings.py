@@ -64,11 +64,12 @@ class Settings(BaseSettings):
     statement_timeout_seconds: float = Field(
         30.0, gt=0, le=_LONGEST_SECONDS, description="per statement"
     )
-    answer_timeout_seconds: float = Field(
-        90.0,
+    answer_timeout_seconds: float | None = Field(
+        None,
         gt=0,
         le=_LONGEST_SECONDS,
-        description="silence of the server after which its connection is closed",
+        description="silence of the server after which its connection is closed; "
+        "None means 5 more than a statement may take",
     )
     lock_timeout_seconds: float = Field(
         10.0, gt=0, le=_LONGEST_SECONDS, description="wait for the user's row"

@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventstore.errors import InvalidInput
-from eventstore.events.json_codec import Json, check_json, checked_text, trusted_text
+from eventstore.events.json_codec import MAX_WRAPPED, Json, check_json, checked_text, trusted_text
 from eventstore.events.times import validate_with_zones, with_times_as_text
 
 __all__ = ["BUILT_IN_EVENTS", "Event", "Upcast", "make_event"]
@@ -98,7 +98,8 @@ class Event(BaseModel):
 
         :raises NotStorable: a field holds a value that JSON cannot; the message names it.
         """
-        return check_json(self._stored_fields(), self.type)
+        # A field may have all levels that a value may have, and stands one level deeper here.
+        return check_json(self._stored_fields(), self.type, nesting=MAX_WRAPPED)
 
     def payload_text(self) -> str:
         """

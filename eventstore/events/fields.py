@@ -24,6 +24,7 @@ from eventstore.events.json_codec import Json, as_json_text, check_json
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "MAX_APPEND",
     "MAX_BATCH",
     "MAX_CONTENT",
     "MAX_PAYLOAD",
@@ -73,7 +74,13 @@ PostgreSQL stops at 1 GB. A whole body, or parts, are limited by their bytes.
 """
 
 MAX_PAYLOAD = 16 * 1024 * 1024
-"""Characters of one event's JSON: the whole append must fit into memory on both sides."""
+"""Bytes of one event's JSON, payload and metadata."""
+
+MAX_APPEND = 4 * MAX_PAYLOAD
+"""
+Bytes of JSON of all events of one append: the server takes about 0.1 seconds for each megabyte, and
+the user's other appends wait for the user's row no longer than 10 seconds.
+"""
 
 MAX_TYPE = 100
 """Characters of an event's stored name: it stands in every event."""

@@ -28,6 +28,7 @@ from eventstore.errors import NotStorable
 
 __all__ = [
     "MAX_NESTING",
+    "MAX_WRAPPED",
     "Json",
     "as_json_text",
     "check_json",
@@ -43,11 +44,14 @@ type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | 
 MAX_NESTING = 100
 """Levels of lists and objects in one value: well below the parsers' limits (orjson writes 254)."""
 
+MAX_WRAPPED = 2 * MAX_NESTING
+"""Levels of what the store puts around such values: payloads, views, and lists of them."""
+
 _MAX_INTEGER_BITS = 14_283
 """4,300 digits: Python reads no longer number back."""
 
 
-def check_json(value: object, path: str) -> Json:
+def check_json(value: object, path: str, *, nesting: int = MAX_NESTING) -> Json:
     """
     Return `value` as plain JSON values, or raise an error that names the part JSON cannot hold.
 
@@ -55,14 +59,16 @@ def check_json(value: object, path: str) -> Json:
     lists.
 
     :param path: what the path in an error begins with, like `output` in `output.items[3]`.
+    :param nesting: levels at most.
     :return: a copy, which later changes of `value` do not reach.
-    :raises NotStorable: NaN or infinity, a key that is not text, another type, nesting over 100.
+    :raises NotStorable: NaN or infinity, a key that is not text or comes twice, another type, too
+        many levels.
     """
     if type(value) is str:  # most of what there is
         return as_json_text(value)
     text = _plain_text(value)
     if text is None:
-        return _check(value, path, 0)
+        return _check(value, path, nesting)
     # orjson reads back each float that it wrote itself, so the exact reader is not needed.
     copy: Json = orjson.loads(text)
     return copy
@@ -111,7 +117,7 @@ def checked_text(value: object, path: str) -> str:
     :raises NotStorable: as `check_json`.
     """
     text = _plain_text(value)
-    return dumps(_check(value, path, 0)) if text is None else text.decode()
+    return dumps(_check(value, path, MAX_NESTING)) if text is None else text.decode()
 
 
 def trusted_text(value: object) -> str:
@@ -124,7 +130,7 @@ def trusted_text(value: object) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        return dumps(_check(value, "", 0))
+        return dumps(_check(value, "", MAX_WRAPPED))
 
 
 # orjson would accept dataclasses and datetimes without time zone, which `_check` refuses.
@@ -162,13 +168,13 @@ def _looked_into(value: object) -> object:
 _WITHOUT_NAN = json.JSONEncoder(allow_nan=False, check_circular=False, default=_looked_into)
 
 
-def _check(value: object, path: str, depth: int) -> Json:  # noqa: C901, PLR0912 - a case a type
+def _check(value: object, path: str, levels: int) -> Json:  # noqa: C901, PLR0912 - a case a type
     if type(value) is str:
         return as_json_text(value)
     match value:
         # An IntEnum or StrEnum is an int or str too, and would stay an enum in their cases.
         case Enum():
-            return _check(value.value, path, depth)
+            return _check(value.value, path, levels)
         case None | bool():
             return value
         case int():
@@ -183,9 +189,9 @@ def _check(value: object, path: str, depth: int) -> Json:  # noqa: C901, PLR0912
                 raise NotStorable(path, f"{value} is not a JSON number; send null or a string")
             return value
         case Mapping() | list() | tuple():
-            if depth >= MAX_NESTING:
+            if levels <= 0:
                 raise NotStorable(path, f"nested deeper than {MAX_NESTING} levels; flatten it")
-            return _check_container(value, path, depth)
+            return _check_container(value, path, levels - 1)
         case Decimal():
             if not value.is_finite():
                 raise NotStorable(path, f"{value} is not a JSON number; send null or a string")
@@ -210,16 +216,20 @@ def _check(value: object, path: str, depth: int) -> Json:  # noqa: C901, PLR0912
 
 
 def _check_container(
-    value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], path: str, depth: int
+    value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], path: str, levels: int
 ) -> Json:
     if not isinstance(value, Mapping):
-        return [_check(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return [_check(item, f"{path}[{i}]", levels) for i, item in enumerate(value)]
     checked: dict[str, Json] = {}
     for key, item in value.items():
         if not isinstance(key, str):
             raise NotStorable(path, f"key {key!r} is not text; JSON keys are strings")
         # A StrEnum is text too, and would stay an enum.
-        checked[as_json_text(str.__str__(key))] = _check(item, f"{path}.{key}", depth + 1)
+        name = as_json_text(str.__str__(key))
+        # A pair of surrogates and the character that it stands for are one key once written.
+        if name in checked:
+            raise NotStorable(path, "has two keys that are one in JSON; rename one of them")
+        checked[name] = _check(item, f"{path}.{key}", levels)
     return checked
 
 

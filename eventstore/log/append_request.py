@@ -21,6 +21,7 @@ from eventstore.errors import BatchTooLarge, InvalidInput, StreamClosed
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import Event
 from eventstore.events.fields import (
+    MAX_APPEND,
     MAX_BATCH,
     MAX_KEY,
     MAX_PAYLOAD,
@@ -33,7 +34,7 @@ from eventstore.log.envelope import EventEnvelope, Expected, NewEvent
 from eventstore.log.hash_chain import event_digest, payload_digest
 from eventstore.log.ids import erasure_stream
 
-__all__ = ["AppendRequest", "envelope_of", "prepare_append"]
+__all__ = ["AppendRequest", "envelope_of", "parts_of", "prepare_append"]
 
 _ONE = "select eventstore.append_event(" + ", ".join(f"${n}" for n in range(1, 17)) + ")"
 _MANY = "select eventstore.append_events(" + ", ".join(f"${n}" for n in range(1, 12)) + ")"
@@ -153,19 +154,20 @@ def prepare_append(
 
     :param events: 1 to 1,000, in the order they happened.
     :param idempotency_key: at most 255 characters of storable text; None for no key.
-    :raises BatchTooLarge: more than 1,000 events.
+    :raises BatchTooLarge: more than 1,000 events, or 64 MiB of JSON.
     :raises InvalidInput: no events, or a value that cannot be stored; the message has its path.
     :raises StreamClosed: an event follows one that closes its stream.
     """
-    size = len(events)
-    if not 1 <= size <= MAX_BATCH:
-        if size:
-            raise BatchTooLarge(size, MAX_BATCH)
+    count = len(events)
+    if not 1 <= count <= MAX_BATCH:
+        if count:
+            raise BatchTooLarge(count, MAX_BATCH)
         raise InvalidInput("events", "an append needs at least one event")
     if idempotency_key is not None:
         check_label(idempotency_key, "idempotency_key", MAX_KEY)
-    salts = os.urandom(_SALT_BYTES * size)  # one system call for all events
-    key, key_size = idempotency_key, None if idempotency_key is None else size
+    salts = os.urandom(_SALT_BYTES * count)  # one system call for all events
+    total = 0
+    key, key_size = idempotency_key, None if idempotency_key is None else count
     request = AppendRequest(user_id, idempotency_key, [], [], {})
     for number, event in enumerate(events):
         path = f"events[{number}]"
@@ -173,13 +175,16 @@ def prepare_append(
         data = event.data
         payload = data.payload_text()
         metadata = _metadata_text(event.metadata, path) if event.metadata else "{}"
-        # The limit counts characters; in UTF-8 the text has up to four times as many bytes.
-        if len(payload) + len(metadata) > MAX_PAYLOAD:
+        size = _bytes_of(payload) + _bytes_of(metadata)
+        if size > MAX_PAYLOAD:
             raise InvalidInput(
                 path,
-                f"{data.type} is {len(payload) + len(metadata)} characters of JSON, the limit is "
-                f"{MAX_PAYLOAD}; store a reference to the content instead",
+                f"{data.type} is {size} bytes of JSON, the limit is {MAX_PAYLOAD}; store a "
+                "reference to the content instead",
             )
+        total += size
+        if total > MAX_APPEND:
+            raise BatchTooLarge(total, MAX_APPEND, "bytes")
         occurred_at = None
         if event.occurred_at is not None:
             occurred_at = check_occurred_at(event.occurred_at, f"{path}.occurred_at")
@@ -219,6 +224,32 @@ def prepare_append(
         stored_metadata = loads(metadata) if event.metadata else {}
         request.envelopes.append(envelope_of(user_id, event, stored_metadata))
     return request
+
+
+def parts_of(events: Sequence[NewEvent]) -> Iterator[list[NewEvent]]:
+    """
+    Split events into parts that fit into one append each, in order.
+
+    The same events make the same parts, so a retry does too.
+
+    :raises NotStorable: an event holds a value that JSON cannot.
+    """
+    part: list[NewEvent] = []
+    total = 0
+    for number, event in enumerate(events):
+        size = _bytes_of(event.data.payload_text())
+        size += _bytes_of(_metadata_text(event.metadata, f"events[{number}]"))
+        if part and (len(part) == MAX_BATCH or total + size > MAX_APPEND):
+            yield part
+            part, total = [], 0
+        part.append(event)
+        total += size
+    if part:
+        yield part
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> EventEnvelope:

@@ -29,6 +29,7 @@ __all__ = [
     "BEFORE_ALL",
     "Selection",
     "find_append",
+    "lock_log",
     "read_all_events",
     "read_event_page",
     "read_events",
@@ -69,6 +70,13 @@ order by position
 """
 
 _POSITION = REPLAY_COLUMNS.index("position")
+
+
+def lock_log(user_id: str) -> Statement:
+    """Return what keeps this user's appends waiting until the transaction ends."""
+    return Statement(_LOCK, (user_id,))
+
+
 _END = 2**63 - 1
 BEFORE_ALL = -(2**63)
 """Where reading a whole log begins: tampering may have put events before position 1."""
@@ -108,7 +116,7 @@ def find_append(
     by_key = isinstance(key, str)
     wanted = Statement(_OF_KEY if by_key else _OF_IDS, (user_id, key))
     # An append that is still on its way holds the lock, and so this waits for it.
-    _, rows = yield Batch(user_scope(user_id), (Statement(_LOCK, (user_id,)), wanted))
+    _, rows = yield Batch(user_scope(user_id), (lock_log(user_id), wanted))
     if not by_key:
         return [recorded_event(user_id, row, registry) for row in rows]
     if not rows:

@@ -109,5 +109,6 @@ rebuild_progress = Table(
     Column("user_id", Text, nullable=False),
     Column("started_at", _TIMESTAMP, nullable=False),
     Column("finished_at", _TIMESTAMP),
+    Column("fingerprint", Text, nullable=False),
     PrimaryKeyConstraint("user_id", name="rebuild_progress_pkey"),
 )

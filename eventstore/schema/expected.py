@@ -233,7 +233,7 @@ it, and one lock would stop the appends of all users.
 
 OPERATOR_READS = {
     _LOG: {"user_id", "position", "hash", "recorded_at"},
-    "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at"},
+    "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at", "fingerprint"},
 }
 """The columns that the operator role may read; of any other table, it may read `user_id` alone."""
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import batched
 from typing import Any
 from uuid import UUID
 
 from eventstore.database.errors import AlreadyAppended
-from eventstore.database.plan import Plan, retrying
+from eventstore.database.plan import Plan, Rollback, retrying
 from eventstore.errors import (
     IdempotencyConflict,
     InvalidInput,
@@ -30,7 +29,7 @@ from eventstore.events.conversations import (
     ConversationState,
 )
 from eventstore.events.event import Event
-from eventstore.events.fields import MAX_BATCH, check_number
+from eventstore.events.fields import check_number
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import (
     ToolCallAbandoned,
@@ -39,6 +38,7 @@ from eventstore.events.tool_calls import (
     ToolCallSucceeded,
 )
 from eventstore.log.append import append_together, first_result
+from eventstore.log.append_request import parts_of
 from eventstore.log.envelope import NOW, Expected, NewEvent, PointInTime
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7, with_given_reference
 from eventstore.log.read import Selection, read_events
@@ -159,15 +159,20 @@ def _pop(context: UserContext, stream: UUID, count: int) -> Plan[list[MessageVie
     # One more than is taken away: the last one that stays.
     page = page_statements(context.user_id, stream, NOW, None, count + 1)
 
+    overtaken = False
+
     def attempt() -> Plan[list[MessageView]]:
+        nonlocal overtaken
         state = yield from read_for_decision(
-            context.user_id, key, (), (), others=page, streams=(stream,)
+            context.user_id, key, (), (), others=page, streams=(stream,), lock=overtaken
         )
         if key is not None and state.existing_position is not None:
+            yield Rollback()  # of the lock, if it was taken
             return (yield from _popped_before(context, stream, key, state.existing_position))
         messages = messages_of_page(stream, NOW, state.others)
         staying, popped = messages[:-count], messages[-count:]
         if not popped:
+            yield Rollback()
             return []
         work = UnitOfWork(context)
         rewound = ConversationRewound(position=0)
@@ -180,6 +185,7 @@ def _pop(context: UserContext, stream: UUID, count: int) -> Plan[list[MessageVie
         try:
             yield from work.commit()
         except WrongVersion as conflict:
+            overtaken = True
             raise Overtaken(conflict.stream_id, conflict.expected, conflict.actual) from None
         except IdempotencyConflict:
             # Of two attempts with one key at once the second one finds what the first one did.
@@ -272,7 +278,7 @@ def fork(
         )
     requests = []
     # One transaction of several appends is sent again as a whole, and is recognised by their keys.
-    for number, chunk in enumerate(batched(events, MAX_BATCH, strict=False)):
+    for number, chunk in enumerate(parts_of(events)):
         own_key = f"fork:{forked}#{number}"
         chunk_key = idempotency_key if idempotency_key is not None and not number else own_key
         prepared = context.prepared(chunk, chunk_key)

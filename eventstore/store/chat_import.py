@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
-from itertools import batched
 from uuid import UUID
 
 from eventstore.admin.plans import AdminPlans
@@ -24,7 +23,6 @@ from eventstore.errors import Conflict, Erased, InvalidInput, StreamClosed, Wron
 from eventstore.events.conversations import ConversationRenamed, ConversationStarted
 from eventstore.events.event import make_event
 from eventstore.events.fields import (
-    MAX_BATCH,
     MAX_KEY,
     MAX_TITLE,
     check_label,
@@ -36,7 +34,7 @@ from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.imports.conversation import ImportedConversation, ImportFailure
 from eventstore.log.append import append_together
-from eventstore.log.append_request import AppendRequest
+from eventstore.log.append_request import AppendRequest, parts_of
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent
 from eventstore.log.ids import NewId, conversation_id, derived_ids
 from eventstore.store.context import UserContext
@@ -321,7 +319,7 @@ class _Import:
     ) -> list[tuple[AppendRequest, list[Statement]]]:
         """Return the appends of events; only the first expects something of the stream."""
         first = replace(events[0], expected=expected)
-        chunks = batched((first, *events[1:]), MAX_BATCH, strict=False)
+        chunks = parts_of((first, *events[1:]))
         prepared = [self.context.prepared(chunk) for chunk in chunks]
         return [(one.request, one.row_changes) for one in prepared]
 

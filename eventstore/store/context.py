@@ -70,7 +70,7 @@ class UserContext:
         :param key: the idempotency key of their append.
         :param foreign: the events are a caller's, and their classes may not be registered.
         :raises InvalidInput: a value cannot be stored; the message has its path.
-        :raises BatchTooLarge: more than 1,000 events.
+        :raises BatchTooLarge: more than 1,000 events, or 64 MiB of JSON.
         """
         request = prepare_append(self.user_id, events, key)
         if foreign:  # one could be written and never be read back

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +18,7 @@ from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.embedded import start_embedded
 from eventstore.database.errors import unreachable
+from eventstore.database.outage import Outage
 from eventstore.database.sessions.engines import async_engine_on, engine_on
 from eventstore.database.settings import (
     Embedded,
@@ -25,7 +27,7 @@ from eventstore.database.settings import (
     parse_url,
     unknown_settings,
 )
-from eventstore.errors import ConfigurationError
+from eventstore.errors import ConfigurationError, LoginRefused
 from eventstore.events.event import Event
 from eventstore.events.fields import check_user_id
 from eventstore.events.registry import EventRegistry
@@ -43,6 +45,9 @@ __all__ = ["AsyncEventStore", "EventStore"]
 # seen by default, so this logger has no NullHandler, as those of libraries often have.
 _log = logging.getLogger("eventstore")
 _warned: set[str] = set()
+
+_RECONNECT = 0.5
+"""Seconds between attempts to connect while the server is away."""
 """The warnings that this process has logged: once is enough, however many stores it connects."""
 
 
@@ -93,19 +98,34 @@ def _prepare(
         upgrade(chosen)  # nobody else migrates an embedded server
     else:
         conninfo = target.conninfo
-    _require_reachable(conninfo, chosen)
+    _require_reachable(conninfo, target.display, chosen)
     plans = AdminPlans(projections, registry, chosen)
     return _Parts(chosen, conninfo, plans, target.display, isinstance(target, Embedded))
 
 
-def _require_reachable(conninfo: str, settings: Settings) -> None:
-    """Connect once, to learn why it fails if it does."""
+def _require_reachable(conninfo: str, display: str, settings: Settings) -> None:
+    """
+    Connect once, to learn why it fails if it does; a service may start before its server does.
+
+    :param display: the server's name in the log.
+    :raises LoginRefused: at once: the server answers.
+    :raises Unavailable: no connection could be made for as long as a request waits for one.
+    """
     # A pool connects in the background and tries again there. All it raises is that no connection
     # came in time.
-    try:
-        psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
-    except psycopg.Error as error:
-        raise unreachable(error) from error
+    deadline = time.monotonic() + settings.pool_timeout_seconds
+    outage = Outage(display)
+    while True:
+        try:
+            with outage.watch():
+                psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
+        except psycopg.Error as error:
+            refused = unreachable(error)
+            if isinstance(refused, LoginRefused) or time.monotonic() + _RECONNECT > deadline:
+                raise refused from error
+        else:
+            return
+        time.sleep(_RECONNECT)
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -167,7 +167,7 @@ class UserPlans(Queries):
         :raises Erased: the key was used for content that has been erased since.
         :raises InvalidInput: a value cannot be stored, or a class is not registered; the message
             has its path.
-        :raises BatchTooLarge: more than 1,000 events.
+        :raises BatchTooLarge: more than 1,000 events, or 64 MiB of JSON.
         """
         context = self.context
         key = context.idempotency_key if idempotency_key is None else idempotency_key

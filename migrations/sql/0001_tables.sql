@@ -181,10 +181,12 @@ create unique index turn_running on eventstore.turn (user_id, conversation_id)
     where status = 'running';
 create index turn_conversation on eventstore.turn (user_id, conversation_id, position);
 
--- The users that a rebuild has still to do. It makes a rebuild resumable, and workers share it.
+-- The users that a rebuild has still to do. It makes a rebuild resumable, and workers share it;
+-- `fingerprint` tells whose projectors it runs.
 create table eventstore.rebuild_progress (
     user_id      text not null,
     started_at   timestamptz not null,
     finished_at  timestamptz,
+    fingerprint  text not null,
     constraint rebuild_progress_pkey primary key (user_id)
 );

@@ -7,13 +7,15 @@ state before or the state after. A log that is too long for memory is rebuilt in
 
 All users: their names are put into `rebuild_progress`; workers take one at a time with SKIP LOCKED
 in the transaction that rebuilds it. A killed worker therefore leaves its user undone, and the next
-rebuild goes on where this one stopped. Several commands at once share the work.
+rebuild goes on where this one stopped, if its projectors and tables are the same. Several commands
+at once share the work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from eventstore.database.plan import Batch, Plan, Rollback, Statement, retrying
@@ -30,6 +32,7 @@ from eventstore.events.registry import EventRegistry
 from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import compare
+from projections.rebuild.fingerprint import fingerprint
 from projections.rebuild.locked_replay import (
     LockedReplay,
     repair_locked,
@@ -58,12 +61,16 @@ class Rebuilt:
     :ivar users: of whom there is a log, or was a row.
     :ivar rows: read-model rows after it.
     :ivar changed: rows that were missing, wrong or too many; with `check`, that would be mended.
+    :ivar resumed: users that were done before, by a rebuild that was interrupted or is under way.
+    :ivar since: when that one began; None if this one began anew.
     """
 
     users: int = 0
     events: int = 0
     rows: int = 0
     changed: int = 0
+    resumed: int = 0
+    since: datetime | None = None
 
     def __add__(self, other: Rebuilt) -> Rebuilt:
         return Rebuilt(
@@ -71,6 +78,8 @@ class Rebuilt:
             self.events + other.events,
             self.rows + other.rows,
             self.changed + other.changed,
+            self.resumed + other.resumed,
+            self.since or other.since,
         )
 
 
@@ -83,16 +92,22 @@ type Share = tuple[Rebuilt, dict[str, EventStoreError]]
 _OF_ONE_USER = (Conflict, CorruptLog, DatabaseFault, InvalidInput, TimedOut)
 """What may be the matter with one user's log or rows, and is no reason to leave the others."""
 
-_OPEN = "select count(*) from eventstore.rebuild_progress where finished_at is null"
+_OPEN = """
+select count(*) filter (where finished_at is null), count(finished_at), min(started_at)
+from eventstore.rebuild_progress
+where fingerprint = $1
+"""
 _CLEAR = "delete from eventstore.rebuild_progress"
 _FILL = """
-insert into eventstore.rebuild_progress (user_id, started_at)
-select user_id, now() from ({users}) as list_users
+insert into eventstore.rebuild_progress (user_id, started_at, fingerprint)
+select user_id, now(), $1 from ({users}) as list_users
 on conflict (user_id) do nothing
 """
+# Each worker goes on behind the user whom it had last, so that what is finished is not read again
+# for each claim. Index: rebuild_progress_pkey.
 _CLAIM = """
 select user_id from eventstore.rebuild_progress
-where finished_at is null
+where user_id > $1 and finished_at is null and fingerprint = $2
 order by user_id limit 1
 for update skip locked
 """
@@ -134,19 +149,24 @@ def rebuild_user(
     return done
 
 
-def prepare_rebuild(projections: Projections) -> Plan[int]:
+def prepare_rebuild(projections: Projections, *, restart: bool = False) -> Plan[Rebuilt]:
     """
     Put every user into the progress table, unless a rebuild was interrupted: that one goes on.
 
-    :return: how many users are still to do.
+    One with other projectors or tables does not: what it did is not what this one would do.
+
+    :param restart: begin with every user, whatever was done before.
+    :return: what was done before.
     """
-    # Rows without an end are of a rebuild that was killed, or of one that runs: this one joins it.
-    ((left,),) = (yield Batch(operator, (Statement(_OPEN),)))[0]
-    if left:
-        return int(left)
-    fill = Statement(_FILL.format(users=users_union(projections)))
-    rows = yield Batch(operator, (Statement(_CLEAR), fill, Statement(_OPEN)))
-    return int(rows[2][0][0])
+    mine = fingerprint(projections)
+    if not restart:
+        # Rows without an end are of a rebuild that was killed, or of one that runs: join it.
+        ((left, done, since),) = (yield Batch(operator, (Statement(_OPEN, (mine,)),)))[0]
+        if left:
+            return Rebuilt(resumed=done, since=since)
+    fill = Statement(_FILL.format(users=users_union(projections)), (mine,))
+    yield Batch(operator, (Statement(_CLEAR), fill))
+    return Rebuilt()
 
 
 def rebuild_worker(
@@ -163,23 +183,51 @@ def rebuild_worker(
     total = Rebuilt()
     failures: dict[str, EventStoreError] = {}
     # Each user has retries of its own, so a lost connection repeats no user that was committed.
-    one = partial(_next_rebuilt, projections, registry, failures)
+    claims = _Claims(fingerprint(projections))
+    one = partial(_next_rebuilt, projections, registry, failures, claims)
     while (done := (yield from retrying(one, seconds=retry_seconds))) is not None:
         progress(done)
         total += done
     return total, failures
 
 
+@dataclass(slots=True)
+class _Claims:
+    """
+    Where a worker is among the users.
+
+    :ivar fingerprint: of the projectors that it runs.
+    :ivar after: the user whom it claimed last.
+    """
+
+    fingerprint: str
+    after: str = ""
+
+    def next(self) -> Plan[str | None]:
+        """Claim the next user; the transaction is left open, None for there is none."""
+        while True:
+            # The claim is a row lock and no column, so it ends with a worker that is killed.
+            claim = Statement(_CLAIM, (self.after, self.fingerprint))
+            (claimed,) = yield Batch(operator, (claim,), hold=True)
+            if claimed:
+                self.after = claimed[0][0]
+                return self.after
+            if not self.after:
+                return None
+            self.after = ""  # for users whom other workers had, and left undone
+
+
 def _next_rebuilt(
-    projections: Projections, registry: EventRegistry, failures: dict[str, EventStoreError]
+    projections: Projections,
+    registry: EventRegistry,
+    failures: dict[str, EventStoreError],
+    claims: _Claims,
 ) -> Plan[Rebuilt | None]:
     """Rebuild the next user, in one transaction; return None if there is none."""
-    # The claim is a row lock and no column, so it ends with a worker that is killed.
-    (claimed,) = yield Batch(operator, (Statement(_CLAIM),), hold=True)
-    if not claimed:
+    user_id, done = (yield from claims.next()), Rebuilt()
+    if user_id is None:
         yield Batch(operator, ())
         return None
-    user_id, done = claimed[0][0], Rebuilt()
     # A user that failed here can come again, if another worker held the row when it was given up.
     if user_id not in failures:
         try:

@@ -151,7 +151,8 @@ def fill_tables(server: Server, url: str) -> None:
                     turn.end(model="gpt", usage={"input_tokens": 7})
                 user.append([box_event(uuid4(), "made", value=f"{name}'s box")])
         owner.execute(
-            "insert into eventstore.rebuild_progress values ('alice', now()), ('bob', now())"
+            "insert into eventstore.rebuild_progress (user_id, started_at, fingerprint)"
+            " values ('alice', now(), 'x'), ('bob', now(), 'x')"
         )
         owner.execute("analyze")
 

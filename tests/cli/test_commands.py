@@ -264,7 +264,15 @@ def test_verify_and_rebuild_report_drift_by_their_exit_status(
         "problems",
     ]
     assert list(report["problems"][0]) == ["kind", "user_id", "table", "key", "detail"]
-    assert list(json.loads(rebuilt.stdout)) == ["users", "events", "rows", "changed", "seconds"]
+    assert list(json.loads(rebuilt.stdout)) == [
+        "users",
+        "events",
+        "rows",
+        "changed",
+        "resumed",
+        "since",
+        "seconds",
+    ]
     assert rebuilt.returncode == after.returncode == 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
@@ -29,6 +30,8 @@ from eventstore.database.scope import user_scope
 from tests.support.proxy import run_proxy
 from tests.support.server import Server
 from tests.support.waiting import until
+
+TRANSACTION_TIMEOUT_SINCE = 170_000
 
 
 @pytest.fixture
@@ -185,6 +188,26 @@ def test_one_users_lock_does_not_block_another_user(impatient: EventStore, direc
         impatient.user("bob").tasks.create("at once")
 
     assert len(impatient.user("bob").tasks.list()) == 1
+
+
+def test_a_transaction_timeout_of_the_login_is_named(
+    direct_url: str, admin: psycopg.Connection
+) -> None:
+    if admin.info.server_version < TRANSACTION_TIMEOUT_SINCE:
+        pytest.skip("transaction_timeout is of PostgreSQL 17")
+    database = sql.Identifier(admin.info.dbname)
+    with EventStore.connect(direct_url) as store:
+        store.user("alice").tasks.create("one")
+    admin.execute(sql.SQL("alter database {} set transaction_timeout = '0.3s'").format(database))
+    try:
+        settings = Settings(database_url=direct_url, retry_seconds=0)
+        with EventStore.connect(settings=settings) as store, admin.transaction():
+            admin.execute("select from eventstore.user_log for update")
+            with pytest.raises(TimedOut, match="transaction_timeout of the login"):
+                store.user("alice").tasks.create("two")
+    finally:
+        reset = sql.SQL("alter database {} reset transaction_timeout")
+        admin.execute(reset.format(database))
 
 
 def sleep_in_the_server() -> Plan[None]:

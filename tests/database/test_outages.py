@@ -96,6 +96,38 @@ def test_a_request_that_waits_for_the_server_gets_it_as_soon_as_it_is_back(
                 assert time.monotonic() - began < NOTICED_SECONDS
 
 
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_a_service_that_starts_while_the_server_is_away_connects_once_it_is_back(
+    server: Server, database_url: str, caplog: pytest.LogCaptureFixture, driver: str
+) -> None:
+    with run_proxy(server.socket) as proxy:
+        settings = through(proxy, database_url, pool_timeout_seconds=30)
+
+    def start() -> list[object]:
+        with open_store(driver, settings=settings) as store:
+            return list(store.user("alice").tasks.list())
+
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(start)
+        until(lambda: starting.done() or "no connection can be made" in caplog.text)
+        with run_proxy(server.socket, proxy.port):
+            began = time.monotonic()
+            assert starting.result() == []
+
+    assert time.monotonic() - began < NOTICED_SECONDS + 1
+
+
+def test_a_connect_gives_up_at_its_limit(server: Server, database_url: str) -> None:
+    with run_proxy(server.socket) as proxy:
+        settings = through(proxy, database_url, pool_timeout_seconds=1)
+
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        EventStore.connect(settings=settings)
+
+    assert 0.5 < time.monotonic() - began < 3
+
+
 def test_a_pool_of_the_applications_own_logs_as_it_did(caplog: pytest.LogCaptureFixture) -> None:
     url = "postgresql://nobody@127.0.0.1:1/none"
     with ConnectionPool(url, min_size=1, open=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -263,3 +264,53 @@ def test_a_session_is_refused_after_its_block(users: tuple[User, User]) -> None:
     with pytest.raises(InvalidRequestError, match="closed"):
         titles(session)
     assert len(users[1].tasks.list()) == 1
+
+
+def driver_connection(session: Any) -> Any:
+    connection = session.connection()
+    if isinstance(connection, SyncWrapper):
+        raw = connection.get_raw_connection().driver_connection
+        return SyncWrapper(raw, connection._loop)
+    return connection.connection.driver_connection
+
+
+COMMITS: dict[str, Any] = {
+    "commit": lambda session: session.commit(),
+    "the connection's commit": lambda session: driver_connection(session).commit(),
+    "SQL": lambda session: session.connection().execute(text("/* done */ Commit")),
+    "SQL that prepares": lambda session: session.connection().execute(
+        text("prepare transaction 'one'")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMMITS)
+def test_a_write_session_that_swallowed_an_error_cannot_commit(
+    users: tuple[User, User], name: str
+) -> None:
+    alice, _ = users
+
+    with alice.session(read_only=False) as session:
+        with pytest.raises(DBAPIError):
+            session.connection().execute(text("select 1 / 0"))
+        if name == "the connection's commit":
+            with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="rolled back"):
+                COMMITS[name](session)
+        else:
+            with pytest.raises(DBAPIError, match="rolled back"):
+                COMMITS[name](session)
+        session.rollback()
+        assert scalar(session, "select 1") == 1
+        session.commit()
+
+
+def test_a_write_session_that_went_back_to_a_savepoint_commits(users: tuple[User, User]) -> None:
+    alice, _ = users
+
+    with alice.session(read_only=False) as session:
+        session.connection().execute(text("savepoint before_it"))
+        with pytest.raises(DBAPIError):
+            session.connection().execute(text("select 1 / 0"))
+        session.connection().execute(text("rollback to savepoint before_it"))
+        assert scalar(session, "select 1") == 1
+        session.commit()

@@ -374,3 +374,8 @@ def test_an_unreadable_payload_is_named_by_position_and_never_quoted() -> None:
 
     assert (error.value.type, error.value.position) == ("TaskCreated", 7)
     assert "swordfish" not in str(error.value)
+
+
+def test_the_name_of_a_tool_is_limited() -> None:
+    with pytest.raises(InvalidInput, match="name: 256 characters, the limit is 255"):
+        make_event(ToolCallRequested, call_id="1", name="x" * 256, arguments="{}")

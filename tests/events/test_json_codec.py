@@ -291,3 +291,12 @@ def test_ordinary_values_use_the_fast_codec(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert loads(dumps(value)) == value
     assert dumps(value).encode() == orjson.dumps(value)
+
+
+def test_two_keys_that_are_one_in_json_are_refused() -> None:
+    pair = "\ud83e\udd5b"
+
+    with pytest.raises(NotStorable, match=r"value\.in: has two keys that are one in JSON"):
+        check_json({"in": {pair: 1, "🥛": 2}}, "value")
+
+    assert check_json({pair: 1}, "value") == {"🥛": 1}

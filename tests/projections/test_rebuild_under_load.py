@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from threading import Barrier, Event
+from typing import Any
 
 import psycopg
 import pytest
 
+import eventstore.database.driver.sync_driver
 from eventstore import ConnectionLost, EventStore, User
+from eventstore.database.driver.pipeline import run_pipeline
 from projections.rebuild.rebuild import Rebuilt
+from tests.support.own_read_model import Boxed, project_box, project_done
 from tests.support.waiting import until
 
 USERS = ("alice", "bob", "carol", "dave")
@@ -101,15 +106,65 @@ def test_an_interrupted_rebuild_continues_where_it_stopped(
         sync_store.rebuild(progress=interrupt)
     done = progress_table(admin)
     left_spoilt = {problem.user_id for problem in sync_store.verify().problems}
+    ((began,),) = admin.execute("select min(started_at) from eventstore.rebuild_progress")
     rest = sync_store.rebuild()
     again = sync_store.rebuild()
 
     assert sorted(done) == list(USERS)
     assert sorted(done.values()) == [False, False, False, True]
     assert left_spoilt == {name for name, finished in done.items() if not finished}
-    assert rest == Rebuilt(users=3, events=3, rows=3, changed=3)
+    assert rest == Rebuilt(3, 3, 3, changed=3, resumed=1, since=began)
     assert again == Rebuilt(users=4, events=4, rows=4, changed=0)
     assert sync_store.verify().ok
+
+
+def test_another_release_and_a_restart_begin_anew(
+    service_url: str, admin: psycopg.Connection
+) -> None:
+    def interrupt(_: Rebuilt) -> None:
+        raise Interrupted
+
+    with (
+        EventStore.connect(service_url) as before,
+        EventStore.connect(
+            service_url, projectors=[project_box, project_done], events=[Boxed]
+        ) as after,
+    ):
+        for name in USERS:
+            after.user(name).tasks.complete(after.user(name).tasks.create("walk").id)
+        admin.execute("delete from service.done")
+        with pytest.raises(Interrupted):
+            before.rebuild(progress=interrupt)
+
+        release = after.rebuild()
+
+        assert (release.users, release.changed, release.resumed) == (4, 4, 0)
+        assert release.since is None
+        assert after.verify().ok
+        with pytest.raises(Interrupted):
+            after.rebuild(progress=interrupt)
+        assert after.rebuild(restart=True).users == 4
+        assert after.rebuild().users == 4
+
+
+def test_a_worker_does_not_look_again_at_the_users_that_are_done(
+    sync_store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[object] = []
+
+    def watch(connection: Any, statements: Any, unread: int = 0) -> Any:
+        claimed.extend(
+            params[0] for sql, params, _ in statements if "user_id > $1 and finished_at" in sql
+        )
+        return run_pipeline(connection, statements, unread)
+
+    for name in USERS:
+        sync_store.user(name).tasks.create("walk")
+    monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", watch)
+
+    assert sync_store.rebuild().users == len(USERS)
+
+    assert claimed == ["", *sorted(USERS), ""]
 
 
 def test_two_simultaneous_rebuilds_share_the_users(
@@ -135,7 +190,8 @@ def test_two_simultaneous_rebuilds_share_the_users(
         assert first_has_begun.wait(30)
         second = threads.submit(sync_store.rebuild, progress=wait_for_the_other("second"))
 
-    assert first.result() + second.result() == Rebuilt(users=4, events=4, rows=4, changed=4)
+    both_did = replace(first.result() + second.result(), resumed=0, since=None)
+    assert both_did == Rebuilt(users=4, events=4, rows=4, changed=4)
     assert 1 <= first.result().users <= 3
     assert all(progress_table(admin).values())
     assert sync_store.verify().ok
@@ -155,7 +211,7 @@ def test_a_rebuild_skips_a_user_that_another_rebuild_is_working_on(
         second = threads.submit(sync_store.rebuild).result(30)
         holder.rollback()
 
-    assert second == Rebuilt(users=3, events=3, rows=3, changed=3)
+    assert replace(second, since=None) == Rebuilt(users=3, events=3, rows=3, changed=3)
     assert first.result() == Rebuilt(users=1, events=1, rows=1, changed=1)
     assert sync_store.verify().ok
 

@@ -31,6 +31,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", port or 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._server_spoke = True
+        self._forgotten: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.port = self._listener.getsockname()[1]
         self.round_trips = 0
@@ -57,6 +58,10 @@ class Proxy:
         """Cut all open connections; the proxy still accepts new ones."""
         for pair in self._pairs:
             _cut(*pair)
+
+    def forget(self) -> None:
+        """Be silent on the connections that are open now, as a NAT that forgot them."""
+        self._forgotten = {client for client, _ in self._pairs}
 
     def _accept(self) -> None:
         while True:
@@ -88,7 +93,7 @@ class Proxy:
                 data = source.recv(_CHUNK)
                 if not data or inspect(data):
                     break
-                if sink is client and self.silence(data):
+                if sink is client and (client in self._forgotten or self.silence(data)):
                     continue
                 sink.sendall(data)
             except OSError:

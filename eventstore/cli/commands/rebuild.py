@@ -11,11 +11,11 @@ import typer
 
 from eventstore.admin.plans import sum_of_shares
 from eventstore.cli.options import Database, ExtensionsOption, Jobs, Json, OneUser, open_store
-from eventstore.cli.output import print_fields, print_json, report_progress
+from eventstore.cli.output import format_timestamp, print_fields, print_json, report_progress
 from eventstore.cli.parallel import run_parallel, shares_of, start_workers
 from eventstore.errors import NotFound
 from eventstore.store.store import EventStore
-from projections.rebuild.rebuild import Share
+from projections.rebuild.rebuild import Rebuilt, Share
 
 __all__ = ["rebuild"]
 
@@ -29,6 +29,10 @@ def rebuild(
             "--check", help="Only compare; end with exit status 1 if a row would be changed."
         ),
     ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Begin with every user; do not resume a rebuild."),
+    ] = False,
     extensions: ExtensionsOption = None,
     database: Database = None,
     *,
@@ -39,7 +43,7 @@ def rebuild(
 
     Users keep writing meanwhile; a user's appends wait for milliseconds while
     the rows of that user are replaced. If the command is interrupted, the next
-    run continues where it stopped.
+    run continues where it stopped, unless projectors or tables have changed.
 
     Exit status 1 if the user does not exist, or if a user's log cannot be read
     or stays locked for too long: the rows of that user are unchanged, and all
@@ -53,10 +57,14 @@ def rebuild(
         users = [user] if user is not None else store.users()
         with report_progress("users", len(users), quiet=json) as progress:
             if workers is None:
-                rebuilt = store.rebuild(user, check=check, progress=lambda _: progress.advance())
+                rebuilt = store.rebuild(
+                    user, check=check, restart=restart, progress=lambda _: progress.advance()
+                )
             else:
+                before = Rebuilt()
                 if not check:  # the workers take part in one rebuild
-                    store._driver.run(store._plans.prepare_rebuild())  # noqa: SLF001 - see above
+                    prepare = store._plans.prepare_rebuild(restart=restart)  # noqa: SLF001 - see above
+                    before = store._driver.run(prepare)  # noqa: SLF001 - likewise
                 done = run_parallel(
                     workers,
                     _check_share if check else _rebuild_share,
@@ -66,10 +74,14 @@ def rebuild(
                     extensions=extensions,
                     advance=progress.advance,
                 )
-                rebuilt = sum_of_shares(done)
+                rebuilt = sum_of_shares([(before, {}), *done])
     if user is not None and not rebuilt.users:
         raise NotFound("user", user)
     fields = asdict(rebuilt) | {"seconds": round(time.monotonic() - started, 3)}
+    if not json:
+        del fields["since"]
+        if rebuilt.since is not None:
+            fields["resumed"] = f"{rebuilt.resumed} (since {format_timestamp(rebuilt.since)})"
     if json:
         print_json(fields)
     else:

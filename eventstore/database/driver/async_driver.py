@@ -7,6 +7,7 @@ What `sync_driver` does with threads is done here with tasks; see there.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,6 +26,7 @@ from eventstore.database.connections import (
     no_connection,
     pool_options,
     refuse_fork,
+    with_keepalives,
 )
 from eventstore.database.driver.interpreter import interpret
 from eventstore.database.driver.pipeline import run_pipeline
@@ -43,13 +45,14 @@ class AsyncDriver:
         self.settings = settings
         self._outage = Outage(Server(conninfo).display)
         self.pool = AsyncConnectionPool(
-            conninfo,
+            with_keepalives(conninfo),
             connection_class=StoreAsyncConnection,
             configure=partial(_configure, settings),
             reconnect_failed=_connect_again,
             **pool_options(settings, self._outage),
         )
         self._process = getpid()
+        self._distrusted_at = 0.0
         self._enter_scope = EnterScope(settings)
         self._answer_timeouts = answer_timeouts(settings)
 
@@ -83,16 +86,21 @@ class AsyncDriver:
 
     # What the interpreter asks for; see `interpreter.Io`.
 
-    async def acquire(self, suspicious: bool) -> StoreAsyncConnection:
+    async def acquire(self) -> StoreAsyncConnection:
         """Take a connection from the pool, with the errors of the sync driver."""
         if getpid() != self._process:
             refuse_fork()
-        if suspicious:
-            await self.pool.check()
         try:
             return await self.pool.getconn()
         except PoolTimeout as error:
             raise no_connection(self.pool, self.settings, self._outage) from error
+
+    async def distrust(self, lost: StoreAsyncConnection) -> None:
+        """Drop the connections that are as old as a lost one, the leased ones at their return."""
+        # Of the many callers that one restart cut off, only the first drops anything.
+        if lost.opened_at > self._distrusted_at:
+            self._distrusted_at = time.monotonic()
+            await self.pool.drain()
 
     async def exchange(
         self,
@@ -155,7 +163,7 @@ async def _connect_again(pool: AsyncConnectionPool[Any]) -> None:
 
 
 async def _configure(settings: Settings, connection: StoreAsyncConnection) -> None:
-    connection.answer_timeout_seconds = settings.answer_timeout_seconds  # from the first question
+    connection.answer_timeout_seconds, _ = answer_timeouts(settings)  # from the first question
     row = await (await connection.execute(IS_DIRECT, prepare=False)).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None

@@ -27,12 +27,11 @@ __all__ = ["Io", "interpret"]
 class Io(Protocol):
     """What a driver does; each method returns its result, or something to await for it."""
 
-    def acquire(self, suspicious: bool) -> Any:
-        """
-        Take a connection.
+    def acquire(self) -> Any:
+        """Take a connection."""
 
-        :param suspicious: a connection was just lost, so the idle ones are checked before.
-        """
+    def distrust(self, lost: Any) -> Any:
+        """Drop the idle connections that were there when one was lost: they may be lost too."""
 
     def exchange(
         self, connection: Any, statements: Sequence[Statement], unread: int, patient: bool
@@ -99,9 +98,8 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
                     error.may_be_committed = not held_open and may_be_committed(caught)
             except EventStoreError as caught:
                 error = caught
-            if error is not None:
-                # A restart of the server ends the idle connections too, and each costs a retry.
-                held.suspicious = isinstance(error, ConnectionLost)
+            if isinstance(error, ConnectionLost):
+                yield from held.distrust()
             # The plan may catch the error and go on, but not in the transaction that failed.
             if error is not None or not (isinstance(request, Batch) and request.hold):
                 yield from held.release()
@@ -120,7 +118,6 @@ class _Held:
 
     :ivar connection: of its open transaction, or None.
     :ivar scope: the scope that this transaction has entered.
-    :ivar suspicious: whether its last connection was lost.
     """
 
     def __init__(self, io: Io, enter_scope: EnterScope) -> None:
@@ -128,7 +125,6 @@ class _Held:
         self.enter_scope = enter_scope
         self.connection: Any = None
         self.scope: Scope | None = None
-        self.suspicious = False
 
     def answer(self, request: Batch | Rollback | Pause | Parallel) -> Generator[Any, Any, Any]:
         """Do what the plan asks for."""
@@ -136,8 +132,8 @@ class _Held:
             case Batch():
                 opening = self.connection is None
                 if opening:
-                    self.connection = yield self.io.acquire(self.suspicious)
-                    self.suspicious, self.scope = False, None
+                    self.connection = yield self.io.acquire()
+                    self.scope = None
                 patient = request.scope is not None and request.scope.patient
                 statements, before = _framed(request, opening, self.scope, self.enter_scope)
                 rows = yield self.io.exchange(self.connection, statements, before, patient)
@@ -157,6 +153,13 @@ class _Held:
         if self.connection is not None:
             connection, self.connection = self.connection, None
             self.io.abandon(connection)
+
+    def distrust(self) -> Generator[Any, Any]:
+        """Drop the idle connections after the one that is held was lost."""
+        # A restart or a NAT that forgets ends them too, and each would cost a retry: after a
+        # silence, a whole limit.
+        if self.connection is not None:
+            yield self.io.distrust(self.connection)
 
     def release(self) -> Generator[Any, Any]:
         """Give the connection back, if there is one; what is open on it is rolled back."""

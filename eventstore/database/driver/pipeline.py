@@ -22,8 +22,9 @@ from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
 from eventstore.database.driver.parameters import Parameters, encode
-from eventstore.database.errors import is_stale
+from eventstore.database.errors import classify
 from eventstore.database.plan import Rows, Statement
+from eventstore.errors import ConnectionLost
 
 __all__ = ["HasPipeline", "run_pipeline"]
 
@@ -87,7 +88,7 @@ def run_pipeline(
             _note_name(connection, prepared)
     pgconn.exit_pipeline_mode()
     if error is not None:
-        _cut_if_stale(pgconn, error)
+        _cut_if_useless(pgconn, error)
         raise error
     return [_rows(connection.transformer, result) for result in results[unread:]]
 
@@ -127,9 +128,14 @@ def _note_name(connection: HasPipeline, prepared: tuple[str, bytes]) -> None:
         connection.statement_names[sql] = name
 
 
-def _cut_if_stale(pgconn: PGconn, error: psycopg.Error) -> None:
-    """End a connection whose prepared statements no longer fit: only a new one helps."""
-    if is_stale(error):
+def _cut_if_useless(pgconn: PGconn, error: psycopg.Error) -> None:
+    """
+    End a connection after an error that only a new one helps against, though it is open.
+
+    Its prepared statements no longer fit, or its server has become a standby; the pool would find
+    it healthy.
+    """
+    if isinstance(classify(error), ConnectionLost):
         pgconn.finish()
 
 

@@ -29,6 +29,7 @@ from eventstore.database.connections import (
     no_connection,
     pool_options,
     refuse_fork,
+    with_keepalives,
 )
 from eventstore.database.driver.interpreter import interpret
 from eventstore.database.driver.pipeline import run_pipeline
@@ -47,13 +48,14 @@ class Driver:
         self.settings = settings
         self._outage = Outage(Server(conninfo).display)
         self.pool = ConnectionPool(
-            conninfo,
+            with_keepalives(conninfo),
             connection_class=StoreConnection,
             configure=partial(_configure, settings),
             reconnect_failed=_connect_again,
             **pool_options(settings, self._outage),
         )
         self._process = getpid()
+        self._distrusted_at = 0.0
         self._enter_scope = EnterScope(settings)
         self._answer_timeouts = answer_timeouts(settings)
         self._stop: Event | None = None
@@ -83,7 +85,7 @@ class Driver:
 
     # What the interpreter asks for; see `interpreter.Io`.
 
-    def acquire(self, suspicious: bool) -> StoreConnection:
+    def acquire(self) -> StoreConnection:
         """
         Take a connection from the pool, and wait for one up to `pool_timeout_seconds`.
 
@@ -93,12 +95,17 @@ class Driver:
         """
         if getpid() != self._process:
             refuse_fork()
-        if suspicious:
-            self.pool.check()
         try:
             return self.pool.getconn()
         except PoolTimeout as error:
             raise no_connection(self.pool, self.settings, self._outage) from error
+
+    def distrust(self, lost: StoreConnection) -> None:
+        """Drop the connections that are as old as a lost one, the leased ones at their return."""
+        # Of the many callers that one restart cut off, only the first drops anything.
+        if lost.opened_at > self._distrusted_at:
+            self._distrusted_at = time.monotonic()
+            self.pool.drain()
 
     def exchange(
         self,
@@ -171,7 +178,7 @@ def _connect_again(pool: ConnectionPool[Any]) -> None:
 
 
 def _configure(settings: Settings, connection: StoreConnection) -> None:
-    connection.answer_timeout_seconds = settings.answer_timeout_seconds  # from the first question
+    connection.answer_timeout_seconds, _ = answer_timeouts(settings)  # from the first question
     row = connection.execute(IS_DIRECT, prepare=False).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None

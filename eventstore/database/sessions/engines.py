@@ -24,11 +24,12 @@ from sqlalchemy.ext.asyncio.session import async_sessionmaker
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from eventstore.database.connections import check_process
+from eventstore.database.connections import answer_timeouts, check_process
 from eventstore.database.embedded import start_embedded
 from eventstore.database.scope import EnterScope, user_scope
 from eventstore.database.sessions.leased_connection import (
     AUTOCOMMIT_REFUSED,
+    FAILED_TRANSACTION,
     UNSCOPED_TRANSACTION,
     LeasedAsyncConnection,
     LeasedConnection,
@@ -58,8 +59,10 @@ begin
 end
 $$
 """
-_CHAIN = re.compile(  # what was skipped is not tried in another way: comments may be many
-    r"(?>\s|--[^\n]*\n|/\*.*?\*/)*+(commit|end|rollback|abort)\b.*\band\s+chain\b",
+_SPACE = r"(?>\s|--[^\n]*\n|/\*.*?\*/)*+"  # once skipped, not again: comments may be many
+_COMMITS = re.compile(rf"{_SPACE}(commit|end|prepare\s+transaction)\b", re.IGNORECASE | re.DOTALL)
+_CHAIN = re.compile(
+    rf"{_SPACE}(commit|end|rollback|abort)\b.*\band\s+chain\b",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -97,7 +100,7 @@ def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
     def creator() -> LeasedConnection:
         check_process(process)
         leased = LeasedConnection(connections, connections.getconn())
-        leased.answer_timeout_seconds = settings.answer_timeout_seconds
+        leased.answer_timeout_seconds, _ = answer_timeouts(settings)
         return leased
 
     engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
@@ -116,7 +119,7 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
     async def creator() -> LeasedAsyncConnection:
         check_process(process)
         leased = LeasedAsyncConnection(connections, await connections.getconn())
-        leased.answer_timeout_seconds = settings.answer_timeout_seconds
+        leased.answer_timeout_seconds, _ = answer_timeouts(settings)
         return leased
 
     engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
@@ -199,6 +202,9 @@ def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_
         raise ConfigurationError(AUTOCOMMIT_REFUSED)
     if _CHAIN.match(statement):
         raise ConfigurationError(UNSCOPED_TRANSACTION)
+    failed = leased.info.transaction_status == TransactionStatus.INERROR
+    if failed and _COMMITS.match(statement):
+        raise psycopg.errors.InFailedSqlTransaction(FAILED_TRANSACTION)
 
 
 def _forget_before_commit(connection: Connection) -> None:
@@ -206,7 +212,7 @@ def _forget_before_commit(connection: Connection) -> None:
     # Behind a pooler a reset after the COMMIT may run on another server connection.
     leased = _leased_to(connection)
     if leased.info.transaction_status != TransactionStatus.INTRANS:
-        return  # after an error COMMIT rolls back, and SET with it
+        return  # after an error the COMMIT is refused
     # What is deferred runs first: it belongs in the user's scope, which is reset as well.
     connection.exec_driver_sql(f"set constraints all immediate; {_FORGET}")
 

@@ -2,11 +2,12 @@
 What is leased to a session: a psycopg connection of its own around the socket of a pooled one.
 
 SQLAlchemy hands the driver's connection to whoever asks, and people keep what they are handed. So
-what is leased is not what the pool has, and it keeps three promises:
+what is leased is not what the pool has, and it keeps four promises:
 
 - whatever opens a transaction on it (a statement, COPY, a cursor, a pipeline, two phases), BEGIN
   and the scope leave together; one that SQL begins in its place (AND CHAIN, or BEGIN after COMMIT)
   is rolled back before anybody asks it anything;
+- what an error has failed is not committed in silence: PostgreSQL would answer with a rollback;
 - once it is given back it refuses everything, and so does every cursor that was made of it;
 - the socket goes back to the pool as it came, or is cut: adapters, handlers and options of
   transactions were this wrapper's, and what the server kept must have been `cleared`.
@@ -35,6 +36,7 @@ from eventstore.database.connections import (
 
 __all__ = [
     "AUTOCOMMIT_REFUSED",
+    "FAILED_TRANSACTION",
     "UNSCOPED_TRANSACTION",
     "LeasedAsyncConnection",
     "LeasedConnection",
@@ -47,6 +49,11 @@ AUTOCOMMIT_REFUSED = (
 UNSCOPED_TRANSACTION = (
     "AND CHAIN, or BEGIN after COMMIT, begins a transaction that is nobody's; leave it"
 )
+FAILED_TRANSACTION = (
+    "a statement of this transaction failed and its error was caught, so all of it would be "
+    "rolled back; roll back, and run the whole transaction again"
+)
+_COMMITS = (b"COMMIT", b"PREPARE TRANSACTION")
 _ENDS = {b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"}
 _WHOSE = b"select pg_catalog.current_setting('eventstore.user_id', true)"
 
@@ -135,6 +142,10 @@ class _Leased(BaseConnection[Any]):
         yield from super()._start_query()
 
     def _exec_command(self, command: Any, result_format: Format = Format.TEXT) -> PQGen[Any]:
+        if self.pgconn.transaction_status == TransactionStatus.INERROR:
+            text = command if isinstance(command, bytes) else command.as_bytes()
+            if text.startswith(_COMMITS):
+                raise psycopg.errors.InFailedSqlTransaction(FAILED_TRANSACTION)
         if command != self._begin_statement:
             return (yield from super()._exec_command(command, result_format))
         # `executemany` uses a pipeline, in which a message has one command.

@@ -124,7 +124,7 @@ class MessageCommands(Commands):
         :raises NotFound: no such conversation of this user.
         :raises StreamClosed: the conversation was deleted; with `start`, erased.
         :raises NotLast: another message came after `expected_last`; nothing was written.
-        :raises BatchTooLarge: more than 1,000 events.
+        :raises BatchTooLarge: more than 1,000 events, or 64 MiB of JSON.
         :raises InvalidInput: an item is no JSON object or cannot be stored; the error has its
             place, and nothing was written.
         """

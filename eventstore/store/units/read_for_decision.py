@@ -10,6 +10,7 @@ from uuid import UUID
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import Erased
+from eventstore.log.read import lock_log
 from eventstore.store.units.decisions import Decision
 from eventstore.store.units.moves import Place, select_place
 from projections import Conversation, Message, Task, ToolCall
@@ -91,6 +92,7 @@ def read_for_decision(
     moves: Sequence[Decision] = (),
     others: Sequence[Statement] = (),
     streams: Sequence[UUID] = (),
+    lock: bool = False,
 ) -> Plan[DecisionState]:
     """
     Read what decisions depend on; one round trip.
@@ -101,6 +103,8 @@ def read_for_decision(
     :param moves: the steps that move tasks, be their rows read or not.
     :param others: further statements, whose rows are wanted.
     :param streams: further streams whose versions are wanted.
+    :param lock: keep other appends of the user waiting, and the transaction open for the append
+        that is to follow; who appends nothing has to end it.
     :raises Erased: the key was used, and what was recorded under it has been erased since.
     """
     existing = []
@@ -117,13 +121,16 @@ def read_for_decision(
     results: list[Rows] = yield Batch(
         user_scope(user_id),
         (
+            *([lock_log(user_id)] if lock else ()),
             *existing,
             Statement(_VERSIONS, (user_id, [*versioned, *streams])),
             *(_read(one)[0](user_id, one.key) for one in decisions),
             *(select_place(user_id, anchor, moving) for anchor in anchors),
             *others,
         ),
+        hold=lock,
     )
+    results = results[lock:]
     found = results.pop(0) if existing else []
     versions, *selected = results
     rows = {

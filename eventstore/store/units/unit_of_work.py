@@ -5,7 +5,8 @@ A command is a method of a `Commands` class. It adds steps to a unit of work wit
 database and returns a `Handle`. Committing takes one round trip if every step is a certain event,
 or two if some steps are decisions: the first one reads what they depend on, then they decide in
 Python, and the append expects exactly the versions that were read. If another append came in
-between, they are read and decided again, after a pause, until the store's time for retries is over.
+between, they are read and decided again in one transaction that has the user's row to itself, so
+that whoever posts all the time cannot keep a decision from being made.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.database.errors import WrongKind
-from eventstore.database.plan import Plan, Rows, Statement, retrying
+from eventstore.database.plan import Plan, Rollback, Rows, Statement, retrying
 from eventstore.errors import (
     ConfigurationError,
     Conflict,
+    EventStoreError,
     IdempotencyConflict,
     NotFound,
     OutcomeUnknown,
@@ -181,6 +183,7 @@ class UnitOfWork:
         self._tasks: set[UUID] = set()
         self._reads: UUID | None = None
         self._attempted = False
+        self._overtaken = False
         self._sent: AppendRequest | None = None
 
     def conversation(self, reference: UUID | str) -> UUID:
@@ -290,8 +293,7 @@ class UnitOfWork:
         """
         Append all steps, or nothing.
 
-        A decision that another append overtook is made again, after a growing pause with jitter,
-        for as long as the store retries.
+        A decision that another append overtook is made again, under the lock on the user's row.
 
         :param reads: a task whose row is read with the append.
         :raises NotFound: a step is about something that this user does not have.
@@ -317,9 +319,8 @@ class UnitOfWork:
                 return (yield from self._append(certain, {}, retry))
             return (yield from self._decide_and_append(retry))
         except Overtaken:
-            self._attempted = (
-                retry  # PostgreSQL refused this attempt, so nothing of it is on its way
-            )
+            # PostgreSQL refused this attempt, so nothing of it is on its way.
+            self._attempted, self._overtaken = retry, True
             raise
         except WrongVersion as conflict:
             # An event whose stream was not read expects no more than that it exists. Its absence
@@ -399,12 +400,24 @@ class UnitOfWork:
         # Neither is left if all decisions are about what this unit of work creates.
         if decisions or moves:
             state = yield from read_for_decision(
-                self.context.user_id, self._key, retried_ids, decisions, moves
+                self.context.user_id,
+                self._key,
+                retried_ids,
+                decisions,
+                moves,
+                lock=self._overtaken,
             )
         if state.existing_position is not None:
+            yield Rollback()  # of the lock, if it was taken
             return (yield from self._answer_retry(state.existing_position, decisions, moves))
         replay = self._replay_of(state.rows)
-        events = self._decide_all(replay, state.versions, Order(state.places))
+        try:
+            events = self._decide_all(replay, state.versions, Order(state.places))
+        except EventStoreError:
+            yield Rollback()
+            raise
+        if not events:
+            yield Rollback()
         try:
             return (yield from self._append(events, state.rows, retry))
         except WrongVersion as conflict:
