@@ -357,7 +357,7 @@ class UserPlans(Queries):
         occurred_at: datetime | None,
     ) -> UserContext:
         """
-        Return the context with other annotations.
+        Return the context with other annotations; what is not given stays.
 
         :raises InvalidInput: an argument has a wrong type, or the time cannot be stored.
         :raises NotStorable: the metadata has a value that JSON cannot hold.
@@ -369,15 +369,14 @@ class UserPlans(Queries):
             raise InvalidInput("metadata", f"is a {type(metadata).__name__}; give a dict")
         # Checked here, where the mistake is, and not at each append. The result is a copy, so the
         # caller may change the dict afterwards.
-        checked: Any = check_json(dict(metadata or {}), "metadata")
+        given: dict[str, Any] = {}
+        if metadata is not None:
+            given["metadata"] = check_json(dict(metadata), "metadata")
+        if correlation_id is not None:
+            given["correlation_id"] = correlation_id
         if occurred_at is not None:
-            occurred_at = check_occurred_at(occurred_at, "occurred_at")
-        return replace(
-            self.context,
-            correlation_id=correlation_id,
-            metadata=checked,
-            occurred_at=occurred_at,
-        )
+            given["occurred_at"] = check_occurred_at(occurred_at, "occurred_at")
+        return replace(self.context, **given)
 
     def keyed(self, idempotency_key: str | None) -> UserContext:
         """
@@ -442,8 +441,8 @@ class User(SyncFacade[UserPlans]):
         """
         Return this user with annotations for everything that is appended through it.
 
-        :param correlation_id: what belongs together, like an agent's turn.
-        :param metadata: a JSON object, stored with each event.
+        :param correlation_id: what belongs together, like an agent's turn; None leaves it as it is.
+        :param metadata: a JSON object, stored with each event; None leaves it as it is.
         :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
             show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
             it says here, and what was said first stays.
@@ -517,8 +516,8 @@ class AsyncUser(AsyncFacade[UserPlans]):
         """
         Return this user with annotations for everything that is appended through it.
 
-        :param correlation_id: what belongs together, like an agent's turn.
-        :param metadata: a JSON object, stored with each event.
+        :param correlation_id: what belongs together, like an agent's turn; None leaves it as it is.
+        :param metadata: a JSON object, stored with each event; None leaves it as it is.
         :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
             show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
             it says here, and what was said first stays.

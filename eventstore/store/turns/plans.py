@@ -47,8 +47,8 @@ from eventstore.events.turns import (
 )
 from eventstore.log.envelope import NOW, NewEvent
 from eventstore.log.ids import resolve_conversation
-from eventstore.store.commands.messages import MessageCommands
-from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCallReference
+from eventstore.store.commands.messages import MessageCommands, ToolCallReference
+from eventstore.store.commands.tool_calls import ToolCallCommands
 from eventstore.store.context import UserContext
 from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork
 from projections import Turn
