@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from agents import (
     Agent,
@@ -39,6 +39,13 @@ from eventstore.store.units.transaction import TransactionCommands
 __all__ = ["RecordToolCalls", "Recording", "current_call", "recording"]
 
 
+class RunSession(Protocol):
+    """A session that knows the runs in which it is used: an `EventStoreSession`."""
+
+    def run_of(self, wrapper: RunContextWrapper[Any]) -> Run | None:
+        """Return the run of a context."""
+
+
 class RecordToolCalls(RunHooks[Any]):
     """
     Hooks that record each call of a local tool before the tool runs, and its outcome after.
@@ -51,13 +58,23 @@ class RecordToolCalls(RunHooks[Any]):
     An append that fails ends the run: a tool whose call cannot be recorded does not run.
 
     To do more at these moments, derive from this class and call its methods too.
+
+    :param session: needed for a run that goes on after a person has approved a call, because the
+        SDK runs the tool before it asks the session anything; otherwise found by the run.
     """
+
+    def __init__(self, session: RunSession | None = None) -> None:
+        self._session = session
+
+    def _run(self, context: RunContextWrapper[Any]) -> Run | None:
+        run = run_of(context)
+        return self._session.run_of(context) if run is None and self._session else run
 
     async def on_llm_end(
         self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse
     ) -> None:
         """Take in what a request to the model has cost."""
-        run = run_of(context)
+        run = self._run(context)
         if run is not None:
             run.responded(response, _model_name(agent.model))
 
@@ -71,7 +88,7 @@ class RecordToolCalls(RunHooks[Any]):
         # The tools that the SDK runs itself, like a shell, have no id here; their items have.
         if not isinstance(context, ToolContext):
             return
-        run = _require_run(context)
+        run = self._run(context) or _require_run(context)
         await settled(run.request(context.tool_call_id, context.tool_name, context.tool_arguments))
         _watch_failures(context, tool)
 
@@ -87,7 +104,7 @@ class RecordToolCalls(RunHooks[Any]):
     async def on_agent_end(self, context: AgentHookContext[Any], agent: Any, output: Any) -> None:
         """Take in that the turn is completed; it ends with the last items."""
         del agent, output
-        run = run_of(context)
+        run = self._run(context)
         if run is not None:
             run.final = True
 
@@ -165,7 +182,7 @@ def _require_run(context: RunContextWrapper[Any]) -> Run:
     if run is None:
         raise ConfigurationError(
             "the run uses no EventStoreSession, in whose conversation its calls are recorded; give "
-            "Runner.run one as its session"
+            "it one as its session, and a run that is resumed hooks=RecordToolCalls(session) too"
         )
     return run
 

@@ -82,7 +82,7 @@ class EventStoreSession:
         """
         user = self._user_of(wrapper)
         if wrapper is not None:
-            self._run(wrapper)
+            self.run_of(wrapper)
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         return _items(await self._page(user, limit))
@@ -101,7 +101,7 @@ class EventStoreSession:
         """
         user = self._user_of(wrapper)
         if items:
-            run = None if wrapper is None else self._run(wrapper)
+            run = None if wrapper is None else self.run_of(wrapper)
             await settled(self._add(user, run, cast("list[dict[str, Any]]", items)))
 
     async def _add(self, user: AsyncUser, run: Run | None, items: list[dict[str, Any]]) -> None:
@@ -305,8 +305,8 @@ class EventStoreSession:
             )
         return self._user(wrapper)
 
-    def _run(self, wrapper: RunContextWrapper[Any]) -> Run | None:
-        """Return the run if it is this session's: one context may be used with several sessions."""
+    def run_of(self, wrapper: RunContextWrapper[Any]) -> Run | None:
+        """Return the run of a context if it is this session's; one may be used with several."""
         user = self._user_of(wrapper)
         run = enter_run(wrapper, lambda: Run.of_session(self.session_id, user))
         mine = run.conversation == self.session_id and run.user.user_id == user.user_id
@@ -336,7 +336,7 @@ class _TurnSession(EventStoreSession):
         self._sent = sent if active.attempt == 1 else []
         self._changed = False
 
-    def _run(self, wrapper: RunContextWrapper[Any]) -> Run | None:
+    def run_of(self, wrapper: RunContextWrapper[Any]) -> Run | None:
         return enter_run(wrapper, lambda: self._own_run)
 
     async def _add(

@@ -15,6 +15,7 @@ from agents import (
     RunConfig,
     Runner,
     Usage,
+    UserError,
     function_tool,
     input_guardrail,
     output_guardrail,
@@ -22,7 +23,7 @@ from agents import (
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from agents.tool_context import ToolContext
 
-from eventstore import AsyncUser, ConfigurationError
+from eventstore import AsyncUser
 from eventstore.integrations.agents import (
     EventStoreSession,
     RecordToolCalls,
@@ -308,7 +309,7 @@ async def test_an_approved_call_is_the_one_that_waited(alice: AsyncUser) -> None
     state = paused.to_state()
     state.approve(paused.interruptions[0])
     session = EventStoreSession("s", alice)
-    await Runner.run(one, state, session=session, hooks=RecordToolCalls())
+    await Runner.run(one, state, session=session, hooks=RecordToolCalls(session))
 
     (ended,) = await calls_of(alice)
     assert (waiting.status, ended.status, ended.output) == ("pending", "succeeded", "deleted")
@@ -317,7 +318,7 @@ async def test_an_approved_call_is_the_one_that_waited(alice: AsyncUser) -> None
 
 
 async def test_a_tool_does_not_run_where_its_call_cannot_be_recorded(alice: AsyncUser) -> None:
-    with pytest.raises(ConfigurationError, match="EventStoreSession"):
+    with pytest.raises(UserError, match="EventStoreSession"):
         await Runner.run(
             agent([call("add_task", "c1", title="milk")]),
             "hello",
