@@ -83,7 +83,27 @@ async def move_money(context: ToolContext[AsyncUser], title: str) -> str:
     return "moved it"
 
 
-TOOLS = [add_task, break_down, break_kindly, break_the_run, sleep, move_money]
+@function_tool
+async def move_nothing(context: ToolContext[AsyncUser]) -> str:
+    return "moved"
+
+
+@function_tool
+async def sleep_long(context: ToolContext[AsyncUser]) -> str:
+    await asyncio.sleep(60)
+    return "never"
+
+
+TOOLS = [
+    add_task,
+    break_down,
+    break_kindly,
+    break_the_run,
+    sleep,
+    move_money,
+    move_nothing,
+    sleep_long,
+]
 
 
 def agent(*steps: Any, **options: Any) -> Agent[AsyncUser]:
