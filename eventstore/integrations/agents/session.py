@@ -75,17 +75,19 @@ class EventStoreSession:
         """
         Return the newest items, oldest first; one round trip.
 
-        :param limit: how many; None for as many as the settings say, or all. A call is not parted
-            from its output: where the cut would be between them there are more items, from the
-            call on, for another round trip.
+        :param limit: exactly so many, as the SDK needs it to find its own items again; of a run's
+            history it leaves out an output that the cut has parted from its call. None gives as
+            many as the settings say, or all: where their cut would part a call from its output, or
+            from its reasoning, more items, for another round trip.
         :param wrapper: the run's context.
         """
         user = self._user_of(wrapper)
         if wrapper is not None:
             self.run_of(wrapper)
-        if limit is None and self.session_settings is not None:
-            limit = self.session_settings.limit
-        return _items(await self._page(user, limit))
+        settings = self.session_settings
+        if limit is None and settings is not None and settings.limit is not None:
+            return _items(await self._page(user, settings.limit))
+        return _items([] if limit == 0 else await self._newest(user, limit))
 
     async def add_items(
         self, items: Items, *, wrapper: RunContextWrapper[Any] | None = None
@@ -161,7 +163,7 @@ class EventStoreSession:
         if self.compact is None:
             return
         user = self._user_of(wrapper)
-        messages = await self._page(user, None)
+        messages = await self._newest(user, None)
         if not messages:
             return
         compacted = await self.compact(_items(messages))
@@ -206,15 +208,15 @@ class EventStoreSession:
             return False
         return True
 
-    async def _page(self, user: AsyncUser, limit: int | None) -> list[MessageView]:
+    async def _page(self, user: AsyncUser, limit: int) -> list[MessageView]:
         """Return the newest messages, and those before that a whole exchange needs."""
         if limit == 0:
             return []
         messages = await self._newest(user, limit)
-        if limit is None or len(messages) < limit:
+        if len(messages) < limit:
             return messages
         missing = _calls_before(messages)
-        if not missing:
+        if not missing and _pair_id(messages[0].body, _asks) is None:
             return messages
         earlier = await user.history(
             self.session_id, limit=_SEARCHED_FOR_CALL, before=messages[0].position
@@ -222,7 +224,10 @@ class EventStoreSession:
         start = len(earlier)
         while missing and start:
             start -= 1
-            missing.discard(_pair_id(earlier[start].body, _asks) or "")
+            body = earlier[start].body
+            missing.discard(_pair_id(body, _asks) or "")
+            if (answered := _pair_id(body, _answers)) is not None:
+                missing.add(answered)
         if missing:  # their calls are nowhere near, and what came between says nothing of them
             return messages
         # Reasoning belongs to the call that came of it.

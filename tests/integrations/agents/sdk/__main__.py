@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from tests.support.server import run_server
 
 ROOT = Path(__file__).parents[4]
-FILES = (
+FILES = tuple(os.environ["SDKF"].split()) if "SDKF" in os.environ else (
     "memory",
     "extensions/memory/test_sqlalchemy_session.py",
     "extensions/memory/test_encrypt_session.py",

@@ -22,6 +22,7 @@ import agents.extensions.memory.encrypt_session as encrypt
 import agents.extensions.memory.sqlalchemy_session as sqlalchemy
 import agents.memory
 import agents.memory.sqlite_session as sqlite
+import psycopg
 import pytest
 from agents.memory.session_settings import SessionSettings, coerce_session_settings
 
@@ -82,6 +83,13 @@ class StoreSession(EventStoreSession):
         return _Closed()
 
 
+class _Engine:
+    """What a fixture closes."""
+
+    async def dispose(self) -> None:
+        return
+
+
 class _Closed:
     """Closed at once, whether awaited or not."""
 
@@ -116,6 +124,8 @@ class EngineSession(StoreSession):
     ) -> None:
         super().__init__(session_id, f"{id(engine)}{engine}", session_settings)
 
+        self.engine = _Engine()
+
     @classmethod
     def from_url(
         cls, session_id: str, *, url: str, session_settings: Any = None, **_: Any
@@ -146,6 +156,7 @@ class _Report:
         self.results = {"passed": 0, "failed": 0, "skipped": 0}
         self.failed: list[str] = []
         self.without = 0
+        self.other_failures: list[str] = []
         self.unused = set(left_out())
         self.left_out = 0
 
@@ -165,10 +176,24 @@ class _Report:
         self.before = _uses
         return (yield)
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self) -> None:
+        # The loop of the test is gone, and with it nobody closes its pool.
+        for loop in [one for one in _stores if one.is_closed()]:
+            del _stores[loop]
+        with psycopg.connect(URL, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":
             if _uses == self.before and report.outcome == "passed":
                 self.without += 1
+                return
+            if _uses == self.before and report.outcome == "failed":
+                self.other_failures.append(report.nodeid)
                 return
             self.results[report.outcome] += 1
             if report.outcome == "failed":
