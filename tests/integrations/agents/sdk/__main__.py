@@ -18,25 +18,29 @@ from tempfile import TemporaryDirectory
 from tests.support.server import run_server
 
 ROOT = Path(__file__).parents[4]
-FILES = tuple(os.environ["SDKF"].split()) if "SDKF" in os.environ else (
-    "memory",
-    "extensions/memory/test_sqlalchemy_session.py",
-    "extensions/memory/test_encrypt_session.py",
-    "extensions/memory/test_async_sqlite_session.py",
-    "test_agent_runner.py",
-    "test_agent_runner_streamed.py",
-    "test_cancel_streaming.py",
-    "test_handoff_history_duplication.py",
-    "test_hitl_session_scenario.py",
-    "test_max_turns.py",
-    "test_native_tool_failure_history.py",
-    "test_programmatic_tool_calling.py",
-    "test_run_impl_resume_paths.py",
-    "test_runner_guardrail_resume.py",
-    "test_soft_cancel.py",
-    "test_tool_batch_failure_history.py",
-    "test_tool_failure_boundaries.py",
-    "deferred_session_writes",
+FILES = (
+    tuple(os.environ["SDKF"].split())
+    if "SDKF" in os.environ
+    else (
+        "memory",
+        "extensions/memory/test_sqlalchemy_session.py",
+        "extensions/memory/test_encrypt_session.py",
+        "extensions/memory/test_async_sqlite_session.py",
+        "test_agent_runner.py",
+        "test_agent_runner_streamed.py",
+        "test_cancel_streaming.py",
+        "test_handoff_history_duplication.py",
+        "test_hitl_session_scenario.py",
+        "test_max_turns.py",
+        "test_native_tool_failure_history.py",
+        "test_programmatic_tool_calling.py",
+        "test_run_impl_resume_paths.py",
+        "test_runner_guardrail_resume.py",
+        "test_soft_cancel.py",
+        "test_tool_batch_failure_history.py",
+        "test_tool_failure_boundaries.py",
+        "deferred_session_writes",
+    )
 )
 
 

@@ -18,7 +18,6 @@ from uuid import uuid4
 import agents
 import agents.extensions.memory as extensions
 import agents.extensions.memory.async_sqlite_session as async_sqlite
-import agents.extensions.memory.encrypt_session as encrypt
 import agents.extensions.memory.sqlalchemy_session as sqlalchemy
 import agents.memory
 import agents.memory.sqlite_session as sqlite
@@ -54,7 +53,9 @@ class StoreSession(EventStoreSession):
         if session_settings is not None:
             settings = coerce_session_settings(session_settings)
         super().__init__(session_id, lambda _: _never(), session_settings=settings)
-        self._user_id = f"{place}-{uuid4()}" if ":memory:" in str(place) else str(place)[-255:]
+        # A database in memory is its session's own; a file is shared by its path.
+        alone = str(place) == ":memory:"
+        self._user_id = f"{place}-{uuid4()}" if alone else str(place)[-255:]
 
     async def _ready(self) -> None:
         self._user = await _user(self._user_id)
@@ -84,7 +85,10 @@ class StoreSession(EventStoreSession):
 
 
 class _Engine:
-    """What a fixture closes."""
+    """What a fixture closes, and what sessions of one database have in common."""
+
+    def __init__(self, place: str) -> None:
+        self.place = f"{place}-{uuid4()}"
 
     async def dispose(self) -> None:
         return
@@ -130,12 +134,13 @@ class EngineSession(StoreSession):
     def from_url(
         cls, session_id: str, *, url: str, session_settings: Any = None, **_: Any
     ) -> EngineSession:
-        return cls(session_id, engine=f"url {url}", session_settings=session_settings)
+        return cls(session_id, engine=url, session_settings=session_settings)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Report(), "eventstore-report")
-    for module in (agents, agents.memory, sqlite, encrypt):
+    # Not in `encrypt_session`, which calls what is private to SQLite where it finds that class.
+    for module in (agents, agents.memory, sqlite):
         module.SQLiteSession = FileSession  # type: ignore[attr-defined]  # in its place
     for module in (extensions, async_sqlite):
         module.AsyncSQLiteSession = FileSession  # type: ignore[attr-defined]  # in its place
