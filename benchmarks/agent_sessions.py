@@ -21,8 +21,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from itertools import count
 from functools import partial
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any

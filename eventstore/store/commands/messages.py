@@ -326,7 +326,7 @@ def posted_message(outcome: Outcome, message_id: UUID) -> MessageView:
     calls: Sequence[ToolCallView] = ()
     # A single event is a message without calls, the usual case, and needs no rows replayed.
     if len(outcome.recorded) > 1:
-        requests = (one for one in outcome.recorded if one.causation_id == message_id)
+        requests = outcome.caused_by(message_id)
         calls = [
             ToolCallView.from_row(outcome.row(ToolCall, one.event_id))
             for one in requests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -125,9 +125,9 @@ async def test_two_turns_of_a_session_do_not_run_at_once(alice: AsyncUser) -> No
 
 
 @pytest.fixture
-def proxied(database_url: str, proxy: Proxy) -> Iterator[Settings]:
+def proxied(database_url: str, proxy: Proxy) -> Settings:
     name = conninfo_to_dict(database_url)["dbname"]
-    yield Settings(
+    return Settings(
         database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
     )
 

@@ -19,28 +19,13 @@ from tests.support.server import run_server
 
 ROOT = Path(__file__).parents[4]
 FILES = (
-    tuple(os.environ["SDKF"].split())
-    if "SDKF" in os.environ
-    else (
-        "memory",
-        "extensions/memory/test_sqlalchemy_session.py",
-        "extensions/memory/test_encrypt_session.py",
-        "extensions/memory/test_async_sqlite_session.py",
-        "test_agent_runner.py",
-        "test_agent_runner_streamed.py",
-        "test_cancel_streaming.py",
-        "test_handoff_history_duplication.py",
-        "test_hitl_session_scenario.py",
-        "test_max_turns.py",
-        "test_native_tool_failure_history.py",
-        "test_programmatic_tool_calling.py",
-        "test_run_impl_resume_paths.py",
-        "test_runner_guardrail_resume.py",
-        "test_soft_cancel.py",
-        "test_tool_batch_failure_history.py",
-        "test_tool_failure_boundaries.py",
-        "deferred_session_writes",
-    )
+    "memory",
+    "extensions/memory/test_sqlalchemy_session.py",
+    "extensions/memory/test_encrypt_session.py",
+    "extensions/memory/test_async_sqlite_session.py",
+    "deferred_session_writes",
+    "test_agent_runner.py",
+    "test_hitl_session_scenario.py",
 )
 
 
@@ -56,7 +41,9 @@ def main() -> int:
         }
         tests = [f"tests/{name}" for name in FILES]
         command = [sys.executable, "-m", "pytest", "-p", "plugin", "-q", "--tb=line", *tests]
-        command += ["-p", "no:cacheprovider", "-W", "ignore", *sys.argv[1:]]
+        # Of a client of OpenAI's that sessions of the store have nothing to do with.
+        command.append("--ignore=tests/memory/test_openai_conversations_session.py")
+        command += ["-p", "no:cacheprovider", "-W", "ignore", "--timeout=60", *sys.argv[1:]]
         return subprocess.run(command, cwd=source, env=environment, check=False).returncode
 
 
