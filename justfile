@@ -53,7 +53,7 @@ bench-sessions *arguments:
 
 # Run the Agents SDK's own tests of sessions, from its source distribution, against ours.
 sdk-tests *arguments:
-    uv run --group sdk-tests python -m tests.integrations.agents.sdk {{arguments}}
+    uv run --isolated --group sdk-tests python -m tests.integrations.agents.sdk {{arguments}}
 
 # Run the examples and every code block of the documentation.
 docs:

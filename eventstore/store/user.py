@@ -48,7 +48,7 @@ from eventstore.store.units.unit_of_work import UnitOfWork, check_key
 from projections.model_input.arrange import Pending
 from projections.model_input.formats import FormatName
 from projections.models.message import MessageView
-from projections.queries.history import Source, history_page
+from projections.queries.history import Source, history_page, items_page
 from projections.queries.model_input import model_input
 from projections.queries.tool_call_audit import AuditEntry, audit
 
@@ -94,6 +94,24 @@ class UserPlans(Queries):
                 projections=context.projections,
                 registry=context.registry,
             ),
+        )
+
+    def items(
+        self, conversation: UUID | str, *, limit: int | None = None
+    ) -> Plan[list[dict[str, Any]]]:
+        """
+        Return a conversation's items exactly as they came, oldest first; one round trip.
+
+        They are the `body` of each message of `history`, which costs more for what it says of them.
+
+        :param conversation: its id or key.
+        :param limit: only the newest so many; None returns all.
+        :raises NotFound: absent, deleted or another user's.
+        :raises InvalidInput: the limit is no whole number, or negative.
+        """
+        context = self.context
+        return context.about_conversation(
+            conversation, lambda resolved: items_page(context.user_id, resolved, limit)
         )
 
     def model_input(
@@ -409,6 +427,7 @@ class User(SyncFacade[UserPlans]):
         self.turns = Turns(driver, TurnQueries(context))
 
     history = sync_method(UserPlans.history)
+    items = sync_method(UserPlans.items)
     model_input = sync_method(UserPlans.model_input)
     append = sync_method(UserPlans.append)
     events = sync_method(UserPlans.events)
@@ -484,6 +503,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
         self.turns = AsyncTurns(driver, TurnQueries(context))
 
     history = async_method(UserPlans.history)
+    items = async_method(UserPlans.items)
     model_input = async_method(UserPlans.model_input)
     append = async_method(UserPlans.append)
     events = async_method(UserPlans.events)

@@ -216,13 +216,13 @@ def _watch_failures(context: ToolContext[Any], tool: Tool) -> None:
         config = context.run_config or RunConfig()
         given = config.tool_error_formatter
 
-        async def told(args: ToolErrorFormatterArgs[Any]) -> str | None:
+        async def report(args: ToolErrorFormatterArgs[Any]) -> str | None:
             if args.kind == "tool_exception":
                 await _record_failure(context, args.error or args.default_message)
             message = None if given is None else given(args)
             return await message if inspect.isawaitable(message) else message
 
-        context.run_config = replace(config, tool_error_formatter=told)
+        context.run_config = replace(config, tool_error_formatter=report)
     elif not isinstance(formatter, _Watched):
         # Of all runs, once: it tells by the context which call failed.
         set_function_tool_failure_error_function(tool, _Watched(formatter))

@@ -87,7 +87,7 @@ class EventStoreSession:
         settings = self.session_settings
         if limit is None and settings is not None and settings.limit is not None:
             return _items(await self._page(user, settings.limit))
-        return _items([] if limit == 0 else await self._newest(user, limit))
+        return [] if limit == 0 else await self._newest_items(user, limit)
 
     async def add_items(
         self, items: Items, *, wrapper: RunContextWrapper[Any] | None = None
@@ -218,9 +218,8 @@ class EventStoreSession:
         missing = _calls_before(messages)
         if not missing and _pair_id(messages[0].body, _asks) is None:
             return messages
-        earlier = await user.history(
-            self.session_id, limit=_SEARCHED_FOR_CALL, before=messages[0].position
-        )
+        more = await self._newest(user, limit + _SEARCHED_FOR_CALL)
+        earlier = [one for one in more if one.position < messages[0].position]
         start = len(earlier)
         while missing and start:
             start -= 1
@@ -234,6 +233,12 @@ class EventStoreSession:
         while start and earlier[start - 1].body.get("type") == "reasoning":
             start -= 1
         return earlier[start:] + messages
+
+    async def _newest_items(self, user: AsyncUser, limit: int | None) -> Items:
+        try:
+            return cast("Items", await user.items(self.session_id, limit=limit))
+        except NotFound:
+            return []
 
     async def _newest(self, user: AsyncUser, limit: int | None) -> list[MessageView]:
         try:
@@ -358,6 +363,9 @@ class _TurnSession(EventStoreSession):
         elif items:
             await super()._add(user, None, items)
 
+    async def _newest_items(self, user: AsyncUser, limit: int | None) -> Items:
+        return _items(await self._newest(user, limit))
+
     async def _newest(self, user: AsyncUser, limit: int | None) -> list[MessageView]:
         known = self._active.messages
         before = self._active.record.position if self._sent else None
@@ -366,7 +374,9 @@ class _TurnSession(EventStoreSession):
             known = [one for one in known if one.position < before]
         if not self._changed and (complete or (limit is not None and limit <= len(known))):
             return known if limit is None else known[max(0, len(known) - limit) :]
-        return await user.history(self.session_id, limit=limit, before=before)
+        wanted = None if limit is None else limit + len(self._sent)
+        found = await user.history(self.session_id, limit=wanted)
+        return [one for one in found if before is None or one.position < before]
 
     async def pop_item(
         self, *, wrapper: RunContextWrapper[Any] | None = None
@@ -404,13 +414,13 @@ class CompactionSnapshot(NamedTuple):
 
 def _calls_before(messages: Sequence[MessageView]) -> set[str]:
     """Return the ids of the calls whose output stands in a page and which stand before it."""
-    asked: set[str] = set()
+    requested: set[str] = set()
     missing: set[str] = set()
     for one in messages:
-        if (call := _pair_id(one.body, _answers)) is not None and call not in asked:
+        if (call := _pair_id(one.body, _answers)) is not None and call not in requested:
             missing.add(call)
         if (call := _pair_id(one.body, _asks)) is not None:
-            asked.add(call)
+            requested.add(call)
     return missing
 
 

@@ -27,5 +27,5 @@ async def async_store(database_url: str) -> AsyncIterator[AsyncEventStore]:
 
 
 @pytest.fixture
-def alice(async_store: AsyncEventStore) -> AsyncUser:  # type: ignore[override]  # the async one
+def alice(async_store: AsyncEventStore) -> AsyncUser:
     return async_store.user("alice")

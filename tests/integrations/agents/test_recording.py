@@ -211,12 +211,12 @@ async def test_change_and_outcome_are_one_append(alice: AsyncUser) -> None:
 
 
 async def test_parallel_calls_are_recorded_each_with_its_own_outcome(alice: AsyncUser) -> None:
-    asked = [
+    requested = [
         call("add_task", "c1", title="milk"),
         call("break_down", "c2"),
         call("move_money", "c3", title="gold"),
     ]
-    await run(alice, agent(asked, [assistant_message("Done.")]))
+    await run(alice, agent(requested, [assistant_message("Done.")]))
 
     found = {one.call_id: one.status for one in await calls_of(alice)}
     assert found == {"c1": "succeeded", "c2": "failed", "c3": "succeeded"}
@@ -255,9 +255,9 @@ async def test_what_a_run_cost_is_a_turn(alice: AsyncUser) -> None:
 async def test_a_run_that_reaches_max_turns_has_its_calls_and_its_cost_and_no_end(
     alice: AsyncUser,
 ) -> None:
-    asked = [[call("add_task", f"c{number}", title="milk")] for number in range(3)]
+    requested = [[call("add_task", f"c{number}", title="milk")] for number in range(3)]
     with pytest.raises(MaxTurnsExceeded):
-        await run(alice, agent(*asked), max_turns=2)
+        await run(alice, agent(*requested), max_turns=2)
 
     (turn,) = await alice.turns.list("s")
     assert [one.status for one in await calls_of(alice)] == ["succeeded", "succeeded"]

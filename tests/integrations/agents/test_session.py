@@ -112,8 +112,8 @@ async def test_the_settings_limit_never_parts_a_call_from_its_output(
 
     found = await session.get_items()
 
-    whole = {1: 2, 2: 2, 3: 3, 4: 8, 5: 8, 6: 8, 7: 8, 8: 8, 9: 9, 10: 9}
-    assert found == EXCHANGES[len(EXCHANGES) - whole[limit] :]
+    lengths = {1: 2, 2: 2, 3: 3, 4: 8, 5: 8, 6: 8, 7: 8, 8: 8, 9: 9, 10: 9}
+    assert found == EXCHANGES[len(EXCHANGES) - lengths[limit] :]
 
 
 async def test_the_last_item_is_taken_away_and_stays_in_the_log(
@@ -215,7 +215,7 @@ async def test_the_encrypted_session_keeps_its_items_here(
     )
 
     assert await encrypted.get_items() == result.to_input_list()
-    assert all(one.get("__enc__") == 1 for one in await session.get_items())  # type: ignore[union-attr]
+    assert all(one.get("__enc__") == 1 for one in await session.get_items())
     assert [one.status for one in await calls_of(alice)] == ["succeeded"]
     assert await encrypted.pop_item() == result.to_input_list()[-1]
 

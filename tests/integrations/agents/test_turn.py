@@ -72,16 +72,19 @@ async def test_a_later_turn_is_given_what_was_said_before(alice: AsyncUser) -> N
 
     await answer(alice, second, "more", key="r2")
 
-    asked = second.model.calls[0].input  # type: ignore[union-attr]  # a scripted model
-    assert [one.get("content") for one in asked if one.get("role") == "user"] == ["hello", "more"]
+    requested = second.model.calls[0].input  # type: ignore[union-attr]  # a scripted model
+    assert [one.get("content") for one in requested if one.get("role") == "user"] == [
+        "hello",
+        "more",
+    ]
     assert len(await EventStoreSession("s", alice).get_items()) == 6
 
 
 async def test_a_run_that_raises_makes_its_turn_failed_with_its_cost(alice: AsyncUser) -> None:
-    asked = [[call("add_task", f"c{number}", title="milk")] for number in range(3)]
+    requested = [[call("add_task", f"c{number}", title="milk")] for number in range(3)]
 
     with pytest.raises(MaxTurnsExceeded):
-        await answer(alice, agent(*asked), max_turns=2)
+        await answer(alice, agent(*requested), max_turns=2)
 
     (turn,) = await alice.turns.list("s")
     assert (turn.status, turn.input_tokens) == ("failed", 20)
@@ -90,9 +93,9 @@ async def test_a_run_that_raises_makes_its_turn_failed_with_its_cost(alice: Asyn
 
 
 async def test_a_turn_that_failed_is_continued_after_what_it_recorded(alice: AsyncUser) -> None:
-    asked = [[call("add_task", f"c{number}", title="milk")] for number in range(2)]
+    requested = [[call("add_task", f"c{number}", title="milk")] for number in range(2)]
     with pytest.raises(MaxTurnsExceeded):
-        await answer(alice, agent(*asked), max_turns=1)
+        await answer(alice, agent(*requested), max_turns=1)
 
     continued = agent([assistant_message("Done.")])
     turn = await answer(alice, continued)
@@ -156,8 +159,8 @@ async def test_a_turn_with_a_tool_call_is_four_round_trips(
 async def test_parallel_calls_take_no_round_trips_of_their_own(
     remote_alice: AsyncUser, proxy: Proxy
 ) -> None:
-    asked = [call("move_nothing", f"c{number}") for number in range(5)]
-    one = agent(asked, [assistant_message("Done.")])
+    requested = [call("move_nothing", f"c{number}") for number in range(5)]
+    one = agent(requested, [assistant_message("Done.")])
     proxy.count()
 
     await answer(remote_alice, one)

@@ -52,8 +52,8 @@ def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps"]
     subprocess.run([*command, "--quiet", "--dest", str(folder), name], check=True)
     (archive,) = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
     return folder / archive.name.removesuffix(".tar.gz")
 
 

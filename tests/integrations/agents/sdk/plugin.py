@@ -18,6 +18,7 @@ from uuid import uuid4
 import agents
 import agents.extensions.memory as extensions
 import agents.extensions.memory.async_sqlite_session as async_sqlite
+import agents.extensions.memory.encrypt_session
 import agents.extensions.memory.sqlalchemy_session as sqlalchemy
 import agents.memory
 import agents.memory.sqlite_session as sqlite
@@ -88,7 +89,7 @@ class _Engine:
     """What a fixture closes, and what sessions of one database have in common."""
 
     def __init__(self, place: str) -> None:
-        self.place = f"{place}-{uuid4()}"
+        self.place = f"{place}-{uuid4()}" if ":memory:" in place else place
 
     async def dispose(self) -> None:
         return
@@ -126,9 +127,9 @@ class EngineSession(StoreSession):
     def __init__(
         self, session_id: str, *, engine: Any, session_settings: Any = None, **_: Any
     ) -> None:
-        super().__init__(session_id, f"{id(engine)}{engine}", session_settings)
-
-        self.engine = _Engine()
+        known = engine if isinstance(engine, _Engine) else _Engine(str(engine))
+        super().__init__(session_id, known.place, session_settings)
+        self.engine = known
 
     @classmethod
     def from_url(
@@ -166,15 +167,15 @@ class _Report:
         self.left_out = 0
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        kept = []
+        chosen = []
         for item in items:
             found = [name for name in left_out() if re.search(name, item.nodeid)]
             self.unused -= set(found)
             if found:
                 self.left_out += 1
             else:
-                kept.append(item)
-        items[:] = kept
+                chosen.append(item)
+        items[:] = chosen
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
