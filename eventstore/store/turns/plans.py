@@ -113,7 +113,8 @@ class TurnPlans:
             key=key,
             request=sha256(sent).hexdigest(),
             holder=self._holder,
-            lease_seconds=lease_seconds,
+            # Turns without a lease are those that frameworks run.
+            lease_seconds=check_number(lease_seconds, "lease_seconds", least=1),
         )
         # Derived, so that two processes with one request meet in one turn.
         self.id = uuid5(self._conversation, f"turn:{key}")
