@@ -54,6 +54,7 @@ __all__ = [
     "messages_of_page",
     "page_statements",
     "read_page",
+    "require_conversation",
 ]
 
 type Source = Literal["projection", "events"]
@@ -221,8 +222,7 @@ def items_page(user_id: str, conversation: UUID, limit: int | None) -> Plan[list
         Statement(_ITEMS, (user_id, conversation, None, None, None, limit)),
     )
     found, rows = yield Batch(user_scope(user_id), statements)
-    if not found or not _may_exist(found[0]):
-        raise NotFound("conversation", conversation)
+    require_conversation(conversation, found)
     return [
         full_body(None if stored is None else loads(stored), sender, content)
         for sender, content, stored in reversed(rows)
@@ -257,8 +257,7 @@ def messages_of_page(
     :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
     """
     found, rows, call_rows = answers
-    if not found or not _may_exist(found[0]):
-        raise NotFound("conversation", conversation)
+    require_conversation(conversation, found)
     if moment == NOW:
         last = None
     else:
@@ -267,6 +266,17 @@ def messages_of_page(
         rows = [row for row in rows if row[1] <= last]
     calls = by_message(map(tool_call_view, call_rows), last)
     return [message_view(conversation, row, calls) for row in reversed(rows)]
+
+
+def require_conversation(conversation: UUID, found: Rows) -> None:
+    """
+    Require that a conversation is there.
+
+    :param found: what the first of the `page_statements` selected.
+    :raises NotFound: it is absent, deleted or another user's.
+    """
+    if not found or not _may_exist(found[0]):
+        raise NotFound("conversation", conversation)
 
 
 def message_view(conversation: UUID, row: tuple[Any, ...], calls: CallsByMessage) -> MessageView:
