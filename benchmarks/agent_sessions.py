@@ -196,8 +196,14 @@ async def _own_turn(session: Session) -> None:
 
 
 def _items(number: int) -> Items:
-    """Return items as a conversation has them: a question, a call, its output, an answer."""
-    first = 4 * next(_NUMBERS) * 1000  # models do not repeat the ids of calls
+    """
+    Return items as a conversation has them: a question, a call, its output, an answer.
+
+    Two are a call and its output, which the SDK adds together.
+    """
+    pair = 2
+    # Models do not repeat the ids of calls.
+    first = 4 * next(_NUMBERS) * 1000 + (number == pair)
     return [_item(one) for one in range(first, first + number)]
 
 
