@@ -47,6 +47,14 @@ bench *arguments:
 bench-peers *arguments:
     uv run --group peers python -m benchmarks.peers {{arguments}}
 
+# Compare sessions of the Agents SDK: ours with the SDK's own on PostgreSQL.
+bench-sessions *arguments:
+    uv run --group peers python -m benchmarks.agent_sessions {{arguments}}
+
+# Run the Agents SDK's own tests of sessions, from its source distribution, against ours.
+sdk-tests *arguments:
+    uv run --isolated --group sdk-tests python -m tests.integrations.agents.sdk {{arguments}}
+
 # Run the examples and every code block of the documentation.
 docs:
     uv run pytest tests/project/test_docs.py

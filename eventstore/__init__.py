@@ -85,10 +85,17 @@ if TYPE_CHECKING:
         ToolCallAbandoned,
         ToolCallClaimed,
         ToolCallFailed,
+        ToolCallPlaced,
         ToolCallRequested,
         ToolCallSucceeded,
     )
-    from eventstore.events.turns import TurnContinued, TurnEnded, TurnRenewed, TurnStarted
+    from eventstore.events.turns import (
+        TurnContinued,
+        TurnEnded,
+        TurnRenewed,
+        TurnStarted,
+        TurnUsed,
+    )
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
     from eventstore.log.paging import Page
@@ -130,10 +137,17 @@ _HOMES = {
         "ToolCallAbandoned",
         "ToolCallClaimed",
         "ToolCallFailed",
+        "ToolCallPlaced",
         "ToolCallRequested",
         "ToolCallSucceeded",
     ),
-    "eventstore.events.turns": ("TurnContinued", "TurnEnded", "TurnRenewed", "TurnStarted"),
+    "eventstore.events.turns": (
+        "TurnContinued",
+        "TurnEnded",
+        "TurnRenewed",
+        "TurnStarted",
+        "TurnUsed",
+    ),
     "eventstore.log.anchors": ("Anchor", "Head", "read_anchor", "write_anchor"),
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
     "eventstore.log.paging": ("Page",),
@@ -209,6 +223,7 @@ __all__ = [
     "ToolCallAbandoned",
     "ToolCallClaimed",
     "ToolCallFailed",
+    "ToolCallPlaced",
     "ToolCallRequested",
     "ToolCallSucceeded",
     "TurnContinued",
@@ -216,6 +231,7 @@ __all__ = [
     "TurnRenewed",
     "TurnStarted",
     "TurnTakenOver",
+    "TurnUsed",
     "Unavailable",
     "UnknownEventType",
     "UnreadableEvent",

@@ -23,6 +23,7 @@ __all__ = [
     "ToolCallEvent",
     "ToolCallFailed",
     "ToolCallOutcome",
+    "ToolCallPlaced",
     "ToolCallRequested",
     "ToolCallSucceeded",
 ]
@@ -67,6 +68,21 @@ class ToolCallClaimed(ToolCallEvent, type="ToolCallClaimed"):
 
     request_event_id: UUID
     seconds: int = Field(ge=1, le=MAX_CLAIM_SECONDS)
+
+
+class ToolCallPlaced(ToolCallEvent, type="ToolCallPlaced"):
+    """
+    The message that asks for a call was posted after the call had been requested.
+
+    Frameworks keep their items themselves and write them when the tools have run.
+
+    :ivar message_id: that message; a call that stands in one already stays there.
+    :ivar index: as of a request.
+    """
+
+    request_event_id: UUID
+    message_id: UUID
+    index: int = Field(default=0, ge=0, lt=1000)
 
 
 class ToolCallOutcome(ToolCallEvent):

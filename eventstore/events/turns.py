@@ -23,6 +23,7 @@ __all__ = [
     "TurnOutcome",
     "TurnRenewed",
     "TurnStarted",
+    "TurnUsed",
 ]
 
 MAX_LEASE_SECONDS = 24 * 3600
@@ -39,6 +40,8 @@ class TurnStarted(TurnEvent, type="TurnStarted"):
     """
     A turn began, and has its conversation to itself until it ends or the lease is over.
 
+    Without a lease it keeps nobody out: a framework runs it, and the store only records it.
+
     :ivar key: the caller's name for the request, unique in the conversation.
     :ivar request: a digest of what the user sent, by which a retry is told from another request.
     :ivar holder: a number that the process drew, by which it knows its own turn again.
@@ -47,7 +50,7 @@ class TurnStarted(TurnEvent, type="TurnStarted"):
     key: Key
     request: Name
     holder: UUID
-    lease_seconds: int = Field(ge=1, le=MAX_LEASE_SECONDS)
+    lease_seconds: int = Field(ge=0, le=MAX_LEASE_SECONDS)
 
 
 class TurnContinued(TurnEvent, type="TurnContinued"):
@@ -69,6 +72,20 @@ class TurnRenewed(TurnEvent, type="TurnRenewed"):
     turn_id: UUID
     holder: UUID
     lease_seconds: int = Field(ge=1, le=MAX_LEASE_SECONDS)
+
+
+class TurnUsed(TurnEvent, type="TurnUsed"):
+    """
+    What a turn has cost so far, so that one whose end nobody records has it too.
+
+    :ivar usage: as of `TurnEnded`, which has the last word if it has one.
+    """
+
+    turn_id: UUID
+    model: Name | None = None
+    usage: JsonObject | None = None
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
 
 
 class TurnEnded(TurnEvent, type="TurnEnded"):

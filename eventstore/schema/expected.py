@@ -150,7 +150,8 @@ CONSTRAINTS = {
         "turn_pkey": "PRIMARY KEY (user_id, id)",
         "turn_running": (
             "CREATE UNIQUE INDEX turn_running ON eventstore.turn USING btree"
-            " (user_id, conversation_id) WHERE (status = 'running'::text)"
+            " (user_id, conversation_id)"
+            " WHERE ((status = 'running'::text) AND (lease_seconds > 0))"
         ),
     },
     _LOG: {

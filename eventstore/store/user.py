@@ -48,7 +48,7 @@ from eventstore.store.units.unit_of_work import UnitOfWork, check_key
 from projections.model_input.arrange import Pending
 from projections.model_input.formats import FormatName
 from projections.models.message import MessageView
-from projections.queries.history import Source, history_page
+from projections.queries.history import Source, history_page, items_page
 from projections.queries.model_input import model_input
 from projections.queries.tool_call_audit import AuditEntry, audit
 
@@ -94,6 +94,24 @@ class UserPlans(Queries):
                 projections=context.projections,
                 registry=context.registry,
             ),
+        )
+
+    def items(
+        self, conversation: UUID | str, *, limit: int | None = None
+    ) -> Plan[list[dict[str, Any]]]:
+        """
+        Return a conversation's items exactly as they came, oldest first; one round trip.
+
+        They are the `body` of each message of `history`, which costs more for what it says of them.
+
+        :param conversation: its id or key.
+        :param limit: only the newest so many; None returns all.
+        :raises NotFound: absent, deleted or another user's.
+        :raises InvalidInput: the limit is no whole number, or negative.
+        """
+        context = self.context
+        return context.about_conversation(
+            conversation, lambda resolved: items_page(context.user_id, resolved, limit)
         )
 
     def model_input(
@@ -356,7 +374,7 @@ class UserPlans(Queries):
         occurred_at: datetime | None,
     ) -> UserContext:
         """
-        Return the context with other annotations.
+        Return the context with other annotations; what is not given stays.
 
         :raises InvalidInput: an argument has a wrong type, or the time cannot be stored.
         :raises NotStorable: the metadata has a value that JSON cannot hold.
@@ -368,15 +386,14 @@ class UserPlans(Queries):
             raise InvalidInput("metadata", f"is a {type(metadata).__name__}; give a dict")
         # Checked here, where the mistake is, and not at each append. The result is a copy, so the
         # caller may change the dict afterwards.
-        checked: Any = check_json(dict(metadata or {}), "metadata")
+        given: dict[str, Any] = {}
+        if metadata is not None:
+            given["metadata"] = check_json(dict(metadata), "metadata")
+        if correlation_id is not None:
+            given["correlation_id"] = correlation_id
         if occurred_at is not None:
-            occurred_at = check_occurred_at(occurred_at, "occurred_at")
-        return replace(
-            self.context,
-            correlation_id=correlation_id,
-            metadata=checked,
-            occurred_at=occurred_at,
-        )
+            given["occurred_at"] = check_occurred_at(occurred_at, "occurred_at")
+        return replace(self.context, **given)
 
     def keyed(self, idempotency_key: str | None) -> UserContext:
         """
@@ -409,6 +426,7 @@ class User(SyncFacade[UserPlans]):
         self.turns = Turns(driver, TurnQueries(context))
 
     history = sync_method(UserPlans.history)
+    items = sync_method(UserPlans.items)
     model_input = sync_method(UserPlans.model_input)
     append = sync_method(UserPlans.append)
     events = sync_method(UserPlans.events)
@@ -441,8 +459,8 @@ class User(SyncFacade[UserPlans]):
         """
         Return this user with annotations for everything that is appended through it.
 
-        :param correlation_id: what belongs together, like an agent's turn.
-        :param metadata: a JSON object, stored with each event.
+        :param correlation_id: what belongs together, like an agent's turn; None leaves it as it is.
+        :param metadata: a JSON object, stored with each event; None leaves it as it is.
         :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
             show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
             it says here, and what was said first stays.
@@ -484,6 +502,7 @@ class AsyncUser(AsyncFacade[UserPlans]):
         self.turns = AsyncTurns(driver, TurnQueries(context))
 
     history = async_method(UserPlans.history)
+    items = async_method(UserPlans.items)
     model_input = async_method(UserPlans.model_input)
     append = async_method(UserPlans.append)
     events = async_method(UserPlans.events)
@@ -516,8 +535,8 @@ class AsyncUser(AsyncFacade[UserPlans]):
         """
         Return this user with annotations for everything that is appended through it.
 
-        :param correlation_id: what belongs together, like an agent's turn.
-        :param metadata: a JSON object, stored with each event.
+        :param correlation_id: what belongs together, like an agent's turn; None leaves it as it is.
+        :param metadata: a JSON object, stored with each event; None leaves it as it is.
         :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
             show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
             it says here, and what was said first stays.

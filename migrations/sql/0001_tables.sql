@@ -176,9 +176,9 @@ create table eventstore.turn (
     ended_position   bigint,
     constraint turn_pkey primary key (user_id, id)
 );
--- One turn of a conversation runs at a time.
+-- One turn of a conversation runs at a time, of those that have a lease.
 create unique index turn_running on eventstore.turn (user_id, conversation_id)
-    where status = 'running';
+    where status = 'running' and lease_seconds > 0;
 create index turn_conversation on eventstore.turn (user_id, conversation_id, position);
 
 -- The users that a rebuild has still to do. It makes a rebuild resumable, and workers share it;

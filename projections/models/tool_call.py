@@ -26,6 +26,7 @@ from eventstore.events.tool_calls import (
     ToolCallClaimed,
     ToolCallEvent,
     ToolCallFailed,
+    ToolCallPlaced,
     ToolCallRequested,
     ToolCallSucceeded,
 )
@@ -192,7 +193,7 @@ CALL_EVENTS: tuple[type[Event], ...] = (
 
 
 @projector(ToolCall, events=CALL_EVENTS, trusted=True)
-def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
+def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:  # noqa: C901 - one case for each event
     """
     Keep one row per tool call; what comes after its first outcome changes nothing.
 
@@ -219,6 +220,10 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:
         case ToolCallClaimed(request_event_id=call_event_id, seconds=seconds):
             claim = {"claimed_at": RECORDED_AT, "claim_seconds": seconds}
             yield Update(ToolCall, {"id": call_event_id}, claim, only_where=_pending(event))
+        case ToolCallPlaced(request_event_id=call_event_id) as placed:
+            place = {"message_id": placed.message_id, "index": placed.index}
+            nowhere = {"message_id": None, "conversation_id": event.stream_id}
+            yield Update(ToolCall, {"id": call_event_id}, place, only_where=nowhere)
         case ToolCallSucceeded(request_event_id=call_event_id) as outcome:
             yield _end(event, call_event_id, {"status": "succeeded", "output": outcome.result})
         case ToolCallFailed(request_event_id=call_event_id, error=error):

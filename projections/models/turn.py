@@ -19,6 +19,7 @@ from eventstore.events.turns import (
     TurnEvent,
     TurnRenewed,
     TurnStarted,
+    TurnUsed,
 )
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
@@ -36,7 +37,8 @@ class Turn(ReadModel, table=True):
     One turn: a request, and all that was done for it.
 
     The unique index lets one turn of a conversation run at a time, whoever starts it. A lease is
-    over `lease_seconds` after `leased_at`; then another process may take the turn over.
+    over `lease_seconds` after `leased_at`; then another process may take the turn over. Turns
+    without a lease, which frameworks run, keep nobody out.
     """
 
     __tablename__ = "turn"
@@ -47,7 +49,7 @@ class Turn(ReadModel, table=True):
             "user_id",
             "conversation_id",
             unique=True,
-            postgresql_where=sql_text("status = 'running'"),
+            postgresql_where=sql_text("status = 'running' and lease_seconds > 0"),
         ),
         Index("turn_conversation", "user_id", "conversation_id", "position"),
         {"schema": SCHEMA},
@@ -157,13 +159,13 @@ def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
             lease = {"leased_at": RECORDED_AT, "lease_seconds": seconds}
             # A process that was only slow does not take its turn back.
             return (_update(event, turn_id, lease, holder=holder, status="running"),)
+        case TurnUsed(turn_id=turn_id) as used:
+            return (_update(event, turn_id, _costs(used), status="running"),)
         case TurnEnded(turn_id=turn_id) as ended:
             changes = {
                 "status": ended.outcome,
-                "model": ended.model,
-                "usage": ended.usage,
-                "input_tokens": ended.input_tokens,
-                "output_tokens": ended.output_tokens,
+                # What was reported before stays, if the end says nothing of it: a failure does not.
+                **({} if ended.model is None and ended.usage is None else _costs(ended)),
                 "error": ended.error,
                 "ended_at": OCCURRED_AT,
                 "ended_position": POSITION,
@@ -172,6 +174,15 @@ def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
             return (_update(event, turn_id, changes, status="running"),)
         case _:
             return ()
+
+
+def _costs(event: TurnUsed | TurnEnded) -> dict[str, Any]:
+    return {
+        "model": event.model,
+        "usage": event.usage,
+        "input_tokens": event.input_tokens,
+        "output_tokens": event.output_tokens,
+    }
 
 
 def _update(

@@ -48,6 +48,7 @@ __all__ = [
     "by_message",
     "history",
     "history_page",
+    "items_page",
     "message_view",
     "messages_of_page",
     "page_statements",
@@ -87,6 +88,10 @@ limit $6
 # Index: message_conversation_position_key.
 _MESSAGES = f"""
 select {MESSAGE_COLUMNS}
+{_PAGE}"""
+# Index: message_conversation_position_key.
+_ITEMS = f"""
+select sender, content, body::text
 {_PAGE}"""
 # Index: tool_call_message.
 _TOOL_CALLS = f"""
@@ -201,6 +206,26 @@ def history_page(
     page = cursors.page(newest_first, limit, after, lambda one: (one.position,), lambda one: one)
     page.reverse()
     return page
+
+
+def items_page(user_id: str, conversation: UUID, limit: int | None) -> Plan[list[dict[str, Any]]]:
+    """
+    Return the bodies of the newest `limit` messages, oldest first; one round trip.
+
+    :raises NotFound: the conversation is absent, deleted or another user's.
+    """
+    if limit is not None:
+        check_number(limit, "limit")
+    statements = (
+        select_existence(user_id, conversation, NOW),
+        Statement(_ITEMS, (user_id, conversation, None, *NOW.bounds, limit)),
+    )
+    found, rows = yield Batch(user_scope(user_id), statements)
+    require_conversation(conversation, found)
+    return [
+        full_body(None if stored is None else loads(stored), sender, content)
+        for sender, content, stored in reversed(rows)
+    ]
 
 
 def page_statements(

@@ -37,7 +37,8 @@ _STATE = f"""
 select {_COLUMNS}, {_LIVE} from eventstore.turn where user_id = $1 and id = $2
 union all
 select {_COLUMNS}, {_LIVE} from eventstore.turn
-where user_id = $1 and conversation_id = $3 and status = 'running' and id <> $2
+where user_id = $1 and conversation_id = $3 and status = 'running' and lease_seconds > 0
+  and id <> $2
 """
 # Index: tool_call_call_id.
 _CALLS = f"""

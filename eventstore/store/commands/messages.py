@@ -5,7 +5,8 @@ A conversation's messages: post one or several, edit, retract, replace a tail, p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 from uuid import UUID
 
 from eventstore.database.plan import Plan
@@ -52,7 +53,34 @@ from projections.models.message import MessageView, full_body, posted_view
 from projections.models.tool_call import ToolCallView
 from projections.queries.search import search_messages
 
-__all__ = ["AsyncMessages", "MessageCommands", "MessageQueries", "Messages", "posted_message"]
+__all__ = [
+    "AsyncMessages",
+    "MessageCommands",
+    "MessageQueries",
+    "Messages",
+    "ToolCallReference",
+    "posted_message",
+]
+
+
+class ToolCallReference(Protocol):
+    """What identifies one call: a `ToolCallView` or a `ToolCallHandle`."""
+
+    @property
+    def conversation_id(self) -> UUID:
+        """The conversation in which it was requested."""
+
+    @property
+    def message_id(self) -> UUID | None:
+        """The message that asks for it, if one does."""
+
+    @property
+    def call_id(self) -> str:
+        """The model's name for it."""
+
+    @property
+    def event_id(self) -> UUID:
+        """The id of the request's event."""
 
 
 class MessageCommands(Commands):
@@ -109,6 +137,7 @@ class MessageCommands(Commands):
         *,
         start: bool = False,
         expected_last: UUID | str | None = None,
+        calls: Sequence[ToolCallReference] = (),
         caused_by: Cause = None,
     ) -> Handle[list[MessageView]]:
         """
@@ -120,7 +149,11 @@ class MessageCommands(Commands):
             by its key. One that was deleted begins anew.
         :param expected_last: the id of the message that must be the last one of the history, for
             another round trip; None posts whatever came meanwhile.
-        :return: the messages, with their calls as they are after the last item.
+        :param calls: what `tool_calls.request` returned for calls out of the history that these
+            items ask for: each then stands in the item with its `call_id`, and is not requested
+            again.
+        :return: the messages, with the calls that were requested here as they are after the last
+            item.
         :raises NotFound: no such conversation of this user.
         :raises StreamClosed: the conversation was deleted; with `start`, erased.
         :raises NotLast: another message came after `expected_last`; nothing was written.
@@ -132,8 +165,11 @@ class MessageCommands(Commands):
         stream = work.conversation(conversation)
         if expected_last is not None:
             expect_last(work, conversation, expected_last)
+        waiting: dict[str, list[UUID]] = {}
+        for call in calls:
+            waiting.setdefault(call.call_id, []).append(call.event_id)
         ids = [
-            self._post(stream, None, item, f"items[{number}]", caused_by)
+            self._post(stream, None, item, f"items[{number}]", caused_by, waiting)
             for number, item in enumerate(items)
         ]
 
@@ -245,11 +281,12 @@ class MessageCommands(Commands):
         body: Mapping[str, Any],
         path: str,
         caused_by: Cause,
+        waiting: Mapping[str, list[UUID]] = MappingProxyType({}),
     ) -> UUID:
         """Record an item and the calls that it asks for; return the id of its event."""
         # All are made before the first is recorded: a transaction that catches the error holds no
         # half of an item.
-        events = item_events(body, path, self._work.new_id, sender=sender)
+        events = item_events(body, path, self._work.new_id, sender=sender, waiting=waiting)
         for event_id, data, causation_id in events:
             cause = caused_by if causation_id is None else causation_id
             self._work.record(stream, data, caused_by=cause, event_id=event_id)
@@ -289,7 +326,7 @@ def posted_message(outcome: Outcome, message_id: UUID) -> MessageView:
     calls: Sequence[ToolCallView] = ()
     # A single event is a message without calls, the usual case, and needs no rows replayed.
     if len(outcome.recorded) > 1:
-        requests = (one for one in outcome.recorded if one.causation_id == message_id)
+        requests = outcome.caused_by(message_id)
         calls = [
             ToolCallView.from_row(outcome.row(ToolCall, one.event_id))
             for one in requests

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID, uuid5
 
 from eventstore.database.plan import Pause, Plan
@@ -26,7 +26,11 @@ from eventstore.events.tool_calls import (
     ToolCallSucceeded,
 )
 from eventstore.log.paging import Page
-from eventstore.store.commands.messages import MessageCommands, posted_message
+from eventstore.store.commands.messages import (
+    MessageCommands,
+    ToolCallReference,
+    posted_message,
+)
 from eventstore.store.context import Queries, parse_id
 from eventstore.store.sync_async import (
     AsyncFacade,
@@ -52,26 +56,6 @@ __all__ = [
     "ToolCallQueries",
     "ToolCalls",
 ]
-
-
-class ToolCallReference(Protocol):
-    """What identifies one call: a `ToolCallView` or a `ToolCallHandle`."""
-
-    @property
-    def conversation_id(self) -> UUID:
-        """The conversation in which it was requested."""
-
-    @property
-    def message_id(self) -> UUID | None:
-        """The message that asks for it, if one does."""
-
-    @property
-    def call_id(self) -> str:
-        """The model's name for it."""
-
-    @property
-    def event_id(self) -> UUID:
-        """The id of the request's event."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -47,15 +47,20 @@ from eventstore.events.turns import (
 )
 from eventstore.log.envelope import NOW, NewEvent
 from eventstore.log.ids import resolve_conversation
-from eventstore.store.commands.messages import MessageCommands
-from eventstore.store.commands.tool_calls import ToolCallCommands, ToolCallReference
+from eventstore.store.commands.messages import MessageCommands, ToolCallReference
+from eventstore.store.commands.tool_calls import ToolCallCommands
 from eventstore.store.context import UserContext
 from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork
 from projections import Turn
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
-from projections.queries.history import history, messages_of_page, page_statements
+from projections.queries.history import (
+    history,
+    messages_of_page,
+    page_statements,
+    require_conversation,
+)
 from projections.queries.tool_calls import tool_call_view
 from projections.queries.turns import (
     FENCED,
@@ -82,8 +87,6 @@ class TurnPlans:
 
     :param items: what the user sends; they are recorded when the turn starts.
     :param history_limit: messages of the conversation that are read.
-    :ivar messages: the newest messages of the conversation, oldest first, those of the turn among
-        them.
     :ivar calls: the calls of the turn, in the order of their requests.
     """
 
@@ -113,7 +116,8 @@ class TurnPlans:
             key=key,
             request=sha256(sent).hexdigest(),
             holder=self._holder,
-            lease_seconds=lease_seconds,
+            # Turns without a lease are those that frameworks run.
+            lease_seconds=check_number(lease_seconds, "lease_seconds", least=1),
         )
         # Derived, so that two processes with one request meet in one turn.
         self.id = uuid5(self._conversation, f"turn:{key}")
@@ -126,7 +130,10 @@ class TurnPlans:
         self._lost = False
         self._version = 0
         self._began = 0
-        self.messages: list[MessageView] = []
+        # The page of messages as it was read last, and what was made of it: of what is read with
+        # each append, most is never looked at.
+        self._page: Sequence[Rows] = ()
+        self._messages: list[MessageView] | None = []
         self.calls: list[ToolCallView] = []
 
     @property
@@ -140,6 +147,13 @@ class TurnPlans:
     def sent(self) -> int:
         """How many items the user sent."""
         return len(self._items)
+
+    @property
+    def messages(self) -> list[MessageView]:
+        """The newest messages of the conversation, oldest first, the turn's own among them."""
+        if self._messages is None:
+            self._messages = messages_of_page(self._conversation, NOW, self._page)
+        return self._messages
 
     def begin(self) -> Plan[None]:
         """Start the turn, or find what is recorded of it: see `User.turn`."""
@@ -287,7 +301,8 @@ class TurnPlans:
     def _know(self, answers: Sequence[Rows]) -> Plan[KnownTurn | None]:
         """Take in what the state statements selected; return another turn that runs."""
         versions, turns, calls, *page = answers
-        self.messages = messages_of_page(self._conversation, NOW, page)
+        require_conversation(self._conversation, page[0])
+        self._page, self._messages = page, None
         self.calls = list(map(tool_call_view, calls))
         self._version = versions[0][0] if versions else 0
         self._began = page[0][0][0]
@@ -298,8 +313,9 @@ class TurnPlans:
 
     def _read_more(self, turn: TurnView) -> Plan[None]:
         """Read the turn's own messages too, where others came after them or the page is short."""
-        cut = len(self.messages) == self._limit
-        if not cut or (self.messages and self.messages[0].position <= turn.position):
+        newest_first = [position for _, position, *_ in self._page[1]]
+        cut = len(newest_first) == self._limit
+        if not cut or (newest_first and newest_first[-1] <= turn.position):
             return
         context = self._context
         before = None if turn.ended_position is None else turn.ended_position + 1
@@ -315,7 +331,7 @@ class TurnPlans:
         )
         own = [one for one in earlier if one.position > turn.position]
         merged = {one.id: one for one in (*own, *self.messages)}
-        self.messages = sorted(merged.values(), key=attrgetter("position"))
+        self._messages = sorted(merged.values(), key=attrgetter("position"))
 
     def _run[V](self, record: Callable[[UnitOfWork], Handle[V]]) -> Plan[V]:
         work = UnitOfWork(self._context)

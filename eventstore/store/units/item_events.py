@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,7 +12,12 @@ from eventstore.events.event import Event, make_event
 from eventstore.events.items import read_item
 from eventstore.events.json_codec import check_json
 from eventstore.events.messages import MessageEdited, MessagePosted
-from eventstore.events.tool_calls import ToolCallFailed, ToolCallRequested, ToolCallSucceeded
+from eventstore.events.tool_calls import (
+    ToolCallFailed,
+    ToolCallPlaced,
+    ToolCallRequested,
+    ToolCallSucceeded,
+)
 from eventstore.log.ids import NewId
 
 __all__ = ["ItemEvent", "item_events"]
@@ -36,6 +42,7 @@ def item_events(
     *,
     sender: str | None = None,
     completes: UUID | None = None,
+    waiting: Mapping[str, list[UUID]] = MappingProxyType({}),
 ) -> list[ItemEvent]:
     """
     Return the events of an item, the item itself first.
@@ -46,6 +53,8 @@ def item_events(
     :param sender: None takes what the item says.
     :param completes: the message whose beginning was saved, and which asks for no calls yet; None
         posts a new one.
+    :param waiting: calls that were requested before their item, the ids of the requests by call id;
+        those that the item asks for are taken out of it.
     :raises InvalidInput: it is no JSON object, or has a value that cannot be stored.
     """
     if not isinstance(body, Mapping):
@@ -66,6 +75,18 @@ def item_events(
         events = [ItemEvent(event_id, edited, None)]
     requested: dict[str, UUID] = {}
     for index, call in enumerate(item.calls):
+        if before := waiting.get(call.id):
+            request_id = before.pop(0)
+            placed = make_event(
+                ToolCallPlaced,
+                call_id=call.id,
+                request_event_id=request_id,
+                message_id=message_id,
+                index=index,
+            )
+            requested[call.id] = request_id
+            events.append(ItemEvent(new_id(), placed, message_id))
+            continue
         request_id = new_id()
         data = make_event(
             ToolCallRequested,

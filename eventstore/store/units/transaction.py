@@ -65,6 +65,7 @@ class TransactionCommands(Commands):
         *,
         expected: ExpectedVersion = Expected.ANY,
         caused_by: Cause = None,
+        event_id: UUID | None = None,
     ) -> Handle[None]:
         """
         Append an event of any registered class to a stream.
@@ -72,12 +73,15 @@ class TransactionCommands(Commands):
         :param stream_id: a task, a conversation, or a stream of your own.
         :param expected: what the stream must be like; checked at its first event in the append.
         :param caused_by: the event, or the tool call, that led to it.
+        :param event_id: its id, a UUIDv7 that was drawn before; None draws one.
         :raises InvalidInput: the event's class is not registered.
         :raises ConfigurationError: the block has ended.
         """
         # Commands make built-in events only. This one could be written and never be read back.
         self._work.context.registry.require(event, "event")
-        made = self._work.record(stream_id, event, expected=expected, caused_by=caused_by)
+        made = self._work.record(
+            stream_id, event, expected=expected, caused_by=caused_by, event_id=event_id
+        )
         return Handle(stream_id, made.event_id, lambda _: None)
 
 

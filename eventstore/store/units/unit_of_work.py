@@ -77,6 +77,8 @@ class Outcome:
     read: Row | None = None
     also: Sequence[Rows] = ()
     _rows: Replay | None = None
+    _by_id: dict[UUID, RecordedEvent] | None = None
+    _by_cause: dict[UUID, list[RecordedEvent]] | None = None
 
     def row(self, table: type[Any], key: UUID) -> Row:
         """
@@ -104,7 +106,19 @@ class Outcome:
         """Return the recorded event with this id."""
         if len(self.recorded) == 1:
             return self.recorded[0]
-        return next(one for one in self.recorded if one.event_id == event_id)
+        # Several commands ask for theirs: each looking through all would take a second for 1,000.
+        if self._by_id is None:
+            self._by_id = {one.event_id: one for one in self.recorded}
+        return self._by_id[event_id]
+
+    def caused_by(self, event_id: UUID) -> Sequence[RecordedEvent]:
+        """Return the recorded events that name an event as their cause, in order."""
+        if self._by_cause is None:
+            self._by_cause = {}
+            for one in self.recorded:
+                if one.causation_id is not None:
+                    self._by_cause.setdefault(one.causation_id, []).append(one)
+        return self._by_cause.get(event_id, ())
 
 
 @dataclass(slots=True)

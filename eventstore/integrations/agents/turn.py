@@ -1,0 +1,132 @@
+"""A run as a turn of the store: once for each request, whoever retries it, and with its failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+from agents import TResponseInputItem
+from agents.memory import Session
+
+from eventstore import AsyncUser, ConfigurationError, EventStoreError, NotFound, StreamClosed
+from eventstore.integrations.agents.hooks import RecordToolCalls
+from eventstore.integrations.agents.run import Run, settled
+from eventstore.store.turns.block import AsyncActiveTurn, AsyncTurnBlock
+from projections.models.message import MessageView
+from projections.models.turn import TurnView
+
+__all__ = ["SessionTurn"]
+
+
+class SessionTurn:
+    """
+    What `async with session.turn(…) as turn` gives: a session and hooks for one run.
+
+    :param session_of: makes the session that writes through the turn.
+    :ivar hooks: to be given to the run.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        user: AsyncUser,
+        items: Sequence[TResponseInputItem],
+        *,
+        hooks: RecordToolCalls,
+        session_of: Callable[[AsyncActiveTurn, Run], Session],
+        options: dict[str, Any],
+    ) -> None:
+        self.hooks = hooks
+        self._session_id, self._user, self._sent = session_id, user, list(items)
+        self._session_of = session_of
+        self._options = options
+        self._block: AsyncTurnBlock | None = None
+        self._active: AsyncActiveTurn | None = None
+        self._run: Run | None = None
+        self._session: Session | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._block is not None:
+            raise ConfigurationError("a turn is used once; call session.turn() for another one")
+        try:
+            await self._begin()
+        except (NotFound, StreamClosed):
+            await self._user.conversations.start(key=self._session_id)
+            await self._begin()
+        return self
+
+    async def _begin(self) -> None:
+        sent = cast("list[dict[str, Any]]", self._sent)
+        self._block = self._user.turn(self._session_id, items=sent, **self._options)
+        active = self._active = await settled(self._block.__aenter__())
+        run = Run(
+            self._session_id,
+            self._user.annotated(correlation_id=active.id),
+            active,
+            active.id,
+            own_turn=False,
+            deferred=True,
+        )
+        self._run = run
+        self._session = self._session_of(active, run)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        run, active, block = self._run, self._active, self._block
+        if run is None or active is None or block is None or active.ended:
+            return
+        try:
+            # They were cancelled, or still run in threads that nobody waits for.
+            run.abandon_running("the run ended before its tool did")
+            await settled(run.flush())
+        except EventStoreError:
+            # Without it the calls stay pending. The first error is what the caller must see.
+            if error is None:
+                raise
+        await settled(block.__aexit__(kind, error, trace))
+
+    @property
+    def session(self) -> Session:
+        """The session to give to the run, which writes through the turn."""
+        if self._session is None:
+            raise _not_begun()
+        return self._session
+
+    @property
+    def input(self) -> list[TResponseInputItem]:
+        """
+        What to give to the run: the items that were sent, or none if the turn is continued.
+
+        A turn whose process died has them in its history, with what was recorded after them.
+        """
+        active = self._require_active()
+        return list(self._sent) if active.attempt == 1 else []
+
+    @property
+    def ended(self) -> bool:
+        """Whether the request was answered before; then there is nothing to run."""
+        return self._require_active().ended
+
+    @property
+    def answer(self) -> MessageView | None:
+        """The last message that the model said to the user in this turn."""
+        return self._require_active().answer
+
+    @property
+    def record(self) -> TurnView:
+        """The turn as it was recorded last: its status, model, usage and error."""
+        return self._require_active().record
+
+    def _require_active(self) -> AsyncActiveTurn:
+        if self._active is None:
+            raise _not_begun()
+        return self._active
+
+
+def _not_begun() -> ConfigurationError:
+    return ConfigurationError("the turn has not begun; use it in an `async with` block")

@@ -1,0 +1,1 @@
+"""The SDK's own published tests of sessions, run against ours: `just sdk-tests`."""

@@ -1,0 +1,181 @@
+"""A run as a turn: once for each request, in four round trips, and failed where it raised."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from agents import Agent, MaxTurnsExceeded, Runner
+from agents.testing import assistant_message
+from psycopg.conninfo import conninfo_to_dict
+
+from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, Settings
+from eventstore.integrations.agents import EventStoreSession, RecordToolCalls
+from tests.integrations.agents.test_recording import agent, call, calls_of
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.anyio
+
+
+async def answer(
+    user: AsyncUser, one: Agent[AsyncUser], text: str = "hello", key: str = "r1", **options: Any
+) -> Any:
+    async with EventStoreSession("s", user).turn(text, key=key, context=user) as turn:
+        if not turn.ended:
+            await Runner.run(
+                one,
+                turn.input,
+                session=turn.session,
+                hooks=turn.hooks,
+                context=user,
+                **options,
+            )
+    return turn
+
+
+def one_tool() -> Agent[AsyncUser]:
+    return agent([call("add_task", "c1", title="milk")], [assistant_message("Done.")])
+
+
+async def test_a_turn_has_the_items_the_calls_and_the_cost_of_its_run(alice: AsyncUser) -> None:
+    turn = await answer(alice, one_tool())
+
+    items = await EventStoreSession("s", alice).get_items()
+    assert [one.get("type", one.get("role")) for one in items] == [
+        "user",
+        "function_call",
+        "function_call_output",
+        "message",
+    ]
+    (recorded,) = await calls_of(alice)
+    assert (recorded.status, recorded.output) == ("succeeded", "added milk")
+    assert recorded.message_id is not None
+    assert (turn.record.status, turn.record.input_tokens) == ("completed", 20)
+    assert turn.answer.body == items[-1]
+
+
+async def test_a_request_that_is_sent_again_is_answered_with_the_first_answer(
+    alice: AsyncUser,
+) -> None:
+    first = await answer(alice, one_tool())
+
+    again = await answer(alice, agent())
+
+    assert again.answer == first.answer
+    assert len(await alice.tasks.list()) == 1
+
+
+async def test_a_later_turn_is_given_what_was_said_before(alice: AsyncUser) -> None:
+    await answer(alice, one_tool())
+    second = agent([assistant_message("Again.")])
+
+    await answer(alice, second, "more", key="r2")
+
+    requested = second.model.calls[0].input  # type: ignore[union-attr]  # a scripted model
+    assert [one.get("content") for one in requested if one.get("role") == "user"] == [
+        "hello",
+        "more",
+    ]
+    assert len(await EventStoreSession("s", alice).get_items()) == 6
+
+
+async def test_a_run_that_raises_makes_its_turn_failed_with_its_cost(alice: AsyncUser) -> None:
+    requested = [[call("add_task", f"c{number}", title="milk")] for number in range(3)]
+
+    with pytest.raises(MaxTurnsExceeded):
+        await answer(alice, agent(*requested), max_turns=2)
+
+    (turn,) = await alice.turns.list("s")
+    assert (turn.status, turn.input_tokens) == ("failed", 20)
+    assert "MaxTurnsExceeded" in turn.error
+    assert [one.status for one in await calls_of(alice)] == ["succeeded", "succeeded"]
+
+
+async def test_a_turn_that_failed_is_continued_after_what_it_recorded(alice: AsyncUser) -> None:
+    requested = [[call("add_task", f"c{number}", title="milk")] for number in range(2)]
+    with pytest.raises(MaxTurnsExceeded):
+        await answer(alice, agent(*requested), max_turns=1)
+
+    continued = agent([assistant_message("Done.")])
+    turn = await answer(alice, continued)
+
+    given = continued.model.calls[0].input  # type: ignore[union-attr]  # a scripted model
+    assert [one.get("type", one.get("role")) for one in given] == [
+        "user",
+        "function_call",
+        "function_call_output",
+    ]
+    assert (turn.record.status, turn.record.attempt) == ("completed", 2)
+    assert len(await alice.tasks.list()) == 1
+
+
+async def test_a_tool_that_did_not_end_with_its_run_is_abandoned(alice: AsyncUser) -> None:
+    both = [call("break_the_run", "c1"), call("sleep_long", "c2")]
+    with pytest.raises(Exception, match="no more power"):
+        await answer(alice, agent(both))
+
+    found = {one.call_id: one.status for one in await calls_of(alice)}
+    assert found == {"c1": "failed", "c2": "abandoned"}
+
+
+async def test_two_turns_of_a_session_do_not_run_at_once(alice: AsyncUser) -> None:
+    session = EventStoreSession("s", alice)
+    async with session.turn("hello", key="r1"):
+        with pytest.raises(ConversationBusy):
+            async with session.turn("hello", key="r2", wait_seconds=0):
+                pass
+
+
+@pytest.fixture
+def proxied(database_url: str, proxy: Proxy) -> Settings:
+    name = conninfo_to_dict(database_url)["dbname"]
+    return Settings(
+        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
+    )
+
+
+@pytest.fixture
+async def remote_alice(proxied: Settings) -> AsyncIterator[AsyncUser]:
+    async with AsyncEventStore.connect(settings=proxied) as store:
+        user = store.user("alice")
+        for number in range(7):  # past the threshold for prepared statements
+            await user.tasks.create(f"warm up {number}")
+        await user.conversations.start(key="s")
+        yield user
+
+
+async def test_a_turn_with_a_tool_call_is_four_round_trips(
+    remote_alice: AsyncUser, proxy: Proxy
+) -> None:
+    one = agent([call("move_nothing", "c1")], [assistant_message("Done.")])
+    proxy.count()
+
+    await answer(remote_alice, one)
+
+    assert proxy.count() == 4
+
+
+async def test_parallel_calls_take_no_round_trips_of_their_own(
+    remote_alice: AsyncUser, proxy: Proxy
+) -> None:
+    requested = [call("move_nothing", f"c{number}") for number in range(5)]
+    one = agent(requested, [assistant_message("Done.")])
+    proxy.count()
+
+    await answer(remote_alice, one)
+
+    assert proxy.count() == 4
+
+
+async def test_a_plain_run_with_a_tool_call_is_six_round_trips(
+    remote_alice: AsyncUser, proxy: Proxy
+) -> None:
+    one = agent([call("move_nothing", "c1")], [assistant_message("Done.")])
+    proxy.count()
+
+    await Runner.run(
+        one, "hello", session=EventStoreSession("s", remote_alice), hooks=RecordToolCalls()
+    )
+
+    assert proxy.count() == 6
