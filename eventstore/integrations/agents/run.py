@@ -30,6 +30,7 @@ from eventstore import (
     TurnUsed,
 )
 from eventstore.store.units.transaction import TransactionCommands
+from projections.models.tool_call import ToolCallView
 
 __all__ = ["RecordedCall", "Run", "Writer", "enter_run", "run_of", "settled"]
 
@@ -128,6 +129,7 @@ class Run:
     usage: Usage = field(default_factory=Usage)
     model: str | None = None
     running: dict[str, RecordedCall] = field(default_factory=dict)
+    _left_open: dict[str, RecordedCall] = field(default_factory=dict)
     _placeable: list[RecordedCall] = field(default_factory=list)
     _requests: list[_Request] = field(default_factory=list)
     _outcomes: list[_Outcome] = field(default_factory=list)
@@ -155,7 +157,11 @@ class Run:
 
     async def request(self, call_id: str, name: str, arguments: str) -> RecordedCall:
         """Record a call before its tool runs; one round trip for all that start together."""
-        known = None if self._responses else await self._approved(call_id)
+        known = self._left_open.pop(call_id, None)
+        if known is not None:
+            self._placeable.append(known)
+        elif not self._responses:
+            known = await self._approved(call_id)
         if known is None:
             wanted = _Request(call_id, name, arguments)
             self._requests.append(wanted)
@@ -165,6 +171,12 @@ class Run:
         assert known is not None  # noqa: S101 - for the type checker; the append made it
         self.running[call_id] = known
         return known
+
+    def left_open(self, calls: Sequence[ToolCallView]) -> None:
+        """Take in what an earlier attempt recorded: asked for again, it is the same call."""
+        for one in calls:
+            about = (one.id, one.conversation_id, one.call_id, one.name, one.arguments)
+            self._left_open[one.call_id] = RecordedCall(*about)
 
     async def _approved(self, call_id: str) -> RecordedCall | None:
         """Find a call that waited for a person: its item was written when the run paused."""

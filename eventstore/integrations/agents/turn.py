@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from agents import TResponseInputItem
+from agents import Model, TResponseInputItem
 from agents.memory import Session
 
 from eventstore import AsyncUser, ConfigurationError, EventStoreError, NotFound, StreamClosed
+from eventstore.integrations.agents.continued import ContinuedModel
 from eventstore.integrations.agents.hooks import RecordToolCalls
 from eventstore.integrations.agents.run import Run, settled
 from eventstore.store.turns.block import AsyncActiveTurn, AsyncTurnBlock
 from projections.models.message import MessageView
+from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
 
 __all__ = ["SessionTurn"]
@@ -45,6 +47,7 @@ class SessionTurn:
         self._active: AsyncActiveTurn | None = None
         self._run: Run | None = None
         self._session: Session | None = None
+        self._left_open: list[ToolCallView] = []
 
     async def __aenter__(self) -> Self:
         if self._block is not None:
@@ -68,6 +71,9 @@ class SessionTurn:
             own_turn=False,
             deferred=True,
         )
+        # Those with an item are in the history, where a model sees them.
+        self._left_open = [one for one in active.pending_calls if one.message_id is None]
+        run.left_open(self._left_open)
         self._run = run
         self._session = self._session_of(active, run)
 
@@ -106,6 +112,20 @@ class SessionTurn:
         """
         active = self._require_active()
         return list(self._sent) if active.attempt == 1 else []
+
+    def continued(self, model: Model) -> Model:
+        """
+        Return the model to give to the agent, which first finishes what the turn left open.
+
+        If a process died after it had recorded calls and before it wrote their items, the first
+        response is these calls, with their ids, and the model is not asked. So an MCP server that
+        has recorded what a call returned answers it, and runs nothing; a local tool runs, as its
+        outcome is not recorded. In a turn that begins, it is just the model.
+
+        :param model: the model itself, not its name: `OpenAIProvider().get_model(name)`.
+        """
+        self._require_active()
+        return ContinuedModel(model, self._left_open) if self._left_open else model
 
     @property
     def ended(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from agents import Agent, MaxTurnsExceeded, Runner
-from agents.testing import assistant_message
+from agents.testing import ScriptedModel, assistant_message
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, Settings
@@ -108,6 +108,30 @@ async def test_a_turn_that_failed_is_continued_after_what_it_recorded(alice: Asy
     ]
     assert (turn.record.status, turn.record.attempt) == ("completed", 2)
     assert len(await alice.tasks.list()) == 1
+
+
+async def test_a_call_that_a_dead_process_left_open_keeps_its_id(alice: AsyncUser) -> None:
+    # A process that died as its tool ran has recorded the request of the call, and no item.
+    session = EventStoreSession("s", alice)
+    async with session.turn("hello", key="r1") as dead:
+        assert dead._run is not None
+        await dead._run.request("c1", "add_task", '{"title": "milk"}')
+        dead._run.running.clear()
+        raised = RuntimeError("killed")
+        await dead._block.__aexit__(RuntimeError, raised, None)  # type: ignore[union-attr]
+        dead._run = None
+
+    one = agent([assistant_message("Done.")])
+    async with session.turn("hello", key="r1", context=alice) as turn:
+        assert isinstance(one.model, ScriptedModel)
+        one.model = turn.continued(one.model)
+        await Runner.run(one, turn.input, session=turn.session, hooks=turn.hooks, context=alice)
+
+    (recorded,) = await calls_of(alice)
+    assert (recorded.call_id, recorded.status) == ("c1", "succeeded")
+    assert recorded.message_id is not None
+    assert [one.get("call_id") for one in await session.get_items()] == [None, "c1", "c1", None]
+    assert turn.record.status == "completed"
 
 
 async def test_a_tool_that_did_not_end_with_its_run_is_abandoned(alice: AsyncUser) -> None:
