@@ -55,6 +55,10 @@ bench-sessions *arguments:
 sdk-tests *arguments:
     uv run --isolated --group sdk-tests python -m tests.integrations.agents.sdk {{arguments}}
 
+# Have users chat with the example service at once, and kill it meanwhile; it must answer each once.
+load *arguments:
+    uv run python -m benchmarks.service_load {{arguments}}
+
 # Run the examples and every code block of the documentation.
 docs:
     uv run pytest tests/project/test_docs.py
