@@ -1,0 +1,126 @@
+"""The example service as a person sees it, in a real browser."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from benchmarks.service_load import Service
+from eventstore import EventStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
+
+
+def say(page: Page, text: str) -> None:
+    page.fill("input[name=text]", text)
+    page.click("text=Send")
+
+
+def listed(page: Page, name: str) -> list[str]:
+    return page.locator(f"#{name} li").all_inner_texts()
+
+
+def test_what_is_said_changes_the_tasks(page: Page) -> None:
+    say(page, "add milk, <b>bread</b>")
+    say(page, "done milk")
+
+    assert listed(page, "tasks") == ["☑ milk", "☐ <b>bread</b>"]
+    assert listed(page, "messages")[-3:] == [
+        "done milk",
+        'complete_task({"title":"milk"})',
+        "Completed “milk”.",
+    ]
+
+
+def test_item_call_and_event_are_joined_by_one_id(
+    page: Page, name: str, service_database: str
+) -> None:
+    say(page, "add milk")
+    page.click("text=Audit")
+
+    ((call_id, item, call, caused),) = [
+        row.locator("td").all_inner_texts() for row in page.locator("#audit tr").all()[1:]
+    ]
+    with EventStore.connect(service_database) as store:
+        alice = store.user(name)
+        requested, served = (alice.tool_calls.find(one, call_id) for one in ("todo", "mcp"))
+        message = next(one for one in alice.history("todo") if one.id == requested.message_id)
+        created = alice.events(types=["TaskCreated"])
+    assert message.body["call_id"] == call_id
+    assert item == f'#{message.position} add_task({{"title":"milk"}})'
+    assert (requested.status, served.status) == ("succeeded", "succeeded")
+    assert call.startswith(f"#{served.position} succeeded")
+    assert f"#{created[0].position} TaskCreated" in caused
+    assert created[0].causation_id == served.id
+
+
+def test_a_form_that_is_sent_twice_is_one_request(context: BrowserContext, page: Page) -> None:
+    key = page.get_attribute("input[name=key]", "value")
+    form: dict[str, str | float | bool] = {"text": "add milk", "key": str(key)}
+
+    for _ in range(2):
+        assert context.request.post("/chats/todo", form=form).ok
+
+    page.reload()
+    assert listed(page, "tasks") == ["☐ milk"]
+    assert len(listed(page, "messages")) == 3
+
+
+def test_nobody_sees_what_another_one_has(browser: Browser, page: Page, service: Service) -> None:
+    say(page, "add milk")
+
+    other = browser.new_context(base_url=service.url)
+    bobs = other.new_page()
+    bobs.goto("/chats/todo")
+    assert bobs.url.endswith("/login")
+    bobs.fill("input[name=name]", "bob")
+    bobs.click("text=Log in")
+
+    assert (listed(bobs, "tasks"), listed(bobs, "messages")) == ([], [])
+    bobs.goto("/chats/todo/audit")
+    assert bobs.locator("#audit tr").count() == 1
+    other.close()
+
+
+def test_a_cookie_that_was_not_signed_here_is_nobodys(
+    context: BrowserContext, page: Page, service: Service
+) -> None:
+    (cookie,) = context.cookies()
+    name, _, signature = cookie["value"].partition(".")
+    assert name
+    forged = {"name": cookie["name"], "value": f"Ym9i.{signature}", "url": service.url}
+    context.add_cookies([forged])  # type: ignore[list-item]  # a part of what a cookie may have
+
+    page.goto("/chats/todo")
+
+    assert page.url.endswith("/login")
+
+
+def test_a_chat_goes_on_after_the_process_was_killed(page: Page, service: Service) -> None:
+    say(page, "add milk")
+    service.stop(signal.SIGKILL)
+    service.start()
+
+    say(page, "done milk")
+
+    assert listed(page, "tasks") == ["☑ milk"]
+
+
+def test_what_could_not_be_answered_is_sent_again_as_it_was(
+    page: Page, name: str, service_database: str
+) -> None:
+    key = page.get_attribute("input[name=key]", "value")
+    with EventStore.connect(service_database) as store:
+        user = store.user(name)
+        user.conversations.start(key="todo")
+        with user.turn("todo", key="other", items=[{"role": "user", "content": "list"}]):
+            say(page, "add milk")
+            assert page.locator("[role=alert]").inner_text()
+            assert page.input_value("input[name=text]") == "add milk"
+            assert page.get_attribute("input[name=key]", "value") == key
+
+    page.click("text=Send")
+
+    assert listed(page, "tasks") == ["☐ milk"]
