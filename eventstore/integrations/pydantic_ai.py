@@ -1,0 +1,204 @@
+"""
+pydantic-ai: the conversations of its agents, in one user's log.
+
+::
+
+    store = await AsyncEventStore.connect(events=[AgentConversationSaved])
+    conversations = AgentConversations(store.user("alice"))
+
+    conversation = await conversations.load("chat-7") or Conversation(conversation_id="chat-7")
+    result = await agent.run(prompt, conversation=conversation)
+    await conversations.save(result)
+
+A conversation of pydantic-ai's is the conversation with that key, and its entries are messages
+there, with the entries' ids. A save is one append: new messages, and an event with the record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from pydantic_ai.conversation_store import ConversationConflict as Conflict
+from pydantic_ai.conversation_store import ConversationEntry as Entry
+from pydantic_ai.conversation_store import ConversationRecord as Record
+from pydantic_ai.conversation_store import ConversationStore
+from pydantic_ai.messages import ModelMessagesTypeAdapter
+from sqlalchemy import Row, text
+
+from eventstore import AsyncUser, Event, Expected, NewEvent, StreamClosed, WrongVersion
+from eventstore.events.conversations import ConversationDeleted, ConversationRestarted, start
+from eventstore.events.messages import MessagePosted
+from eventstore.log.ids import parse_uuid, resolve_conversation, uuid7
+
+__all__ = ["AgentConversationSaved", "AgentConversations", "extensions"]
+
+_RECORD = TypeAdapter(Record)
+
+# The newest record of each conversation, unless the conversation began anew since. Indexes:
+# stream_pkey, event_stream. No operator looks into JSON: it would fail where there is NUL.
+_SAVED = """
+select stream.version, stream.closed, newest.payload
+from eventstore.stream
+left join lateral (
+  select type, payload, position
+  from eventstore.event
+  where user_id = stream.user_id and stream_id = stream.stream_id
+    and type in ('PydanticAIConversationSaved', 'ConversationRestarted')
+  order by stream_id desc, position desc
+  limit 1
+) as newest on newest.type = 'PydanticAIConversationSaved'
+where stream.user_id = :user_id
+  and (stream.stream_id = :id or cast(:id as uuid) is null and not stream.closed)
+  and (stream.stream_id = :id or newest.payload is not null)
+order by newest.position desc
+limit :limit
+"""
+# The id of an entry does not name its conversation. Indexes: message_pkey, and then
+# message_conversation_position_key.
+_SAID = """
+select cast(said.id as text) as id, said.body
+from eventstore.message as last
+join eventstore.message as said
+  on said.user_id = last.user_id and said.conversation_id = last.conversation_id
+    and said.position <= last.position
+where last.user_id = :user_id and last.id = :id
+order by said.position desc
+limit :limit
+"""
+
+
+class AgentConversationSaved(
+    Event, type="PydanticAIConversationSaved", stream_kind="conversation", starts=False
+):
+    """An agent's conversation was saved: the record that pydantic-ai keeps of it, as JSON."""
+
+    record: dict[str, Any]
+
+
+extensions = {"events": [AgentConversationSaved]}
+"""For commands: `eventstore verify --extensions eventstore.integrations.pydantic_ai:extensions`."""
+
+
+class AgentConversations(ConversationStore):
+    """
+    One user's conversations, as pydantic-ai stores them; `scope` divides them further.
+
+    A deleted conversation can be restored, and its entries stay, for forks; `store.erase` removes
+    them. A save whose reply was lost may have been written: load before saving again.
+
+    :param user: of a store that was connected with `events=[AgentConversationSaved]`.
+    """
+
+    def __init__(self, user: AsyncUser) -> None:
+        self._user = user
+
+    async def read_record(self, conversation_id: str) -> Record | None:
+        """Return what was saved last; None if nothing was, or the conversation was deleted."""
+        rows = await self._query(_SAVED, id=self._stream(conversation_id), limit=1)
+        return _record(rows[0]) if rows else None
+
+    async def read_records(
+        self, *, scope: str | None = None, limit: int | None = None
+    ) -> list[Record]:
+        """Return the records, last saved first; one query, which with a scope reads all of them."""
+        rows = await self._query(_SAVED, id=None, limit=limit if scope is None else None)
+        records = filter(None, map(_record, rows))
+        return [record for record in records if scope in {None, record.scope}][:limit]
+
+    async def write_record(
+        self,
+        record: Record,
+        *,
+        new_entries: Sequence[Entry] = (),
+        expected_revision: str | None,
+    ) -> None:
+        """
+        Append up to 998 entries and the record, all or nothing; ids of entries are UUIDs.
+
+        :raises ConversationConflict: another revision is stored, or the head is no entry.
+        :raises StreamClosed: the conversation was erased.
+        """
+        key, head = record.conversation_id, record.head_id
+        known = {None, *(entry.id for entry in new_entries)}
+        if head not in known and not await self._query(_SAID, id=parse_uuid(head or ""), limit=1):
+            raise Conflict(key)
+        saved = AgentConversationSaved(record=_RECORD.dump_python(record, mode="json"))
+        await self._append(key, expected_revision, [*map(_posted, new_entries), (uuid7(), saved)])
+
+    async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
+        """Delete the conversation, unless another revision is stored: `ConversationConflict`."""
+        await self._append(conversation_id, expected_revision, [(uuid7(), ConversationDeleted())])
+
+    async def read_entry(self, entry_id: str) -> Entry:
+        """Return one entry; LookupError if this user has none with this id, or it was erased."""
+        return (await self.read_history(entry_id, limit=1))[0]
+
+    async def read_history(self, head_id: str | None, *, limit: int | None = None) -> list[Entry]:
+        """Return the entries up to `head_id`; one query, and one for each branch on the way."""
+        entries: list[Entry] = []
+        said: dict[str, Any] = {}
+        while head_id is not None and (limit is None or len(entries) < limit):
+            if head_id not in said:
+                left = None if limit is None else limit - len(entries)
+                rows = await self._query(_SAID, id=parse_uuid(head_id), limit=left)
+                said = {row.id: row.body for row in rows}
+            entries.append(_entry(head_id, said[head_id]))
+            head_id = entries[-1].parent_id
+        return entries[::-1]
+
+    def _stream(self, conversation_id: str) -> UUID:
+        return resolve_conversation(self._user.user_id, conversation_id)
+
+    async def _query(self, sql: str, **given: object) -> Sequence[Row[Any]]:
+        async with self._user.session() as session:
+            connection = await session.connection()
+            return (
+                await connection.execute(text(sql), {"user_id": self._user.user_id, **given})
+            ).all()
+
+    async def _append(
+        self, key: str, expected_revision: str | None, said: list[tuple[UUID, Event]]
+    ) -> None:
+        stream_id = self._stream(key)
+        rows = await self._query(_SAVED, id=stream_id, limit=1)
+        stored = _record(rows[0]) if rows else None
+        if expected_revision != (stored and stored.revision):
+            raise Conflict(key)
+        if not rows or rows[0].closed:
+            said.insert(0, (uuid7(), ConversationRestarted() if rows else start(key, None)))
+        expected = rows[0].version if rows else Expected.NEW
+        events = [
+            NewEvent(stream_id=stream_id, event_id=event_id, data=data, expected=expected)
+            for event_id, data in said
+        ]
+        try:
+            await self._user.append(events)
+        except (WrongVersion, StreamClosed) as error:
+            # What held no record and is closed was erased, and refuses the next attempt too.
+            if isinstance(error, StreamClosed) and stored is None:
+                raise
+            raise Conflict(key) from error
+
+
+def _record(row: Row[Any]) -> Record | None:
+    stored = None if row.closed or row.payload is None else row.payload["record"]
+    return None if stored is None else _RECORD.validate_json(json.dumps(stored))
+
+
+def _posted(entry: Entry) -> tuple[UUID, Event]:
+    (message,) = json.loads(ModelMessagesTypeAdapter.dump_json([entry.message]))
+    role = "user" if entry.message.kind == "request" else "assistant"
+    # The parts are the content of the item, because that is what is shown and searched.
+    body = {"role": role, "content": message.pop("parts"), "pydantic_ai": message}
+    return UUID(entry.id), MessagePosted(sender=role, body={**body, "parent_id": entry.parent_id})
+
+
+def _entry(entry_id: str, body: dict[str, Any]) -> Entry:
+    message = {"parts": body["content"], **body["pydantic_ai"]}
+    # As JSON, where text stands for bytes.
+    (read,) = ModelMessagesTypeAdapter.validate_json(json.dumps([message]))
+    return Entry(id=entry_id, parent_id=body["parent_id"], message=read)
