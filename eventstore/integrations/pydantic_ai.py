@@ -1,15 +1,6 @@
 """
 pydantic-ai: the conversations of its agents, in one user's log.
 
-::
-
-    store = await AsyncEventStore.connect(events=[AgentConversationSaved])
-    conversations = AgentConversations(store.user("alice"))
-
-    conversation = await conversations.load("chat-7") or Conversation(conversation_id="chat-7")
-    result = await agent.run(prompt, conversation=conversation)
-    await conversations.save(result)
-
 A conversation of pydantic-ai's is the conversation with that key, and its entries are messages
 there, with the entries' ids. A save is one append: new messages, and an event with the record.
 """
@@ -22,10 +13,9 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from pydantic_ai.conversation_store import ConversationConflict as Conflict
+from pydantic_ai.conversation_store import ConversationConflict, ConversationStore
 from pydantic_ai.conversation_store import ConversationEntry as Entry
 from pydantic_ai.conversation_store import ConversationRecord as Record
-from pydantic_ai.conversation_store import ConversationStore
 from pydantic_ai.messages import ModelMessagesTypeAdapter
 from sqlalchemy import Row, text
 
@@ -52,11 +42,10 @@ left join lateral (
   limit 1
 ) as newest on newest.type = 'PydanticAIConversationSaved'
 where stream.user_id = :user_id
-  and (stream.stream_id = :id or cast(:id as uuid) is null and not stream.closed)
-  and (stream.stream_id = :id or newest.payload is not null)
-order by newest.position desc
-limit :limit
 """
+_ONE = _SAVED + "and stream.stream_id = :id"
+_ALL = _SAVED + "and payload is not null and not closed order by position desc limit :limit"
+
 # The id of an entry does not name its conversation. Indexes: message_pkey, and then
 # message_conversation_position_key.
 _SAID = """
@@ -98,23 +87,19 @@ class AgentConversations(ConversationStore):
 
     async def read_record(self, conversation_id: str) -> Record | None:
         """Return what was saved last; None if nothing was, or the conversation was deleted."""
-        rows = await self._query(_SAVED, id=self._stream(conversation_id), limit=1)
+        rows = await self._query(_ONE, id=self._stream(conversation_id))
         return _record(rows[0]) if rows else None
 
     async def read_records(
         self, *, scope: str | None = None, limit: int | None = None
     ) -> list[Record]:
         """Return the records, last saved first; one query, which with a scope reads all of them."""
-        rows = await self._query(_SAVED, id=None, limit=limit if scope is None else None)
+        rows = await self._query(_ALL, limit=limit if scope is None else None)
         records = filter(None, map(_record, rows))
         return [record for record in records if scope in {None, record.scope}][:limit]
 
     async def write_record(
-        self,
-        record: Record,
-        *,
-        new_entries: Sequence[Entry] = (),
-        expected_revision: str | None,
+        self, record: Record, *, new_entries: Sequence[Entry] = (), expected_revision: str | None
     ) -> None:
         """
         Append up to 998 entries and the record, all or nothing; ids of entries are UUIDs.
@@ -125,7 +110,7 @@ class AgentConversations(ConversationStore):
         key, head = record.conversation_id, record.head_id
         known = {None, *(entry.id for entry in new_entries)}
         if head not in known and not await self._query(_SAID, id=parse_uuid(head or ""), limit=1):
-            raise Conflict(key)
+            raise ConversationConflict(key)
         saved = AgentConversationSaved(record=_RECORD.dump_python(record, mode="json"))
         await self._append(key, expected_revision, [*map(_posted, new_entries), (uuid7(), saved)])
 
@@ -143,9 +128,9 @@ class AgentConversations(ConversationStore):
         said: dict[str, Any] = {}
         while head_id is not None and (limit is None or len(entries) < limit):
             if head_id not in said:
-                left = None if limit is None else limit - len(entries)
+                left = limit and limit - len(entries)
                 rows = await self._query(_SAID, id=parse_uuid(head_id), limit=left)
-                said = {row.id: row.body for row in rows}
+                said = {row.id: row.body for row in rows if "pydantic_ai" in (row.body or ())}
             entries.append(_entry(head_id, said[head_id]))
             head_id = entries[-1].parent_id
         return entries[::-1]
@@ -155,19 +140,17 @@ class AgentConversations(ConversationStore):
 
     async def _query(self, sql: str, **given: object) -> Sequence[Row[Any]]:
         async with self._user.session() as session:
-            connection = await session.connection()
-            return (
-                await connection.execute(text(sql), {"user_id": self._user.user_id, **given})
-            ).all()
+            given["user_id"] = self._user.user_id
+            return (await (await session.connection()).execute(text(sql), given)).all()
 
     async def _append(
         self, key: str, expected_revision: str | None, said: list[tuple[UUID, Event]]
     ) -> None:
         stream_id = self._stream(key)
-        rows = await self._query(_SAVED, id=stream_id, limit=1)
+        rows = await self._query(_ONE, id=stream_id)
         stored = _record(rows[0]) if rows else None
         if expected_revision != (stored and stored.revision):
-            raise Conflict(key)
+            raise ConversationConflict(key)
         if not rows or rows[0].closed:
             said.insert(0, (uuid7(), ConversationRestarted() if rows else start(key, None)))
         expected = rows[0].version if rows else Expected.NEW
@@ -181,12 +164,13 @@ class AgentConversations(ConversationStore):
             # What held no record and is closed was erased, and refuses the next attempt too.
             if isinstance(error, StreamClosed) and stored is None:
                 raise
-            raise Conflict(key) from error
+            raise ConversationConflict(key) from error
 
 
 def _record(row: Row[Any]) -> Record | None:
-    stored = None if row.closed or row.payload is None else row.payload["record"]
-    return None if stored is None else _RECORD.validate_json(json.dumps(stored))
+    if row.closed or row.payload is None:
+        return None
+    return _RECORD.validate_json(json.dumps(row.payload["record"]))
 
 
 def _posted(entry: Entry) -> tuple[UUID, Event]:
