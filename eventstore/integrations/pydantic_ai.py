@@ -17,21 +17,23 @@ from pydantic_ai.conversation_store import ConversationConflict, ConversationSto
 from pydantic_ai.conversation_store import ConversationEntry as Entry
 from pydantic_ai.conversation_store import ConversationRecord as Record
 from pydantic_ai.messages import ModelMessagesTypeAdapter
-from sqlalchemy import Row, text
 
 from eventstore import AsyncUser, Event, Expected, NewEvent, StreamClosed, WrongVersion
+from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.scope import user_scope
 from eventstore.events.conversations import ConversationDeleted, ConversationRestarted, start
 from eventstore.events.messages import MessagePosted
+from eventstore.log.envelope import ExpectedVersion
 from eventstore.log.ids import parse_uuid, resolve_conversation, uuid7
 
 __all__ = ["AgentConversationSaved", "AgentConversations", "extensions"]
 
-_RECORD = TypeAdapter(Record)
+_SAVED_RECORD = TypeAdapter(dict[str, Record])
 
 # The newest record of each conversation, unless the conversation began anew since. Indexes:
 # stream_pkey, event_stream. No operator looks into JSON: it would fail where there is NUL.
 _SAVED = """
-select stream.version, stream.closed, newest.payload
+select stream.version, stream.closed, newest.payload::text
 from eventstore.stream
 left join lateral (
   select type, payload, position
@@ -41,22 +43,22 @@ left join lateral (
   order by stream_id desc, position desc
   limit 1
 ) as newest on newest.type = 'PydanticAIConversationSaved'
-where stream.user_id = :user_id
+where stream.user_id = $1
 """
-_ONE = _SAVED + "and stream.stream_id = :id"
-_ALL = _SAVED + "and payload is not null and not closed order by position desc limit :limit"
+_ONE = _SAVED + "and stream.stream_id = $2"
+_ALL = _SAVED + "and payload is not null and not closed order by position desc limit $2"
 
 # The id of an entry does not name its conversation. Indexes: message_pkey, and then
 # message_conversation_position_key.
 _SAID = """
-select cast(said.id as text) as id, said.body
+select said.id::text, said.body::text
 from eventstore.message as last
 join eventstore.message as said
   on said.user_id = last.user_id and said.conversation_id = last.conversation_id
-    and said.position <= last.position
-where last.user_id = :user_id and last.id = :id
+    and said.position <= last.position and json_typeof(said.body) = 'object'
+where last.user_id = $1 and last.id = $2
 order by said.position desc
-limit :limit
+limit $3
 """
 
 
@@ -87,15 +89,14 @@ class AgentConversations(ConversationStore):
 
     async def read_record(self, conversation_id: str) -> Record | None:
         """Return what was saved last; None if nothing was, or the conversation was deleted."""
-        rows = await self._query(_ONE, id=self._stream(conversation_id))
-        return _record(rows[0]) if rows else None
+        return (await self._newest(conversation_id))[1]
 
     async def read_records(
         self, *, scope: str | None = None, limit: int | None = None
     ) -> list[Record]:
         """Return the records, last saved first; one query, which with a scope reads all of them."""
-        rows = await self._query(_ALL, limit=limit if scope is None else None)
-        records = filter(None, map(_record, rows))
+        rows = await self._rows(_ALL, limit if scope is None else None)
+        records = [_SAVED_RECORD.validate_json(payload)["record"] for _, _, payload in rows]
         return [record for record in records if scope in {None, record.scope}][:limit]
 
     async def write_record(
@@ -109,9 +110,9 @@ class AgentConversations(ConversationStore):
         """
         key, head = record.conversation_id, record.head_id
         known = {None, *(entry.id for entry in new_entries)}
-        if head not in known and not await self._query(_SAID, id=parse_uuid(head or ""), limit=1):
+        if head not in known and not await self._rows(_SAID, parse_uuid(head or ""), 1):
             raise ConversationConflict(key)
-        saved = AgentConversationSaved(record=_RECORD.dump_python(record, mode="json"))
+        saved = AgentConversationSaved(**_SAVED_RECORD.dump_python({"record": record}, mode="json"))
         await self._append(key, expected_revision, [*map(_posted, new_entries), (uuid7(), saved)])
 
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
@@ -129,34 +130,41 @@ class AgentConversations(ConversationStore):
         while head_id is not None and (limit is None or len(entries) < limit):
             if head_id not in said:
                 left = limit and limit - len(entries)
-                rows = await self._query(_SAID, id=parse_uuid(head_id), limit=left)
-                said = {row.id: row.body for row in rows if "pydantic_ai" in (row.body or ())}
+                said = dict(await self._rows(_SAID, parse_uuid(head_id), left))
             entries.append(_entry(head_id, said[head_id]))
             head_id = entries[-1].parent_id
         return entries[::-1]
 
-    def _stream(self, conversation_id: str) -> UUID:
-        return resolve_conversation(self._user.user_id, conversation_id)
+    async def _rows(self, sql: str, *given: object) -> Any:
+        # A session of SQLAlchemy's would take four round trips for a query, and a plan takes one.
+        context, user_id = self._user._plans.context, self._user.user_id  # noqa: SLF001 - see above
 
-    async def _query(self, sql: str, **given: object) -> Sequence[Row[Any]]:
-        async with self._user.session() as session:
-            given["user_id"] = self._user.user_id
-            return (await (await session.connection()).execute(text(sql), given)).all()
+        def select() -> Plan[Rows]:
+            (rows,) = yield Batch(user_scope(user_id), (Statement(sql, (user_id, *given)),))
+            return rows
+
+        return await self._user._driver.run(context.retrying(select))  # noqa: SLF001 - see above
+
+    async def _newest(self, key: str) -> tuple[ExpectedVersion, Record | None, Event | None]:
+        """Return the version, what was saved last, and the event that must come before others."""
+        rows = await self._rows(_ONE, resolve_conversation(self._user.user_id, key))
+        if not rows:
+            return Expected.NEW, None, start(key, None)
+        ((version, closed, payload),) = rows
+        if closed:
+            return version, None, ConversationRestarted()
+        return version, payload and _SAVED_RECORD.validate_json(payload)["record"], None
 
     async def _append(
         self, key: str, expected_revision: str | None, said: list[tuple[UUID, Event]]
     ) -> None:
-        stream_id = self._stream(key)
-        rows = await self._query(_ONE, id=stream_id)
-        stored = _record(rows[0]) if rows else None
+        version, stored, first = await self._newest(key)
         if expected_revision != (stored and stored.revision):
             raise ConversationConflict(key)
-        if not rows or rows[0].closed:
-            said.insert(0, (uuid7(), ConversationRestarted() if rows else start(key, None)))
-        expected = rows[0].version if rows else Expected.NEW
+        stream_id = resolve_conversation(self._user.user_id, key)
         events = [
-            NewEvent(stream_id=stream_id, event_id=event_id, data=data, expected=expected)
-            for event_id, data in said
+            NewEvent(stream_id=stream_id, event_id=event_id, data=data, expected=version)
+            for event_id, data in ([] if first is None else [(uuid7(), first)]) + said
         ]
         try:
             await self._user.append(events)
@@ -167,12 +175,6 @@ class AgentConversations(ConversationStore):
             raise ConversationConflict(key) from error
 
 
-def _record(row: Row[Any]) -> Record | None:
-    if row.closed or row.payload is None:
-        return None
-    return _RECORD.validate_json(json.dumps(row.payload["record"]))
-
-
 def _posted(entry: Entry) -> tuple[UUID, Event]:
     (message,) = json.loads(ModelMessagesTypeAdapter.dump_json([entry.message]))
     role = "user" if entry.message.kind == "request" else "assistant"
@@ -181,8 +183,9 @@ def _posted(entry: Entry) -> tuple[UUID, Event]:
     return UUID(entry.id), MessagePosted(sender=role, body={**body, "parent_id": entry.parent_id})
 
 
-def _entry(entry_id: str, body: dict[str, Any]) -> Entry:
-    message = {"parts": body["content"], **body["pydantic_ai"]}
+def _entry(entry_id: str, body: str) -> Entry:
+    item = json.loads(body)
+    message = {"parts": item["content"], **item["pydantic_ai"]}
     # As JSON, where text stands for bytes.
     (read,) = ModelMessagesTypeAdapter.validate_json(json.dumps([message]))
-    return Entry(id=entry_id, parent_id=body["parent_id"], message=read)
+    return Entry(id=entry_id, parent_id=item["parent_id"], message=read)
