@@ -19,7 +19,7 @@ from pydantic_ai.conversation_store import ConversationRecord as Record
 from pydantic_ai.messages import ModelMessagesTypeAdapter
 
 from eventstore import AsyncUser, Event, Expected, NewEvent, StreamClosed, WrongVersion
-from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.events.conversations import ConversationDeleted, ConversationRestarted, start
 from eventstore.events.messages import MessagePosted
@@ -139,7 +139,7 @@ class AgentConversations(ConversationStore):
         # A session of SQLAlchemy's would take four round trips for a query, and a plan takes one.
         context, user_id = self._user._plans.context, self._user.user_id  # noqa: SLF001 - see above
 
-        def select() -> Plan[Rows]:
+        def select() -> Plan[Any]:
             (rows,) = yield Batch(user_scope(user_id), (Statement(sql, (user_id, *given)),))
             return rows
 

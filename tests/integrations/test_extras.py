@@ -12,7 +12,7 @@ import eventstore.cli.app
 import projections
 for name in eventstore.__all__:
     getattr(eventstore, name)
-print(sorted({"agents", "fastapi", "mcp", "starlette", "uvicorn"} & {*sys.modules}))
+print(sorted({"agents", "fastapi", "mcp", "pydantic_ai", "starlette", "uvicorn"} & {*sys.modules}))
 """
 
 

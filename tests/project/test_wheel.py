@@ -65,7 +65,7 @@ def test_an_installed_wheel_migrates_stores_and_verifies(uv: str, tmp_path: Path
     assert not [name for name in names if "__pycache__" in name]
 
 
-@pytest.mark.parametrize("extra", ["fastapi", "mcp"])
+@pytest.mark.parametrize("extra", ["fastapi", "mcp", "pydantic-ai"])
 def test_the_extra_of_an_adapter_is_all_that_it_needs(uv: str, extra: str, tmp_path: Path) -> None:
     run(uv, "build", "--wheel", "--out-dir", tmp_path / "dist", cwd=ROOT)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
@@ -73,10 +73,11 @@ def test_the_extra_of_an_adapter_is_all_that_it_needs(uv: str, extra: str, tmp_p
     python = tmp_path / "venv" / "bin" / "python"
     run(uv, "pip", "install", "--python", python, f"{wheel}[{extra}]", cwd=ROOT)
 
+    module = extra.replace("-", "_")
     loaded = run(
         python,
         "-c",
-        f"from eventstore.integrations import {extra}; print({extra}.__all__)",
+        f"from eventstore.integrations.{module} import __all__; print(__all__)",
         cwd=tmp_path,
     )
 

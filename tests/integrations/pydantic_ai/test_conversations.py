@@ -24,7 +24,6 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
-    TextPart,
     ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
@@ -36,6 +35,7 @@ from pydantic_ai.usage import RunUsage
 
 from eventstore import AsyncEventStore
 from eventstore.integrations.pydantic_ai import AgentConversations, AgentConversationSaved
+from tests.integrations.pydantic_ai.messages import spoken
 
 pytestmark = pytest.mark.anyio
 
@@ -60,16 +60,6 @@ def conversations(request: pytest.FixtureRequest, store: AsyncEventStore) -> Con
     return AgentConversations(store.user("alice"))
 
 
-def asked(*texts: str) -> list[ModelMessage]:
-    """Questions and answers in turn."""
-    return [
-        ModelResponse(parts=[TextPart(one)])
-        if number % 2
-        else ModelRequest(parts=[UserPromptPart(one)])
-        for number, one in enumerate(texts)
-    ]
-
-
 def said(conversation: Conversation | None) -> list[object]:
     assert conversation is not None
     return [getattr(message.parts[0], "content", None) for message in conversation.messages]
@@ -78,7 +68,7 @@ def said(conversation: Conversation | None) -> list[object]:
 async def given(
     conversations: ConversationStore, name: str, *texts: str, scope: str | None = None
 ) -> Conversation:
-    conversation = Conversation(conversation_id=name, messages=asked(*texts))
+    conversation = Conversation(conversation_id=name, messages=spoken(*texts))
     await conversations.save(conversation, scope=scope)
     return conversation
 
@@ -147,7 +137,7 @@ async def test_a_save_stores_only_what_is_new(conversations: ConversationStore) 
     conversation = await given(conversations, "chat", "a", "b")
     first = await conversations.load_entries("chat")
     revision = conversation.revision
-    conversation.messages += asked("c")
+    conversation.messages += spoken("c")
 
     stored = await conversations.save(conversation)
 
@@ -167,7 +157,7 @@ async def test_a_window_is_the_last_messages(conversations: ConversationStore, l
 
     assert said(window) == ["a", "b", "c"][max(0, 3 - limit) :]
     assert window is not None
-    window.messages += asked("d")
+    window.messages += spoken("d")
     await conversations.save(window)
     assert said(await conversations.load("chat")) == ["a", "b", "c", "d"]
 
@@ -186,9 +176,9 @@ async def test_what_was_saved_meanwhile_is_a_conflict_and_stays(
     mine, theirs = await conversations.load("chat"), await conversations.load("chat")
     assert mine is not None
     assert theirs is not None
-    theirs.messages += asked("theirs")
+    theirs.messages += spoken("theirs")
     await conversations.save(theirs)
-    mine.messages += asked("mine")
+    mine.messages += spoken("mine")
 
     with pytest.raises(ConversationConflict) as raised:
         await conversations.save(mine)
@@ -217,7 +207,7 @@ async def test_of_many_saves_at_once_one_wins(conversations: ConversationStore) 
         assert loaded is not None
         arrived.release()
         await everyone.wait()
-        loaded.messages += asked(text)
+        loaded.messages += spoken(text)
         try:
             await conversations.save(loaded)
         except ConversationConflict:
@@ -245,7 +235,7 @@ async def test_a_rewritten_history_leaves_the_old_one_as_a_branch(
     (a, b, c) = await conversations.load_entries("chat") or []
     rewritten = Conversation(
         conversation_id="chat",
-        messages=[a.message, *asked("B", "C")],
+        messages=[a.message, *spoken("B", "C")],
         revision=record.revision,
     )
 
@@ -266,7 +256,7 @@ async def test_a_branch_goes_on_from_an_earlier_point_and_back(
 
     branched = await conversations.branch("chat", at=2, expected_revision=first.revision)
     assert said(branched) == ["a", "b"]
-    branched.messages += asked("C", "D")
+    branched.messages += spoken("C", "D")
     await conversations.save(branched)
     assert said(await conversations.load("chat")) == ["a", "b", "C", "D"]
     for limit in range(5):
@@ -296,7 +286,7 @@ async def test_a_fork_shares_its_entries_and_goes_its_own_way(
     entries = await conversations.load_entries("chat") or []
 
     fork = await conversations.fork("chat", at=2, new_conversation_id="fork")
-    fork.messages += asked("other")
+    fork.messages += spoken("other")
     await conversations.save(fork)
     deeper = await conversations.fork("fork", scope="work")
 
@@ -337,7 +327,7 @@ async def test_a_scope_hides_conversations_of_others(conversations: Conversation
     with pytest.raises(ConversationConflict):
         await conversations.save(mine, scope="theirs")
     await conversations.delete("chat", scope="theirs")
-    mine.messages += asked("b")
+    mine.messages += spoken("b")
     await conversations.save(mine)
     record = await conversations.read_record("chat")
     assert record is not None
@@ -353,7 +343,7 @@ async def test_conversations_are_listed_last_saved_first(
     await given(conversations, "2", "a", scope="y")
     await given(conversations, "3", "a", scope="x")
     await given(conversations, "4", "a")
-    first.messages += asked("b")
+    first.messages += spoken("b")
     await conversations.save(first)
     await conversations.delete("4")
 
@@ -378,7 +368,7 @@ async def test_a_deleted_conversation_is_gone_and_its_name_is_free(
     assert await conversations.load("chat") is None
     assert await conversations.list_conversations() == []
     await conversations.delete("chat")
-    old.messages += asked("b")
+    old.messages += spoken("b")
     with pytest.raises(ConversationConflict):
         await conversations.save(old)
     await given(conversations, "chat", "new")
@@ -423,7 +413,7 @@ async def test_the_primitives_refuse_a_wrong_revision_and_an_unknown_head(
     lost = ConversationRecord(
         conversation_id="chat", head_id="0197a000-0000-7000-8000-000000000000"
     )
-    entry = ConversationEntry(parent_id=None, message=asked("a")[0])
+    entry = ConversationEntry(parent_id=None, message=spoken("a")[0])
     good = ConversationRecord(conversation_id="chat", head_id=entry.id, usage=RunUsage(requests=1))
 
     with pytest.raises(ConversationConflict):

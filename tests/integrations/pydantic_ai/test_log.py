@@ -15,7 +15,8 @@ from pydantic_ai.conversation_store import (
     ConversationEntry,
     ConversationRecord,
 )
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
+from pydantic_ai.messages import ModelRequest, UserPromptPart
+from pydantic_core import PydanticSerializationError
 from typer.testing import CliRunner
 
 from eventstore import (
@@ -30,6 +31,7 @@ from eventstore import (
 from eventstore.cli.app import app
 from eventstore.integrations import pydantic_ai
 from eventstore.integrations.pydantic_ai import AgentConversations, AgentConversationSaved
+from tests.integrations.pydantic_ai.messages import spoken
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.anyio
@@ -49,15 +51,6 @@ async def store(database_url: str) -> AsyncIterator[AsyncEventStore]:
 @pytest.fixture
 def alice(store: AsyncEventStore) -> AsyncUser:
     return store.user("alice")
-
-
-def spoken(*texts: str) -> list[ModelMessage]:
-    return [
-        ModelResponse(parts=[TextPart(one)])
-        if number % 2
-        else ModelRequest(parts=[UserPromptPart(one)])
-        for number, one in enumerate(texts)
-    ]
 
 
 async def saved(user: AsyncUser, name: str, *texts: str) -> Conversation:
@@ -184,6 +177,15 @@ async def test_a_save_that_is_too_large_writes_nothing(alice: AsyncUser) -> None
     assert await alice.events() == []
     await saved(alice, "chat", *["a"] * 998)
     assert len(await texts(alice, "chat") or []) == 998
+
+
+async def test_a_message_that_pydantic_ai_could_not_read_again_is_refused(
+    alice: AsyncUser,
+) -> None:
+    with pytest.raises(PydanticSerializationError):
+        await saved(alice, "chat", "\ud800")
+
+    assert await alice.events() == []
 
 
 async def test_a_name_that_is_no_key_is_refused(alice: AsyncUser) -> None:
