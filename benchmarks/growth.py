@@ -75,10 +75,10 @@ select user_id, stream_id, 'conversation', max(version), false
 from eventstore.event group by user_id, stream_id order by user_id, stream_id;
 
 insert into eventstore.conversation (
-    user_id, id, status, created_at, updated_at, last_activity_at, position, last_position,
-    activity_position)
-select user_id, stream_id, 'active', now(), now(), now(), min(position), max(position),
-    max(position)
+    user_id, id, status, created_at, updated_at, last_activity_at, event_id, position,
+    last_position, activity_position)
+select user_id, stream_id, 'active', now(), now(), now(), gen_random_uuid(), min(position),
+    max(position), max(position)
 from eventstore.event group by user_id, stream_id order by user_id, stream_id;
 
 insert into eventstore.message (

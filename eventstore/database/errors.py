@@ -35,7 +35,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify", "may_be_committed", "unreachable"]
+__all__ = ["AlreadyAppended", "classify", "may_be_committed", "sqlstate_of", "unreachable"]
 
 
 class WrongKind(InvalidInput):
@@ -98,6 +98,11 @@ def may_be_committed(error: psycopg.Error) -> bool:
         other error the server refused a statement.
     """
     return not error.sqlstate or error.sqlstate.startswith(_DURING_COMMIT)
+
+
+def sqlstate_of(error: EventStoreError) -> str | None:
+    """Return the SQLSTATE with which PostgreSQL refused; None if it was not PostgreSQL."""
+    return getattr(error.__cause__, "sqlstate", None)
 
 
 def _is_stale(error: psycopg.Error) -> bool:

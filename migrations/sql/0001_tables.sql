@@ -80,6 +80,7 @@ create table eventstore.task (
     created_at        timestamptz not null,
     updated_at        timestamptz not null,
     completed_at      timestamptz,
+    event_id          uuid not null,     -- of its creation
     position          bigint not null,   -- of its creation: the order of the list
     rank              text,              -- its place in the user's own order, if it was moved
     version           bigint not null,   -- of its stream
@@ -98,6 +99,7 @@ create table eventstore.conversation (
     created_at         timestamptz not null,
     updated_at         timestamptz not null,
     last_activity_at   timestamptz not null,
+    event_id           uuid not null,     -- of its start
     position           bigint not null,   -- of its start
     last_position      bigint not null,   -- of its newest event
     activity_position  bigint not null,   -- of its newest message or call: the order of the list

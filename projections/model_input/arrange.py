@@ -94,7 +94,8 @@ def check_options(pending: object, format: object) -> None:  # noqa: A002 - as i
         raise InvalidInput("format", f"{format!r}; give one of {', '.join(FORMATS)}, or None")
 
 
-type _Answers = dict[tuple[int, str], list[tuple[CallAnswer, Part]]]
+type _Answers = dict[tuple[int, str], list[tuple[CallAnswer, Part, int]]]
+"""By the place where a call ended and its name: the answers, with the places where they stand."""
 
 
 def _entries(messages: Sequence[MessageView], pending: Pending) -> list[Entry]:
@@ -102,11 +103,27 @@ def _entries(messages: Sequence[MessageView], pending: Pending) -> list[Entry]:
     answers: _Answers = defaultdict(list)
     for message, (_, answered) in zip(messages, parts, strict=True):
         for answer, part in answered:
-            answers[message.position, answer.call_id].append((answer, part))
+            answers[message.position, answer.call_id].append((answer, part, message.position))
+    calls = [call for message in messages for call in message.tool_calls]
+    _replace_withdrawn(answers, calls)
     return [
         _entry(message, calls, answers, pending)
         for message, (calls, _) in zip(messages, parts, strict=True)
     ]
+
+
+def _replace_withdrawn(answers: _Answers, calls: Sequence[ToolCallView]) -> None:
+    """Let answers that ended no call stand for those that ended one and were taken away."""
+    ending = {(call.finished_position, call.call_id) for call in calls}
+    spare = [place for place in answers if place not in ending]
+    for call in calls:
+        end = call.finished_position
+        if end is None or (end, call.call_id) in answers:
+            continue
+        for place in spare:
+            if place[0] > end and place[1] == call.call_id and place in answers:
+                answers[end, call.call_id] = answers.pop(place)
+                break
 
 
 def _entry(
@@ -149,10 +166,10 @@ def _answer(
         # One item may answer several calls of one name: they end in their order.
         found = answers.get((view.finished_position, view.call_id))
         if found:
-            answer, part = found.pop(0)
+            answer, part, position = found.pop(0)
             content = _content(answer.output, view)
             failed = answer.failed or view.status == "failed" or _is_mcp_error(content)
-            return Answer(content, failed, part), view.finished_position
+            return Answer(content, failed, part), position
     if pending == "leave_out":
         return None, 0
     return Answer(f"error: {_reason(view)}", failed=True, part={}), 0

@@ -57,6 +57,7 @@ class Conversation(ReadModel, table=True):
     created_at: datetime = timestamp()
     updated_at: datetime = timestamp()
     last_activity_at: datetime = timestamp()
+    event_id: UUID = uuid()
     position: int = bigint()
     last_position: int = bigint()
     activity_position: int = bigint()
@@ -73,7 +74,8 @@ class ConversationView(View):
 
     :ivar updated_at: when anything of it changed last, its title and status included.
     :ivar last_activity_at: when something was said, edited or done by a tool last.
-    :ivar position: the position of the event that started the conversation.
+    :ivar event_id: of the event that started the conversation, so that it can be named as a cause.
+    :ivar position: the position of that event.
     :ivar last_position: the position of its newest event.
     :ivar activity_position: the position of its newest activity.
     :ivar message_count: how many messages its history has.
@@ -86,6 +88,7 @@ class ConversationView(View):
     created_at: datetime
     updated_at: datetime
     last_activity_at: datetime
+    event_id: UUID
     position: int
     last_position: int
     activity_position: int
@@ -105,13 +108,15 @@ def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
     """
     match event.data:
         case ConversationStarted(key=key, title=title):
-            return (Insert(Conversation, {"id": event.stream_id, "key": key, **_started(title)}),)
-        case data:
-            changes = {**_changes(data), "updated_at": OCCURRED_AT, "last_position": POSITION}
+            return (
+                Insert(Conversation, {"id": event.stream_id, "key": key, **_started(event, title)}),
+            )
+        case _:
+            changes = {**_changes(event), "updated_at": OCCURRED_AT, "last_position": POSITION}
             return (Update(Conversation, {"id": event.stream_id}, changes),)
 
 
-def _started(title: str | None) -> dict[str, Any]:
+def _started(event: EventEnvelope, title: str | None) -> dict[str, Any]:
     """Return what a new conversation has in all columns but its key and what may be null."""
     return {
         "title": title,
@@ -119,6 +124,7 @@ def _started(title: str | None) -> dict[str, Any]:
         "created_at": OCCURRED_AT,
         "updated_at": OCCURRED_AT,
         "last_activity_at": OCCURRED_AT,
+        "event_id": event.event_id,
         "position": POSITION,
         "last_position": POSITION,
         "activity_position": POSITION,
@@ -133,9 +139,9 @@ _RESTORED: dict[str, Any] = {
 }
 
 
-def _changes(event: Event) -> dict[str, Any]:
+def _changes(event: EventEnvelope) -> dict[str, Any]:
     """Return what an event changes of its conversation, beside its newest event."""
-    match event:
+    match event.data:
         case ConversationRenamed(title=title):
             return {"title": title}
         case ConversationArchived():
@@ -151,8 +157,8 @@ def _changes(event: Event) -> dict[str, Any]:
         case ConversationRestored():
             return {"status": "active", **_RESTORED}
         case ConversationRestarted(title=title):
-            return {**_started(title), **_RESTORED}
-        case _ if isinstance(event, ACTIVITY):
+            return {**_started(event, title), **_RESTORED}
+        case _ if isinstance(event.data, ACTIVITY):
             return {"last_activity_at": OCCURRED_AT, "activity_position": POSITION}
         case _:
             return {}

@@ -60,6 +60,7 @@ class Task(ReadModel, table=True):
     created_at: datetime = timestamp()
     updated_at: datetime = timestamp()
     completed_at: datetime | None = timestamp(nullable=True)
+    event_id: UUID = uuid()
     position: int = bigint()
     rank: str | None = text(nullable=True)
     version: int = bigint()
@@ -75,7 +76,8 @@ class TaskView(View):
 
     :ivar due_on: the day it is due, or `due_at`, in UTC, with the zone in which its user thinks.
     :ivar priority: `low`, `normal`, `high` or `urgent`.
-    :ivar position: the position of the event that created the task.
+    :ivar event_id: of the event that created the task, so that it can be named as a cause.
+    :ivar position: the position of that event.
     :ivar rank: its place in the user's own order; None if it was never moved.
     :ivar version: of its stream; see `expected_version` of `tasks.update`.
     """
@@ -92,6 +94,7 @@ class TaskView(View):
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    event_id: UUID
     position: int
     rank: str | None
     version: int
@@ -127,6 +130,7 @@ def project_task(event: EventEnvelope) -> Iterator[RowChange]:
                     "completed": False,
                     "created_at": OCCURRED_AT,
                     "updated_at": OCCURRED_AT,
+                    "event_id": event.event_id,
                     "position": POSITION,
                     "version": VERSION,
                     "last_position": POSITION,

@@ -46,6 +46,7 @@ __all__ = [
     "MESSAGE_COLUMNS",
     "Source",
     "by_message",
+    "get_answer",
     "history",
     "history_page",
     "items_page",
@@ -93,6 +94,12 @@ select {MESSAGE_COLUMNS}
 _ITEMS = f"""
 select sender, content, body::text
 {_PAGE}"""
+# Index: message_conversation_position_key.
+_MESSAGE = f"""
+select {MESSAGE_COLUMNS}
+from eventstore.message
+where user_id = $1 and conversation_id = $2 and position = $3 and retracted_at is null
+"""
 # Index: tool_call_message.
 _TOOL_CALLS = f"""
 select {TOOL_CALL_COLUMNS}
@@ -226,6 +233,21 @@ def items_page(user_id: str, conversation: UUID, limit: int | None) -> Plan[list
         full_body(None if stored is None else loads(stored), sender, content)
         for sender, content, stored in reversed(rows)
     ]
+
+
+def get_answer(user_id: str, call: ToolCallView) -> Plan[MessageView]:
+    """
+    Return the message that ended a call, as it is now; one round trip.
+
+    Index: `message_conversation_position_key`.
+
+    :raises NotFound: the message was taken away, or the call has ended without one.
+    """
+    page = (user_id, call.conversation_id, call.finished_position)
+    (rows,) = yield Batch(user_scope(user_id), (Statement(_MESSAGE, page),))
+    if not rows:
+        raise NotFound("answer to the tool call", call.id)
+    return message_view(call.conversation_id, rows[0], {})
 
 
 def page_statements(

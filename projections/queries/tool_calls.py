@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,10 +16,13 @@ from eventstore.log.paging import Cursors, Page, fetched
 from projections.models.tool_call import ToolCallStatus, ToolCallView
 
 __all__ = [
+    "ENDED_BEFORE",
     "TOOL_CALL_COLUMNS",
+    "fence_outcomes",
     "find_tool_call",
     "get_tool_call",
     "list_tool_calls",
+    "obstacles",
     "read_json",
     "tool_call_view",
 ]
@@ -59,6 +63,60 @@ where t.user_id = $1
 order by t.position
 limit $4
 """
+
+ENDED_BEFORE = "2201E"
+"""The SQLSTATE of a logarithm of zero, with which `fence_outcomes` ends a transaction."""
+
+# Like the fence of turns: an error that a plain expression can raise ends the transaction. The
+# append has moved the head of the log to its last event. Indexes: tool_call_pkey, message_pkey.
+_FENCE = """
+select ln((count(*) = cardinality($2::uuid[]))::integer)
+from unnest($2::uuid[], $3::bigint[]) as outcome (id, later)
+join eventstore.user_log as head on head.user_id = $1
+join eventstore.tool_call as t
+  on t.user_id = $1 and t.id = outcome.id and t.finished_position = head.position - later
+left join eventstore.message as m on m.user_id = t.user_id and m.id = t.message_id
+where m.retracted_at is null or t.id <> all($4::uuid[])
+"""
+
+# Indexes: tool_call_pkey, message_pkey.
+_OBSTACLES = """
+select t.finished_position, m.id
+from eventstore.tool_call as t
+left join eventstore.message as m
+  on m.user_id = t.user_id and m.id = t.message_id and m.retracted_at is not null
+where t.user_id = $1 and t.id = $2
+"""
+
+
+def fence_outcomes(user_id: str, outcomes: Sequence[tuple[UUID, int, bool]]) -> Statement:
+    """
+    Return the statement that fails unless calls were ended by outcomes of this append.
+
+    It stands behind the append and its row changes, of which the first outcome alone changes a row.
+
+    :param outcomes: the call's id, how many events of the append come after its outcome, and
+        whether that is a message too, which needs the one that asks for the call.
+    """
+    calls = [call_id for call_id, _, _ in outcomes]
+    later = [number for _, number, _ in outcomes]
+    posting = [call_id for call_id, _, posts in outcomes if posts]
+    return Statement(_FENCE, (user_id, calls, later, posting))
+
+
+def obstacles(user_id: str, call: UUID) -> Plan[tuple[int | None, UUID | None]]:
+    """
+    Return what stands in the way of an outcome; one round trip.
+
+    :return: where the call ended, if it did, and the message that asks for it, if that was taken
+        away.
+    :raises NotFound: there is no such call, or it is another user's.
+    """
+    (rows,) = yield Batch(user_scope(user_id), (Statement(_OBSTACLES, (user_id, call)),))
+    if not rows:
+        raise NotFound("tool call", call)
+    ((ended, message_id),) = rows
+    return ended, message_id
 
 
 def find_tool_call(user_id: str, conversation: UUID, call_id: str) -> Plan[ToolCallView]:

@@ -131,6 +131,7 @@ QUERIES: dict[str, Case] = {
     "turns.usage": lambda user, _: user.turns.usage(by="conversation"),
     "turn": lambda user, ids: take_turn(user, ids, "other"),
     "history": lambda user, ids: user.history(ids.chat),
+    "items": lambda user, ids: user.items(ids.chat),
     "model_input": lambda user, ids: user.model_input(ids.chat),
     "events": lambda user, ids: user.events(stream_id=ids.chat),
     "find_append": lambda user, ids: user.find_append([ids.message]),

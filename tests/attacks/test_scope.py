@@ -209,7 +209,8 @@ def test_a_commit_after_an_error_that_was_caught_leaves_the_pool_usable(narrow: 
         with narrow.user(name).session(read_only=False) as session:
             assert owners(session) == {name}
             fail(session)
-            session.commit()
+            with pytest.raises(DBAPIError, match="its error was caught"):
+                session.commit()
 
         assert [task.title for task in narrow.user(name).tasks.list()] == [f"{name}'s task"]
 

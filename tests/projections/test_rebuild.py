@@ -56,16 +56,17 @@ SPOILS: dict[str, set[str]] = {
     },
     f"""
     insert into eventstore.task
-        (user_id, id, title, priority, tags, completed, created_at, updated_at, position,
-         version, last_position)
-    select user_id, {EXTRA}, 'extra', 'low', '{{}}', false, created_at, updated_at, 99, 1, 99
+        (user_id, id, title, priority, tags, completed, created_at, updated_at, event_id,
+         position, version, last_position)
+    select user_id, {EXTRA}, 'extra', 'low', '{{}}', false, created_at, updated_at,
+        event_id, 99, 1, 99
     from eventstore.task limit 1
     """: {"extra_row of alice: task extra"},
     """
     insert into eventstore.task
-        (user_id, id, title, priority, tags, completed, created_at, updated_at, position,
-         version, last_position)
-    select 'nobody', id, 'extra', 'low', '{}', false, created_at, updated_at, 99, 1, 99
+        (user_id, id, title, priority, tags, completed, created_at, updated_at, event_id,
+         position, version, last_position)
+    select 'nobody', id, 'extra', 'low', '{}', false, created_at, updated_at, event_id, 99, 1, 99
     from eventstore.task where title = 'walk'
     """: {"extra_row of nobody: task walk"},
     "update eventstore.task set user_id = 'bob' where title = 'walk'": {
@@ -118,9 +119,10 @@ SPOILS: dict[str, set[str]] = {
     # Messages are moved to a conversation that the log does not have.
     f"""
     insert into eventstore.conversation
-        (user_id, id, title, status, created_at, updated_at, last_activity_at, position,
-         last_position, activity_position)
-    select user_id, {EXTRA}, 'extra', 'active', created_at, updated_at, updated_at, 98, 98, 98
+        (user_id, id, title, status, created_at, updated_at, last_activity_at, event_id,
+         position, last_position, activity_position)
+    select user_id, {EXTRA}, 'extra', 'active', created_at, updated_at, updated_at, event_id, 98,
+        98, 98
     from eventstore.conversation where title = 'gone';
     update eventstore.message set conversation_id = {EXTRA} where content in ('hello', 'farewell')
     """: {

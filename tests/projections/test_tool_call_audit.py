@@ -83,10 +83,10 @@ def test_a_call_of_a_retracted_message_remains_in_the_audit(
     call = alice.tool_calls.request(chat, name="look", arguments="{}")
     alice.messages.retract(chat, alice.history(chat)[0].id)
 
-    alice.tool_calls.succeed(call, output="late")
+    alice.tool_calls.abandon(call, reason="nobody asks for it any more")
 
-    assert [message.content for message in alice.history(chat)] == ["late"]
-    assert statuses(alice.audit()) == [(call.call_id, "succeeded")]
+    assert alice.history(chat) == []
+    assert statuses(alice.audit()) == [(call.call_id, "abandoned")]
     assert store.verify().ok
 
 

@@ -382,16 +382,17 @@ class TestARewind:
         assert store.verify().ok
         assert store.rebuild().changed == 0
 
-    def test_is_followed_by_an_outcome_that_comes_too_late(
+    def test_abandons_a_call_whose_outcome_comes_too_late(
         self, store: EventStore, alice: User, chat: UUID
     ) -> None:
         call = alice.tool_calls.request(chat, name="slow", arguments="{}")
         alice.messages.clear(chat)
 
-        alice.tool_calls.succeed(call, output="at last")
+        with pytest.raises(IdempotencyConflict):
+            alice.tool_calls.succeed(call, output="at last")
 
         assert alice.tool_calls.get(call.id).status == "abandoned"
-        assert texts(alice.history(chat)) == ["at last"]
+        assert alice.history(chat) == []
         histories(alice, chat)
         assert store.verify().ok
 

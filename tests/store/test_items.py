@@ -106,7 +106,8 @@ def test_the_first_of_an_answer_and_an_outcome_counts(
     alice.messages.extend(chat, [CHAT, CHAT_ANSWER])
     late = alice.tool_calls.find(chat, "call_1")
 
-    alice.tool_calls.fail(late, error="a late worker")
+    with pytest.raises(IdempotencyConflict):
+        alice.tool_calls.fail(late, error="a late worker")
 
     assert story(alice, chat) == [("add_task", "succeeded", "ok", None)]
     assert store.verify().ok

@@ -244,8 +244,6 @@ def test_a_second_answer_is_left_out_and_the_first_one_counts(
     alice: User, chat: UUID, name: FormatName, asking: Body, answer: Body
 ) -> None:
     alice.messages.extend(chat, [asking, answer])
-    call = alice.tool_calls.find(chat, alice.history(chat)[0].tool_calls[0].call_id)
-    alice.tool_calls.fail(call, error="late")
     alice.messages.post(chat, body=answer)
 
     items = model_input(alice, chat)

@@ -120,8 +120,9 @@ def test_verify_reports_and_rebuild_repairs_exactly_the_changed_rows(
         inserted = _ids(
             admin,
             "insert into eventstore.task (user_id, id, title, priority, tags, completed,"
-            " created_at, updated_at, position, version, last_position)"
-            " select of, gen_random_uuid(), 'x', 'normal', '{}', false, now(), now(), 1, 1, 1"
+            " created_at, updated_at, event_id, position, version, last_position)"
+            " select of, gen_random_uuid(), 'x', 'normal', '{}', false, now(), now(),"
+            " gen_random_uuid(), 1, 1, 1"
             " from unnest(array['user-7', 'nobody']) as of returning id",
         )
 

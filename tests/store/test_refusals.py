@@ -41,6 +41,7 @@ from eventstore.database.settings import load_settings
 from eventstore.events.event import make_event
 from eventstore.events.json_codec import check_json, loads
 from eventstore.schema.migrate import upgrade
+from eventstore.store.units.decisions import HasEventId
 from tests.support.server import Server
 
 
@@ -228,6 +229,39 @@ def test_an_invalid_event_is_refused_with_its_path(alice: User, event: Any, path
         alice.append([event])
 
     assert alice.events() == []
+
+
+def test_every_view_can_be_the_cause_of_a_command(alice: User) -> None:
+    """A view stands for the event that made what it shows, also in an earlier state."""
+    task = alice.tasks.create("a")
+    chat = alice.conversations.start(key="chat")
+    message = alice.messages.post(chat.id, sender="user", content="b")
+    call = alice.tool_calls.request(chat.id, name="look", arguments="{}")
+    alice.tasks.complete(task.id)
+    alice.conversations.delete(chat.id)
+    anew = alice.conversations.start(key="chat")
+    causes: list[HasEventId] = [
+        task,
+        alice.tasks.get(task.id),
+        chat,
+        alice.conversations.get(anew.id),
+        message,
+        call,
+    ]
+    causes += [
+        alice.tasks.list()[0],
+        alice.tasks.get(task.id, as_of=1),
+        *alice.conversations.list(),
+    ]
+
+    for number, cause in enumerate(causes):
+        alice.tasks.create(str(number), caused_by=cause)
+
+    events = alice.events()
+    place = {one.event_id: one.position for one in events}
+    caused = [place[one.causation_id] for one in events if one.causation_id is not None]
+    assert caused[-len(causes) :] == [1, 1, 2, anew.position, 3, call.position, 1, 1, anew.position]
+    assert alice.conversations.get(chat.id, as_of=3).event_id == chat.event_id
 
 
 def test_a_cause_that_is_not_an_event_id_is_refused(alice: User) -> None:

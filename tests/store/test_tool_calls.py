@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from eventstore import (
     EventStore,
     IdempotencyConflict,
+    InvalidInput,
     NewEvent,
     NotFound,
     RequestedCall,
@@ -167,6 +168,121 @@ def test_a_call_ends_once(store: EventStore, alice: User, chat: UUID) -> None:
     assert alice.events() == before
     assert call_of(alice, 0).output == {"found": 1}
     assert store.verify().ok
+
+
+def succeed_beside_a_task(user: User, call: ToolCallView) -> None:
+    with user.transaction() as tx:
+        tx.tasks.create("never")
+        tx.tool_calls.succeed(call, output="found")
+
+
+def test_an_outcome_of_a_call_that_an_item_answered_is_the_items_or_refused(
+    store: EventStore, alice: User, chat: UUID
+) -> None:
+    call, hidden = (
+        alice.tool_calls.request(chat, name="look", arguments="{}", in_history=shown)
+        for shown in (True, False)
+    )
+    items = [
+        {"role": "tool", "tool_call_id": one.call_id, "content": "found"} for one in (call, hidden)
+    ]
+    answer, _ = alice.messages.extend(chat, items)
+    before = alice.events()
+
+    assert alice.tool_calls.succeed(call, output="found") == answer
+    assert alice.tool_calls.succeed(hidden, output="found") is None
+    for one in (call, hidden):
+        for user in (alice, alice.keyed(f"late {one.id}")):
+            with pytest.raises(IdempotencyConflict, match=f"the tool call {one.id} ended at"):
+                user.tool_calls.succeed(one, output="another")
+            with pytest.raises(IdempotencyConflict):
+                user.tool_calls.fail(one, error="found")
+        with pytest.raises(IdempotencyConflict):
+            alice.tool_calls.abandon(one)
+        with pytest.raises(IdempotencyConflict):
+            succeed_beside_a_task(alice, one)
+
+    assert alice.events() == before
+    assert alice.tasks.list() == []
+    assert store.verify().ok
+
+
+def test_an_item_and_an_outcome_in_one_append_do_not_both_end_a_call(
+    alice: User, chat: UUID
+) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    answer = {"role": "tool", "tool_call_id": call.call_id, "content": "found"}
+
+    def answer_and_succeed() -> None:
+        with alice.transaction() as tx:
+            tx.messages.extend(chat, [answer])
+            tx.tool_calls.succeed(call, output="another")
+
+    with pytest.raises(InvalidInput, match="ended by what comes before it"):
+        answer_and_succeed()
+
+    assert call_of(alice, 0) == call
+    with alice.transaction() as tx:
+        tx.tool_calls.succeed(call, output="first", content="first")
+        tx.messages.extend(chat, [answer])
+    assert call_of(alice, 0).output == "first"
+
+
+def test_an_outcome_whose_message_has_no_place_is_refused(
+    store: EventStore, alice: User, chat: UUID
+) -> None:
+    """A tool's message without the one that asks for its call is an orphan."""
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    assert call.message_id is not None
+    alice.messages.retract(chat, call.message_id)
+    before = alice.events()
+
+    for end in (alice.tool_calls.succeed, alice.keyed("k").tool_calls.succeed):
+        with pytest.raises(NotFound, match=f"message {call.message_id} not found"):
+            end(call, output="late")
+    with pytest.raises(NotFound):
+        alice.tool_calls.fail(call, error="late")
+
+    assert alice.history(chat) == []
+    assert alice.events() == before
+    alice.tool_calls.abandon(call, reason="its message was taken back")
+    assert alice.tool_calls.get(call.id).status == "abandoned"
+    assert store.verify().ok
+
+
+def test_an_outcome_again_does_not_return_an_answer_that_was_taken_away(
+    alice: User, chat: UUID
+) -> None:
+    calls = [alice.tool_calls.request(chat, name="look", arguments="{}") for _ in range(2)]
+    item = {"role": "tool", "tool_call_id": calls[1].call_id, "content": "found"}
+    answers = [
+        alice.tool_calls.succeed(calls[0], output="found"),
+        *alice.messages.extend(chat, [item]),
+    ]
+    for answer in answers:
+        assert answer is not None
+        alice.messages.retract(chat, answer.id)
+
+    for call in calls:
+        with pytest.raises(NotFound, match=f"answer to the tool call {call.id} not found"):
+            alice.tool_calls.succeed(call, output="found")
+        # What the model is to be given instead is a message like any other.
+        alice.messages.extend(chat, [{**item, "tool_call_id": call.call_id, "content": "again"}])
+
+    assert [one.content for one in alice.history(chat)] == [None, None, "again", "again"]
+    assert [one["content"] for one in alice.model_input(chat)] == [None, "again", None, "again"]
+
+
+def test_a_call_that_does_not_exist_has_no_outcome(alice: User, bob: User, chat: UUID) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    bobs = bob.conversations.start().id
+    moved = replace(call, conversation_id=bobs)
+    before = bob.events()
+
+    for end in (bob.tool_calls.abandon, lambda one: bob.tool_calls.succeed(one, output="his")):
+        with pytest.raises(NotFound, match=f"tool call {call.id} not found"):
+            end(moved)
+    assert bob.events() == before
 
 
 def outcome_event(call: ToolCallView, kind: str, result: str, chat: UUID | None = None) -> NewEvent:

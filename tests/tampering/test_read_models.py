@@ -18,11 +18,11 @@ DEEP = "(repeat('[', 3000) || repeat(']', 3000))::json"
 LONG = "repeat('1', 5000)::json"
 COPIED_COLUMNS: dict[str, str] = {
     "eventstore.task": "user_id, gen_random_uuid(), title, description, due_on, due_at, due_zone,"
-    " priority, tags, completed, created_at, updated_at, completed_at, position, rank, version,"
-    " last_position, deleted_at, deleted_position",
+    " priority, tags, completed, created_at, updated_at, completed_at, event_id, position, rank,"
+    " version, last_position, deleted_at, deleted_position",
     "eventstore.conversation": "user_id, gen_random_uuid(), key, title, status, created_at,"
-    " updated_at, last_activity_at, position, last_position, activity_position, deleted_at,"
-    " deleted_position, restored_at, restored_position",
+    " updated_at, last_activity_at, event_id, position, last_position, activity_position,"
+    " deleted_at, deleted_position, restored_at, restored_position",
     "eventstore.message": "user_id, gen_random_uuid(), conversation_id, 1000, sender, content,"
     " body, tool_call_count, created_at, correlation_id, edited_at, edited_position, retracted_at,"
     " retracted_position",

@@ -12,11 +12,11 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from eventstore.database.plan import Pause, Plan
-from eventstore.errors import OUTCOME_KEY, InvalidInput
+from eventstore.errors import OUTCOME_KEY, Conflict, IdempotencyConflict, InvalidInput, NotFound
 from eventstore.events.event import Event, make_event
 from eventstore.events.fields import MAX_KEY, check_label, check_timestamp
 from eventstore.events.items import RequestedCall, tool_body
-from eventstore.events.json_codec import checked_text, plain_json
+from eventstore.events.json_codec import checked_text, dumps, plain_json
 from eventstore.events.tool_calls import (
     ToolCallAbandoned,
     ToolCallClaimed,
@@ -46,6 +46,7 @@ from projections import ToolCall
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallStatus, ToolCallView
+from projections.queries.history import get_answer
 from projections.queries.tool_calls import find_tool_call, get_tool_call, list_tool_calls
 
 __all__ = [
@@ -198,7 +199,8 @@ class ToolCallCommands(Commands):
         """
         Record what the tool returned; one round trip.
 
-        A call ends once: the same outcome again returns the first one, another one is refused.
+        A call ends once: the same outcome again returns the first one's message, for two more round
+        trips, and another one is refused. An item that answers the call is an outcome as well.
 
         :param call: what `request` or `find` returned.
         :param output: text, or any JSON value, kept exactly; models, dataclasses, sets and bytes as
@@ -209,7 +211,8 @@ class ToolCallCommands(Commands):
         :raises IdempotencyConflict: the call has already ended with another outcome.
         :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
         :raises StreamClosed: the conversation was deleted.
-        :raises NotFound: the call is another user's.
+        :raises NotFound: the call is another user's; or the message that asks for it, or the answer
+            that it has, was taken away.
         """
         value = plain_json(output, "output")
         shown = value if content is None else plain_json(content, "content")
@@ -233,7 +236,8 @@ class ToolCallCommands(Commands):
         :raises IdempotencyConflict: the call has already ended with another outcome.
         :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
         :raises StreamClosed: the conversation was deleted.
-        :raises NotFound: the call is another user's.
+        :raises NotFound: the call is another user's; or the message that asks for it, or the answer
+            that it has, was taken away.
         """
         value = plain_json(error, "error")
         shown = value if content is None else plain_json(content, "content")
@@ -271,11 +275,44 @@ class ToolCallCommands(Commands):
             # Somebody else may end a call that was requested before; one that is new nobody knows.
             # An append has one key: that of the first call which it ends.
             self._work.default_key = self._work.default_key or f"{OUTCOME_KEY}{call.event_id}"
+        user_id = self._work.context.user_id
+
+        def answer() -> Plan[MessageView | None]:
+            if reply is None:
+                return None
+            known = yield from get_tool_call(user_id, call.event_id)
+            return (yield from get_answer(user_id, known))
+
+        def same_answer(conflict: Conflict | NotFound) -> Plan[MessageView | None]:
+            if not isinstance(conflict, IdempotencyConflict):
+                raise conflict
+            known = yield from get_tool_call(user_id, call.event_id)
+            if not _ended_so(known, data):
+                raise conflict
+            message = yield from answer()
+            if message is not None and message.id == message_id:
+                raise conflict  # the outcome is the same, and what the model was given is not
+            return message
+
         return Handle(
             message_id,
             message_id,
             lambda outcome: None if reply is None else posted_message(outcome, message_id),
+            on_conflict=same_answer,
+            on_repeat=lambda: self._work.context.retrying(answer),
         )
+
+
+def _ended_so(call: ToolCallView, outcome: ToolCallOutcome) -> bool:
+    """Return whether a call ended with an outcome, whatever recorded it."""
+    match outcome:
+        case ToolCallSucceeded(result=output):
+            status, recorded, value = "succeeded", call.output, output
+        case ToolCallFailed(error=error):
+            status, recorded, value = "failed", call.error, error
+        case _:
+            return False
+    return call.status == status and dumps(recorded) == dumps(value)
 
 
 def _require_reference(call: object) -> None:

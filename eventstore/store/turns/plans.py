@@ -21,6 +21,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
+from eventstore.database.errors import sqlstate_of
 from eventstore.database.plan import Batch, Pause, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from eventstore.errors import (
@@ -268,7 +269,7 @@ class TurnPlans:
         try:
             outcome = yield from UnitOfWork.commit(work)
         except EventStoreError as error:
-            if getattr(error.__cause__, "sqlstate", None) != FENCED:
+            if sqlstate_of(error) != FENCED:
                 raise
             self._lost = True
             raise TurnTakenOver(self.id) from None

@@ -32,7 +32,7 @@ __all__ = [
 
 
 class HasEventId(Protocol):
-    """Anything that stands for one event: a handle, a tool call, a recorded event."""
+    """Anything that stands for one event: a handle, a view, a recorded event."""
 
     @property
     def event_id(self) -> UUID:
@@ -104,7 +104,7 @@ def event_id_of(cause: Cause) -> UUID | None:
     if known is None or isinstance(known, UUID):
         return known
     raise InvalidInput(
-        "caused_by", f"a {type(cause).__name__}; give an event's id, a tool call or a handle"
+        "caused_by", f"a {type(cause).__name__}; give an event's id, a view or a handle"
     )
 
 

@@ -18,13 +18,15 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.errors import WrongKind
+from eventstore.database.errors import WrongKind, sqlstate_of
 from eventstore.database.plan import Plan, Rollback, Rows, Statement, retrying
 from eventstore.errors import (
+    OUTCOME_KEY,
     ConfigurationError,
     Conflict,
     EventStoreError,
     IdempotencyConflict,
+    InvalidInput,
     NotFound,
     OutcomeUnknown,
     StreamClosed,
@@ -32,6 +34,7 @@ from eventstore.errors import (
 )
 from eventstore.events.event import Event
 from eventstore.events.fields import MAX_KEY, check_label
+from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.append import append, first_result, recorded
 from eventstore.log.append_request import AppendRequest, envelope_of, prepare_append
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, RecordedEvent
@@ -54,6 +57,7 @@ from projections.apply.table_shape import Key, Row
 from projections.changes import RowChange
 from projections.models.task import TaskView
 from projections.queries.lists import select_task
+from projections.queries.tool_calls import ENDED_BEFORE, fence_outcomes, obstacles
 
 __all__ = ["Commands", "Handle", "Outcome", "UnitOfWork", "check_key", "run_command"]
 
@@ -376,16 +380,34 @@ class UnitOfWork:
         self._sent = self._sent or request
         # A retry that is found in the log has this content, so these row changes are its own too.
         of_task = () if self._reads is None else (select_task(context.user_id, self._reads),)
-        done = yield from append(request, row_changes, (*of_task, *self.also), retry=retry)
+        outcomes = _outcomes(events)
+        fence = (fence_outcomes(context.user_id, outcomes),) if outcomes else ()
+        reads = (*of_task, *fence, *self.also)
+        try:
+            done = yield from append(request, row_changes, reads, retry=retry)
+        except EventStoreError as error:
+            if sqlstate_of(error) != ENDED_BEFORE:
+                raise
+            raise (yield from self._refused(outcomes)) from None
         row = None
         if of_task:
             found = done.rows[0] if done.rows else []
             row = yield from self._row_after(done.events, found)
-        # Without a key of the caller's only this command itself can have sent the events before.
-        repeated = done.repeated and context.idempotency_key is not None
+        # Without a key only this command itself can have sent the events before.
+        repeated = done.repeated and self._key is not None
         return Outcome(
             done.events, changes, lambda: self._replay_of(rows), repeated, row, done.rows
         )
+
+    def _refused(self, outcomes: Sequence[tuple[UUID, int, bool]]) -> Plan[EventStoreError]:
+        """Return the error of an append that `fence_outcomes` did not let pass."""
+        for call_id, _, posts in outcomes:
+            ended, withdrawn = yield from obstacles(self.context.user_id, call_id)
+            if ended is not None:
+                return IdempotencyConflict(f"{OUTCOME_KEY}{call_id}", ended)
+            if posts and withdrawn is not None:
+                return NotFound("message", withdrawn)
+        return InvalidInput("call", "is ended by what comes before it in the same append")
 
     def _row_after(self, in_log: Sequence[RecordedEvent], found: Rows) -> Plan[Row]:
         """Return the row of the task that the answer shows, as this append left it."""
@@ -542,6 +564,24 @@ class UnitOfWork:
         row = None if self._reads is None else (yield from self._row_after(first, []))
         changes = list(map(context.projections.project, first))
         return Outcome(first, changes, lambda: answer, repeated=True, read=row)
+
+
+def _outcomes(events: Sequence[NewEvent]) -> list[tuple[UUID, int, bool]]:
+    """Return what `fence_outcomes` takes of outcomes of calls that were requested before."""
+    found = [
+        (one.data, len(events) - 1 - number)
+        for number, one in enumerate(events)
+        if isinstance(one.data, ToolCallOutcome)
+    ]
+    if not found:
+        return []
+    # A call that is requested here nobody else has ended.
+    new = {one.event_id for one in events}
+    return [
+        (data.request_event_id, later, data.reply is not None)
+        for data, later in found
+        if data.request_event_id not in new
+    ]
 
 
 def check_key(idempotency_key: str | None) -> str | None:
