@@ -54,6 +54,7 @@ from eventstore import (
     EventStore,
     InvalidInput,
     NotFound,
+    OutcomeUnknown,
     Settings,
     StorageFull,
     Unavailable,
@@ -328,7 +329,8 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
     the client to read: configuration, rights, a log that cannot be read. It is answered with 500
     by Starlette, and the server logs it.
 
-    :param retry_after_seconds: the `Retry-After` of a 503, and of a `ConversationBusy`.
+    :param retry_after_seconds: the `Retry-After` of a 503, and of a `ConversationBusy`. An
+        `OutcomeUnknown` of a command without a key has none: to send it again may double it.
     """
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
@@ -342,7 +344,9 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
             detail=detail,
             path=getattr(error, "path", None),
         )
-        wait = isinstance(error, Unavailable | OperationalError | ConversationBusy)
+        # Sent again without its key, what may have been written would be written twice.
+        unsafe = isinstance(error, OutcomeUnknown) and error.idempotency_key is None
+        wait = isinstance(error, Unavailable | OperationalError | ConversationBusy) and not unsafe
         return JSONResponse(
             problem.model_dump(exclude_none=True),
             status,

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore import ConfigurationError, EventStore
+from eventstore import ConfigurationError, EventStore, OutcomeUnknown
 from eventstore.integrations.fastapi import health_routes, problem_handlers, rows_of
 from tests.integrations.fastapi.service import Model, make_service
 from tests.support.proxy import Proxy
@@ -171,6 +171,22 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
     assert [one.headers["Retry-After"] for one in (*answers, ready)] == ["2"] * 4
     assert "select" not in answers[1].text.lower()
     assert health.json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("key", ["request-1", None])
+def test_an_unknown_outcome_invites_a_retry_only_under_a_key(key: str | None) -> None:
+    app = FastAPI(exception_handlers=problem_handlers())  # type: ignore[arg-type]  # a union
+
+    @app.post("/tasks")
+    async def create() -> None:
+        raise OutcomeUnknown(key, [uuid4()], 30)
+
+    with run_app(app) as url:
+        answer = httpx.post(f"{url}/tasks")
+
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:eventstore:OutcomeUnknown"
+    assert ("Retry-After" in answer.headers) == (key is not None)
 
 
 def test_a_full_disk_is_a_507(alice: httpx.Client, admin: psycopg.Connection) -> None:
