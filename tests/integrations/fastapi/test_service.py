@@ -175,7 +175,7 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
 
 @pytest.mark.parametrize("key", ["request-1", None])
 def test_an_unknown_outcome_invites_a_retry_only_under_a_key(key: str | None) -> None:
-    app = FastAPI(exception_handlers=problem_handlers())  # type: ignore[arg-type]  # a union
+    app = FastAPI(exception_handlers=problem_handlers())
 
     @app.post("/tasks")
     async def create() -> None:
