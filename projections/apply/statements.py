@@ -266,14 +266,17 @@ def _update_first_sql(
     ]
     values = zip(names, _values(shape, names, markers, sent), strict=True)
     key = ", ".join(shape.key)
-    # The user is compared with the parameter, so that the index of the table finds the row.
+    # The subselect depends on nothing outside, so PostgreSQL runs it first and finds the row by its
+    # key. If it took the position from `head` outside, the plan could be to join with all rows of
+    # the user.
     return (
         f"update {shape.name} as t\nset {', '.join(f'{n} = {v}' for n, v in values)}\n"
         "from eventstore.user_log as head\n"
-        "where head.user_id = $1 and t.user_id = head.user_id\n"
+        "where head.user_id = $1 and t.user_id = $1\n"
         f"  and ({', '.join(f't.{name}' for name in shape.key)}) = (\n"
         f"    select {key} from {shape.name} as f\n"
-        f"    where f.user_id = $1 and f.position <= head.position - $2::bigint"
+        "    where f.user_id = $1 and f.position <="
+        " (select position from eventstore.user_log where user_id = $1) - $2::bigint"
         f" and {' and '.join(conditions)}\n"
         "    order by f.position limit 1)"
     )

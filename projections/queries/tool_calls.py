@@ -72,11 +72,12 @@ ENDED_BEFORE = "2201E"
 _FENCE = """
 select ln((count(*) = cardinality($2::uuid[]))::integer)
 from unnest($2::uuid[], $3::bigint[]) as outcome (id, later)
-join eventstore.user_log as head on head.user_id = $1
 join eventstore.tool_call as t
-  on t.user_id = $1 and t.id = outcome.id and t.finished_position = head.position - later
-left join eventstore.message as m on m.user_id = t.user_id and m.id = t.message_id
-where m.retracted_at is null or t.id <> all($4::uuid[])
+  on t.user_id = $1 and t.id = outcome.id and t.id = any($2)
+    and t.finished_position
+      = (select position from eventstore.user_log where user_id = $1) - outcome.later
+where t.id <> all($4::uuid[]) or t.message_id is null
+  or (select retracted_at is null from eventstore.message where user_id = $1 and id = t.message_id)
 """
 
 # Indexes: tool_call_pkey, message_pkey.

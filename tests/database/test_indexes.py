@@ -93,7 +93,13 @@ QUESTIONS: dict[str, tuple[Callable[[User], Any], set[str]]] = {
         lambda user: user.messages.post(
             "chat 7", body={"role": "tool", "tool_call_id": "call_0", "content": "ok"}
         ),
-        {"tool_call_call_id"},
+        {"tool_call_call_id", "tool_call_pkey"},
+    ),
+    "the outcome of a call": (
+        lambda user: user.tool_calls.succeed(
+            user.tool_calls.request("chat 7", name="f", arguments="{}"), output="ok"
+        ),
+        {"tool_call_pkey", "message_pkey"},
     ),
 }
 
