@@ -85,7 +85,7 @@ class State:
     Everything that one user has, in the order of creation; a deleted task is None.
 
     `deleted` has what deleted tasks were, `order` all tasks in the user's own order, and `fresh`
-    those that the transaction that is under way creates.
+    those that the transaction under way creates and has not moved.
     """
 
     tasks: dict[UUID, Todo | None] = field(default_factory=dict)
@@ -113,7 +113,8 @@ class State:
         """Return the state after a task was moved next to another one."""
         order = [one for one in self.order if one != key]
         order.insert(order.index(anchor) + after, key)
-        return replace(self._next(key), order=tuple(order))
+        # A task that was moved has a place, beside which another one can go at once.
+        return replace(self._next(key), order=tuple(order), fresh=self.fresh - {key})
 
     def with_chat(self, key: UUID, now: Chat) -> State:
         """Return the state after an event of a conversation."""

@@ -92,7 +92,8 @@ class Order:
         Return the event that moves a task, also where it stands there already.
 
         :param event_id: the id that the event will have.
-        :raises NotFound: the anchor is absent, deleted, another user's or of this unit of work.
+        :raises NotFound: the anchor is absent, deleted or another user's; or it is created in this
+            unit of work and has not been moved there, so it has no place yet.
         :raises InvalidInput: too many tasks were moved to this place.
         """
         if self._recorded is not None:
