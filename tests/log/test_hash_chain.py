@@ -266,6 +266,6 @@ def test_a_changed_event_is_reported_once_and_not_for_the_events_after_it(
     append_four_events(store, "alice")
 
     disarm(admin)
-    admin.execute("update eventstore.event set event_id = gen_random_uuid() where position = 1")
+    admin.execute("update eventstore.event set causation_id = event_id where position = 1")
 
     assert summary(store.verify().problems) == {("alice", "hash", 1)}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import strategies as st
 
-from eventstore import RequestedCall, User
+from eventstore import NotFound, RequestedCall, User
 from projections.model_input.formats import FormatName
 from tests.store.test_model_input import IMAGES, MCP_IMAGE, RESPONSE_OF_A_CHAT, Body
 
@@ -142,12 +144,16 @@ def end(pick: int, how: str, result: Any, shape: int) -> Step:
             return
         call = calls[pick % len(calls)]
         content = [{"type": "text", "text": "short"}] if shape == 0 else None
-        if how == "succeed":
-            user.tool_calls.succeed(call, output=result, content=content)
-        elif how == "fail":
-            user.tool_calls.fail(call, error=result, content=content)
-        else:
-            user.tool_calls.abandon(call, reason="went home")
+        history = {one.id for one in user.history(conversation)}
+        # An answer to a message that was taken away would be an orphan.
+        orphan = how != "abandon" and call.message_id not in {None, *history}
+        with pytest.raises(NotFound) if orphan else nullcontext():
+            if how == "succeed":
+                user.tool_calls.succeed(call, output=result, content=content)
+            elif how == "fail":
+                user.tool_calls.fail(call, error=result, content=content)
+            else:
+                user.tool_calls.abandon(call, reason="went home")
 
     return run
 
