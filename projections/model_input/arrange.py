@@ -118,7 +118,7 @@ def _replace_withdrawn(answers: _Answers, calls: Sequence[ToolCallView]) -> None
     spare = [place for place in answers if place not in ending]
     for call in calls:
         end = call.finished_position
-        if end is None or (end, call.call_id) in answers:
+        if end is None or call.status == "abandoned" or (end, call.call_id) in answers:
             continue
         for place in spare:
             if place[0] > end and place[1] == call.call_id and place in answers:

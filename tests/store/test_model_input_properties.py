@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventstore import EventStore
+from eventstore.events.fields import storable_label
+from eventstore.events.items import read_item
 from projections.model_input.formats import FormatName
 from projections.models.message import MessageView
+from projections.models.tool_call import ToolCallView
 from tests.store.conversation_steps import Step, steps
 from tests.store.test_model_input import PAIRS, Body, model_input
 
@@ -80,6 +83,38 @@ def assert_nothing_is_lost(
         if message.body.get("type") not in unlike_others and call.name != "web"
         if pending == "answer" or call.finished_position in positions
     ]
+    if pending == "leave_out":
+        calls += _answered_again(history, positions, unlike_others)
     marks = ('"role": "tool"', '"role": "function"', '_call_output"', '"tool_result"')
     answers = sum(map(written.count, marks)) - written.count('"computer_call_output"')
     assert answers == len(calls)
+
+
+def _answered_again(
+    history: list[MessageView], positions: set[int], unlike_others: set[str]
+) -> list[ToolCallView]:
+    """Return the calls whose answer was retracted, and which have got another one since."""
+    calls = [call for message in history for call in message.tool_calls]
+    own = {
+        id(call)
+        for message in history
+        for call in message.tool_calls
+        if message.body.get("type") in unlike_others or call.name == "web"
+    }
+    used = {(call.finished_position, call.call_id) for call in calls}
+    spare = [
+        (message.position, storable_label(answer.call_id))
+        for message in history
+        for answer in read_item(message.body).answers
+    ]
+    spare = [place for place in dict.fromkeys(spare) if place not in used]
+    again = []
+    for call in calls:
+        end = call.finished_position
+        if end is None or end in positions or call.status == "abandoned":
+            continue
+        found = next((one for one in spare if one[0] > end and one[1] == call.call_id), None)
+        if found is not None:
+            spare.remove(found)
+            again += [] if id(call) in own else [call]
+    return again
