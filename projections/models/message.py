@@ -33,6 +33,7 @@ __all__ = [
     "MessageView",
     "full_body",
     "posted_view",
+    "posts_message",
     "project_message",
 ]
 
@@ -103,6 +104,15 @@ class MessageView(Shown):
     def event_id(self) -> UUID:
         """The id of the event that posted it, so that a message can be named as a cause."""
         return self.id
+
+
+def posts_message(event: RecordedEvent) -> bool:
+    """Return whether an event is a message, and so has a `posted_view`."""
+    match event.data:
+        case MessagePosted() | ToolCallOutcome(reply=dict()):
+            return True
+        case _:
+            return False
 
 
 def posted_view(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
@@ -24,6 +25,7 @@ __all__ = [
     "get_turn",
     "known_turns",
     "list_turns",
+    "select_others_ended",
     "turn_state_statements",
     "usage",
 ]
@@ -132,6 +134,27 @@ def fence_turn(user_id: str, turn_id: UUID, holder: UUID) -> Statement:
     :param holder: the number that the process drew.
     """
     return Statement(_FENCE, (user_id, turn_id, holder))
+
+
+# Index: tool_call_call_id.
+_OTHERS_ENDED = """
+select id from eventstore.tool_call
+where user_id = $1 and conversation_id = $2 and call_id = any($3)
+  and correlation_id is distinct from $4
+  and finished_position > (select position from eventstore.user_log where user_id = $1) - $5
+"""
+
+
+def select_others_ended(
+    user_id: str, conversation: UUID, turn_id: UUID, call_ids: Sequence[str], events: int
+) -> Statement:
+    """
+    Return the statement that selects calls of others which the newest append has ended.
+
+    :param call_ids: which calls its items answer, as the model names them.
+    :param events: how many events the append has at most.
+    """
+    return Statement(_OTHERS_ENDED, (user_id, conversation, list(call_ids), turn_id, events))
 
 
 def turn_state_statements(

@@ -15,6 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
+    ActiveTurn,
     ConversationBusy,
     EventStore,
     IdempotencyConflict,
@@ -24,6 +25,7 @@ from eventstore import (
     TurnTakenOver,
     User,
 )
+from projections.models.tool_call import ToolCallView
 from tests.support.proxy import Proxy
 
 ASK = {"role": "user", "content": "Buy milk"}
@@ -579,3 +581,75 @@ def test_an_item_that_json_cannot_hold_is_named_whatever_is_in_it(alice: User) -
             alice.messages.extend("chat", [item])
         with pytest.raises(InvalidInput), alice.turn("chat", key="1", items=[item]):
             pass
+
+
+def _answer_of(call: ToolCallView, text: str) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call.call_id, "content": text}
+
+
+def _look(call_id: str) -> dict[str, Any]:
+    function = {"name": "look", "arguments": "{}"}
+    call = {"id": call_id, "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+WHAT_HAPPENS: dict[str, Callable[[User, ActiveTurn, ToolCallView], object]] = {
+    "nothing": lambda user, turn, early: None,
+    "somebody posts": lambda user, turn, early: user.messages.post(
+        "chat", sender="user", content="and hurry"
+    ),
+    "somebody edits": lambda user, turn, early: user.messages.edit(
+        "chat", turn.messages[0].id, content="edited"
+    ),
+    "somebody retracts": lambda user, turn, early: user.messages.retract(
+        "chat", turn.messages[0].id
+    ),
+    "somebody ends a call of the turn": lambda user, turn, early: [
+        user.tool_calls.succeed(call, output="theirs") for call in turn.pending_calls
+    ],
+    "an earlier call is answered": lambda user, turn, early: turn.extend(
+        [_answer_of(early, "at last")]
+    ),
+    "an earlier call ends": lambda user, turn, early: turn.succeed(early, output="at last"),
+    "a call with the name of an earlier one is answered": lambda user, turn, early: [
+        turn.extend([_look(early.call_id)]),
+        turn.extend([_answer_of(early, "the earlier one's")]),
+        turn.extend([_answer_of(early, "the later one's")]),
+    ],
+    "an answer belongs to no call": lambda user, turn, early: turn.extend(
+        [{"role": "tool", "tool_call_id": "unheard of", "content": "what?"}]
+    ),
+    "the lease is renewed": lambda user, turn, early: turn.renew(),
+    "the conversation is renamed": lambda user, turn, early: user.conversations.rename(
+        "chat", "Groceries"
+    ),
+}
+
+
+@pytest.mark.parametrize("happens", WHAT_HAPPENS.values(), ids=WHAT_HAPPENS)
+def test_a_turn_knows_what_a_history_shows_whatever_happens_meanwhile(
+    store: EventStore, alice: User, happens: Callable[[User, ActiveTurn, ToolCallView], object]
+) -> None:
+    alice.conversations.start(key="chat")
+    alice.messages.post("chat", sender="user", content="earlier")
+    early = alice.tool_calls.request("chat", name="look", arguments="{}", call_id="call_0")
+
+    with alice.turn("chat", key="1", items=[ASK]) as turn:
+        for number in range(3):
+            turn.extend([_look(f"call_{number + 1}")])
+            assert turn.messages == alice.history("chat")
+            happens(alice, turn, early) if number == 1 else None
+            for call in turn.pending_calls:
+                with suppress(IdempotencyConflict):
+                    turn.succeed(call, output=number)
+            turn.extend([{"role": "assistant", "content": f"step {number}"}])
+            assert turn.messages == alice.history("chat")
+        with turn.transaction() as tx:
+            tx.messages.edit("chat", turn.messages[-1].id, content="in the end")
+            tx.messages.post("chat", sender="assistant", content="one more")
+        assert turn.messages == alice.history("chat")
+        turn.end([DONE])
+
+    assert turn.messages == alice.history("chat")
+    assert turn.model_input() == alice.model_input("chat")
+    assert store.verify().ok

@@ -68,7 +68,8 @@ class _Known:
         """
         The newest messages of the conversation, oldest first, those of this turn among them.
 
-        They are read again with each append of the turn, as many as its `history_limit`.
+        As many as its `history_limit` when it begins, and then what it appends. If others have
+        written to the conversation, an append of the turn reads them again, in another round trip.
         """
         return self._plans.messages
 

@@ -4,7 +4,8 @@ What a turn does: one request of a user and all that is done for it, once, whoev
 A turn has its conversation to itself. It starts in one round trip, together with the user's items
 and the history that a model is to be given. Every append of a turn ends with a statement that fails
 unless this process still has the turn, so one that was only slow writes nothing; behind it stands
-what the turn knows, read again in the same round trip.
+what the turn and its calls are now, read in the same round trip. Messages are read once: the turn
+knows what it has appended, and by the conversation's version whether somebody else has.
 
 Who starts a turn whose key is known gets what is recorded: the answer of one that is completed, and
 of one whose process died, after its lease, the place where it stopped.
@@ -17,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
@@ -38,36 +38,43 @@ from eventstore.errors import (
 )
 from eventstore.events.event import make_event
 from eventstore.events.fields import MAX_BATCH, check_number
+from eventstore.events.items import read_item
 from eventstore.events.json_codec import checked_text, plain_json
+from eventstore.events.messages import MessagePosted
+from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
 from eventstore.events.turns import (
     TurnContinued,
     TurnEnded,
+    TurnEvent,
     TurnOutcome,
     TurnRenewed,
     TurnStarted,
 )
-from eventstore.log.envelope import NOW, NewEvent
+from eventstore.log.envelope import NOW, NewEvent, RecordedEvent
 from eventstore.log.ids import resolve_conversation
 from eventstore.store.commands.messages import MessageCommands, ToolCallReference
 from eventstore.store.commands.tool_calls import ToolCallCommands
 from eventstore.store.context import UserContext
 from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork
 from projections import Turn
-from projections.models.message import MessageView
+from projections.models.message import MessageView, posted_view, posts_message
 from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
 from projections.queries.history import (
+    by_message,
     history,
     messages_of_page,
     page_statements,
     require_conversation,
 )
+from projections.queries.moments import END
 from projections.queries.tool_calls import tool_call_view
 from projections.queries.turns import (
     FENCED,
     KnownTurn,
     fence_turn,
     known_turns,
+    select_others_ended,
     turn_state_statements,
 )
 
@@ -83,8 +90,9 @@ class TurnPlans:
     """
     One turn, as its process knows it.
 
-    What it knows is read again behind each append, in the same round trip: whatever a transaction
-    did, and whatever others wrote, the turn has what the store has.
+    Behind each append stands what the turn and its calls are now, in the same round trip. What it
+    has appended it adds to the messages that it has read, or reads them all again: whatever a
+    transaction did, and whatever others wrote, the turn has what the store has.
 
     :param items: what the user sends; they are recorded when the turn starts.
     :param history_limit: messages of the conversation that are read.
@@ -131,9 +139,11 @@ class TurnPlans:
         self._lost = False
         self._version = 0
         self._began = 0
-        # The page of messages as it was read last, and what was made of it: of what is read with
-        # each append, most is never looked at.
+        # The page of messages as it was read last, with older ones of the turn's own, and what the
+        # turn has appended since. Messages are made of these when they are looked at.
         self._page: Sequence[Rows] = ()
+        self._older: list[MessageView] = []
+        self._appended: list[RecordedEvent] = []
         self._messages: list[MessageView] | None = []
         self.calls: list[ToolCallView] = []
 
@@ -153,7 +163,19 @@ class TurnPlans:
     def messages(self) -> list[MessageView]:
         """The newest messages of the conversation, oldest first, the turn's own among them."""
         if self._messages is None:
-            self._messages = messages_of_page(self._conversation, NOW, self._page)
+            read = messages_of_page(self._conversation, NOW, self._page)
+            # What the calls of the turn are now; those of others are as they were read.
+            known = {one.id: one for one in self.calls}
+            self._messages = [
+                replace(one, tool_calls=tuple(known.get(call.id, call) for call in one.tool_calls))
+                for one in (*self._older, *read)
+            ]
+            calls = by_message(self.calls, None)
+            self._messages += [
+                posted_view(one, calls.get(one.event_id, ()))
+                for one in self._appended
+                if posts_message(one)
+            ]
         return self._messages
 
     def begin(self) -> Plan[None]:
@@ -263,9 +285,11 @@ class TurnPlans:
         :raises TurnTakenOver: another process has continued the turn, or it has ended.
         """
         self._require_held()
-        state = self._state_statements()
-        fence = fence_turn(self._context.user_id, self.id, self._holder)
-        work.also = (fence, *state)
+        about = (self._context.user_id, self._conversation, self.id)
+        state = turn_state_statements(*about)
+        answered = _answered(work)
+        others = (select_others_ended(*about, answered, len(work.steps)),) if answered else ()
+        work.also = (fence_turn(about[0], self.id, self._holder), *others, *state)
         try:
             outcome = yield from UnitOfWork.commit(work)
         except EventStoreError as error:
@@ -273,9 +297,8 @@ class TurnPlans:
                 raise
             self._lost = True
             raise TurnTakenOver(self.id) from None
-        if outcome.also:
-            yield from self._know(outcome.also[-len(state) :])
-        else:  # nothing was written, or it had been written before
+        if not (outcome.also and self._follow(outcome)):
+            # Nothing was written, or it had been before, or others have written too.
             yield from self._context.retrying(self._read_state)
             if self.turn.holder != self._holder:
                 self._require_held()
@@ -301,16 +324,45 @@ class TurnPlans:
 
     def _know(self, answers: Sequence[Rows]) -> Plan[KnownTurn | None]:
         """Take in what the state statements selected; return another turn that runs."""
-        versions, turns, calls, *page = answers
-        require_conversation(self._conversation, page[0])
-        self._page, self._messages = page, None
-        self.calls = list(map(tool_call_view, calls))
-        self._version = versions[0][0] if versions else 0
-        self._began = page[0][0][0]
-        self._known, other = known_turns(turns, self.id)
+        *state, existence, messages, calls = answers
+        require_conversation(self._conversation, existence)
+        self._page = existence, messages, calls
+        self._older, self._appended = [], []
+        self._began = existence[0][0]
+        other = self._take(state)
         if self._known is not None:
             yield from self._read_more(self._known.turn)
         return other
+
+    def _take(self, state: Sequence[Rows]) -> KnownTurn | None:
+        """Take in the turn and its calls; return another turn that runs."""
+        versions, turns, calls = state
+        self._messages = None
+        self.calls = list(map(tool_call_view, calls))
+        self._version = versions[0][0] if versions else 0
+        self._known, other = known_turns(turns, self.id)
+        return other
+
+    def _follow(self, outcome: Outcome) -> bool:
+        """
+        Take in what the turn itself has appended; tell whether everything is known again.
+
+        If somebody else has appended to the conversation meanwhile, or this append has changed what
+        was there before the turn, the messages have to be read again.
+        """
+        version, (_, *others_ended, versions, turns, calls) = self._version, outcome.also
+        self._take((versions, turns, calls))
+        own = [one for one in outcome.recorded if one.stream_id == self._conversation]
+        self._appended += own
+        alone = self._version == version + len(own) and not any(others_ended)
+        return alone and all(map(self._is_of_turn, own))
+
+    def _is_of_turn(self, event: RecordedEvent) -> bool:
+        """Return whether what an event has changed is new, or of a call of the turn."""
+        if isinstance(event.data, ToolCallOutcome):
+            return any(one.finished_position == event.position for one in self.calls)
+        # Which calls a message has ended is asked.
+        return isinstance(event.data, MessagePosted | ToolCallEvent | TurnEvent)
 
     def _read_more(self, turn: TurnView) -> Plan[None]:
         """Read the turn's own messages too, where others came after them or the page is short."""
@@ -330,9 +382,8 @@ class TurnPlans:
             projections=context.projections,
             registry=context.registry,
         )
-        own = [one for one in earlier if one.position > turn.position]
-        merged = {one.id: one for one in (*own, *self.messages)}
-        self._messages = sorted(merged.values(), key=attrgetter("position"))
+        first = newest_first[-1] if newest_first else END
+        self._older = [one for one in earlier if turn.position < one.position < first]
 
     def _run[V](self, record: Callable[[UnitOfWork], Handle[V]]) -> Plan[V]:
         work = UnitOfWork(self._context)
@@ -451,6 +502,13 @@ class _TurnWork(UnitOfWork):
 
     def commit(self, reads: UUID | None = None) -> Plan[Outcome]:  # noqa: ARG002 - for an answer
         return self._turn.commit(self)
+
+
+def _answered(work: UnitOfWork) -> list[str]:
+    """Return which calls the messages of an append answer, as the model names them."""
+    posted = [one.data for one in work.steps if isinstance(one, NewEvent)]
+    bodies = [data.body for data in posted if isinstance(data, MessagePosted)]
+    return [answer.call_id for body in bodies for answer in read_item(body).answers]
 
 
 def _description(error: BaseException) -> str:

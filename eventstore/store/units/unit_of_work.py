@@ -70,8 +70,7 @@ class Outcome:
     :ivar recorded: the events in order; none if every decision found nothing to change.
     :ivar repeated: an earlier append with the same key wrote them.
     :ivar read: the row that was read with the append, if one was.
-    :ivar also: the rows of the statements `UnitOfWork.also`, which are the last ones; empty of a
-        retry.
+    :ivar also: the rows of the statements `UnitOfWork.also`; empty of a retry.
     """
 
     recorded: list[RecordedEvent]
@@ -395,9 +394,8 @@ class UnitOfWork:
             row = yield from self._row_after(done.events, found)
         # Without a key only this command itself can have sent the events before.
         repeated = done.repeated and self._key is not None
-        return Outcome(
-            done.events, changes, lambda: self._replay_of(rows), repeated, row, done.rows
-        )
+        also = done.rows[len(done.rows) - len(self.also) :]
+        return Outcome(done.events, changes, lambda: self._replay_of(rows), repeated, row, also)
 
     def _refused(self, outcomes: Sequence[tuple[UUID, int, bool]]) -> Plan[EventStoreError]:
         """Return the error of an append that `fence_outcomes` did not let pass."""
