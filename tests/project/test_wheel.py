@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.slow
+# In one process, so that the wheel is built once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 
 def run(*arguments: object, cwd: Path) -> str:
@@ -41,9 +42,17 @@ def uv() -> str:
     return found
 
 
-def test_an_installed_wheel_migrates_stores_and_verifies(uv: str, tmp_path: Path) -> None:
-    run(uv, "build", "--wheel", "--out-dir", tmp_path / "dist", cwd=ROOT)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+@pytest.fixture(scope="module")
+def wheel(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    run(uv, "build", "--wheel", "--out-dir", folder, cwd=ROOT)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_an_installed_wheel_migrates_stores_and_verifies(
+    uv: str, wheel: Path, tmp_path: Path
+) -> None:
     run(uv, "venv", "--python", "3.13", tmp_path / "venv", cwd=ROOT)
     python = tmp_path / "venv" / "bin" / "python"
     run(uv, "pip", "install", "--python", python, f"{wheel}[embedded]", cwd=ROOT)
@@ -65,10 +74,10 @@ def test_an_installed_wheel_migrates_stores_and_verifies(uv: str, tmp_path: Path
     assert not [name for name in names if "__pycache__" in name]
 
 
-@pytest.mark.parametrize("extra", ["fastapi", "mcp", "pydantic-ai"])
-def test_the_extra_of_an_adapter_is_all_that_it_needs(uv: str, extra: str, tmp_path: Path) -> None:
-    run(uv, "build", "--wheel", "--out-dir", tmp_path / "dist", cwd=ROOT)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+@pytest.mark.parametrize("extra", ["fastapi", "mcp", "agents", "pydantic-ai"])
+def test_the_extra_of_an_adapter_is_all_that_it_needs(
+    uv: str, wheel: Path, extra: str, tmp_path: Path
+) -> None:
     run(uv, "venv", "--python", "3.13", tmp_path / "venv", cwd=ROOT)
     python = tmp_path / "venv" / "bin" / "python"
     run(uv, "pip", "install", "--python", python, f"{wheel}[{extra}]", cwd=ROOT)

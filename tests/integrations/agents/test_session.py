@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
@@ -169,19 +170,23 @@ async def test_a_cancelled_addition_has_settled_when_the_cancellation_goes_on(
 ) -> None:
     session = EventStoreSession("s", slow_alice)
     await session.add_items(said("0"))
+    cancelled = 0
     for number in range(1, 10):
         task = asyncio.create_task(session.add_items(said(f"{number}")))
         for _ in range(number):
             await asyncio.sleep(0)
+        # On a busy machine it may have ended before.
+        in_time = task.cancel()
         task.cancel()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) if in_time else nullcontext():
             await task
+        cancelled += in_time
 
         expected = said(*map(str, range(number + 1)))
         found = await session.get_items()
         # Cancelled before its first step it has done nothing; later it has done all.
         assert found in (expected, expected[:-1]) if number == 0 else found == expected
+    assert cancelled
 
 
 async def test_the_user_is_found_by_the_context_of_the_run(async_store: AsyncEventStore) -> None:
