@@ -105,6 +105,8 @@ CHANGES_OF_MIND: st.SearchStrategy[Step] = st.one_of(
 )
 
 
+# Both drivers run the same plans, and it is these that random steps try.
+@pytest.mark.parametrize("store", ["sync"], indirect=True)
 @pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -31,6 +31,8 @@ CONVERSATIONS = st.one_of(
 numbers = count()
 
 
+# Both drivers run the same plans, and it is these that random steps try.
+@pytest.mark.parametrize("store", ["sync"], indirect=True)
 @pytest.mark.slow
 @given(
     conversation=CONVERSATIONS,
