@@ -9,6 +9,7 @@ shown of a message is derived from it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from eventstore.errors import InvalidInput
 from eventstore.events.conversations import ConversationEvent
 from eventstore.events.event import Event, make_event
 from eventstore.events.fields import JsonObject, Sender
-from eventstore.events.items import read_item
+from eventstore.events.items import ItemParts, read_item
 from eventstore.events.json_codec import dumps
 
 __all__ = ["MessageEdited", "MessagePosted", "MessageRetracted", "edit"]
@@ -32,6 +33,11 @@ class MessagePosted(ConversationEvent, type="MessagePosted"):
 
     sender: Sender
     body: JsonObject
+
+    @cached_property
+    def item(self) -> ItemParts:
+        """What the store reads from the body; several projectors ask for it."""
+        return read_item(self.body)
 
 
 class MessageRetracted(ConversationEvent, type="MessageRetracted"):

@@ -166,8 +166,9 @@ class _Touched:
 
     :ivar place: of the event that inserts it.
     :ivar updates: those that the database must work out.
-    :ivar sealed: an update without a key came, which may be about this row; what comes later is not
-        folded into what came before.
+    :ivar unkeyed_before: how many updates without a key its table had got when this row was last
+        touched; any of them may be about it, so what comes later is not folded into what came
+        before.
     :ivar unkeyed: such an update, which stands here as a row that nobody knows yet.
     """
 
@@ -177,7 +178,7 @@ class _Touched:
     insert: Row | None = None
     updates: list[_Update] = field(default_factory=list)
     delete: bool = False
-    sealed: bool = False
+    unkeyed_before: int = 0
     unkeyed: UpdateFirst | UpdateAfter | None = None
 
 
@@ -191,6 +192,7 @@ def _fold_all(
     # Places are counted from the end: the locked head has the position of the last event.
     later = len(envelopes)
     later_in_stream: dict[UUID, int] = {}
+    unkeyed: dict[TableShape, int] = {}
     for event in envelopes:
         later_in_stream[event.stream_id] = later_in_stream.get(event.stream_id, 0) + 1
     for event, its_changes in zip(envelopes, changes, strict=True):
@@ -200,8 +202,7 @@ def _fold_all(
         for change in its_changes:
             shape = projections.shapes_by_model[change.table]
             if isinstance(change, UpdateFirst | UpdateAfter):
-                for known in rows.values():
-                    known.sealed = known.sealed or known.shape is shape
+                unkeyed[shape] = unkeyed.get(shape, 0) + 1
                 update = _Update(dict(change.changes), change.only_where, place)
                 nobodys: Key = ("unkeyed", len(rows))  # no row has such a key
                 rows[shape, nobodys] = _Touched(shape, nobodys, updates=[update], unkeyed=change)
@@ -213,8 +214,8 @@ def _fold_all(
                 key = shape.key_of(_at(named, place))
             row = rows.get((shape, key))
             if row is None:
-                row = rows[shape, key] = _Touched(shape, key)
-            _fold(row, change, place)
+                row = rows[shape, key] = _Touched(shape, key, unkeyed_before=unkeyed.get(shape, 0))
+            _fold(row, change, place, unkeyed.get(shape, 0))
     # The sort is stable, so rows of one table stay in the order asked for. A table with a foreign
     # key to itself depends on it (docs/decisions/0021).
     return sorted(rows.values(), key=lambda row: row.shape.number)
@@ -233,7 +234,7 @@ def _at(values: Mapping[str, Any], place: Place) -> Row:
     }
 
 
-def _fold(row: _Touched, change: RowChange, place: Place) -> None:
+def _fold(row: _Touched, change: RowChange, place: Place, unkeyed: int) -> None:
     match change:
         case Insert(values=values):
             if row.insert is not None:
@@ -243,9 +244,9 @@ def _fold(row: _Touched, change: RowChange, place: Place) -> None:
             row.insert, row.place, row.updates = {**row.shape.nulls, **values}, place, []
         case Update(changes=changes, only_where=only_where):
             update = _Update(dict(changes), only_where, place)
-            if row.sealed:
+            if row.unkeyed_before < unkeyed:
                 row.updates.append(update)
-                row.sealed = False  # until the next one without a key, others are folded into it
+                row.unkeyed_before = unkeyed  # until the next one, others are folded into it
             elif row.insert is None or row.updates or not _is_known(row.insert, update):
                 # Only the database knows the row as this update finds it.
                 _fold_update(row.updates, update)

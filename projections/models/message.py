@@ -18,7 +18,7 @@ from eventstore.events.conversations import (
     ConversationRewound,
 )
 from eventstore.events.fields import plain_text
-from eventstore.events.items import read_item
+from eventstore.events.items import ItemParts, read_item
 from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
 from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
@@ -157,13 +157,13 @@ def project_message(event: EventEnvelope) -> Sequence[RowChange]:
     :param event: of any class of `ConversationEvent`; most change no message.
     """
     match event.data:
-        case MessagePosted(sender=sender, body=body):
-            return (_posted(event, sender, body),)
+        case MessagePosted(sender=sender, body=body, item=item):
+            return (_posted(event, sender, body, item),)
         case ToolCallOutcome(reply=dict() as reply):
-            return (_posted(event, "tool", reply),)
+            return (_posted(event, "tool", reply, read_item(reply)),)
         case MessageEdited(message_id=message_id, sender=sender, body=body):
             edited = {
-                **_said(sender, body),
+                **_said(sender, body, read_item(body)),
                 "edited_at": OCCURRED_AT,
                 "edited_position": POSITION,
             }
@@ -191,23 +191,22 @@ def _retract_after(event: EventEnvelope, position: int) -> UpdateAfter:
     return UpdateAfter(Message, group, position, retracted, only_where={"retracted_at": None})
 
 
-def _posted(event: EventEnvelope, sender: str, body: dict[str, Any]) -> Insert:
+def _posted(event: EventEnvelope, sender: str, body: dict[str, Any], item: ItemParts) -> Insert:
     return Insert(
         Message,
         {
             "id": event.event_id,
             "conversation_id": event.stream_id,
             "position": POSITION,
-            **_said(sender, body),
+            **_said(sender, body, item),
             "created_at": OCCURRED_AT,
             "correlation_id": event.correlation_id,
         },
     )
 
 
-def _said(sender: str, body: dict[str, Any]) -> dict[str, Any]:
+def _said(sender: str, body: dict[str, Any], item: ItemParts) -> dict[str, Any]:
     """Return the columns that come from who says what."""
-    item = read_item(body)
     shown = None if item.text is None else plain_text(item.text)
     return {
         "sender": sender,

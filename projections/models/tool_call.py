@@ -19,7 +19,7 @@ from eventstore.events.conversations import (
     ConversationRewound,
 )
 from eventstore.events.event import Event
-from eventstore.events.items import CallAnswer, read_item
+from eventstore.events.items import CallAnswer
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import (
     ToolCallAbandoned,
@@ -230,8 +230,8 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:  # noqa: C90
             yield _end(event, call_event_id, {"status": "failed", "error": error})
         case ToolCallAbandoned(request_event_id=call_event_id, error=error):
             yield _end(event, call_event_id, {"status": "abandoned", "error": error})
-        case MessagePosted(body=body):
-            for answer in read_item(body).answers:
+        case MessagePosted(item=item):
+            for answer in item.answers:
                 yield _answer(event, answer)
         case ConversationRewound(position=position, message_id=message_id):
             yield _abandon_after(event, position, message_id)

@@ -38,7 +38,6 @@ from eventstore.errors import (
 )
 from eventstore.events.event import make_event
 from eventstore.events.fields import MAX_BATCH, check_number
-from eventstore.events.items import read_item
 from eventstore.events.json_codec import checked_text, plain_json
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
@@ -507,8 +506,8 @@ class _TurnWork(UnitOfWork):
 def _answered(work: UnitOfWork) -> list[str]:
     """Return which calls the messages of an append answer, as the model names them."""
     posted = [one.data for one in work.steps if isinstance(one, NewEvent)]
-    bodies = [data.body for data in posted if isinstance(data, MessagePosted)]
-    return [answer.call_id for body in bodies for answer in read_item(body).answers]
+    items = [data.item for data in posted if isinstance(data, MessagePosted)]
+    return [answer.call_id for item in items for answer in item.answers]
 
 
 def _description(error: BaseException) -> str:
