@@ -100,15 +100,17 @@ select {MESSAGE_COLUMNS}
 from eventstore.message
 where user_id = $1 and conversation_id = $2 and position = $3 and retracted_at is null
 """
-# Index: tool_call_message.
+# Index: tool_call_message. As a join, it would be planned by the number of messages and calls that
+# the statistics expect: in a new database, which has none, for each call all messages were read.
+# The conversation decides nothing but which calls of a raw append are meant, and uses no index.
 _TOOL_CALLS = f"""
 select {TOOL_CALL_COLUMNS}
 from eventstore.tool_call as t
 where t.user_id = $1
-  and t.conversation_id = $2
-  and t.message_id in (
+  and t.message_id = any(array(
     select page.id from (select id, tool_call_count, edited_position {_PAGE}) as page
-    where page.tool_call_count > 0 or page.edited_position is not null)
+    where page.tool_call_count > 0 or page.edited_position is not null))
+  and (t.conversation_id = $2) is true
 order by t.index, t.position
 """
 # What the messages at the positions $4 said at the moment of position $5. Index: event_stream.

@@ -88,18 +88,18 @@ from eventstore.message
   and position >= ({_BEGIN})
 order by position desc
 """
-# Index: tool_call_message.
+# Index: tool_call_message; as the calls of a history are read, and for the same reason.
 TOOL_CALLS = f"""
 select {TOOL_CALL_COLUMNS}
 from eventstore.tool_call as t
 where t.user_id = $1
-  and t.conversation_id = $2
-  and t.message_id in (
+  and t.message_id = any(array(
     select id
     from eventstore.message
     {_THERE}
       and position >= ({_BEGIN})
-      and (tool_call_count > 0 or edited_position is not null))
+      and (tool_call_count > 0 or edited_position is not null)))
+  and (t.conversation_id = $2) is true
 order by t.index, t.position
 """
 

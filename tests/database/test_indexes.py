@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 import eventstore.database.driver.sync_driver
+from benchmarks.turns import MESSAGES_PER_TURN, fill
 from eventstore import EventStore, User
 from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
@@ -109,14 +110,7 @@ def test_a_question_is_answered_by_its_index(
     alice: User, long_log: str, server: Server, monkeypatch: pytest.MonkeyPatch,
     ask: Callable[[User], Any], indexes: set[str],
 ) -> None:  # fmt: skip
-    sent: list[Statement] = []
-
-    def record(connection: Any, statements: Any, unread: int) -> Any:
-        sent.extend(statements)
-        return run_pipeline(connection, statements, unread)
-
-    monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", record)
-    ask(alice)
+    sent = sent_by(monkeypatch, lambda: ask(alice))
 
     used: set[str] = set()
     with psycopg.connect(server.direct(long_log), cursor_factory=psycopg.RawCursor) as admin:
@@ -130,6 +124,54 @@ def test_a_question_is_answered_by_its_index(
                 assert '"Node Type": "Seq Scan"' not in plan
         admin.rollback()
     assert used == indexes
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda user: user.history("long"), lambda user: user.model_input("long")],
+    ids=["history", "model_input"],
+)
+def test_a_long_conversation_is_read_once_also_where_no_statistics_tell_its_length(
+    server: Server, monkeypatch: pytest.MonkeyPatch, ask: Callable[[User], Any]
+) -> None:
+    url = server.create_database()
+    with EventStore.connect(url) as store:
+        alice = store.user("alice")
+        fill(alice, alice.conversations.start(key="long").id, turns := 400)
+        sent = sent_by(monkeypatch, lambda: ask(alice))
+
+    read = 0.0
+    with psycopg.connect(server.direct(url), cursor_factory=psycopg.RawCursor) as admin:
+        for one in sent:
+            if "eventstore." in one.sql:
+                query = f"explain (analyze, format json) {one.sql}"
+                (row,) = admin.execute(query, _values(one)).fetchall()
+                read += rows_read(row[0][0]["Plan"])
+    server.drop_database(url)
+    assert read < 3 * turns * MESSAGES_PER_TURN
+
+
+def rows_read(node: dict[str, Any]) -> float:
+    """Return how many rows the scans of a plan have looked at."""
+    below = sum(map(rows_read, node.get("Plans", [])))
+    if "Relation Name" not in node:
+        return below
+    looked_at = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    return float(below + looked_at * node["Actual Loops"])
+
+
+def sent_by(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], Any]) -> list[Statement]:
+    """Return the statements that something sends."""
+    sent: list[Statement] = []
+
+    def record(connection: Any, statements: Any, unread: int) -> Any:
+        sent.extend(statements)
+        return run_pipeline(connection, statements, unread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", record)
+        ask()
+    return sent
 
 
 def _values(statement: Statement) -> list[Any]:
