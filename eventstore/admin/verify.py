@@ -16,7 +16,7 @@ from eventstore.admin.problems import Problem
 from eventstore.admin.verify_log import LogCheck
 from eventstore.admin.verify_streams import STREAM_COLUMNS, StreamCheck
 from eventstore.database.pages import page_of
-from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.database.timestamps import readable_timestamp
 from eventstore.errors import ConfigurationError, CorruptLog, InvalidInput
@@ -180,7 +180,9 @@ def _replay_log(
         statement = select_log_page(ALL_COLUMNS, user_id, position)
         (page,) = yield Batch(scope, (statement,), hold=True)
         rows, more = page_of(page)
-        for row in rows:
+        for number, row in enumerate(rows, 1):
+            if number % ROWS_AT_A_TIME == 0:
+                yield GIVE_WAY
             event = StoredEvent._make(row)
             position = event.position
             try:

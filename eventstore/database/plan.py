@@ -30,10 +30,22 @@ from eventstore.errors import (
     Unavailable,
 )
 
-__all__ = ["Batch", "Parallel", "Pause", "Plan", "Rollback", "Rows", "Statement", "retrying"]
+__all__ = [
+    "GIVE_WAY",
+    "ROWS_AT_A_TIME",
+    "Batch",
+    "GiveWay",
+    "Parallel",
+    "Pause",
+    "Plan",
+    "Rollback",
+    "Rows",
+    "Statement",
+    "retrying",
+]
 
 type Rows = list[tuple[Any, ...]]
-type Plan[T] = Generator[Batch | Rollback | Pause | Parallel, list[Any], T]
+type Plan[T] = Generator[Batch | Rollback | Pause | GiveWay | Parallel, list[Any], T]
 """Sent a batch's rows, one `Rows` for each statement, or the result of each parallel plan."""
 
 
@@ -79,6 +91,21 @@ class Pause:
     """Ask the driver to wait before the next batch; answered with no rows."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveWay:
+    """
+    Ask the driver to let other tasks run before the plan works on; answered with no rows.
+
+    A plan that works through many rows asks for it after `ROWS_AT_A_TIME` of them, or everybody
+    else in an event loop would wait for the last one. What is held stays held.
+    """
+
+
+GIVE_WAY = GiveWay()
+ROWS_AT_A_TIME = 500
+"""Rows of a log that are read and replayed in some 20 milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

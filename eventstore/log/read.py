@@ -6,12 +6,19 @@ Everything here is a plan; a page is one round trip.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from eventstore.database.pages import PAGE_ROWS, page_query
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import (
+    GIVE_WAY,
+    ROWS_AT_A_TIME,
+    Batch,
+    Plan,
+    Rows,
+    Statement,
+)
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput
 from eventstore.events.fields import MAX_TYPE, check_label, check_number
@@ -29,8 +36,8 @@ __all__ = [
     "BEFORE_ALL",
     "Selection",
     "find_append",
+    "for_each_event",
     "lock_log",
-    "read_all_events",
     "read_event_page",
     "read_events",
     "select_events",
@@ -236,26 +243,39 @@ def read_event_page(
     )
 
 
-def read_all_events(
-    user_id: str, wanted: Selection, registry: EventRegistry
-) -> Plan[list[RecordedEvent]]:
+def for_each_event(
+    user_id: str,
+    wanted: Selection,
+    registry: EventRegistry,
+    do: Callable[[RecordedEvent], object],
+) -> Plan[None]:
     """
     Read all events of a forward selection, whatever its limit; one round trip a page.
 
+    :param do: is given one after another.
     :raises UnknownEventType: no registered class reads an event; its position is named.
     :raises UnreadableEvent: a payload does not fit its class.
     """
     scope, page = user_scope(user_id), replace(wanted, limit=PAGE_ROWS)
     (rows,) = yield Batch(scope, (select_events(user_id, page),))
     if len(rows) < PAGE_ROWS:
-        return [recorded_event(user_id, row, registry) for row in rows]
+        yield from _for_each_row(user_id, rows, registry, do)
+        return
     # An erasure between two pages would show a state that never existed. So all pages are read in
     # one snapshot, the first one for the second time.
-    events: list[RecordedEvent] = []
     while True:
         (rows,) = yield Batch(scope, (select_events(user_id, page),), hold=True, snapshot=True)
-        events.extend(recorded_event(user_id, row, registry) for row in rows)
+        yield from _for_each_row(user_id, rows, registry, do)
         if len(rows) < PAGE_ROWS:
             yield Batch(scope, ())  # ends the transaction that is held
-            return events
-        page = replace(page, after=events[-1].position)
+            return
+        page = replace(page, after=rows[-1][_POSITION])
+
+
+def _for_each_row(
+    user_id: str, rows: Rows, registry: EventRegistry, do: Callable[[RecordedEvent], object]
+) -> Plan[None]:
+    for number, row in enumerate(rows, 1):
+        do(recorded_event(user_id, row, registry))
+        if number % ROWS_AT_A_TIME == 0:
+            yield GIVE_WAY

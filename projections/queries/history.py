@@ -14,7 +14,14 @@ from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
-from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.plan import (
+    GIVE_WAY,
+    ROWS_AT_A_TIME,
+    Batch,
+    Plan,
+    Rows,
+    Statement,
+)
 from eventstore.database.scope import user_scope
 from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.conversations import (
@@ -32,7 +39,7 @@ from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
 from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
 from eventstore.log.paging import Cursors, Page, fetched
-from eventstore.log.read import Selection, read_all_events
+from eventstore.log.read import Selection, for_each_event
 from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
 from projections.apply.replay import Replay
 from projections.models.conversation import Conversation
@@ -171,9 +178,11 @@ def history(
             page = page_statements(user_id, conversation, moment, before, limit)
             return (yield from read_page(user_id, conversation, moment, page, registry))
         case "events":
-            messages = yield from _from_log(user_id, conversation, moment, projections, registry)
-            earlier = [one for one in messages if before is None or one.position < before]
-            return earlier if limit is None else earlier[max(0, len(earlier) - limit) :]
+            return (
+                yield from _from_log(
+                    user_id, conversation, moment, projections, registry, before, limit
+                )
+            )
         case _:
             raise InvalidInput("source", f"{source!r}; give 'projection' or 'events'")
 
@@ -390,7 +399,10 @@ def read_page(
     shown = _Shown()
     for row in versions:
         shown.apply(recorded_event(user_id, row, registry))
-    then = {view.id: view for view in shown.views(calls)}
+    then = {
+        message.event_id: posted_view(message, calls.get(message.event_id, ()), edit)
+        for message, edit in shown.page(None, None)
+    }
     # Of a message that was erased since, the log says nothing any more.
     return [
         then.get(one.id, one) if one.position in edited else one
@@ -418,24 +430,37 @@ def _from_log(
     moment: PointInTime,
     projections: Projections,
     registry: EventRegistry,
+    before: int | None,
+    limit: int | None,
 ) -> Plan[list[MessageView]]:
-    """Return the messages of a conversation from its events."""
+    """Return a page of the messages of a conversation from its events."""
     shown = _Shown()
     calls, rest = Replay(projections.of(ToolCall)), Replay(projections.of(Conversation))
     wanted = Selection(stream_id=conversation, moment=moment)
-    for event in (yield from read_all_events(user_id, wanted, registry)):
+
+    def apply(event: RecordedEvent) -> None:
         if isinstance(event.data, CALL_EVENTS):
             calls.apply(event)
         # Messages and calls are most of a stream, and say nothing of whether it was deleted.
         if not shown.apply(event):
             rest.apply(event)
+
+    yield from for_each_event(user_id, wanted, registry, apply)
     row = rest.rows(Conversation).get((conversation,))
     if row is None or row["deleted_position"] is not None:
         raise NotFound("conversation", conversation)
-    views = map(ToolCallView.from_row, calls.rows(ToolCall).values())
-    ordered = sorted(views, key=attrgetter("index", "position"))
+    page = shown.page(before, limit)
+    ids = {message.event_id for message, _ in page}
+    rows = (one for one in calls.rows(ToolCall).values() if one["message_id"] in ids)
+    ordered = sorted(map(ToolCallView.from_row, rows), key=attrgetter("index", "position"))
     # What was replayed ends at the moment.
-    return shown.views(by_message(ordered, None if moment == NOW else END))
+    requested = by_message(ordered, None if moment == NOW else END)
+    views = []
+    for message, edit in page:
+        views.append(posted_view(message, requested.get(message.event_id, ()), edit))
+        if len(views) % ROWS_AT_A_TIME == 0:
+            yield GIVE_WAY
+    return views
 
 
 class _Shown:
@@ -467,13 +492,16 @@ class _Shown:
                 return isinstance(data, ToolCallEvent)
         return True
 
-    def views(self, calls: CallsByMessage) -> list[MessageView]:
+    def page(
+        self, before: int | None, limit: int | None
+    ) -> list[tuple[RecordedEvent, RecordedEvent | None]]:
         """
-        Return the messages in their order.
+        Return what posted the newest messages, and what edited each last; oldest first.
 
-        :param calls: by message, as they were at the moment of the history.
+        :param before: only messages at earlier positions; None for all.
+        :param limit: messages at most; None for all.
         """
-        return [
-            posted_view(event, calls.get(event.event_id, ()) if calls else (), edit)
-            for event, edit in self._messages.values()
+        found = [
+            one for one in self._messages.values() if before is None or one[0].position < before
         ]
+        return found if limit is None else found[max(0, len(found) - limit) :]

@@ -16,7 +16,7 @@ from eventstore.events.conversations import ConversationRestarted, ConversationS
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime
 from eventstore.log.paging import Cursors, Page, fetched
-from eventstore.log.read import Selection, read_all_events
+from eventstore.log.read import Selection, for_each_event
 from projections.apply.replay import Replay
 from projections.models.conversation import ACTIVITY, ConversationView
 from projections.models.read_model import View
@@ -149,8 +149,7 @@ def get_task(
     else:
         wanted = Selection(stream_id=task_id, moment=moment)
         replay = Replay(projections.of(Task))
-        for event in (yield from read_all_events(user_id, wanted, registry)):
-            replay.apply(event)
+        yield from for_each_event(user_id, wanted, registry, replay.apply)
         rows = replay.rows(Task).values()
         tasks = [TaskView.from_row(row) for row in rows if row["deleted_position"] is None]
     if not tasks:

@@ -12,7 +12,7 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.events.conversations import ConversationEvent, ConversationRewound
 from eventstore.events.messages import MessageRetracted
@@ -116,7 +116,8 @@ def past_tasks(
     for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
         statement = Statement(_EVENTS, (*at, list(ids), types))
         (events,) = yield Batch(user_scope(user_id), (statement,))
-        rows = _replay(user_id, events, projections.of(Task), registry).rows(Task).values()
+        replay = yield from _replay(user_id, events, projections.of(Task), registry)
+        rows = replay.rows(Task).values()
         views = [TaskView.from_row(row) for row in rows if row["deleted_position"] is None]
         views = list(filter(wanted.accepts, views))
         if wanted.patterns is not None and views:
@@ -176,7 +177,8 @@ def past_conversations(
             ),
         )
         message_counts = dict(counts)
-        rows = _replay(user_id, events, projections.of(Conversation), registry).rows(Conversation)
+        replay = yield from _replay(user_id, events, projections.of(Conversation), registry)
+        rows = replay.rows(Conversation)
         for stream_id, last_position, updated_at, active_position, active_at in activity:
             row = rows.get((stream_id,))
             # A deleted conversation, or one that had not begun, is not there.
@@ -207,8 +209,10 @@ def _changed(table: str, at: tuple[Any, ...], row_id: UUID | None = None) -> Sta
 
 def _replay(
     user_id: str, rows: Sequence[Sequence[Any]], projections: Projections, registry: EventRegistry
-) -> Replay:
+) -> Plan[Replay]:
     replay = Replay(projections)
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         replay.apply(recorded_event(user_id, row, registry))
+        if number % ROWS_AT_A_TIME == 0:
+            yield GIVE_WAY
     return replay

@@ -24,7 +24,7 @@ from eventstore.events.json_codec import check_json, loads
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import ToolCallRequested
 from eventstore.log.envelope import PointInTime, RecordedEvent
-from eventstore.log.read import Selection, read_all_events
+from eventstore.log.read import Selection, for_each_event
 from projections.apply.replay import Replay
 from projections.apply.table_shape import Row
 from projections.models.tool_call import CALL_EVENTS, ToolCall, ToolCallStatus
@@ -131,11 +131,11 @@ def audit(
     :raises CorruptLog: an event of the log cannot be read.
     """
     wanted = Selection(stream_id=conversation, moment=moment)
-    events = yield from read_all_events(user_id, wanted, registry)
-    if conversation is not None and not events:
+    calls = _Calls(Replay(projections.of(ToolCall)))
+    yield from for_each_event(user_id, wanted, registry, calls.apply)
+    if conversation is not None and not calls.events:
         raise NotFound("conversation", conversation)
-    entries = _entries(events, Replay(projections.of(ToolCall)))
-    caused = _caused_within(events, entries)
+    entries, caused = calls.entries(), calls.caused
     if conversation is not None and entries:
         parameters = (user_id, list(entries), conversation, *moment.bounds)
         (rows,) = yield Batch(user_scope(user_id), (Statement(_CAUSED, parameters),))
@@ -147,39 +147,46 @@ def audit(
     ]
 
 
-def _entries(events: Iterable[RecordedEvent], replay: Replay) -> dict[UUID, AuditEntry]:
-    """Return the calls by the id of the event that requested them, in the order of requests."""
+class _Calls:
+    """
+    The calls of the events applied so far, and what those events name as their cause.
+
+    :ivar events: how many there were.
+    :ivar caused: by the id of the causing event, which need not be a request.
+    """
+
     # The projector of the read model decides how a call ends, so that what is found, what a history
     # shows and what the audit tells are the same.
-    requests: dict[UUID, RecordedEvent] = {}
-    for event in events:
+    def __init__(self, replay: Replay) -> None:
+        self.events = 0
+        self.caused: dict[UUID, list[Caused]] = {}
+        self._replay = replay
+        self._requests: dict[UUID, RecordedEvent] = {}
+
+    def apply(self, event: RecordedEvent) -> None:
+        """Take in the next event."""
+        self.events += 1
+        if event.causation_id is not None:
+            effect = Caused(event.position, event.type, event.stream_id)
+            self.caused.setdefault(event.causation_id, []).append(effect)
         match event.data:
             case ErasedEvent(erased_type=ToolCallRequested.type):
-                requests[event.event_id] = event
+                self._requests[event.event_id] = event
             case ToolCallRequested():
-                requests[event.event_id] = event
-                replay.apply(event)
+                self._requests[event.event_id] = event
+                self._replay.apply(event)
             case data if isinstance(data, CALL_EVENTS):
-                replay.apply(event)
+                self._replay.apply(event)
             case _:
                 pass
-    rows = replay.rows(ToolCall)
-    return {
-        event_id: _request_erased(event) if event.erased else _entry(event, rows[event_id,])
-        for event_id, event in requests.items()
-    }
 
-
-def _caused_within(
-    events: Iterable[RecordedEvent], entries: Mapping[UUID, AuditEntry]
-) -> dict[UUID, list[Caused]]:
-    caused: dict[UUID, list[Caused]] = {}
-    for event in events:
-        cause = event.causation_id
-        if cause is not None and cause in entries:
-            effect = Caused(event.position, event.type, event.stream_id)
-            caused.setdefault(cause, []).append(effect)
-    return caused
+    def entries(self) -> dict[UUID, AuditEntry]:
+        """Return the calls by the id of the event that requested them, in that order."""
+        rows = self._replay.rows(ToolCall)
+        return {
+            event_id: _request_erased(event) if event.erased else _entry(event, rows[event_id,])
+            for event_id, event in self._requests.items()
+        }
 
 
 def _entry(event: RecordedEvent, row: Row) -> AuditEntry:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventstore.database.pages import page_of
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Statement
 from eventstore.database.scope import Scope
 from eventstore.events.registry import EventRegistry
 from eventstore.log.ids import erasure_stream
@@ -153,7 +153,9 @@ def replay_to_end(
             ((head,),) = heads[0] or [(0,)]
             first = ()
         rows, more = page_of(page)
-        for row in rows:
+        for number, row in enumerate(rows, 1):
+            if number % ROWS_AT_A_TIME == 0:
+                yield GIVE_WAY
             if skip is not None and skip(StoredEvent._make((*row, *_NO_EVIDENCE))):
                 _skip(locked, user_id, row, registry)
             else:

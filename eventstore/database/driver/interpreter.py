@@ -17,7 +17,7 @@ from typing import Any, Protocol, assert_never
 import psycopg
 
 from eventstore.database.errors import classify, may_be_committed
-from eventstore.database.plan import Batch, Parallel, Pause, Plan, Rollback, Statement
+from eventstore.database.plan import Batch, GiveWay, Parallel, Pause, Plan, Rollback, Statement
 from eventstore.database.scope import EnterScope, Scope
 from eventstore.errors import ConnectionLost, EventStoreError
 
@@ -101,7 +101,7 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             if isinstance(error, ConnectionLost):
                 yield from held.distrust()
             # The plan may catch the error and go on, but not in the transaction that failed.
-            if error is not None or not (isinstance(request, Batch) and request.hold):
+            if error is not None or not _holds(request):
                 yield from held.release()
     except GeneratorExit:
         # A generator that is closed may not yield, so nobody would wait for the release.
@@ -110,6 +110,11 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
     finally:
         # A plan may raise between two batches of a transaction that it holds open.
         yield from held.release()
+
+
+def _holds(request: object) -> bool:
+    """Return whether a transaction stays open behind a request."""
+    return isinstance(request, GiveWay) or (isinstance(request, Batch) and request.hold)
 
 
 class _Held:
@@ -126,7 +131,9 @@ class _Held:
         self.connection: Any = None
         self.scope: Scope | None = None
 
-    def answer(self, request: Batch | Rollback | Pause | Parallel) -> Generator[Any, Any, Any]:
+    def answer(
+        self, request: Batch | Rollback | Pause | GiveWay | Parallel
+    ) -> Generator[Any, Any, Any]:
         """Do what the plan asks for."""
         match request:
             case Batch():
@@ -143,6 +150,8 @@ class _Held:
                 return []
             case Pause(seconds):
                 return (yield self.io.sleep(seconds))
+            case GiveWay():
+                return (yield self.io.sleep(0))
             case Parallel(plans, jobs):
                 return (yield self.io.fan_out(plans, jobs))
             case _:

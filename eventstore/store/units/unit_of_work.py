@@ -39,7 +39,7 @@ from eventstore.log.append import append, first_result, recorded
 from eventstore.log.append_request import AppendRequest, envelope_of, prepare_append
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent, RecordedEvent
 from eventstore.log.ids import NewId, derived_ids, resolve_conversation, uuid7
-from eventstore.log.read import Selection, read_all_events, read_events
+from eventstore.log.read import Selection, for_each_event, read_events
 from eventstore.store.context import UserContext
 from eventstore.store.units.decisions import (
     CallerVersionConflict,
@@ -415,8 +415,7 @@ class UnitOfWork:
         # A retry: the row may have moved on since, but the stream has what it was.
         wanted = Selection(stream_id=task_id, before=in_log[-1].position + 1)
         replay = Replay(context.projections.of(Task))
-        for event in (yield from read_all_events(context.user_id, wanted, context.registry)):
-            replay.apply(event)
+        yield from for_each_event(context.user_id, wanted, context.registry, replay.apply)
         for row in replay.rows(Task).values():
             return row
         raise NotFound("task", task_id)  # its stream begins with an event of the service's own
@@ -541,11 +540,14 @@ class UnitOfWork:
         # The rows have moved on since. A decision on what they are now would not tell a retry from
         # another use of the key. Deciding changes the one replay; the other begins the answer.
         replay, answer = Replay(context.projections), Replay(context.projections)
+
+        def apply(event: RecordedEvent) -> None:
+            replay.apply(event)
+            answer.apply(event)
+
         for stream_id in {one.stream_id for one in decisions}:
             before = Selection(stream_id=stream_id, before=position)
-            for event in (yield from read_all_events(context.user_id, before, context.registry)):
-                replay.apply(event)
-                answer.apply(event)
+            yield from for_each_event(context.user_id, before, context.registry, apply)
         recorded: list[RecordedEvent] = []
         if moves:
             first_ones = Selection(after=position - 1, limit=len(self.steps))
