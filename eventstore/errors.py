@@ -222,8 +222,7 @@ class AlreadyExists(Conflict):
 
     def __init__(self, table: str) -> None:
         super().__init__(
-            f"table {table} has a row with this id: the tool call has ended already, "
-            "or an id was used twice; nothing was written"
+            f"table {table} has a row with this id: an id was used twice; nothing was written"
         )
         self.table = table
 

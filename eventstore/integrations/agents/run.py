@@ -20,7 +20,6 @@ from pydantic_core import to_jsonable_python
 from uuid_utils.compat import uuid7
 
 from eventstore import (
-    AlreadyExists,
     AsyncUser,
     IdempotencyConflict,
     NotFound,
@@ -234,7 +233,7 @@ class Run:
                     raise
                 await self.user.conversations.start(key=self.conversation)
                 await self._append_all(items)
-            except (IdempotencyConflict, AlreadyExists):
+            except IdempotencyConflict:
                 # The tool, or somebody else, has ended a call; its first outcome counts.
                 if not await self._drop_ended():
                     raise
