@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
+from itertools import batched
 from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
@@ -22,6 +23,7 @@ from uuid_utils.compat import uuid7
 from eventstore import (
     AsyncUser,
     IdempotencyConflict,
+    InvalidInput,
     NotFound,
     StreamClosed,
     TurnEnded,
@@ -31,7 +33,10 @@ from eventstore import (
 from eventstore.store.units.transaction import TransactionCommands
 from projections.models.tool_call import ToolCallView
 
-__all__ = ["RecordedCall", "Run", "Writer", "enter_run", "run_of", "settled"]
+__all__ = ["MOST_ITEMS", "RecordedCall", "Run", "Writer", "enter_run", "run_of", "settled"]
+
+MOST_ITEMS = 500
+"""Items in one append, which takes 1,000 events: each may ask for a call, which is one too."""
 
 
 async def settled[T](work: Awaitable[T]) -> T:
@@ -165,7 +170,11 @@ class Run:
             wanted = _Request(call_id, name, arguments)
             self._requests.append(wanted)
             await asyncio.sleep(0)  # the other calls of the response start in this moment too
-            await self._append(lambda: wanted.recorded is not None)
+            try:
+                await self._append(lambda: wanted.recorded is not None)
+            finally:
+                # The tool of a call that was refused does not run, and later appends go without it.
+                self._requests = [one for one in self._requests if one is not wanted]
             known = wanted.recorded
         assert known is not None  # noqa: S101 - for the type checker; the append made it
         self.running[call_id] = known
@@ -197,7 +206,7 @@ class Run:
         self._outcomes.append(outcome)
         if not self.deferred:
             await asyncio.sleep(0)
-            await self._append(lambda: outcome not in self._outcomes)
+            await self._append_outcome(outcome)
 
     def ended_by_tool(self, call: RecordedCall) -> None:
         """Take in that the tool has recorded the outcome itself, with what it changed."""
@@ -209,12 +218,32 @@ class Run:
         self.running.clear()
 
     async def flush(self) -> None:
-        """Write what waits."""
-        await self._append(lambda: not (self._outcomes or self._reported < self._responses))
+        """Write what waits; an outcome that cannot be stored keeps back no other."""
+
+        def done() -> bool:
+            return not self._outcomes and self._reported == self._responses
+
+        try:
+            await self._append(done)
+        except InvalidInput:
+            waiting, self._outcomes = self._outcomes, []
+            await self._append(done)
+            for outcome in waiting:
+                self._outcomes.append(outcome)
+                with suppress(InvalidInput):
+                    await self._append_outcome(outcome)
+
+    async def _append_outcome(self, outcome: _Outcome) -> None:
+        try:
+            await self._append(lambda: outcome not in self._outcomes)
+        except InvalidInput:
+            self._outcomes = [one for one in self._outcomes if one is not outcome]
+            raise
 
     async def add(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Write items and what waits; one round trip."""
-        await self._append(items=items)
+        """Write items and what waits; one round trip for each 500 items."""
+        for part in batched(items, MOST_ITEMS, strict=False):
+            await self._append(items=part)
 
     async def _append(
         self,
@@ -223,22 +252,22 @@ class Run:
         items: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         async with self._lock:
-            if done():
-                return
-            try:
-                await self._append_all(items)
-            except (NotFound, StreamClosed):
-                # Somebody deleted the conversation while the run went on, or nobody began it.
-                if not self.own_turn:
-                    raise
-                await self.user.conversations.start(key=self.conversation)
-                await self._append_all(items)
-            except IdempotencyConflict:
-                # The tool, or somebody else, has ended a call; its first outcome counts.
-                if not await self._drop_ended():
-                    raise
-                if items or not done():
+            began = not self.own_turn
+            while items or not done():
+                try:
                     await self._append_all(items)
+                except (NotFound, StreamClosed):
+                    # Somebody deleted the conversation while the run went on, or nobody began it.
+                    if began:
+                        raise
+                    await self.user.conversations.start(key=self.conversation)
+                    began = True
+                except IdempotencyConflict:
+                    # The tool, or somebody else, has ended a call; its first outcome counts.
+                    if not await self._drop_ended():
+                        raise
+                else:
+                    return
 
     async def _append_all(self, items: Sequence[Mapping[str, Any]]) -> None:
         requests, outcomes, reported = [*self._requests], [*self._outcomes], self._responses
