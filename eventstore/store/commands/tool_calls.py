@@ -180,7 +180,8 @@ class ToolCallCommands(Commands):
         )
 
         def decide(row: Row) -> Event | None:
-            return claim if row["status"] == "pending" and not row["claimed"] else None
+            # The replayed row of a retry, or of a new call, knows nothing of the server's clock.
+            return claim if row["status"] == "pending" and not row.get("claimed") else None
 
         call_id = call.event_id
         decision = self._work.decide(
