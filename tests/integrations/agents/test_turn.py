@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -171,6 +172,30 @@ async def test_more_items_than_an_append_takes_are_added_in_a_turn(alice: AsyncU
         await turn.session.add_items(items)
 
     assert (await session.get_items())[1:] == items
+
+
+async def test_a_turn_that_is_cancelled_at_each_step_of_its_end_is_failed_all_the_same(
+    alice: AsyncUser,
+) -> None:
+    begun = asyncio.Event()
+
+    async def wait_in_turn() -> None:
+        async with EventStoreSession("s", alice).turn("hello", key="r1") as turn:
+            assert turn._run is not None
+            await turn._run.request("c1", "sleep_long", "{}")
+            begun.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(wait_in_turn())
+    await begun.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+
+    assert task.cancelled()
+    (turn,) = await alice.turns.list("s")
+    assert turn.status == "failed"
+    assert [one.status for one in await calls_of(alice)] == ["abandoned"]
 
 
 async def test_two_turns_of_a_session_do_not_run_at_once(alice: AsyncUser) -> None:
