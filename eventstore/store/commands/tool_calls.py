@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from eventstore.database.plan import Pause, Plan
-from eventstore.errors import OUTCOME_KEY, Conflict, InvalidInput, NotFound
+from eventstore.errors import OUTCOME_KEY, Conflict, IdempotencyConflict, InvalidInput, NotFound
 from eventstore.events.event import Event, make_event
 from eventstore.events.fields import MAX_KEY, check_label, check_timestamp
 from eventstore.events.items import RequestedCall, tool_body
@@ -283,7 +283,7 @@ class ToolCallCommands(Commands):
             return (yield from get_answer(user_id, known))
 
         def same_answer(conflict: Conflict | NotFound) -> Plan[MessageView | None]:
-            if getattr(conflict, "key", None) != outcome_key:
+            if not isinstance(conflict, IdempotencyConflict) or conflict.key != outcome_key:
                 raise conflict
             known = yield from get_tool_call(user_id, call.event_id)
             if not _ended_so(known, data):
