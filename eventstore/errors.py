@@ -12,7 +12,7 @@ Every error the store raises, in one tree.
     │   ├── WrongVersion           a stream is not at the version the append expected
     │   ├── StreamClosed           the task or conversation was deleted or erased
     │   ├── NotLast                another message came, or the one named was taken away
-    │   ├── AlreadyExists          a row with this id exists: a call that ended, an id used twice
+    │   ├── AlreadyExists          a row with this id exists: an id was used twice
     │   ├── ConversationBusy       another turn has the conversation to itself
     │   ├── TurnTakenOver          another process has continued this turn, or it has ended
     │   ├── IdempotencyConflict    the key was used for other content

@@ -11,7 +11,7 @@ import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
@@ -182,9 +182,7 @@ class Run:
 
     def left_open(self, calls: Sequence[ToolCallView]) -> None:
         """Take in what an earlier attempt recorded: asked for again, it is the same call."""
-        for one in calls:
-            about = (one.id, one.conversation_id, one.call_id, one.name, one.arguments)
-            self._left_open[one.call_id] = RecordedCall(*about)
+        self._left_open = {one.call_id: _recorded(one) for one in calls}
 
     async def _approved(self, call_id: str) -> RecordedCall | None:
         """Find a call that waited for a person: its item was written when the run paused."""
@@ -192,10 +190,7 @@ class Run:
             found = await self.user.tool_calls.find(self.conversation, call_id)
         except NotFound:
             return None
-        if found.status != "pending":
-            return None
-        about = (found.conversation_id, found.call_id, found.name, found.arguments)
-        return RecordedCall(found.id, *about, found.message_id)
+        return _recorded(found) if found.status == "pending" else None
 
     async def end(self, call_id: str, value: object, *, failed: bool) -> None:
         """Record how a call ended, unless that is recorded; no round trip if outcomes wait."""
@@ -290,7 +285,8 @@ class Run:
                 made.append(RecordedCall(handle.id, conversation, *about))
             # Before the items, because the answer among them ends a call that is still pending.
             for one in outcomes:
-                call = _out_of_history(one.call)
+                # The answer in the history is written by the SDK, and not by the outcome.
+                call = replace(one.call, message_id=None)
                 match one.kind:
                     case "succeeded":
                         tx.tool_calls.succeed(call, output=one.value)
@@ -342,10 +338,9 @@ class Run:
         }
 
 
-def _out_of_history(call: RecordedCall) -> RecordedCall:
-    """Return a call as one whose answer is written by the SDK, and not by its outcome."""
-    about = (call.event_id, call.conversation_id, call.call_id, call.name, call.arguments)
-    return call if call.message_id is None else RecordedCall(*about)
+def _recorded(call: ToolCallView) -> RecordedCall:
+    about = (call.call_id, call.name, call.arguments, call.message_id)
+    return RecordedCall(call.id, call.conversation_id, *about)
 
 
 _RUNS: dict[int, Run] = {}
