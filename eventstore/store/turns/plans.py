@@ -333,12 +333,12 @@ class TurnPlans:
         self._page = existence, messages, calls
         self._older, self._appended = [], []
         self._began = existence[0][0]
-        other = self._take(state)
+        other = self._learn(state)
         if self._known is not None:
             yield from self._read_more(self._known.turn)
         return other
 
-    def _take(self, state: Sequence[Rows]) -> KnownTurn | None:
+    def _learn(self, state: Sequence[Rows]) -> KnownTurn | None:
         """Take in the turn and its calls; return another turn that runs."""
         versions, turns, calls = state
         self._messages = None
@@ -355,7 +355,7 @@ class TurnPlans:
         was there before the turn, the messages have to be read again.
         """
         version, (_, *others_ended, versions, turns, calls) = self._version, outcome.also
-        self._take((versions, turns, calls))
+        self._learn((versions, turns, calls))
         own = [one for one in outcome.recorded if one.stream_id == self._conversation]
         self._appended += own
         alone = self._version == version + len(own) and not any(others_ended)
