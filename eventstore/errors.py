@@ -12,7 +12,7 @@ Every error the store raises, in one tree.
     │   ├── WrongVersion           a stream is not at the version the append expected
     │   ├── StreamClosed           the task or conversation was deleted or erased
     │   ├── NotLast                another message came, or the one named was taken away
-    │   ├── AlreadyExists          a row with this id exists: a call that ended, an id used twice
+    │   ├── AlreadyExists          a row with this id exists: an id was used twice
     │   ├── ConversationBusy       another turn has the conversation to itself
     │   ├── TurnTakenOver          another process has continued this turn, or it has ended
     │   ├── IdempotencyConflict    the key was used for other content
@@ -222,8 +222,7 @@ class AlreadyExists(Conflict):
 
     def __init__(self, table: str) -> None:
         super().__init__(
-            f"table {table} has a row with this id: the tool call has ended already, "
-            "or an id was used twice; nothing was written"
+            f"table {table} has a row with this id: an id was used twice; nothing was written"
         )
         self.table = table
 

@@ -44,10 +44,10 @@ __all__ = ["AsyncEventStore", "EventStore"]
 # Without a handler of the application's, Python prints warnings to standard error. They must be
 # seen by default, so this logger has no NullHandler, as those of libraries often have.
 _log = logging.getLogger("eventstore")
-_warned: set[str] = set()
-
 _RECONNECT = 0.5
 """Seconds between attempts to connect while the server is away."""
+
+_warned: set[str] = set()
 """The warnings that this process has logged: once is enough, however many stores it connects."""
 
 

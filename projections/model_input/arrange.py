@@ -115,15 +115,18 @@ def _entries(messages: Sequence[MessageView], pending: Pending) -> list[Entry]:
 def _replace_withdrawn(answers: _Answers, calls: Sequence[ToolCallView]) -> None:
     """Let answers that ended no call stand for those that ended one and were taken away."""
     ending = {(call.finished_position, call.call_id) for call in calls}
-    spare = [place for place in answers if place not in ending]
+    spare: dict[str, list[int]] = defaultdict(list)
+    for position, call_id in answers:
+        if (position, call_id) not in ending:
+            spare[call_id].append(position)
     for call in calls:
-        end = call.finished_position
-        if end is None or call.status == "abandoned" or (end, call.call_id) in answers:
+        name, end = call.call_id, call.finished_position
+        if end is None or call.status == "abandoned" or (end, name) in answers:
             continue
-        for place in spare:
-            if place[0] > end and place[1] == call.call_id and place in answers:
-                answers[end, call.call_id] = answers.pop(place)
-                break
+        later = [one for one in spare[name] if one > end]
+        if later:
+            spare[name].remove(later[0])
+            answers[end, name] = answers.pop((later[0], name))
 
 
 def _entry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Statement
@@ -18,6 +18,7 @@ from projections.models.tool_call import ToolCallStatus, ToolCallView
 __all__ = [
     "ENDED_BEFORE",
     "TOOL_CALL_COLUMNS",
+    "EndedCall",
     "fence_outcomes",
     "find_tool_call",
     "get_tool_call",
@@ -76,8 +77,9 @@ join eventstore.tool_call as t
   on t.user_id = $1 and t.id = outcome.id and t.id = any($2)
     and t.finished_position
       = (select position from eventstore.user_log where user_id = $1) - outcome.later
-where t.id <> all($4::uuid[]) or t.message_id is null
-  or (select retracted_at is null from eventstore.message where user_id = $1 and id = t.message_id)
+where t.id <> all($4::uuid[])
+  or (select retracted_position is null or retracted_position > t.finished_position
+      from eventstore.message where user_id = $1 and id = t.message_id)
 """
 
 # Indexes: tool_call_pkey, message_pkey.
@@ -86,36 +88,47 @@ select t.finished_position, m.id
 from eventstore.tool_call as t
 left join eventstore.message as m
   on m.user_id = t.user_id and m.id = t.message_id and m.retracted_at is not null
-where t.user_id = $1 and t.id = $2
+where t.user_id = $1 and t.id = $2 and t.conversation_id = $3
 """
 
 
-def fence_outcomes(user_id: str, outcomes: Sequence[tuple[UUID, int, bool]]) -> Statement:
+class EndedCall(NamedTuple):
+    """
+    A call that an append ends, and that was requested before.
+
+    :ivar later: how many events of the append come after the outcome.
+    :ivar posts: whether that is a message too, which needs the one that asks for the call.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    later: int
+    posts: bool
+
+
+def fence_outcomes(user_id: str, calls: Sequence[EndedCall]) -> Statement:
     """
     Return the statement that fails unless calls were ended by outcomes of this append.
 
     It stands behind the append and its row changes, of which the first outcome alone changes a row.
-
-    :param outcomes: the call's id, how many events of the append come after its outcome, and
-        whether that is a message too, which needs the one that asks for the call.
     """
-    calls = [call_id for call_id, _, _ in outcomes]
-    later = [number for _, number, _ in outcomes]
-    posting = [call_id for call_id, _, posts in outcomes if posts]
-    return Statement(_FENCE, (user_id, calls, later, posting))
+    posting = [one.id for one in calls if one.posts]
+    of_all = ([one.id for one in calls], [one.later for one in calls])
+    return Statement(_FENCE, (user_id, *of_all, posting))
 
 
-def obstacles(user_id: str, call: UUID) -> Plan[tuple[int | None, UUID | None]]:
+def obstacles(user_id: str, call: EndedCall) -> Plan[tuple[int | None, UUID | None]]:
     """
     Return what stands in the way of an outcome; one round trip.
 
     :return: where the call ended, if it did, and the message that asks for it, if that was taken
         away.
-    :raises NotFound: there is no such call, or it is another user's.
+    :raises NotFound: the conversation has no such call, or it is another user's.
     """
-    (rows,) = yield Batch(user_scope(user_id), (Statement(_OBSTACLES, (user_id, call)),))
+    wanted = (user_id, call.id, call.conversation_id)
+    (rows,) = yield Batch(user_scope(user_id), (Statement(_OBSTACLES, wanted),))
     if not rows:
-        raise NotFound("tool call", call)
+        raise NotFound("tool call", call.id)
     ((ended, message_id),) = rows
     return ended, message_id
 

@@ -46,5 +46,7 @@ def _described(code: CodeType | None) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _described(constant)
+        elif isinstance(constant, frozenset):  # of which each process has an order of its own
+            yield repr(sorted(map(repr, constant)))
         else:
             yield repr(constant)

@@ -129,6 +129,17 @@ def test_a_retry_of_a_partly_erased_append_neither_confirms_nor_denies_its_conte
     assert store.verify().ok
 
 
+def test_an_outcome_again_of_a_call_that_was_erased_says_so(
+    store: EventStore, alice: User, chat: UUID
+) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    alice.tool_calls.succeed(call, output="found")
+    store.erase("alice", ordered_by="me", conversation=chat)
+
+    with pytest.raises(Erased):
+        alice.tool_calls.succeed(call, output="found")
+
+
 def test_an_erasure_leaves_the_hash_chain_and_earlier_anchors_valid(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:

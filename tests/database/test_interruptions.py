@@ -170,6 +170,18 @@ def test_a_deletion_whose_reply_was_lost_is_not_repeated(
     assert [event.type for event in alice.events()] == ["TaskCreated", "TaskDeleted"]
 
 
+def test_a_claim_whose_reply_was_lost_is_granted(proxied_store: EventStore, proxy: Proxy) -> None:
+    alice = proxied_store.user("alice")
+    call = alice.tool_calls.request(alice.conversations.start().id, name="look", arguments="{}")
+    lose_the_second_reply(proxy)
+
+    claim = alice.tool_calls.claim(call, seconds=60)
+
+    assert claim.granted
+    assert claim.call == alice.tool_calls.get(call.id)
+    assert not alice.tool_calls.claim(call, seconds=60).granted
+
+
 def test_commands_whose_reply_was_lost_are_not_doubled(
     proxied_store: EventStore, proxy: Proxy
 ) -> None:

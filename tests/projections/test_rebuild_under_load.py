@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -145,6 +148,34 @@ def test_another_release_and_a_restart_begin_anew(
             after.rebuild(progress=interrupt)
         assert after.rebuild(restart=True).users == 4
         assert after.rebuild().users == 4
+
+
+SET_LITERAL = """
+from projections.projector import Projections, projector
+from projections.rebuild.fingerprint import fingerprint
+from tests.support.own_read_model import Done
+
+@projector(Done)
+def project_done(event):
+    return () if event.stream_id.hex in {"a", "b", "c", "d", "e"} else []
+
+print(fingerprint(Projections(project_done)))
+"""
+
+
+def test_each_process_knows_an_interrupted_rebuild_of_one_release() -> None:
+    """A set has another order in each process."""
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", SET_LITERAL],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in range(3)
+    }
+
+    assert len(printed) == 1
 
 
 def test_a_worker_does_not_look_again_at_the_users_that_are_done(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from eventstore import AlreadyExists, EventStore, NotFound, User
+from eventstore import EventStore, IdempotencyConflict, NotFound, User
 from tests.support.logins import make_logins
 from tests.support.server import Server
 
@@ -96,7 +96,7 @@ def test_a_tool_call_that_has_ended_cannot_end_again_under_another_key(
     with alice.transaction(idempotency_key="mine") as tx:
         tx.tool_calls.succeed(call, output=1)
 
-    with pytest.raises(AlreadyExists, match="the tool call has ended already"):
+    with pytest.raises(IdempotencyConflict, match=f"the tool call {call.id} ended at position"):
         alice.tool_calls.fail(call, error="late")
 
     assert store.verify().ok

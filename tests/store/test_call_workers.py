@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from eventstore import EventStore, InvalidInput, User
+from eventstore import EventStore, IdempotencyConflict, InvalidInput, User
 
 
 def test_five_retries_run_the_tool_once_and_get_its_result(database_url: str) -> None:
@@ -59,6 +59,25 @@ def test_a_claim_excludes_others_until_it_is_over(
     alice.tool_calls.succeed(call, output=1)
     ended = alice.tool_calls.claim(call, seconds=60)
     assert (ended.granted, ended.call.status) == (False, "succeeded")
+    assert store.verify().ok
+
+
+def test_a_claim_under_a_key_is_granted_again_to_who_has_the_key(
+    store: EventStore, alice: User, chat: UUID
+) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+    first = alice.keyed("mine").tool_calls.claim(call, seconds=60)
+    before = alice.events()
+
+    again = alice.keyed("mine").tool_calls.claim(call, seconds=60)
+    assert (again.granted, again.call) == (first.granted, first.call) == (True, again.call)
+    assert not alice.keyed("other").tool_calls.claim(call, seconds=60).granted
+    with pytest.raises(IdempotencyConflict):
+        alice.keyed("mine").tool_calls.claim(call, seconds=61)
+    assert alice.events() == before
+    with alice.transaction() as tx:
+        new = tx.conversations.start()
+        tx.tool_calls.claim(tx.tool_calls.request(new.id, name="f", arguments=""), seconds=60)
     assert store.verify().ok
 
 

@@ -318,3 +318,28 @@ def test_a_role_that_shows_nothing_is_taken_for_none_and_refuses_no_item(
     item = read_item({"role": role, "content": "Hello"} | more)
 
     assert item == read_item({"content": "Hello"} | more)
+
+
+def test_an_item_asks_for_calls_of_its_own_conversation_only(
+    store: EventStore, alice: User, bob: User, chat: UUID
+) -> None:
+    item = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+    elsewhere = [user.conversations.start().id for user in (alice, bob)]
+    others = [
+        user.tool_calls.request(one, name="look", arguments="{}", call_id="c1", in_history=False)
+        for user, one in zip((alice, bob), elsewhere, strict=True)
+    ]
+    before = alice.events()
+
+    for other in others:
+        with pytest.raises(NotFound, match=f"tool call {other.id} not found"):
+            alice.messages.extend(chat, [item], calls=[other])
+
+    assert alice.events() == before
+    own = alice.tool_calls.request(
+        chat, name="look", arguments="{}", call_id="c1", in_history=False
+    )
+    (posted,) = alice.messages.extend(chat, [item], calls=[own])
+    (call,) = alice.history(chat)[-1].tool_calls
+    assert (call.id, call.message_id) == (own.id, posted.id)
+    assert store.verify().ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -26,6 +27,7 @@ from eventstore import (
     User,
 )
 from eventstore.events.json_codec import dumps
+from eventstore.store.units.transaction import TransactionCommands
 from projections.models.tool_call import ToolCallView
 
 # Arguments that are not JSON objects, as models produce them.
@@ -176,6 +178,54 @@ def succeed_beside_a_task(user: User, call: ToolCallView) -> None:
         tx.tool_calls.succeed(call, output="found")
 
 
+def succeed_two(user: User, call: ToolCallView) -> None:
+    other = user.tool_calls.request(call.conversation_id, name="look", arguments="{}")
+    with user.transaction() as tx:
+        tx.tool_calls.succeed(other, output="first")
+        tx.tool_calls.succeed(call, output="found")
+
+
+@pytest.mark.parametrize("in_history", [True, False])
+@pytest.mark.parametrize(
+    "first",
+    [
+        succeed_beside_a_task,
+        succeed_two,
+        lambda user, call: user.keyed("first").tool_calls.succeed(call, output="found"),
+    ],
+    ids=["beside a task", "beside another outcome", "under a key"],
+)
+def test_an_outcome_again_is_the_first_one_whatever_append_recorded_that(
+    store: EventStore,
+    alice: User,
+    chat: UUID,
+    first: Callable[[User, ToolCallView], object],
+    *,
+    in_history: bool,
+) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}", in_history=in_history)
+    first(alice, call)
+    before = alice.events()
+    ended = alice.tool_calls.get(call.id).finished_position
+
+    for user in (alice, alice.keyed("second")):
+        again = user.tool_calls.succeed(call, output="found")
+        assert (again.position if again else None) == (ended if in_history else None)
+        refused = f"the tool call {call.id} ended at position {ended}"
+        with pytest.raises(IdempotencyConflict, match=refused):
+            user.tool_calls.succeed(call, output="another")
+        with pytest.raises(IdempotencyConflict, match=refused):
+            user.tool_calls.fail(call, error="found")
+        with pytest.raises(IdempotencyConflict, match=refused):
+            succeed_beside_a_task(user, call)
+        if in_history:
+            with pytest.raises(IdempotencyConflict, match=refused):
+                user.tool_calls.succeed(call, output="found", content="shown otherwise")
+
+    assert alice.events() == before
+    assert store.verify().ok
+
+
 def test_an_outcome_of_a_call_that_an_item_answered_is_the_items_or_refused(
     store: EventStore, alice: User, chat: UUID
 ) -> None:
@@ -218,7 +268,7 @@ def test_an_item_and_an_outcome_in_one_append_do_not_both_end_a_call(
             tx.messages.extend(chat, [answer])
             tx.tool_calls.succeed(call, output="another")
 
-    with pytest.raises(InvalidInput, match="ended by what comes before it"):
+    with pytest.raises(InvalidInput, match="is ended, or taken away, by what comes before it"):
         answer_and_succeed()
 
     assert call_of(alice, 0) == call
@@ -247,6 +297,34 @@ def test_an_outcome_whose_message_has_no_place_is_refused(
     assert alice.events() == before
     alice.tool_calls.abandon(call, reason="its message was taken back")
     assert alice.tool_calls.get(call.id).status == "abandoned"
+    assert store.verify().ok
+
+
+@pytest.mark.parametrize("away", ["retract", "clear"])
+def test_in_one_append_a_call_may_end_and_then_be_taken_away(
+    store: EventStore, alice: User, chat: UUID, away: str
+) -> None:
+    call = alice.tool_calls.request(chat, name="look", arguments="{}")
+
+    def take_away(tx: TransactionCommands) -> None:
+        if away == "clear":
+            tx.messages.clear(chat)
+        else:
+            tx.messages.retract(chat, str(call.message_id))
+
+    def take_away_and_succeed() -> None:
+        with alice.transaction() as tx:
+            take_away(tx)
+            tx.tool_calls.succeed(call, output="found")
+
+    with pytest.raises(InvalidInput, match="taken away, by what comes before it"):
+        take_away_and_succeed()
+    with alice.transaction() as tx:
+        tx.tool_calls.succeed(call, output="found")
+        take_away(tx)
+
+    assert alice.tool_calls.get(call.id).output == "found"
+    assert alice.history(chat, source="events") == alice.history(chat)
     assert store.verify().ok
 
 
@@ -283,6 +361,8 @@ def test_a_call_that_does_not_exist_has_no_outcome(alice: User, bob: User, chat:
         with pytest.raises(NotFound, match=f"tool call {call.id} not found"):
             end(moved)
     assert bob.events() == before
+    with pytest.raises(NotFound, match=f"tool call {call.id} not found"):
+        alice.tool_calls.abandon(replace(call, conversation_id=alice.conversations.start().id))
 
 
 def outcome_event(call: ToolCallView, kind: str, result: str, chat: UUID | None = None) -> NewEvent:

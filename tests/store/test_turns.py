@@ -176,6 +176,44 @@ def test_a_turn_whose_process_died_is_continued_by_its_key_after_the_lease(
 
 
 @pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize("elsewhere", ["item", "key"])
+def test_an_outcome_that_was_recorded_outside_of_the_turn_is_the_turns(
+    alice: User, elsewhere: str
+) -> None:
+    with alice.turn("chat", key="request 1", items=[ASK]) as turn:
+        turn.extend([CALL])
+        (call,) = turn.pending_calls
+        if elsewhere == "item":
+            answer = {"role": "tool", "tool_call_id": call.call_id, "content": "ok"}
+            alice.messages.extend("chat", [answer])
+        else:
+            alice.keyed("k").tool_calls.succeed(call, output="ok")
+        first = alice.history("chat")[-1]
+
+        assert turn.succeed(call, output="ok") == first
+        with pytest.raises(IdempotencyConflict, match=f"the tool call {call.id} ended"):
+            turn.fail(call, error="ok")
+        assert list(turn.pending_calls) == []
+
+
+@pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize("output", ["ok", "another"])
+def test_an_outcome_of_a_turn_that_was_taken_over_is_not_its_own(
+    alice: User, admin: psycopg.Connection, output: str
+) -> None:
+    slow = alice.turn("chat", key="request 1", items=[ASK]).__enter__()
+    slow.extend([CALL])
+    (call,) = slow.pending_calls
+    end_lease(admin)
+    with alice.turn("chat", key="request 1", items=[ASK]) as turn:
+        answer = {"role": "tool", "tool_call_id": call.call_id, "content": "ok"}
+        turn.extend([answer])
+
+        with pytest.raises(TurnTakenOver):
+            slow.succeed(call, output=output)
+
+
+@pytest.mark.usefixtures("chat")
 def test_a_dead_turn_gives_way_to_another_request_and_can_be_continued_then(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:

@@ -105,7 +105,8 @@ class RecordToolCalls(RunHooks[Any]):
         """Take in that the turn is completed; it ends with the last items."""
         del agent, output
         run = self._run(context)
-        if run is not None:
+        # While a tool runs, it is an agent inside of the tool that has ended.
+        if run is not None and not run.running:
             run.final = True
 
 

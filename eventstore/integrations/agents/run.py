@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import batched
 from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
@@ -20,9 +21,9 @@ from pydantic_core import to_jsonable_python
 from uuid_utils.compat import uuid7
 
 from eventstore import (
-    AlreadyExists,
     AsyncUser,
     IdempotencyConflict,
+    InvalidInput,
     NotFound,
     StreamClosed,
     TurnEnded,
@@ -32,7 +33,10 @@ from eventstore import (
 from eventstore.store.units.transaction import TransactionCommands
 from projections.models.tool_call import ToolCallView
 
-__all__ = ["RecordedCall", "Run", "Writer", "enter_run", "run_of", "settled"]
+__all__ = ["MOST_ITEMS", "RecordedCall", "Run", "Writer", "enter_run", "run_of", "settled"]
+
+MOST_ITEMS = 500
+"""Items in one append, which takes 1,000 events: each may ask for a call, which is one too."""
 
 
 async def settled[T](work: Awaitable[T]) -> T:
@@ -166,7 +170,11 @@ class Run:
             wanted = _Request(call_id, name, arguments)
             self._requests.append(wanted)
             await asyncio.sleep(0)  # the other calls of the response start in this moment too
-            await self._append(lambda: wanted.recorded is not None)
+            try:
+                await self._append(lambda: wanted.recorded is not None)
+            finally:
+                # The tool of a call that was refused does not run, and later appends go without it.
+                self._requests = [one for one in self._requests if one is not wanted]
             known = wanted.recorded
         assert known is not None  # noqa: S101 - for the type checker; the append made it
         self.running[call_id] = known
@@ -174,9 +182,7 @@ class Run:
 
     def left_open(self, calls: Sequence[ToolCallView]) -> None:
         """Take in what an earlier attempt recorded: asked for again, it is the same call."""
-        for one in calls:
-            about = (one.id, one.conversation_id, one.call_id, one.name, one.arguments)
-            self._left_open[one.call_id] = RecordedCall(*about)
+        self._left_open = {one.call_id: _recorded(one) for one in calls}
 
     async def _approved(self, call_id: str) -> RecordedCall | None:
         """Find a call that waited for a person: its item was written when the run paused."""
@@ -184,10 +190,7 @@ class Run:
             found = await self.user.tool_calls.find(self.conversation, call_id)
         except NotFound:
             return None
-        if found.status != "pending":
-            return None
-        about = (found.conversation_id, found.call_id, found.name, found.arguments)
-        return RecordedCall(found.id, *about, found.message_id)
+        return _recorded(found) if found.status == "pending" else None
 
     async def end(self, call_id: str, value: object, *, failed: bool) -> None:
         """Record how a call ended, unless that is recorded; no round trip if outcomes wait."""
@@ -198,7 +201,7 @@ class Run:
         self._outcomes.append(outcome)
         if not self.deferred:
             await asyncio.sleep(0)
-            await self._append(lambda: outcome not in self._outcomes)
+            await self._append_outcome(outcome)
 
     def ended_by_tool(self, call: RecordedCall) -> None:
         """Take in that the tool has recorded the outcome itself, with what it changed."""
@@ -210,12 +213,32 @@ class Run:
         self.running.clear()
 
     async def flush(self) -> None:
-        """Write what waits."""
-        await self._append(lambda: not (self._outcomes or self._reported < self._responses))
+        """Write what waits; an outcome that cannot be stored keeps back no other."""
+
+        def done() -> bool:
+            return not self._outcomes and self._reported == self._responses
+
+        try:
+            await self._append(done)
+        except InvalidInput:
+            waiting, self._outcomes = self._outcomes, []
+            await self._append(done)
+            for outcome in waiting:
+                self._outcomes.append(outcome)
+                with suppress(InvalidInput):
+                    await self._append_outcome(outcome)
+
+    async def _append_outcome(self, outcome: _Outcome) -> None:
+        try:
+            await self._append(lambda: outcome not in self._outcomes)
+        except InvalidInput:
+            self._outcomes = [one for one in self._outcomes if one is not outcome]
+            raise
 
     async def add(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Write items and what waits; one round trip."""
-        await self._append(items=items)
+        """Write items and what waits; one round trip for each 500 items."""
+        for part in batched(items, MOST_ITEMS, strict=False):
+            await self._append(items=part)
 
     async def _append(
         self,
@@ -224,22 +247,22 @@ class Run:
         items: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         async with self._lock:
-            if done():
-                return
-            try:
-                await self._append_all(items)
-            except (NotFound, StreamClosed):
-                # Somebody deleted the conversation while the run went on, or nobody began it.
-                if not self.own_turn:
-                    raise
-                await self.user.conversations.start(key=self.conversation)
-                await self._append_all(items)
-            except (IdempotencyConflict, AlreadyExists):
-                # The tool, or somebody else, has ended a call; its first outcome counts.
-                if not await self._drop_ended():
-                    raise
-                if items or not done():
+            began = not self.own_turn
+            while items or not done():
+                try:
                     await self._append_all(items)
+                except (NotFound, StreamClosed):
+                    # Somebody deleted the conversation while the run went on, or nobody began it.
+                    if began:
+                        raise
+                    await self.user.conversations.start(key=self.conversation)
+                    began = True
+                except IdempotencyConflict:
+                    # The tool, or somebody else, has ended a call; its first outcome counts.
+                    if not await self._drop_ended():
+                        raise
+                else:
+                    return
 
     async def _append_all(self, items: Sequence[Mapping[str, Any]]) -> None:
         requests, outcomes, reported = [*self._requests], [*self._outcomes], self._responses
@@ -262,7 +285,8 @@ class Run:
                 made.append(RecordedCall(handle.id, conversation, *about))
             # Before the items, because the answer among them ends a call that is still pending.
             for one in outcomes:
-                call = _out_of_history(one.call)
+                # The answer in the history is written by the SDK, and not by the outcome.
+                call = replace(one.call, message_id=None)
                 match one.kind:
                     case "succeeded":
                         tx.tool_calls.succeed(call, output=one.value)
@@ -314,10 +338,9 @@ class Run:
         }
 
 
-def _out_of_history(call: RecordedCall) -> RecordedCall:
-    """Return a call as one whose answer is written by the SDK, and not by its outcome."""
-    about = (call.event_id, call.conversation_id, call.call_id, call.name, call.arguments)
-    return call if call.message_id is None else RecordedCall(*about)
+def _recorded(call: ToolCallView) -> RecordedCall:
+    about = (call.call_id, call.name, call.arguments, call.message_id)
+    return RecordedCall(call.id, call.conversation_id, *about)
 
 
 _RUNS: dict[int, Run] = {}

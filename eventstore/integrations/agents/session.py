@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import batched
 from typing import Any, NamedTuple, cast
 
 from agents import ItemHelpers, RunContextWrapper, TResponseInputItem
@@ -17,7 +18,7 @@ from eventstore import (
     StreamClosed,
 )
 from eventstore.integrations.agents.hooks import RecordToolCalls
-from eventstore.integrations.agents.run import Run, enter_run, settled
+from eventstore.integrations.agents.run import MOST_ITEMS, Run, enter_run, settled
 from eventstore.integrations.agents.turn import SessionTurn
 from eventstore.store.turns.block import AsyncActiveTurn
 from projections.models.message import MessageView
@@ -29,8 +30,6 @@ type Compact = Callable[[Items], Awaitable[Items | None]]
 """Makes fewer items of a history; None leaves it as it is."""
 type UserOf = Callable[[RunContextWrapper[Any]], AsyncUser]
 
-_MOST_IN_ONE_APPEND = 500
-"""Items; each may ask for a call, which is an event too, and an append takes 1,000."""
 _SEARCHED_FOR_CALL = 500
 
 
@@ -112,8 +111,7 @@ class EventStoreSession:
             return
         writer = user if run is None else run.user
         # More than an append takes is written in several; each is whole.
-        for start in range(0, len(items), _MOST_IN_ONE_APPEND):
-            part = items[start : start + _MOST_IN_ONE_APPEND]
+        for part in batched(items, MOST_ITEMS, strict=False):
             await writer.messages.extend(self.session_id, part, start=True)
 
     async def pop_item(

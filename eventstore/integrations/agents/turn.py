@@ -86,15 +86,21 @@ class SessionTurn:
         run, active, block = self._run, self._active, self._block
         if run is None or active is None or block is None or active.ended:
             return
-        try:
-            # They were cancelled, or still run in threads that nobody waits for.
-            run.abandon_running("the run ended before its tool did")
-            await settled(run.flush())
-        except EventStoreError:
-            # Without it the calls stay pending. The first error is what the caller must see.
-            if error is None:
-                raise
-        await settled(block.__aexit__(kind, error, trace))
+
+        async def end() -> None:
+            try:
+                await run.flush()
+            except EventStoreError as unwritten:
+                # The calls stay pending. The first error is what the caller must see.
+                if error is None:
+                    await block.__aexit__(type(unwritten), unwritten, unwritten.__traceback__)
+                    raise
+            await block.__aexit__(kind, error, trace)
+
+        # They were cancelled, or still run in threads that nobody waits for.
+        run.abandon_running("the run ended before its tool did")
+        # Together, because some cancel again at each step of who cleans up, as anyio does.
+        await settled(end())
 
     @property
     def session(self) -> Session:

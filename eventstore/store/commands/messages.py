@@ -154,7 +154,7 @@ class MessageCommands(Commands):
             again.
         :return: the messages, with the calls that were requested here as they are after the last
             item.
-        :raises NotFound: no such conversation of this user.
+        :raises NotFound: no such conversation of this user, or one of `calls` is of another one.
         :raises StreamClosed: the conversation was deleted; with `start`, erased.
         :raises NotLast: another message came after `expected_last`; nothing was written.
         :raises BatchTooLarge: more than 1,000 events, or 64 MiB of JSON.
@@ -167,6 +167,8 @@ class MessageCommands(Commands):
             expect_last(work, conversation, expected_last)
         waiting: dict[str, list[UUID]] = {}
         for call in calls:
+            if call.conversation_id != stream:
+                raise NotFound("tool call", call.event_id)
             waiting.setdefault(call.call_id, []).append(call.event_id)
         ids = [
             self._post(stream, None, item, f"items[{number}]", caused_by, waiting)

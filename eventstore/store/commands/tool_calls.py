@@ -180,7 +180,8 @@ class ToolCallCommands(Commands):
         )
 
         def decide(row: Row) -> Event | None:
-            return claim if row["status"] == "pending" and not row["claimed"] else None
+            # The replayed row of a retry, or of a new call, knows nothing of the server's clock.
+            return claim if row["status"] == "pending" and not row.get("claimed") else None
 
         call_id = call.event_id
         decision = self._work.decide(
@@ -209,7 +210,6 @@ class ToolCallCommands(Commands):
             parts. None gives it the output, as JSON text if it is neither of these.
         :return: the tool's message; None if the call is in no history.
         :raises IdempotencyConflict: the call has already ended with another outcome.
-        :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
         :raises StreamClosed: the conversation was deleted.
         :raises NotFound: the call is another user's; or the message that asks for it, or the answer
             that it has, was taken away.
@@ -234,7 +234,6 @@ class ToolCallCommands(Commands):
         :param content: what the model is given instead of the error, as in `succeed`.
         :return: the tool's message; None if the call is in no history.
         :raises IdempotencyConflict: the call has already ended with another outcome.
-        :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
         :raises StreamClosed: the conversation was deleted.
         :raises NotFound: the call is another user's; or the message that asks for it, or the answer
             that it has, was taken away.
@@ -250,7 +249,6 @@ class ToolCallCommands(Commands):
         :param call: what `request` or `find` returned.
         :param reason: shown as the call's `error`.
         :raises IdempotencyConflict: the call has already ended with another outcome.
-        :raises AlreadyExists: it has already ended, and this append has a key of the caller's.
         :raises NotFound: the call is another user's.
         """
         ended = self._end(call, ToolCallAbandoned, None, {"error": reason})
@@ -271,10 +269,11 @@ class ToolCallCommands(Commands):
         # first one's row of `message`.
         message_id = uuid5(call.event_id, "outcome")
         self._work.record(call.conversation_id, data, caused_by=call, event_id=message_id)
+        outcome_key = f"{OUTCOME_KEY}{call.event_id}"
         if all(step.event_id != call.event_id for step in self._work.steps):
             # Somebody else may end a call that was requested before; one that is new nobody knows.
             # An append has one key: that of the first call which it ends.
-            self._work.default_key = self._work.default_key or f"{OUTCOME_KEY}{call.event_id}"
+            self._work.default_key = self._work.default_key or outcome_key
         user_id = self._work.context.user_id
 
         def answer() -> Plan[MessageView | None]:
@@ -284,22 +283,29 @@ class ToolCallCommands(Commands):
             return (yield from get_answer(user_id, known))
 
         def same_answer(conflict: Conflict | NotFound) -> Plan[MessageView | None]:
-            if not isinstance(conflict, IdempotencyConflict):
+            if not isinstance(conflict, IdempotencyConflict) or conflict.key != outcome_key:
                 raise conflict
             known = yield from get_tool_call(user_id, call.event_id)
             if not _ended_so(known, data):
                 raise conflict
             message = yield from answer()
-            if message is not None and message.id == message_id:
-                raise conflict  # the outcome is the same, and what the model was given is not
+            # The tool's output may be the same, and what the model was given another.
+            if (
+                message is not None
+                and message.id == message_id
+                and message.edited_at is None
+                and dumps(message.body) != dumps(reply)
+            ):
+                raise conflict
             return message
 
+        retrying = self._work.context.retrying
         return Handle(
             message_id,
             message_id,
             lambda outcome: None if reply is None else posted_message(outcome, message_id),
-            on_conflict=same_answer,
-            on_repeat=lambda: self._work.context.retrying(answer),
+            on_conflict=lambda conflict: retrying(lambda: same_answer(conflict)),
+            on_repeat=lambda: retrying(answer),
         )
 
 

@@ -54,7 +54,7 @@ from eventstore.log.ids import resolve_conversation
 from eventstore.store.commands.messages import MessageCommands, ToolCallReference
 from eventstore.store.commands.tool_calls import ToolCallCommands
 from eventstore.store.context import UserContext
-from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork
+from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork, run_command
 from projections import Turn
 from projections.models.message import MessageView, posted_view, posts_message
 from projections.models.tool_call import ToolCallView
@@ -291,6 +291,11 @@ class TurnPlans:
         work.also = (fence_turn(about[0], self.id, self._holder), *others, *state)
         try:
             outcome = yield from UnitOfWork.commit(work)
+        except IdempotencyConflict:
+            # The process that has continued the turn may have ended the call.
+            yield from self._context.retrying(self._read_state)
+            self._require_held()
+            raise
         except EventStoreError as error:
             if sqlstate_of(error) != FENCED:
                 raise
@@ -328,12 +333,12 @@ class TurnPlans:
         self._page = existence, messages, calls
         self._older, self._appended = [], []
         self._began = existence[0][0]
-        other = self._take(state)
+        other = self._learn(state)
         if self._known is not None:
             yield from self._read_more(self._known.turn)
         return other
 
-    def _take(self, state: Sequence[Rows]) -> KnownTurn | None:
+    def _learn(self, state: Sequence[Rows]) -> KnownTurn | None:
         """Take in the turn and its calls; return another turn that runs."""
         versions, turns, calls = state
         self._messages = None
@@ -350,7 +355,7 @@ class TurnPlans:
         was there before the turn, the messages have to be read again.
         """
         version, (_, *others_ended, versions, turns, calls) = self._version, outcome.also
-        self._take((versions, turns, calls))
+        self._learn((versions, turns, calls))
         own = [one for one in outcome.recorded if one.stream_id == self._conversation]
         self._appended += own
         alone = self._version == version + len(own) and not any(others_ended)
@@ -385,9 +390,7 @@ class TurnPlans:
         self._older = [one for one in earlier if turn.position < one.position < first]
 
     def _run[V](self, record: Callable[[UnitOfWork], Handle[V]]) -> Plan[V]:
-        work = UnitOfWork(self._context)
-        handle = record(work)
-        return handle.view((yield from self.commit(work)))
+        return run_command(self._context, record, self.transaction())
 
     def extend(self, items: Sequence[Mapping[str, Any]]) -> Plan[list[MessageView]]:
         """

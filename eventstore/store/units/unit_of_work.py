@@ -22,6 +22,7 @@ from eventstore.database.errors import WrongKind, sqlstate_of
 from eventstore.database.plan import Plan, Rollback, Rows, Statement, retrying
 from eventstore.errors import (
     OUTCOME_KEY,
+    AlreadyExists,
     ConfigurationError,
     Conflict,
     EventStoreError,
@@ -57,7 +58,7 @@ from projections.apply.table_shape import Key, Row
 from projections.changes import RowChange
 from projections.models.task import TaskView
 from projections.queries.lists import select_task
-from projections.queries.tool_calls import ENDED_BEFORE, fence_outcomes, obstacles
+from projections.queries.tool_calls import ENDED_BEFORE, EndedCall, fence_outcomes, obstacles
 
 __all__ = ["Commands", "Handle", "Outcome", "UnitOfWork", "check_key", "run_command"]
 
@@ -157,21 +158,26 @@ class Commands:
         self._work = work
 
 
-def run_command[V](context: UserContext, record: Callable[[UnitOfWork], Handle[V]]) -> Plan[V]:
+def run_command[V](
+    context: UserContext,
+    record: Callable[[UnitOfWork], Handle[V]],
+    work: UnitOfWork | None = None,
+) -> Plan[V]:
     """
     Commit one command in a unit of work of its own, and return its answer.
 
     :param record: adds the command to the unit of work.
+    :param work: that unit of work, empty; None makes one.
     :raises NotFound: the command is about something that this user does not have.
     :raises Conflict: another append came first; see the tree in `errors`.
     """
-    work = UnitOfWork(context)
+    work = UnitOfWork(context) if work is None else work
     handle = record(work)
     try:
         outcome = yield from work.commit(handle.reads)
     except (Conflict, NotFound) as conflict:
-        # A conversation whose key exists is returned instead of created. That is right only where
-        # the command is alone: of a transaction the other commands were not written either.
+        # To answer instead is right only where the command is alone: of a transaction the other
+        # commands were not written either.
         if handle.on_conflict is None:
             raise
         return (yield from handle.on_conflict(conflict))
@@ -385,9 +391,15 @@ class UnitOfWork:
         try:
             done = yield from append(request, row_changes, reads, retry=retry)
         except EventStoreError as error:
-            if sqlstate_of(error) != ENDED_BEFORE:
-                raise
-            raise (yield from self._refused(outcomes)) from None
+            fenced = sqlstate_of(error) == ENDED_BEFORE
+            # The default key is a call's own, and so is the id of the message of its outcome.
+            own_key = isinstance(error, IdempotencyConflict) and error.key == self.default_key
+            if fenced or own_key or isinstance(error, AlreadyExists):
+                yield from self._refuse(outcomes)
+            if fenced:
+                fact = "is ended, or taken away, by what comes before it in the same append"
+                raise InvalidInput("call", fact) from None
+            raise
         row = None
         if of_task:
             found = done.rows[0] if done.rows else []
@@ -397,15 +409,19 @@ class UnitOfWork:
         also = done.rows[len(done.rows) - len(self.also) :]
         return Outcome(done.events, changes, lambda: self._replay_of(rows), repeated, row, also)
 
-    def _refused(self, outcomes: Sequence[tuple[UUID, int, bool]]) -> Plan[EventStoreError]:
-        """Return the error of an append that `fence_outcomes` did not let pass."""
-        for call_id, _, posts in outcomes:
-            ended, withdrawn = yield from obstacles(self.context.user_id, call_id)
+    def _refuse(self, outcomes: Sequence[EndedCall]) -> Plan[None]:
+        """
+        Raise why outcomes cannot be recorded, if there is a reason.
+
+        :raises IdempotencyConflict: a call has ended.
+        :raises NotFound: the message that asks for a call was taken away.
+        """
+        for call in outcomes:
+            ended, withdrawn = yield from obstacles(self.context.user_id, call)
             if ended is not None:
-                return IdempotencyConflict(f"{OUTCOME_KEY}{call_id}", ended)
-            if posts and withdrawn is not None:
-                return NotFound("message", withdrawn)
-        return InvalidInput("call", "is ended by what comes before it in the same append")
+                raise IdempotencyConflict(f"{OUTCOME_KEY}{call.id}", ended) from None
+            if call.posts and withdrawn is not None:
+                raise NotFound("message", withdrawn) from None
 
     def _row_after(self, in_log: Sequence[RecordedEvent], found: Rows) -> Plan[Row]:
         """Return the row of the task that the answer shows, as this append left it."""
@@ -566,22 +582,23 @@ class UnitOfWork:
         return Outcome(first, changes, lambda: answer, repeated=True, read=row)
 
 
-def _outcomes(events: Sequence[NewEvent]) -> list[tuple[UUID, int, bool]]:
-    """Return what `fence_outcomes` takes of outcomes of calls that were requested before."""
+def _outcomes(events: Sequence[NewEvent]) -> list[EndedCall]:
+    """Return the outcomes of calls that were requested before."""
     found = [
-        (one.data, len(events) - 1 - number)
+        EndedCall(
+            one.data.request_event_id,
+            one.stream_id,
+            len(events) - 1 - number,
+            one.data.reply is not None,
+        )
         for number, one in enumerate(events)
         if isinstance(one.data, ToolCallOutcome)
     ]
     if not found:
-        return []
+        return found
     # A call that is requested here nobody else has ended.
     new = {one.event_id for one in events}
-    return [
-        (data.request_event_id, later, data.reply is not None)
-        for data, later in found
-        if data.request_event_id not in new
-    ]
+    return [call for call in found if call.id not in new]
 
 
 def check_key(idempotency_key: str | None) -> str | None:

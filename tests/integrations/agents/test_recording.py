@@ -94,7 +94,20 @@ async def sleep_long(context: ToolContext[AsyncUser]) -> str:
     return "never"
 
 
+@function_tool
+async def begin_anew(context: ToolContext[AsyncUser]) -> str:
+    await context.context.conversations.delete("s")
+    return "deleted"
+
+
+@function_tool
+async def return_too_much(context: ToolContext[AsyncUser]) -> str:
+    return "x" * (17 * 1024 * 1024)
+
+
 TOOLS = [
+    begin_anew,
+    return_too_much,
     add_task,
     break_down,
     break_kindly,
@@ -264,6 +277,29 @@ async def test_a_run_that_reaches_max_turns_has_its_calls_and_its_cost_and_no_en
     assert (turn.status, turn.input_tokens) == ("running", 20)
 
 
+async def test_an_agent_that_is_a_tool_does_not_end_the_run(alice: AsyncUser) -> None:
+    hooks = RecordToolCalls()
+    inner = agent([call("move_nothing", "i1")], [assistant_message("Moved.")])
+    outer = agent(
+        [call("ask", "o1", input="move")],
+        [call("move_nothing", "o2")],
+        [assistant_message("Done.")],
+    )
+    outer.tools.append(inner.as_tool("ask", "Ask another one.", hooks=hooks))
+    await Runner.run(
+        outer, "hello", session=EventStoreSession("s", alice), hooks=hooks, context=alice
+    )
+
+    found = [(one.call_id, one.status, one.message_id is None) for one in await calls_of(alice)]
+    assert found == [
+        ("o1", "succeeded", False),
+        ("i1", "succeeded", True),  # the inner run has no session, and its items are nowhere
+        ("o2", "succeeded", False),
+    ]
+    (turn,) = await alice.turns.list("s")
+    assert (turn.status, turn.input_tokens) == ("completed", 50)
+
+
 async def test_a_handoff_is_recorded_in_the_same_conversation(alice: AsyncUser) -> None:
     writer = agent([call("add_task", "c2", title="milk")], [assistant_message("Done.")])
     writer.name = "writer"
@@ -335,6 +371,28 @@ async def test_an_approved_call_is_the_one_that_waited(alice: AsyncUser) -> None
     assert (waiting.status, ended.status, ended.output) == ("pending", "succeeded", "deleted")
     assert ended.id == waiting.id
     assert len(await session.get_items()) == 4
+
+
+async def test_a_run_goes_on_in_the_conversation_that_its_tool_deleted(alice: AsyncUser) -> None:
+    steps = [call("begin_anew", "c1"), call("move_nothing", "c2")], [assistant_message("Done.")]
+    result = await run(alice, agent(*steps))
+
+    assert result.final_output == "Done."
+    session = EventStoreSession("s", alice)
+    kinds = ["function_call"] * 2 + ["function_call_output"] * 2 + ["message"]
+    assert [one.get("type") for one in await session.get_items()] == kinds
+    assert [one.call_id for one in await calls_of(alice)] == ["c1", "c2"]
+    (turn,) = await alice.turns.list("s")
+    assert turn.status == "completed"
+
+
+async def test_an_output_that_cannot_be_stored_keeps_no_other_from_being_recorded(
+    alice: AsyncUser,
+) -> None:
+    with pytest.raises(UserError, match="the limit is 16777216"):
+        await run(alice, agent([call("return_too_much", "c1"), call("move_nothing", "c2")]))
+
+    assert [one.status for one in await calls_of(alice)] == ["pending", "succeeded"]
 
 
 async def test_a_tool_does_not_run_where_its_call_cannot_be_recorded(alice: AsyncUser) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from agents import Agent, MaxTurnsExceeded, Runner
+from agents import Agent, MaxTurnsExceeded, Runner, UserError
 from agents.testing import ScriptedModel, assistant_message
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, Settings
+from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, InvalidInput, Settings
 from eventstore.integrations.agents import EventStoreSession, RecordToolCalls
 from tests.integrations.agents.test_recording import agent, call, calls_of
 from tests.support.proxy import Proxy
@@ -141,6 +142,60 @@ async def test_a_tool_that_did_not_end_with_its_run_is_abandoned(alice: AsyncUse
 
     found = {one.call_id: one.status for one in await calls_of(alice)}
     assert found == {"c1": "failed", "c2": "abandoned"}
+
+
+async def test_a_call_that_was_refused_keeps_nothing_else_from_being_recorded(
+    alice: AsyncUser,
+) -> None:
+    with pytest.raises(UserError, match="the limit is 255"):
+        await answer(alice, agent([call("move_nothing", "c" * 256)]))
+
+    (turn,) = await alice.turns.list("s")
+    assert (turn.status, turn.input_tokens) == ("failed", 10)
+
+
+async def test_an_output_that_cannot_be_stored_keeps_no_other_from_being_recorded(
+    alice: AsyncUser,
+) -> None:
+    with pytest.raises(InvalidInput, match="the limit is 16777216"):
+        await answer(alice, agent([call("return_too_much", "c1"), call("move_nothing", "c2")]))
+
+    assert [one.status for one in await calls_of(alice)] == ["pending", "succeeded"]
+    (turn,) = await alice.turns.list("s")
+    assert (turn.status, turn.input_tokens) == ("failed", 10)
+
+
+async def test_more_items_than_an_append_takes_are_added_in_a_turn(alice: AsyncUser) -> None:
+    items: Any = [{"role": "user", "content": f"{number}"} for number in range(1001)]
+    session = EventStoreSession("s", alice)
+    async with session.turn("hello", key="r1") as turn:
+        await turn.session.add_items(items)
+
+    assert (await session.get_items())[1:] == items
+
+
+async def test_a_turn_that_is_cancelled_at_each_step_of_its_end_is_failed_all_the_same(
+    alice: AsyncUser,
+) -> None:
+    begun = asyncio.Event()
+
+    async def wait_in_turn() -> None:
+        async with EventStoreSession("s", alice).turn("hello", key="r1") as turn:
+            assert turn._run is not None
+            await turn._run.request("c1", "sleep_long", "{}")
+            begun.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(wait_in_turn())
+    await begun.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+
+    assert task.cancelled()
+    (turn,) = await alice.turns.list("s")
+    assert turn.status == "failed"
+    assert [one.status for one in await calls_of(alice)] == ["abandoned"]
 
 
 async def test_two_turns_of_a_session_do_not_run_at_once(alice: AsyncUser) -> None:
