@@ -1,0 +1,108 @@
+"""
+A pytest plugin that puts `RecordCalls` into every `MCPServer` that the SDK's own tests make.
+
+Each call is given a name of its own, so it is claimed, and is sent a second time when it has ended:
+what a test sees is the second answer, as it was read from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from mcp.server import MCPServer, Server
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.extension import Extension, compose_tool_call_handler
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolRequestParams
+from report import Report  # type: ignore[import-not-found]  # by its folder, as this file is
+
+from eventstore import AsyncEventStore
+from eventstore.integrations.mcp import CALL_META, RecordCalls, RequestContext
+
+URL = os.environ.get("EVENTSTORE_SDK_TESTS_URL", "")
+
+_stores: dict[asyncio.AbstractEventLoop, asyncio.Task[AsyncEventStore]] = {}
+_calls = 0
+
+
+async def _store() -> AsyncEventStore:
+    # A pool belongs to one event loop, and these tests have several.
+    for loop in [one for one in _stores if one.is_closed()]:
+        del _stores[loop]
+    loop = asyncio.get_running_loop()
+    if loop not in _stores:
+        # In a task of its own, because a service connects before it has calls, and these tests
+        # refuse what blocks the loop in a call.
+        _stores[loop] = loop.create_task(_connected())
+    return await asyncio.shield(_stores[loop])
+
+
+async def _connected() -> AsyncEventStore:
+    return await AsyncEventStore.connect(URL)
+
+
+class Twice(RecordCalls):
+    """Runs each call, and answers with what is stored of it."""
+
+    def __init__(self) -> None:
+        # Each server has a user of its own, who has no calls and no conversation yet.
+        user_id = str(uuid4())
+        super().__init__(lambda _: self._connected, user=lambda _: user_id)
+
+    async def intercept_tool_call(
+        self, params: CallToolRequestParams, ctx: RequestContext, call_next: CallNext
+    ) -> HandlerResult:
+        global _calls  # noqa: PLW0603 - how a test is known to have called a tool
+        _calls += 1
+        self._connected = await _store()
+        meta = {**(params.meta or {}), CALL_META: {"id": str(uuid4())}}
+        named = params.model_copy(update={"meta": meta})
+        try:
+            first = await super().intercept_tool_call(named, ctx, call_next)
+        except MCPError as error:
+            first = error
+        again = await self._again(named, ctx)
+        return again
+
+    async def _again(self, named: CallToolRequestParams, ctx: RequestContext) -> HandlerResult:
+        async def refuse(_: RequestContext) -> HandlerResult:
+            raise AssertionError("a call that has ended was run again")
+
+        return await super().intercept_tool_call(named, ctx, refuse)
+
+
+_init = MCPServer.__init__
+_init_low = Server.__init__
+
+
+def _with_ours(
+    self: Any, *args: Any, extensions: Sequence[Extension] | None = None, **more: Any
+) -> None:
+    _init(self, *args, extensions=[Twice(), *(extensions or ())], **more)
+
+
+def _with_ours_low(self: Any, *args: Any, **more: Any) -> None:
+    _init_low(self, *args, **more)
+    # As MCPServer does it, which then does so again for a handler of its own.
+    entry = self.get_request_handler("tools/call")
+    if entry is not None:
+        handler = compose_tool_call_handler([Twice()], entry.handler)
+        self.add_request_handler("tools/call", CallToolRequestParams, handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    report = Report(
+        Path(__file__).with_name("left_out.toml"),
+        uses=lambda: _calls,
+        used="calls through the store",
+        unused="call no tool of an MCPServer",
+    )
+    config.pluginmanager.register(report, "eventstore-report")
+    Server.__init__ = _with_ours_low  # type: ignore[method-assign]  # in its place
+    MCPServer.__init__ = _with_ours  # type: ignore[method-assign]  # in its place
