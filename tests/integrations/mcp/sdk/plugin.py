@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from mcp.server import MCPServer, Server
 from mcp.server.context import CallNext, HandlerResult
@@ -33,8 +35,6 @@ _calls = 0
 
 async def _store() -> AsyncEventStore:
     # A pool belongs to one event loop, and these tests have several.
-    for loop in [one for one in _stores if one.is_closed()]:
-        del _stores[loop]
     loop = asyncio.get_running_loop()
     if loop not in _stores:
         # In a task of its own, because a service connects before it has calls, and these tests
@@ -45,6 +45,22 @@ async def _store() -> AsyncEventStore:
 
 async def _connected() -> AsyncEventStore:
     return await AsyncEventStore.connect(URL)
+
+
+_close_runner = asyncio.Runner.close
+
+
+def _close_store_and_runner(self: asyncio.Runner) -> None:
+    # A loop that ends with an open pool in it may wait for the pool's tasks forever.
+    with suppress(RuntimeError):
+        connected = _stores.pop(self.get_loop(), None)
+        if connected is not None:
+            self.run(_closed(connected))
+    _close_runner(self)
+
+
+async def _closed(connected: asyncio.Task[AsyncEventStore]) -> None:
+    await (await connected).close()
 
 
 class Twice(RecordCalls):
@@ -104,5 +120,25 @@ def pytest_configure(config: pytest.Config) -> None:
         unused="call no tool of an MCPServer",
     )
     config.pluginmanager.register(report, "eventstore-report")
+    config.pluginmanager.register(_Ends(), "eventstore-ends")
+    asyncio.Runner.close = _close_store_and_runner  # type: ignore[method-assign]  # in its place
     Server.__init__ = _with_ours_low  # type: ignore[method-assign]  # in its place
     MCPServer.__init__ = _with_ours  # type: ignore[method-assign]  # in its place
+
+
+class _Ends:
+    """Tells how the calls of all tests ended, and fails if one did not."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        with psycopg.connect(URL) as connection:
+            query = "select status, count(*) from eventstore.tool_call group by status order by 1"
+            self.counts = dict(connection.execute(query).fetchall())
+        if "pending" in self.counts:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        told = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        terminalreporter.write_line(f"calls that were recorded: {told or 'none'}")
