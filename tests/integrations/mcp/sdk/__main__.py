@@ -11,7 +11,15 @@ from pathlib import Path
 
 from tests.integrations.sdk.running import run_sdk_tests
 
-FILES = ("tests/server", "tests/interaction", "tests/client", "tests/issues", "tests/shared", "tests/transports", "tests/docs_src")
+FILES = (
+    "tests/server",
+    "tests/interaction",
+    "tests/client",
+    "tests/issues",
+    "tests/shared",
+    "tests/transports",
+    "tests/docs_src",
+)
 
 if __name__ == "__main__":
     # The SDK's options of pytest load plugins for its documents.

@@ -1,15 +1,18 @@
 """
-A pytest plugin that puts `RecordCalls` into every `MCPServer` that the SDK's own tests make.
+A pytest plugin that puts `RecordCalls` into every server that the SDK's own tests make.
 
-Each call is given a name of its own, so it is claimed, and is sent a second time when it has ended:
-what a test sees is the second answer, as it was read from the store.
+Each call is given a name of its own, so it is claimed, and comes a second time when it has ended:
+what a test sees is the second answer, as it was read from the store. It must be the first one.
+
+A low-level `Server` has no extensions, and many tests of cancelling and progress. Its handler of
+tool calls is wrapped by the function with which `MCPServer` does so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from mcp.server import MCPServer, Server
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.extension import Extension, compose_tool_call_handler
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolRequestParams
+from mcp_types import INTERNAL_ERROR, CallToolRequestParams
+from pydantic import BaseModel
 from report import Report  # type: ignore[import-not-found]  # by its folder, as this file is
 
 from eventstore import AsyncEventStore
@@ -31,6 +35,7 @@ URL = os.environ.get("EVENTSTORE_SDK_TESTS_URL", "")
 
 _stores: dict[asyncio.AbstractEventLoop, asyncio.Task[AsyncEventStore]] = {}
 _calls = 0
+_differences: list[str] = []
 
 
 async def _store() -> AsyncEventStore:
@@ -79,18 +84,36 @@ class Twice(RecordCalls):
         self._connected = await _store()
         meta = {**(params.meta or {}), CALL_META: {"id": str(uuid4())}}
         named = params.model_copy(update={"meta": meta})
-        try:
-            first = await super().intercept_tool_call(named, ctx, call_next)
-        except MCPError as error:
-            first = error
-        again = await self._again(named, ctx)
+        first = await _came_of(super().intercept_tool_call(named, ctx, call_next))
+        again = await _came_of(super().intercept_tool_call(named, ctx, _refuse))
+        if _on_wire(again) != _on_wire(first):
+            _differences.append(f"{_on_wire(again)} was answered after {_on_wire(first)}")
+        if isinstance(again, Exception):
+            raise again
         return again
 
-    async def _again(self, named: CallToolRequestParams, ctx: RequestContext) -> HandlerResult:
-        async def refuse(_: RequestContext) -> HandlerResult:
-            raise AssertionError("a call that has ended was run again")
 
-        return await super().intercept_tool_call(named, ctx, refuse)
+async def _came_of(call: Awaitable[HandlerResult]) -> HandlerResult | Exception:
+    try:
+        return await call
+    except Exception as error:  # noqa: BLE001 - it is compared, and raised
+        return error
+
+
+async def _refuse(_: RequestContext) -> HandlerResult:
+    raise AssertionError("a call that has ended was run again")
+
+
+def _on_wire(answer: HandlerResult | Exception) -> Any:
+    match answer:
+        case MCPError():
+            return answer.error.model_dump(mode="json")
+        case Exception():
+            return {"code": INTERNAL_ERROR, "message": "Internal server error", "data": None}
+        case BaseModel():
+            return answer.model_dump(mode="json", by_alias=True)
+        case _:
+            return answer
 
 
 _init = MCPServer.__init__
@@ -117,7 +140,7 @@ def pytest_configure(config: pytest.Config) -> None:
         Path(__file__).with_name("left_out.toml"),
         uses=lambda: _calls,
         used="calls through the store",
-        unused="call no tool of an MCPServer",
+        unused="call no tool that we are in front of",
     )
     config.pluginmanager.register(report, "eventstore-report")
     config.pluginmanager.register(_Ends(), "eventstore-ends")
@@ -127,7 +150,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Ends:
-    """Tells how the calls of all tests ended, and fails if one did not."""
+    """Fails if a call of any test did not end, or was answered otherwise the second time."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -136,9 +159,11 @@ class _Ends:
         with psycopg.connect(URL) as connection:
             query = "select status, count(*) from eventstore.tool_call group by status order by 1"
             self.counts = dict(connection.execute(query).fetchall())
-        if "pending" in self.counts:
+        if "pending" in self.counts or _differences:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         told = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         terminalreporter.write_line(f"calls that were recorded: {told or 'none'}")
+        for difference in _differences:
+            terminalreporter.write_line(f"not the same: {difference:.400}")
