@@ -24,7 +24,7 @@ class Report:
     :param listed: the file that lists what is left out.
     :param uses: how often what is ours was used so far, in all tests.
     :param used: what that is, in the plural.
-    :param unused: what a test that passes without it has done.
+    :param unused: what the tests do that come through without it.
     """
 
     def __init__(self, listed: Path, uses: Callable[[], int], used: str, unused: str) -> None:
@@ -70,8 +70,8 @@ class Report:
         terminalreporter.write_line(
             f"{self.used}: {sum(done.values())} tests run, {done['passed']} passed, "
             f"{done['failed']} failed, {done['skipped']} skipped; {self.left_out} left out; "
-            f"{self.without} {self.unused}, of which {other['failed']} failed and "
-            f"{other['skipped']} were skipped"
+            f"{self.without} others passed, {other['failed']} failed and {other['skipped']} were "
+            f"skipped, which {self.unused}"
         )
         for name in sorted(self.not_found):
             terminalreporter.write_line(f"left out, but not found: {name}")

@@ -163,7 +163,7 @@ class _Ends:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        told = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        terminalreporter.write_line(f"calls that were recorded: {told or 'none'}")
+        report = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        terminalreporter.write_line(f"calls that were recorded: {report or 'none'}")
         for difference in _differences:
             terminalreporter.write_line(f"not the same: {difference:.400}")
