@@ -55,6 +55,10 @@ bench-sessions *arguments:
 sdk-tests *arguments:
     uv run --isolated --group sdk-tests python -m tests.integrations.agents.sdk {{arguments}}
 
+# Run the MCP SDK's own tests of its server, from its source distribution, with ours in it.
+mcp-sdk-tests *arguments:
+    uv run --isolated --group mcp-sdk-tests python -m tests.integrations.mcp.sdk {{arguments}}
+
 # Have users chat with the example service at once, and kill it meanwhile; it must answer each once.
 load *arguments:
     uv run python -m benchmarks.service_load {{arguments}}

@@ -34,6 +34,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 from mcp.server import ServerRequestContext
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import CallNext, HandlerResult
@@ -232,7 +233,9 @@ class RecordCalls(Extension):
         name = _name_of(params)
         try:
             user = self.user_of(ctx)
-            call = await self._requested(user, params, name)
+            # Cancelled in between, it may be recorded, and nobody would know to end it.
+            with anyio.CancelScope(shield=True):
+                call = await self._requested(user, params, name)
             # Nobody but this request can mean a call without a name.
             if call.status == "pending" and name is not None:
                 call = await self._claimed(user, call)
@@ -272,7 +275,9 @@ class RecordCalls(Extension):
         deadline = time.monotonic() + self._wait_seconds
         seconds = self._tool_seconds + _CLAIM_MARGIN_SECONDS
         while True:
-            claim = await user.tool_calls.claim(call, seconds=seconds)
+            # Cancelled in between, it may be claimed by nobody, and whoever sends it again waits.
+            with anyio.CancelScope(shield=True):
+                claim = await user.tool_calls.claim(call, seconds=seconds)
             if claim.granted or claim.call.status != "pending":
                 return claim.call
             left = deadline - time.monotonic()
@@ -296,6 +301,8 @@ class RecordCalls(Extension):
         result: HandlerResult = None
         try:
             with anyio.move_on_after(self._tool_seconds) as limit:
+                # A tool may await nothing, and so would change what its client has given up.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 result = await call_next(ctx)
             if limit.cancelled_caught:
                 result = _tool_error(f"took longer than {self._tool_seconds} seconds: stopped")

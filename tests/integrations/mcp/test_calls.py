@@ -7,6 +7,7 @@ Each test over HTTP runs with a client of the newest protocol and with one of th
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,11 +24,13 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult
+from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import ConfigurationError, EventStore, InvalidInput, User
 from eventstore.integrations.mcp import CALL_META, RecordCalls, current_call, current_user
 from projections.models.tool_call import ToolCallView
 from tests.integrations.mcp.service import Runs, make_server
+from tests.support.proxy import Proxy
 from tests.support.waiting import until
 from tests.support.web_server import run_app
 
@@ -222,6 +225,43 @@ async def test_a_call_that_its_client_cancels_is_abandoned_and_changes_nothing(
     assert "abandoned" in text_of(again)
     assert reported in ([], ["half of it"])  # it may be on its way as the client goes
     assert runs.count == 1
+    assert recorded.tasks.list() == []
+
+
+@pytest.mark.parametrize("tool", ["add_task", "add_in_a_thread"])
+@pytest.mark.parametrize("step", ["request", "claim"])
+async def test_a_call_that_is_cancelled_as_it_is_recorded_is_abandoned_before_its_tool_runs(
+    step: str, tool: str, database_url: str, proxy: Proxy, runs: Runs, recorded: User
+) -> None:
+    name = conninfo_to_dict(database_url)["dbname"]
+    proxied = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    server = make_server(proxied, runs, verified=False, user="alice", conversation="tools")
+    recorded.conversations.start(key="tools")
+    held, cancelled = threading.Event(), threading.Event()
+
+    def hold(_: bytes) -> bool:
+        # The server has committed, and the store is not told before the client has cancelled.
+        if any(step == "request" or one.claimed_until for one in calls_of(recorded)):
+            held.set()
+            assert cancelled.wait(60)
+        return False
+
+    async with Client(server, raise_exceptions=True) as alice:
+        proxy.lose_reply = hold
+        async with anyio.create_task_group() as tasks:
+            meta = named("one") if step == "claim" else None
+            tasks.start_soon(lambda: alice.call_tool(tool, {"title": "Milk"}, meta=meta))
+            assert await anyio.to_thread.run_sync(held.wait, 60)
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.wait_all_tasks_blocked()
+                cancelled.set()
+        await anyio.to_thread.run_sync(
+            until, lambda: [one.status for one in calls_of(recorded)] != ["pending"], 10
+        )
+
+    assert [one.status for one in calls_of(recorded)] == ["abandoned"]
+    assert runs.count == 0
     assert recorded.tasks.list() == []
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import tomllib
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,12 +23,12 @@ import agents.memory.sqlite_session as sqlite
 import psycopg
 import pytest
 from agents.memory.session_settings import SessionSettings, coerce_session_settings
+from report import Report  # type: ignore[import-not-found]  # by its folder, as this file is
 
 from eventstore import AsyncEventStore, AsyncUser
 from eventstore.integrations.agents import EventStoreSession
 
 URL = os.environ.get("EVENTSTORE_SDK_TESTS_URL", "")
-LEFT_OUT = Path(__file__).with_name("left_out.toml")
 
 _stores: dict[asyncio.AbstractEventLoop, AsyncEventStore] = {}
 _uses = 0
@@ -139,7 +137,14 @@ class EngineSession(StoreSession):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_Report(), "eventstore-report")
+    report = Report(
+        Path(__file__).with_name("left_out.toml"),
+        uses=lambda: _uses,
+        used="sessions of the store",
+        unused="use no session that can be replaced",
+    )
+    config.pluginmanager.register(report, "eventstore-report")
+    config.pluginmanager.register(_Connections(), "eventstore-connections")
     # Not in `encrypt_session`, which calls what is private to SQLite where it finds that class.
     for module in (agents, agents.memory, sqlite):
         module.SQLiteSession = FileSession  # type: ignore[attr-defined]  # in its place
@@ -149,42 +154,11 @@ def pytest_configure(config: pytest.Config) -> None:
         module.SQLAlchemySession = EngineSession  # type: ignore[attr-defined]  # in its place
 
 
-def left_out() -> dict[str, str]:
-    """Return why tests are left out, by a pattern of their names."""
-    groups = tomllib.loads(LEFT_OUT.read_text(encoding="utf-8"))["group"]
-    return {name: group["reason"] for group in groups for name in group["tests"]}
-
-
-class _Report:
-    """Leaves out what is listed, and counts the tests that used a session of the store."""
-
-    def __init__(self) -> None:
-        self.results = {"passed": 0, "failed": 0, "skipped": 0}
-        self.failed: list[str] = []
-        self.without = 0
-        self.other_failures: list[str] = []
-        self.unused = set(left_out())
-        self.left_out = 0
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        chosen = []
-        for item in items:
-            found = [name for name in left_out() if re.search(name, item.nodeid)]
-            self.unused -= set(found)
-            if found:
-                self.left_out += 1
-            else:
-                chosen.append(item)
-        items[:] = chosen
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        self.before = _uses
-        return (yield)
+class _Connections:
+    """Ends those of the test: its loop is gone, and with it nobody closes its pool."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_teardown(self) -> None:
-        # The loop of the test is gone, and with it nobody closes its pool.
         for loop in [one for one in _stores if one.is_closed()]:
             del _stores[loop]
         with psycopg.connect(URL, autocommit=True) as connection:
@@ -192,25 +166,3 @@ class _Report:
                 "select pg_terminate_backend(pid) from pg_stat_activity"
                 " where datname = current_database() and pid <> pg_backend_pid()"
             )
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or report.outcome != "passed":
-            if _uses == self.before and report.outcome == "passed":
-                self.without += 1
-                return
-            if _uses == self.before and report.outcome == "failed":
-                self.other_failures.append(report.nodeid)
-                return
-            self.results[report.outcome] += 1
-            if report.outcome == "failed":
-                self.failed.append(report.nodeid)
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        done = self.results
-        terminalreporter.write_line(
-            f"sessions of the store: {sum(done.values())} tests run, {done['passed']} passed, "
-            f"{done['failed']} failed, {done['skipped']} skipped; {self.left_out} left out; "
-            f"{self.without} use no session that can be replaced"
-        )
-        for name in sorted(self.unused):
-            terminalreporter.write_line(f"left out, but not found: {name}")
