@@ -103,9 +103,9 @@ select sender, content, body::text
 {_PAGE}"""
 # Index: message_conversation_position_key.
 _MESSAGE = f"""
-select {MESSAGE_COLUMNS}
+select {MESSAGE_COLUMNS}, retracted_at is not null
 from eventstore.message
-where user_id = $1 and conversation_id = $2 and position = $3 and retracted_at is null
+where user_id = $1 and conversation_id = $2 and position = $3
 """
 # Index: tool_call_message. As a join, it would be planned by the number of messages and calls that
 # the statistics expect: in a new database, which has none, for each call all messages were read.
@@ -246,19 +246,22 @@ def items_page(user_id: str, conversation: UUID, limit: int | None) -> Plan[list
     ]
 
 
-def get_answer(user_id: str, call: ToolCallView) -> Plan[MessageView]:
+def get_answer(user_id: str, call: ToolCallView) -> Plan[MessageView | None]:
     """
     Return the message that ended a call, as it is now; one round trip.
 
     Index: `message_conversation_position_key`.
 
-    :raises NotFound: the message was taken away, or the call has ended without one.
+    :return: None if the call has ended without one.
+    :raises NotFound: the message was taken away.
     """
     page = (user_id, call.conversation_id, call.finished_position)
     (rows,) = yield Batch(user_scope(user_id), (Statement(_MESSAGE, page),))
-    if not rows:
-        raise NotFound("answer to the tool call", call.id)
-    return message_view(call.conversation_id, rows[0], {})
+    for *row, withdrawn in rows:
+        if withdrawn:
+            raise NotFound("answer to the tool call", call.id)
+        return message_view(call.conversation_id, tuple(row), {})
+    return None
 
 
 def page_statements(

@@ -257,6 +257,18 @@ def test_an_outcome_of_a_call_that_an_item_answered_is_the_items_or_refused(
     assert store.verify().ok
 
 
+def test_an_outcome_of_a_call_that_came_with_its_answer_has_no_message(
+    alice: User, chat: UUID
+) -> None:
+    item = {"type": "mcp_call", "id": "mcp_1", "name": "look", "arguments": "{}", "output": "found"}
+    ((call,),) = [one.tool_calls for one in alice.messages.extend(chat, [item])]
+
+    assert alice.tool_calls.succeed(call, output="found") is None
+    with pytest.raises(IdempotencyConflict):
+        alice.tool_calls.succeed(call, output="another")
+    assert [one.body for one in alice.history(chat)] == [item]
+
+
 def test_an_item_and_an_outcome_in_one_append_do_not_both_end_a_call(
     alice: User, chat: UUID
 ) -> None:
