@@ -289,6 +289,7 @@ class Machine(RuleBasedStateMachine):
         return self.states[name][-1]
 
 
+@pytest.mark.slow
 def test_each_of_three_users_has_exactly_the_data_that_their_own_commands_made(
     server: Server,
 ) -> None:
