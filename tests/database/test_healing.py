@@ -23,12 +23,12 @@ CONNECTIONS = 4
 
 def has_idle(store: EventStore) -> bool:
     """Tell whether the pool is full, and is not opening connections any more."""
-    opened = store._driver.pool.get_stats()["connections_num"]
+    attempts = store._driver.pool.get_stats()["connections_num"]
     time.sleep(0.1)
     # A fresh connection of an async pool appears only while its loop runs.
     store.user("alice").tasks.list()
     stats = store._driver.pool.get_stats()
-    return bool(stats["pool_available"] == CONNECTIONS and stats["connections_num"] == opened)
+    return bool(stats["pool_available"] == CONNECTIONS and stats["connections_num"] == attempts)
 
 
 @pytest.mark.parametrize("driver", ["sync", "async"])
