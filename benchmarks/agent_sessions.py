@@ -135,11 +135,11 @@ async def _measure(server: Server, *, quick: bool) -> dict[tuple[str, str], Resu
 async def _run(server: Server, side: Side, operation: Operation) -> tuple[float, float]:
     calls = await operation.prepare(side, operation.repeat)
     gc.collect()
-    server_before, client_before = _server_seconds(server, side), time.process_time()
+    server_before, client_before = server.cpu_seconds(side.database), time.process_time()
     for call in calls:
         await call()
     client = time.process_time() - client_before
-    spent = _server_seconds(server, side) - server_before
+    spent = server.cpu_seconds(side.database) - server_before
     return client / len(calls) * 1e6, spent / len(calls) * 1e6
 
 
@@ -288,18 +288,6 @@ _OPERATIONS = (
     Operation("turn", 10, _turning),
     Operation("turn, no session", 10, _without_session),
 )
-
-
-def _server_seconds(server: Server, side: Side) -> float:
-    """Return the CPU time that the server processes of a side's database have taken so far."""
-    with server.admin("postgres") as connection:
-        rows = connection.execute(
-            "select pid from pg_stat_activity"
-            " where datname = %s and backend_type = 'client backend'",
-            (side.database,),
-        ).fetchall()
-    stats = (Path(f"/proc/{pid}/schedstat").read_text() for (pid,) in rows)
-    return sum(int(one.split()[0]) for one in stats) / 1e9
 
 
 def _ratio(mine: list[float], other: list[float]) -> float:

@@ -28,7 +28,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
-from pathlib import Path
 from statistics import median
 from typing import Any
 from uuid import uuid4
@@ -272,11 +271,13 @@ def _measure(server: Server, sides: list[Side], *, quick: bool) -> dict[str, Res
         for side in sides:
             result = results[side.name]
             gc.collect()
-            server_before, client_before = _server_seconds(server, side), time.process_time()
+            server_before, client_before = server.cpu_seconds(side.database), time.process_time()
             result.one.append(appends / _run_one(side, appends))
             client = time.process_time() - client_before
             result.client.append(client / appends * 1e6)
-            result.server.append((_server_seconds(server, side) - server_before) / appends * 1e6)
+            result.server.append(
+                (server.cpu_seconds(side.database) - server_before) / appends * 1e6
+            )
             result.many.append(appends * _WRITERS / _run_many(side, appends))
     print(file=sys.stderr)
     return results
@@ -320,18 +321,6 @@ async def _append_in_tasks(side: Side, appends: int) -> None:
     async with asyncio.TaskGroup() as group:
         for writer in range(_WRITERS):
             group.create_task(_append_all(side, writer, appends))
-
-
-def _server_seconds(server: Server, side: Side) -> float:
-    """Return the CPU time that the server processes of a side's database have taken so far."""
-    with server.admin("postgres") as connection:
-        rows = connection.execute(
-            "select pid from pg_stat_activity"
-            " where datname = %s and backend_type = 'client backend'",
-            (side.database,),
-        ).fetchall()
-    stats = (Path(f"/proc/{pid}/schedstat").read_text() for (pid,) in rows)
-    return sum(int(one.split()[0]) for one in stats) / 1e9
 
 
 def _print(version: str, sides: list[Side], results: dict[str, Result]) -> None:

@@ -67,6 +67,17 @@ class Server:
             connection.execute(sql.SQL("create database {} template {}").format(*names))
         return self.url(name)
 
+    def cpu_seconds(self, database: str) -> float:
+        """Return the CPU time that the processes which serve a database have taken so far."""
+        with self.admin("postgres") as connection:
+            rows = connection.execute(
+                "select pid from pg_stat_activity"
+                " where datname = %s and backend_type = 'client backend'",
+                (database,),
+            ).fetchall()
+        stats = (Path(f"/proc/{pid}/schedstat").read_text() for (pid,) in rows)
+        return sum(int(one.split()[0]) for one in stats) / 1e9
+
     def version(self) -> str:
         """Return the version of the server."""
         with self.admin("postgres") as connection:
