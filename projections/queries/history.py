@@ -47,7 +47,7 @@ from projections.models.message import MessageView, full_body, posted_view
 from projections.models.tool_call import CALL_EVENTS, ToolCall, ToolCallView
 from projections.projector import Projections
 from projections.queries.moments import END, moment_position
-from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
+from projections.queries.tool_calls import calls_of_messages, tool_call_view
 
 __all__ = [
     "MESSAGE_COLUMNS",
@@ -107,19 +107,10 @@ select {MESSAGE_COLUMNS}, retracted_at is not null
 from eventstore.message
 where user_id = $1 and conversation_id = $2 and position = $3
 """
-# Index: tool_call_message. As a join, it would be planned by the number of messages and calls that
-# the statistics expect: in a new database, which has none, for each call all messages were read.
-# The conversation decides nothing but which calls of a raw append are meant, and uses no index.
-_TOOL_CALLS = f"""
-select {TOOL_CALL_COLUMNS}
-from eventstore.tool_call as t
-where t.user_id = $1
-  and t.message_id = any(array(
+_TOOL_CALLS = calls_of_messages(f"""
     select page.id from (select id, tool_call_count, edited_position {_PAGE}) as page
-    where page.tool_call_count > 0 or page.edited_position is not null))
-  and (t.conversation_id = $2) is true
-order by t.index, t.position
-"""
+    where page.tool_call_count > 0 or page.edited_position is not null
+""")
 # What the messages at the positions $4 said at the moment of position $5. Index: event_stream.
 _VERSIONS = f"""
 select {select_list(REPLAY_COLUMNS)}

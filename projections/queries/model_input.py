@@ -21,7 +21,7 @@ from projections.model_input.formats import FormatName
 from projections.projector import Projections
 from projections.queries.history import MESSAGE_COLUMNS, history, read_page, select_existence
 from projections.queries.moments import moment_position
-from projections.queries.tool_calls import TOOL_CALL_COLUMNS
+from projections.queries.tool_calls import calls_of_messages
 
 __all__ = ["MESSAGES", "REACH", "TOOL_CALLS", "model_input"]
 
@@ -88,20 +88,13 @@ from eventstore.message
   and position >= ({_BEGIN})
 order by position desc
 """
-# Index: tool_call_message; as the calls of a history are read, and for the same reason.
-TOOL_CALLS = f"""
-select {TOOL_CALL_COLUMNS}
-from eventstore.tool_call as t
-where t.user_id = $1
-  and t.message_id = any(array(
+TOOL_CALLS = calls_of_messages(f"""
     select id
     from eventstore.message
     {_THERE}
       and position >= ({_BEGIN})
-      and (tool_call_count > 0 or edited_position is not null)))
-  and (t.conversation_id = $2) is true
-order by t.index, t.position
-"""
+      and (tool_call_count > 0 or edited_position is not null)
+""")
 
 
 def model_input(

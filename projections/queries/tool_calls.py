@@ -19,6 +19,7 @@ __all__ = [
     "ENDED_BEFORE",
     "TOOL_CALL_COLUMNS",
     "EndedCall",
+    "calls_of_messages",
     "fence_outcomes",
     "find_tool_call",
     "get_tool_call",
@@ -34,6 +35,28 @@ TOOL_CALL_COLUMNS = ", ".join(
     f"t.{name}::text" if name in _JSON else f"t.{name}" for name in ToolCallView.columns()
 )
 """The select list of `tool_call as t`, to be read with `tool_call_view`."""
+
+
+def calls_of_messages(ids: str) -> str:
+    """
+    Return the SQL that selects the calls of messages of a conversation, with the order of each.
+
+    Index: `tool_call_message`.
+
+    :param ids: SQL that selects the ids of messages; $1 is the user, $2 the conversation.
+    """
+    # As a join, it would be planned by the number of messages and calls that the statistics expect:
+    # in a new database, which has none, for each call all messages were read. The conversation
+    # decides nothing but which calls of a raw append are meant, and uses no index.
+    return f"""
+select {TOOL_CALL_COLUMNS}
+from eventstore.tool_call as t
+where t.user_id = $1
+  and t.message_id = any(array({ids}))
+  and (t.conversation_id = $2) is true
+order by t.index, t.position
+"""
+
 
 # Index: tool_call_call_id.
 _FIND = f"""
