@@ -288,7 +288,7 @@ class ToolCallCommands(Commands):
             known = yield from get_tool_call(user_id, call.event_id)
             if not _ended_so(known, data):
                 raise conflict
-            message = yield from answer()
+            message = None if reply is None else (yield from get_answer(user_id, known))
             # The tool's output may be the same, and what the model was given another.
             if (
                 message is not None
