@@ -12,14 +12,15 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Statement
+from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
 from eventstore.events.conversations import ConversationEvent, ConversationRewound
 from eventstore.events.messages import MessageRetracted
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tasks import TaskEvent
 from eventstore.log.envelope import PointInTime
-from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
+from eventstore.log.read import for_each_row
+from eventstore.log.stored_event import REPLAY_COLUMNS, select_list
 from projections.apply.replay import Replay
 from projections.models.conversation import ACTIVITY, Conversation, ConversationView
 from projections.models.task import Task, TaskView
@@ -116,7 +117,8 @@ def past_tasks(
     for ids in batched([row[0] for row in changed], _STREAMS_AT_ONCE, strict=False):
         statement = Statement(_EVENTS, (*at, list(ids), types))
         (events,) = yield Batch(user_scope(user_id), (statement,))
-        replay = yield from _replay(user_id, events, projections.of(Task), registry)
+        replay = Replay(projections.of(Task))
+        yield from for_each_row(user_id, events, registry, replay.apply)
         rows = replay.rows(Task).values()
         views = [TaskView.from_row(row) for row in rows if row["deleted_position"] is None]
         views = list(filter(wanted.accepts, views))
@@ -177,7 +179,8 @@ def past_conversations(
             ),
         )
         message_counts = dict(counts)
-        replay = yield from _replay(user_id, events, projections.of(Conversation), registry)
+        replay = Replay(projections.of(Conversation))
+        yield from for_each_row(user_id, events, registry, replay.apply)
         rows = replay.rows(Conversation)
         for stream_id, last_position, updated_at, active_position, active_at in activity:
             row = rows.get((stream_id,))
@@ -205,14 +208,3 @@ def _changed(table: str, at: tuple[Any, ...], row_id: UUID | None = None) -> Sta
         f"where {existed} and not ({_UNCHANGED}) and id = coalesce($4, id)",
         (*at, row_id),
     )
-
-
-def _replay(
-    user_id: str, rows: Sequence[Sequence[Any]], projections: Projections, registry: EventRegistry
-) -> Plan[Replay]:
-    replay = Replay(projections)
-    for number, row in enumerate(rows, 1):
-        replay.apply(recorded_event(user_id, row, registry))
-        if number % ROWS_AT_A_TIME == 0:
-            yield GIVE_WAY
-    return replay
