@@ -6,8 +6,6 @@ The agents are pydantic-ai's, with its scripted models.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import anyio
 import pytest
 from pydantic_ai import Agent, BinaryContent, DeferredToolRequests
@@ -34,23 +32,12 @@ from pydantic_ai.tools import DeferredToolResults
 from pydantic_ai.usage import RunUsage
 
 from eventstore import AsyncEventStore
-from eventstore.integrations.pydantic_ai import AgentConversations, AgentConversationSaved
+from eventstore.integrations.pydantic_ai import AgentConversations
 from tests.integrations.pydantic_ai.messages import spoken
 
 pytestmark = pytest.mark.anyio
 
 ODD = 'NUL \x00, a quote ", 🥛, \\u0000'
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[AsyncEventStore]:
-    async with AsyncEventStore.connect(database_url, events=[AgentConversationSaved]) as store:
-        yield store
 
 
 @pytest.fixture(params=["memory", "log"])

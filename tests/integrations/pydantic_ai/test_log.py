@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import psycopg
@@ -35,17 +34,6 @@ from tests.integrations.pydantic_ai.messages import spoken
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[AsyncEventStore]:
-    async with AsyncEventStore.connect(database_url, events=[AgentConversationSaved]) as store:
-        yield store
 
 
 @pytest.fixture
