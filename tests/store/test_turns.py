@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
@@ -346,14 +346,31 @@ def test_a_turn_with_a_wrong_parameter_is_refused(alice: User, wrong: dict[str, 
         pass
 
 
-def test_a_turn_with_one_tool_call_takes_four_round_trips(database_url: str, proxy: Proxy) -> None:
+@contextmanager
+def far_store(database_url: str, proxy: Proxy) -> Iterator[EventStore]:
+    """A store behind a proxy, on one connection, in which alice has a conversation."""
     name = conninfo_to_dict(database_url)["dbname"]
     settings = Settings(
         database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
     )
     with EventStore.connect(settings=settings) as store:
+        store.user("alice").conversations.start(key="chat")
+        yield store
+
+
+def lose_one_reply(proxy: Proxy, seen: list[bytes]) -> None:
+    """Have the next reply lost; all that follow are seen too."""
+
+    def lose(data: bytes) -> bool:
+        seen.append(data)
+        return len(seen) == 1
+
+    proxy.lose_reply = lose
+
+
+def test_a_turn_with_one_tool_call_takes_four_round_trips(database_url: str, proxy: Proxy) -> None:
+    with far_store(database_url, proxy) as store:
         alice = store.user("alice")
-        alice.conversations.start(key="chat")
         for number in range(7):
             run_turn(alice, f"warm {number}")
         proxy.count()
@@ -366,21 +383,10 @@ def test_a_turn_with_one_tool_call_takes_four_round_trips(database_url: str, pro
 def test_a_lost_reply_to_the_start_does_not_lock_a_turn_out_of_itself(
     database_url: str, proxy: Proxy
 ) -> None:
-    name = conninfo_to_dict(database_url)["dbname"]
-    settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
-    )
-    with EventStore.connect(settings=settings) as store:
+    with far_store(database_url, proxy) as store:
         alice = store.user("alice")
-        alice.conversations.start(key="chat")
         block = alice.turn("chat", key="1", items=[ASK], wait_seconds=0.5)
-        lost: list[bytes] = []
-
-        def lose_once(data: bytes) -> bool:
-            lost.append(data)
-            return len(lost) == 1
-
-        proxy.lose_reply = lose_once
+        lose_one_reply(proxy, [])
         with block as turn:
             turn.end([DONE])
 
@@ -392,22 +398,14 @@ def test_a_lost_reply_to_the_start_does_not_lock_a_turn_out_of_itself(
 def test_a_lost_reply_within_a_turn_neither_doubles_nor_loses_what_it_records(
     database_url: str, proxy: Proxy, at: str
 ) -> None:
-    name = conninfo_to_dict(database_url)["dbname"]
-    settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
-    )
-    with EventStore.connect(settings=settings) as store:
+    with far_store(database_url, proxy) as store:
         alice = store.user("alice")
-        alice.conversations.start(key="chat")
-        lost: list[bytes] = []
 
-        def lose_once(data: bytes) -> bool:
-            lost.append(data)
-            return len(lost) == 1
+        lost: list[bytes] = []
 
         def losing(step: str) -> None:
             if step == at:
-                proxy.lose_reply = lose_once
+                lose_one_reply(proxy, lost)
 
         with alice.turn("chat", key="1", items=[ASK]) as turn:
             losing("the call")
