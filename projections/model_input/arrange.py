@@ -59,7 +59,8 @@ def arrange(
     :param format: None takes that of the newest item of the model's that has one; else that of the
         newest item that has one; else Chat Completions.
     :param limit: give the newest so many messages, and with them what they need: an answer its
-        call, a call its answer, an item of the Responses API the reasoning that led to it.
+        call, a call its answer, an item of the Responses API the reasoning that led to it. An
+        answer that stands for one that was taken back does not bring its call.
     :return: plain JSON values, which share nothing with the messages.
     :raises InvalidInput: `pending` or `format` has another value.
     """
@@ -104,29 +105,37 @@ def _entries(messages: Sequence[MessageView], pending: Pending) -> list[Entry]:
     for message, (_, answered) in zip(messages, parts, strict=True):
         for answer, part in answered:
             answers[message.position, answer.call_id].append((answer, part, message.position))
-    calls = [call for message in messages for call in message.tool_calls]
-    _replace_withdrawn(answers, calls)
+    _replace_withdrawn(answers, messages)
     return [
         _entry(message, calls, answers, pending)
         for message, (calls, _) in zip(messages, parts, strict=True)
     ]
 
 
-def _replace_withdrawn(answers: _Answers, calls: Sequence[ToolCallView]) -> None:
+def _replace_withdrawn(answers: _Answers, messages: Sequence[MessageView]) -> None:
     """Let answers that ended no call stand for those that ended one and were taken away."""
-    ending = {(call.finished_position, call.call_id) for call in calls}
+    calls = [(call, message.position) for message in messages for call in message.tool_calls]
+    used = {(call.finished_position, call.call_id) for call, _ in calls}
+    # An item that is call and answer in one has ended its call by an event of its own.
+    used |= {(asked, call.call_id) for call, asked in calls}
     spare: dict[str, list[int]] = defaultdict(list)
     for position, call_id in answers:
-        if (position, call_id) not in ending:
+        if (position, call_id) not in used:
             spare[call_id].append(position)
-    for call in calls:
+    for call, asked in calls:
         name, end = call.call_id, call.finished_position
-        if end is None or call.status == "abandoned" or (end, name) in answers:
+        if end is None or call.status == "abandoned":
+            continue
+        if (end, name) in answers or (asked, name) in answers:
             continue
         later = [one for one in spare[name] if one > end]
         if later:
             spare[name].remove(later[0])
-            answers[end, name] = answers.pop((later[0], name))
+            # The place stays that of the answer that was taken away: what a limit reads knows no
+            # other one, and would not read a call that stands before it.
+            answers[end, name] = [
+                (answer, part, end) for answer, part, _ in answers.pop((later[0], name))
+            ]
 
 
 def _entry(

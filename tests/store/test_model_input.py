@@ -285,6 +285,35 @@ def test_a_call_whose_answer_was_retracted_has_no_result(
 
 
 @each_pair
+def test_a_later_answer_stands_for_one_that_was_retracted(
+    alice: User, chat: UUID, name: FormatName, asking: Body, answer: Body
+) -> None:
+    _, posted, *_ = alice.messages.extend(chat, [asking, answer, HURRY, answer])
+    alice.messages.retract(chat, posted.id)
+
+    assert json.dumps(model_input(alice, chat)).count('"ok"') == 1
+    # The limit is read by the place of the answer that was retracted.
+    for limit in range(4):
+        model_input(alice, chat, format=name, limit=limit)
+
+
+def test_an_answer_to_a_call_that_the_provider_answered_itself_stands_for_nothing(
+    alice: User, chat: UUID
+) -> None:
+    search: Body = {
+        "role": "assistant",
+        "content": [
+            {"type": "server_tool_use", "id": "srv_1", "name": "web", "input": {}},
+            {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": []},
+        ],
+    }
+    foreign = {"type": "tool_result", "tool_use_id": "srv_1", "content": "ok"}
+    alice.messages.extend(chat, [search, HURRY, {"role": "user", "content": [foreign]}])
+
+    assert model_input(alice, chat, limit=2, format="anthropic") == [HURRY]
+
+
+@each_pair
 def test_calls_that_have_no_result_are_left_out_or_answered(
     alice: User, chat: UUID, name: FormatName, asking: Body, answer: Body
 ) -> None:
