@@ -39,6 +39,10 @@ test-everywhere *arguments:
     done
     exit $failed
 
+# Run the property tests with so many times the examples, and new ones: `just explore 20 tests/log`.
+explore factor *arguments:
+    EVENTSTORE_TEST_EXAMPLES={{factor}} uv run pytest {{arguments}}
+
 # Run the benchmarks, whose figures are ratios to a floor that is measured in the same minute.
 bench *arguments:
     uv run python -m benchmarks {{arguments}}

@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+import tests.support.properties  # noqa: F401 - settings of all property tests
 from eventstore import EventStore, User
 from tests.support.databases import Database, Databases
 from tests.support.own_read_model import (

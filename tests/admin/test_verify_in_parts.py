@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, Date, Integer, SmallInteger, String, Text, Uuid
 from sqlmodel import Field
@@ -23,6 +23,7 @@ from projections import Insert, RowChange, projector
 from projections.apply.table_shape import TableShape
 from projections.rebuild.parts import Part
 from tests.support.own_read_model import ServiceModel, box_event, protect
+from tests.support.properties import examples
 from tests.tampering.full_log import write_log
 
 # Changes that verify must report; each is limited to the rows of one user.
@@ -56,9 +57,7 @@ def pages(events: int, rows: int, stored: int = 2**30) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(30)
 @given(
     chosen=st.sets(st.sampled_from(sorted(STATEMENTS)), max_size=4),
     events=st.integers(1, 13),
@@ -148,7 +147,7 @@ def test_the_database_and_a_replay_put_each_row_into_the_same_part(
     shape = TableShape(Keyed)
     admin.execute(KEYED_DDL)
 
-    @settings(max_examples=50, deadline=None)
+    @examples(50)
     @given(st.lists(keys, max_size=20))
     def check(rows: list[tuple[object, ...]]) -> None:
         admin.execute("truncate service.keyed")

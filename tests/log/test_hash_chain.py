@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventstore import EventStore, NewEvent, TaskCompleted, TaskCreated, TaskUpdated
@@ -17,6 +17,7 @@ from eventstore.log.hash_chain import ZERO_HASH, chain_hash, payload_digest
 from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, select_list
 from eventstore.log.tables import event as event_table
 from tests.support.own_read_model import Boxed
+from tests.support.properties import examples
 from tests.support.tampering import disarm
 
 # The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
@@ -58,9 +59,7 @@ select {select_list(ALL_COLUMNS)} from eventstore.event where user_id = %s order
 @example("1:1,", [("-,", [boxed(UUID(int=2**128 - 1))] * 11), (None, [boxed(UUID(int=7))] * 2)])
 # One event without a key, of a stream that is new and of one that exists.
 @example("-", [(None, [boxed(UUID(int=7))]), (None, [boxed(UUID(int=7))])])
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60)
 def test_the_database_computes_the_specified_hashes(
     service_store: EventStore,
     admin: psycopg.Connection,

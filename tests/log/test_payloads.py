@@ -8,11 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventstore import EventStore, NotStorable, User
 from projections.models.message import MessageView
+from tests.support.properties import examples
 
 # The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -32,11 +33,6 @@ values = st.recursive(
 keys = texts.filter(lambda key: key != "tool_calls")
 bodies = st.dictionaries(keys, values, max_size=4).map(lambda body: {**body, "role": "user"})
 
-# All examples of a test share one database, each with a conversation of its own.
-examples = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
 
 def both_histories(user: User, conversation: Any) -> list[list[MessageView]]:
     return [
@@ -48,7 +44,7 @@ def both_histories(user: User, conversation: Any) -> list[list[MessageView]]:
 @given(body=bodies)
 @example(body={"z": 2**64, "role": "user", "content": "\0 \ud800", "a": -(2**70), "\0": "\udfff"})
 @example(body={"role": "user", "content": [Decimal("1.10"), Decimal("1e400"), -0.0, 1e22]})
-@examples
+@examples(25)
 def test_a_message_body_is_read_back_unchanged_from_both_sources(
     alice: User, body: dict[str, Any]
 ) -> None:
@@ -64,7 +60,7 @@ def test_a_message_body_is_read_back_unchanged_from_both_sources(
 
 @given(bodies=st.lists(bodies, min_size=1, max_size=6))
 @example(bodies=[{"role": "user", "content": "\0\ud83d\ude00\ud83d", "\ud83d\ude00": 1}])
-@examples
+@examples(25)
 def test_read_models_equal_the_replay_whatever_the_message_bodies(
     store: EventStore, alice: User, bodies: list[dict[str, Any]]
 ) -> None:
@@ -82,7 +78,7 @@ def test_read_models_equal_the_replay_whatever_the_message_bodies(
 @given(arguments=texts, output=values)
 @example(arguments='{"title": "not JSON', output=None)
 @example(arguments="", output="")
-@examples
+@examples(25)
 def test_a_tool_calls_arguments_and_output_are_read_back_unchanged_from_both_sources(
     alice: User, arguments: str, output: Any
 ) -> None:
@@ -100,7 +96,7 @@ def test_a_tool_calls_arguments_and_output_are_read_back_unchanged_from_both_sou
 
 @given(content=any_texts)
 @example(content="\ud83d\ude00")
-@examples
+@examples(25)
 def test_a_posted_message_equals_the_message_in_history_whatever_its_text(
     store: EventStore, alice: User, content: str
 ) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import (
@@ -26,6 +26,7 @@ from eventstore import (
     User,
 )
 from tests.support.paging import everything
+from tests.support.properties import examples
 from tests.support.tampering import disarm
 
 # The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
@@ -71,9 +72,7 @@ types = st.sampled_from(["TaskCreated", "TaskUpdated", "TaskCompleted", "Message
     backward=st.booleans(),
     limit=st.integers(0, 10),
 )
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60)
 def test_a_selection_equals_the_filtered_log(
     alice: User,
     log: list[RecordedEvent],

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import EventStore, InvalidInput, Page, User
@@ -18,6 +18,7 @@ from projections.models.task import TaskView
 from projections.queries.task_filters import TaskOrder, TaskOrdering
 from tests.support.drivers import open_store
 from tests.support.paging import everything
+from tests.support.properties import examples
 
 # The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -98,7 +99,7 @@ def paged_store(server: Any) -> Any:
     server.drop_database(url)
 
 
-examples = iter(range(10**9))
+user_numbers = iter(range(10**9))
 numbers = st.integers(0, 11)
 ORDERS: dict[TaskOrder, Callable[[TaskView], object]] = {
     "created": lambda task: task.position,
@@ -140,7 +141,7 @@ def change_task(user: User, task: UUID, change: int, other: UUID) -> None:
     limit=st.integers(1, 4),
     changes=st.lists(st.lists(st.tuples(numbers, numbers, numbers), max_size=3), max_size=6),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25)
 def test_each_task_that_stays_in_its_place_comes_once_whatever_changes_between_two_pages(
     paged_store: EventStore,
     order: TaskOrder,
@@ -149,7 +150,7 @@ def test_each_task_that_stays_in_its_place_comes_once_whatever_changes_between_t
     limit: int,
     changes: list[list[tuple[int, int, int]]],
 ) -> None:
-    user = paged_store.user(f"user {next(examples)}")
+    user = paged_store.user(f"user {next(user_numbers)}")
     made = make_tasks(user, 12)
     for number, task in enumerate(made[:8]):
         user.tasks.update(task, **DUES[number % 4])
@@ -175,11 +176,11 @@ def test_each_task_that_stays_in_its_place_comes_once_whatever_changes_between_t
     limit=st.integers(1, 3),
     changes=st.lists(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 5))), max_size=6),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(40)
 def test_each_conversation_comes_once_whatever_is_said_between_two_pages(
     paged_store: EventStore, limit: int, changes: list[list[tuple[int, int]]]
 ) -> None:
-    user = paged_store.user(f"user {next(examples)}")
+    user = paged_store.user(f"user {next(user_numbers)}")
     made = [user.conversations.start(title=str(number)).id for number in range(8)]
     for chat in made[::3]:
         user.messages.post(chat, sender="user", content="hi")
@@ -216,14 +217,14 @@ def test_each_conversation_comes_once_whatever_is_said_between_two_pages(
     order=st.sampled_from(list(ORDERS)),
     newest_first=st.booleans(),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25)
 def test_the_pages_of_a_list_of_an_earlier_moment_are_that_list_whatever_moves(
     paged_store: EventStore,
     as_of_changes: list[tuple[int, int, int]],
     order: TaskOrder,
     newest_first: bool,
 ) -> None:
-    user = paged_store.user(f"user {next(examples)}")
+    user = paged_store.user(f"user {next(user_numbers)}")
     made = make_tasks(user, 12)
     for number, task in enumerate(made[:8]):
         user.tasks.update(task, **DUES[number % 4])

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import select
 
 from eventstore import EventStore, NewEvent, RecordedEvent, User
 from eventstore.log.ids import uuid7
 from tests.support.own_read_model import Box, Boxed, box_event
+from tests.support.properties import examples
 
 
 @dataclass
@@ -108,12 +108,7 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=200,
-    deadline=None,
-    derandomize="CI" in os.environ,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example has its own user
-)
+@examples(200)
 @given(groups=st.lists(st.lists(STEP, min_size=1, max_size=8), max_size=5))
 def test_live_replayed_and_rebuilt_rows_are_equal_for_events_in_any_appends(
     service_store: EventStore, groups: list[list[Any]]

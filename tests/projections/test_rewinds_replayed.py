@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventstore.database.pages
@@ -22,6 +21,7 @@ from projections.apply.statements import NOWHERE, update_after
 from projections.apply.table_shape import TableShape
 from projections.changes import UpdateAfter
 from tests.projections.test_rebuild_locked import Meanwhile, meanwhile, other_store
+from tests.support.properties import examples
 
 __all__ = ["meanwhile", "other_store"]  # fixtures
 
@@ -69,12 +69,7 @@ def run(on: Any, chat: UUID, step: tuple[str, int], head: int, shown: list[UUID]
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize="CI" in os.environ,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example has its own user
-)
+@examples(60)
 @given(
     groups=st.lists(st.lists(STEP, min_size=1, max_size=6), max_size=6),
     events=st.integers(1, 9),

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import (
@@ -24,6 +24,7 @@ from eventstore import (
 from projections.models.tool_call import ToolCallView
 from tests.store.conversation_steps import Step, steps
 from tests.store.test_model_input import PAIRS, model_input
+from tests.support.properties import examples
 
 # The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -108,9 +109,7 @@ CHANGES_OF_MIND: st.SearchStrategy[Step] = st.one_of(
 # Both drivers run the same plans, and it is these that random steps try.
 @pytest.mark.parametrize("store", ["sync"], indirect=True)
 @pytest.mark.slow
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(25)
 @given(
     taken=st.lists(
         st.tuples(

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
@@ -21,6 +21,7 @@ from eventstore.store import chat_import
 from eventstore.store.chat_import import Imported
 from tests.imports.samples import CHATGPT, CLAUDE, OPEN_WEBUI, RESPONSES
 from tests.support.drivers import open_store
+from tests.support.properties import examples
 from tests.support.proxy import Proxy
 
 
@@ -110,11 +111,7 @@ def test_the_calls_of_an_export_are_recorded_with_their_outcomes(
 
 
 @pytest.mark.parametrize("value", [CHATGPT, CLAUDE, OPEN_WEBUI, RESPONSES])
-@settings(
-    deadline=None,
-    max_examples=5,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@examples(5)
 @given(data=st.data())
 def test_an_import_in_steps_is_the_import_at_once(
     store: EventStore, value: dict[str, Any], data: st.DataObject

@@ -6,7 +6,7 @@ import json
 from itertools import count
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import EventStore
@@ -17,6 +17,7 @@ from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
 from tests.store.conversation_steps import Step, steps
 from tests.store.test_model_input import PAIRS, Body, model_input
+from tests.support.properties import examples
 
 # The pool's thread may use `random` while Hypothesis draws an example, and Hypothesis then warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -40,9 +41,7 @@ numbers = count()
     limit=st.none() | st.integers(0, 12),
     back=st.integers(0, 12),
 )
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60)
 def test_what_a_model_is_given_passes_the_rules_of_each_api(
     store: EventStore, conversation: list[Step], pending: str, limit: int | None, back: int
 ) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -24,6 +24,7 @@ from eventstore import (
     TaskUpdated,
     User,
 )
+from tests.support.properties import examples
 
 THEN = datetime(2024, 1, 5, 8, tzinfo=UTC)
 LATER = THEN + timedelta(days=1, microseconds=1)
@@ -352,11 +353,7 @@ def test_a_moment_by_time_is_one_of_recording_and_not_of_happening(
     assert store.verify().ok
 
 
-@settings(
-    deadline=None,
-    max_examples=10,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@examples(10)
 @given(sizes=st.lists(st.integers(1, 5), max_size=6))
 def test_the_position_of_any_timestamp_is_found(store: EventStore, sizes: list[int]) -> None:
     """Several events of one append have one time, and the moment has all of them or none."""

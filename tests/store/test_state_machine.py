@@ -8,14 +8,12 @@ lists are compared as of every position.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -43,6 +41,7 @@ from eventstore import (
 from tests.store import state_commands as drawn
 from tests.store.state_commands import Choose, Command, end_call, pick_one
 from tests.store.state_model import State, expected_history, history_values, read_digests
+from tests.support.properties import examples
 from tests.support.server import Server
 
 USERS = st.sampled_from(["alice", "bob", "carol"])
@@ -297,11 +296,5 @@ def test_each_of_three_users_has_exactly_the_data_that_their_own_commands_made(
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=30,
-            deadline=None,  # the first step of a process fills the server's caches
-            derandomize="CI" in os.environ,
-            suppress_health_check=[HealthCheck.too_slow],
-        ),
+        settings=examples(40, stateful_step_count=30),
     )
