@@ -117,16 +117,16 @@ def _replace_withdrawn(answers: _Answers, messages: Sequence[MessageView]) -> No
     calls = [(call, message.position) for message in messages for call in message.tool_calls]
     used = {(call.finished_position, call.call_id) for call, _ in calls}
     # An item that is call and answer in one has ended its call by an event of its own.
-    used |= {(asked, call.call_id) for call, asked in calls}
+    used |= {(position, call.call_id) for call, position in calls}
     spare: dict[str, list[int]] = defaultdict(list)
     for position, call_id in answers:
         if (position, call_id) not in used:
             spare[call_id].append(position)
-    for call, asked in calls:
+    for call, requested in calls:
         name, end = call.call_id, call.finished_position
         if end is None or call.status == "abandoned":
             continue
-        if (end, name) in answers or (asked, name) in answers:
+        if (end, name) in answers or (requested, name) in answers:
             continue
         later = [one for one in spare[name] if one > end]
         if later:
