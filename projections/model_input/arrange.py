@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
+from uuid import UUID
 
 from eventstore.errors import InvalidInput
 from eventstore.events.fields import has_visible, plain_text
@@ -65,10 +66,10 @@ def arrange(
     :raises InvalidInput: `pending` or `format` has another value.
     """
     check_options(pending, format)
-    entries = _entries(messages, pending)
     begin = 0
     if limit is not None and len(messages) > limit:
         begin = messages[-limit].position if limit else messages[-1].position + 1
+    entries = _entries(messages, pending, begin)
     # What was read beyond the limit may be more than what is needed, and decides nothing.
     given = [entry for entry in entries if entry.newest >= begin]
     style = FORMATS[_newest_format(given) if format is None else format]
@@ -95,53 +96,62 @@ def check_options(pending: object, format: object) -> None:  # noqa: A002 - as i
         raise InvalidInput("format", f"{format!r}; give one of {', '.join(FORMATS)}, or None")
 
 
-type _Answers = dict[tuple[int, str], list[tuple[CallAnswer, Part, int]]]
-"""By the place where a call ended and its name: the answers, with the places where they stand."""
+type _Answers = dict[tuple[int, str], list[tuple[CallAnswer, Part]]]
+"""By the position at which they stand and the id of their call."""
 
 
-def _entries(messages: Sequence[MessageView], pending: Pending) -> list[Entry]:
+def _entries(messages: Sequence[MessageView], pending: Pending, begin: int) -> list[Entry]:
     parts = [read_parts(message.body) for message in messages]
     answers: _Answers = defaultdict(list)
     for message, (_, answered) in zip(messages, parts, strict=True):
         for answer, part in answered:
-            answers[message.position, answer.call_id].append((answer, part, message.position))
-    _replace_withdrawn(answers, messages)
+            answers[message.position, answer.call_id].append((answer, part))
+    replacements = _replacements(answers, messages, begin)
     return [
-        _entry(message, calls, answers, pending)
+        _entry(message, calls, answers, replacements, pending)
         for message, (calls, _) in zip(messages, parts, strict=True)
     ]
 
 
-def _replace_withdrawn(answers: _Answers, messages: Sequence[MessageView]) -> None:
-    """Let answers that ended no call stand for those that ended one and were taken away."""
+def _replacements(
+    answers: _Answers, messages: Sequence[MessageView], begin: int
+) -> dict[UUID, tuple[CallAnswer, Part]]:
+    """
+    Let answers that ended no call stand for those that ended one and were taken away.
+
+    Each stands for the newest call before it, and only answers within the limit stand for any: so
+    nothing depends on messages that a limit does not read.
+
+    :return: by the ids of the calls.
+    """
     calls = [(call, message.position) for message in messages for call in message.tool_calls]
     used = {(call.finished_position, call.call_id) for call, _ in calls}
     # An item that is call and answer in one has ended its call by an event of its own.
     used |= {(position, call.call_id) for call, position in calls}
-    spare: dict[str, list[int]] = defaultdict(list)
-    for position, call_id in answers:
-        if (position, call_id) not in used:
-            spare[call_id].append(position)
+    withdrawn: dict[str, list[tuple[int, UUID]]] = defaultdict(list)
     for call, requested in calls:
         name, end = call.call_id, call.finished_position
         if end is None or call.status == "abandoned":
             continue
-        if (end, name) in answers or (requested, name) in answers:
+        if (end, name) not in answers and (requested, name) not in answers:
+            withdrawn[name].append((end, call.id))
+    found = {}
+    for position, name in sorted(answers):
+        if position < begin or (position, name) in used:
             continue
-        later = [one for one in spare[name] if one > end]
-        if later:
-            spare[name].remove(later[0])
-            # The place stays that of the answer that was taken away: what a limit reads knows no
-            # other one, and would not read a call that stands before it.
-            answers[end, name] = [
-                (answer, part, end) for answer, part, _ in answers.pop((later[0], name))
-            ]
+        for answer, part in answers[position, name]:
+            before = [place for place in withdrawn[name] if place[0] < position]
+            if before:
+                withdrawn[name].remove(before[-1])
+                found[before[-1][1]] = answer, part
+    return found
 
 
 def _entry(
     message: MessageView,
     calls: Sequence[tuple[RequestedCall, Part]],
     answers: _Answers,
+    replacements: Mapping[UUID, tuple[CallAnswer, Part]],
     pending: Pending,
 ) -> Entry:
     body = message.body
@@ -152,7 +162,7 @@ def _entry(
     for index, (call, part) in enumerate(calls):
         # As of a moment between a message and its requests there are no calls yet.
         view = views.get(index)
-        answer, position = _answer(view, answers, pending)
+        answer, position = _answer(view, answers, replacements, pending)
         entry.newest = max(entry.newest, position)
         entry.calls.append(
             Call(
@@ -171,20 +181,29 @@ def _entry(
 
 
 def _answer(
-    view: ToolCallView | None, answers: _Answers, pending: Pending
+    view: ToolCallView | None,
+    answers: _Answers,
+    replacements: Mapping[UUID, tuple[CallAnswer, Part]],
+    pending: Pending,
 ) -> tuple[Answer | None, int]:
     """Return the answer of a call, and the position at which it came; 0 if there is none."""
     if view is not None and view.finished_position is not None:
         # One item may answer several calls of one name: they end in their order.
         found = answers.get((view.finished_position, view.call_id))
         if found:
-            answer, part, position = found.pop(0)
-            content = _content(answer.output, view)
-            failed = answer.failed or view.status == "failed" or _is_mcp_error(content)
-            return Answer(content, failed, part), position
+            return _given(*found.pop(0), view), view.finished_position
+        if view.id in replacements:
+            # A limit finds a call by the answer that ended it, and by no other.
+            return _given(*replacements[view.id], view), 0
     if pending == "leave_out":
         return None, 0
     return Answer(f"error: {_reason(view)}", failed=True, part={}), 0
+
+
+def _given(answer: CallAnswer, part: Part, view: ToolCallView) -> Answer:
+    content = _content(answer.output, view)
+    failed = answer.failed or view.status == "failed" or _is_mcp_error(content)
+    return Answer(content, failed, part)
 
 
 def _content(given: Any, view: ToolCallView) -> Any:

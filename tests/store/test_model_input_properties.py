@@ -95,27 +95,34 @@ def _answered_again(
     history: list[MessageView], positions: set[int], unlike_others: set[str]
 ) -> list[ToolCallView]:
     """Return the calls whose answer was retracted, and which have got another one since."""
-    calls = [call for message in history for call in message.tool_calls]
     own = {
         id(call)
         for message in history
         for call in message.tool_calls
         if message.body.get("type") in unlike_others or call.name == "web"
     }
-    used = {(call.finished_position, call.call_id) for call in calls}
-    spare = [
+    answered = [
         (message.position, storable_label(answer.call_id))
         for message in history
         for answer in read_item(message.body).answers
     ]
-    spare = [place for place in dict.fromkeys(spare) if place not in used]
+    places = [(call, message.position) for message in history for call in message.tool_calls]
+    used = {(call.finished_position, call.call_id) for call, _ in places}
+    used |= {(position, call.call_id) for call, position in places}
+    withdrawn = [
+        call
+        for call, position in places
+        if call.finished_position is not None and call.status != "abandoned"
+        if call.finished_position not in positions and (position, call.call_id) not in answered
+    ]
     again = []
-    for call in calls:
-        end = call.finished_position
-        if end is None or end in positions or call.status == "abandoned":
-            continue
-        found = next((one for one in spare if one[0] > end and one[1] == call.call_id), None)
-        if found is not None:
-            spare.remove(found)
-            again += [] if id(call) in own else [call]
-    return again
+    for position, name in (place for place in answered if place not in used):
+        before = [
+            call
+            for call in withdrawn
+            if call.call_id == name and (call.finished_position or 0) < position
+        ]
+        if before:
+            again.append(before[-1])
+            withdrawn.remove(before[-1])
+    return [call for call in again if id(call) not in own]
