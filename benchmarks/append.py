@@ -100,12 +100,12 @@ def _statements(server: Server, conversation: UUID, command: _Command) -> list[S
     """Return the statements of an append by `command`: scope, append and row changes."""
     settings = Settings()
     projections = Projections(*BUILT_IN)
-    work = UnitOfWork(UserContext(_FLOOR_USER, projections, EventRegistry(), 0))
+    work = UnitOfWork(UserContext(_FLOOR_USER, projections, EventRegistry()))
     work.new_id = marked_ids()
     command(TransactionCommands(work), conversation, 1)
     events = [_marked(step, work) for step in work.steps if isinstance(step, NewEvent)]
     request = prepare_append(_FLOOR_USER, events, work.default_key)
-    scope = Statement(EnterScope(settings).sql(user_scope(_FLOOR_USER)), (_FLOOR_USER,))
+    scope = Statement(*EnterScope(settings).sql(user_scope(_FLOOR_USER), 5, 5))
     row_changes = [projections.project(envelope) for envelope in request.envelopes]
     changes = live_statements(projections, request.envelopes, row_changes)
     return [scope, _typed(server, request.statement()), *map(_typed_rows, changes)]

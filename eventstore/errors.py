@@ -398,7 +398,20 @@ class Incomplete(EventStoreError):
 
 
 class Unavailable(EventStoreError):
-    """The database cannot be reached, is too slow or is shutting down; trying later may help."""
+    """
+    The database cannot be reached, is too slow or is shutting down; trying later may help.
+
+    :ivar tried_seconds: how long the call had tried; None of work on whole logs.
+    """
+
+    tried_seconds: float | None = None
+
+    def tell_time(self, seconds: float) -> None:
+        """Say in the message how long the call has tried, and what its last attempt met."""
+        last = self.__cause__ if isinstance(self.__cause__, EventStoreError) else None
+        met = "" if last is None else f"; the last attempt: {last}"
+        self.tried_seconds = seconds
+        self.args = (f"{self}; tried for {seconds:.1f} seconds{met}",)
 
 
 class ConnectionLost(Unavailable):
@@ -414,21 +427,19 @@ class OutcomeUnknown(Unavailable):
 
     To send the command again without its key may double it.
 
-    :ivar idempotency_key: the caller's key, under which the command can be sent again.
+    :ivar idempotency_key: the append's key, under which the same can be sent again: the caller's,
+        or the one that the store makes of an outcome or of the ids of events.
     :ivar event_ids: what the events have as their ids if they were written. `find_append` takes
         this error, or what a service kept of it, and returns what was written.
     """
 
-    def __init__(
-        self, idempotency_key: str | None, event_ids: Sequence[UUID], seconds: float
-    ) -> None:
+    def __init__(self, idempotency_key: str | None, event_ids: Sequence[UUID]) -> None:
         again = "or it may be written twice"
         if idempotency_key is not None:
             again = f"except under its key {idempotency_key!r}"
         super().__init__(
-            f"the connection broke at the commit, and {seconds:g} seconds of retries did not show "
-            "whether it was written; give this error to find_append later, and do not send the "
-            f"command again {again}"
+            "the connection broke at the commit, and no retry could show whether it was written; "
+            f"give this error to find_append later, and do not send the command again {again}"
         )
         self.idempotency_key = idempotency_key
         self.event_ids = tuple(event_ids)

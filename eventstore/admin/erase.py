@@ -129,7 +129,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     :raises CorruptLog: an event that stays cannot be read; nothing was changed.
     """
     user_id, conversation_id = order.user_id, order.conversation_id
-    scope = user_scope(user_id, patient=True)
+    scope = user_scope(user_id)
     known, streams, others = yield Batch(
         scope,
         (
@@ -185,9 +185,7 @@ def _remove_content(
 ) -> Plan[tuple[int, int]]:
     """Remove the payloads as the eraser role; return how many, and the last position."""
     statement = Statement(_ERASE, (order.user_id, order.conversation_id, unsalted or []))
-    (erased,) = yield Batch(
-        Scope(Role.ERASER, order.user_id, patient=True), (statement,), hold=True
-    )
+    (erased,) = yield Batch(Scope(Role.ERASER, order.user_id), (statement,), hold=True)
     count, through = erased[0]
     # A policy that was dropped hides events from the eraser, and PostgreSQL raises nothing.
     if count != expected:

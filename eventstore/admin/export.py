@@ -77,7 +77,7 @@ def export_user(
     :return: how much was written.
     :raises NotFound: nothing is held about this user.
     """
-    scope = user_scope(user_id, patient=True)
+    scope = user_scope(user_id)
     _, head, others = yield Batch(
         scope,
         (

@@ -109,7 +109,7 @@ class AdminPlans:
         :return: errors first, then warnings; an empty list means that nothing was found.
         """
         tables = self.projections.tables
-        return self._retrying(lambda: diagnose(tables, self.settings))
+        return retrying(lambda: diagnose(tables, self.settings))
 
     def users(self) -> Plan[list[str]]:
         """
@@ -117,7 +117,7 @@ class AdminPlans:
 
         :raises AccessDenied: the login may not enter the operator role.
         """
-        return self._retrying(lambda: list_users(self.projections))
+        return retrying(lambda: list_users(self.projections))
 
     def status(self) -> Plan[Status]:
         """
@@ -133,11 +133,9 @@ class AdminPlans:
         from eventstore.schema.migrate import latest_revision  # noqa: PLC0415 - see the line above
 
         try:
-            row, counts = yield from self._retrying(
-                lambda: _read_status(operator, _STATUS, _COUNTS)
-            )
+            row, counts = yield from retrying(lambda: _read_status(operator, _STATUS, _COUNTS))
         except AccessDenied:
-            (row,) = yield from self._retrying(lambda: _read_status(user_scope(""), _STATUS))
+            (row,) = yield from retrying(lambda: _read_status(user_scope(""), _STATUS))
             counts = (None, None)
         server_version, revision, size = row
         users, events = counts
@@ -165,10 +163,10 @@ class AdminPlans:
         if users is not None:
             # A user who is given twice has one head in an anchor.
             ids = [*dict.fromkeys(check_user_id(one) for one in users)]
-            return self._retrying(lambda: heads_of(ids))
+            return retrying(lambda: heads_of(ids))
         check_number(limit, "limit", least=1)
         check_label(after, "after", MAX_USER_ID, empty=True)
-        return self._retrying(lambda: heads_page(after, limit))
+        return retrying(lambda: heads_page(after, limit))
 
     def verify(
         self,
@@ -286,7 +284,7 @@ class AdminPlans:
 
     def prepare_rebuild(self, *, restart: bool = False) -> Plan[Rebuilt]:
         """Note that all users are to be rebuilt, and return what was done of it before."""
-        return self._retrying(lambda: prepare_rebuild(self.projections, restart=restart))
+        return retrying(lambda: prepare_rebuild(self.projections, restart=restart))
 
     def rebuild_share(self, progress: Progress | None = None) -> Plan[Share]:
         """
@@ -299,7 +297,6 @@ class AdminPlans:
             self.projections,
             self.registry,
             progress or _ignore,
-            retry_seconds=self.settings.retry_seconds,
         )
 
     def check_share(
@@ -362,7 +359,7 @@ class AdminPlans:
         chosen = None if conversation is None else resolve_conversation(user_id, conversation)
         # The id is made here and not in the plan, so that each attempt of a retry records the same.
         order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)
-        plan = self._retrying(lambda: erase(order, self.projections, self.registry))
+        plan = retrying(lambda: erase(order, self.projections, self.registry))
         if conversation is None or chosen is None:
             return plan
         return with_given_reference(plan, conversation, chosen)
@@ -385,7 +382,6 @@ class AdminPlans:
 
         return retrying(
             lambda: export_user(user_id, self.projections, writing),
-            seconds=self.settings.retry_seconds,
             unless=began.is_set,  # a piece that was handed over cannot be taken back
         )
 
@@ -427,12 +423,9 @@ class AdminPlans:
 
     def _report[R](self, plan: Callable[[], Plan[R]], report: Callable[[R], object]) -> Plan[R]:
         # Reported after the last attempt: a user who is tried twice must not count twice.
-        done = yield from self._retrying(plan)
+        done = yield from retrying(plan)
         report(done)
         return done
-
-    def _retrying[R](self, plan: Callable[[], Plan[R]]) -> Plan[R]:
-        return retrying(plan, seconds=self.settings.retry_seconds)
 
 
 def sum_of_shares(shares: Iterable[Share]) -> Rebuilt:

@@ -104,7 +104,7 @@ def verify_user(
     :return: counts and at most `MAX_PROBLEMS` problems, with one more that counts the others.
     :raises ConfigurationError: a projector is wrong, which tells nothing about the log.
     """
-    scope = user_scope(user_id, patient=True)
+    scope = user_scope(user_id)
     head, sizes, erasure_rows = yield Batch(  # in the order in which an append locks the tables
         scope,
         (

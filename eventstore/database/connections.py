@@ -4,6 +4,7 @@ psycopg connections that never wait for ever, and the options that pools and con
 A pooler or proxy may go silent without closing anything. No limit of the server, keepalive or
 tcp_user_timeout fires then, so every wait for an answer has a limit on this side. A connection that
 exceeds it is closed, and so is one whose wait is interrupted: nobody reads its answer any more.
+That of a call is its deadline (see `driver.interpreter`); who has none is content with any bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
+from math import ceil, inf
 from threading import Event
 from time import monotonic
 from typing import Any, NoReturn, Self
@@ -24,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg_pool.base import BasePool
 
-from eventstore.database.errors import unreachable
+from eventstore.database.errors import MORE_TIME, unreachable
 from eventstore.database.outage import Outage, pool_name
 from eventstore.database.settings import Settings
 from eventstore.errors import ConfigurationError, EventStoreError, PoolExhausted, Unavailable
@@ -32,9 +34,9 @@ from eventstore.errors import ConfigurationError, EventStoreError, PoolExhausted
 __all__ = [
     "IS_DIRECT",
     "OPEN",
+    "SILENCE_SECONDS",
     "StoreAsyncConnection",
     "StoreConnection",
-    "answer_timeouts",
     "check_process",
     "connect_options",
     "connections_wanted",
@@ -53,17 +55,14 @@ Behind a transaction pooler a prepared statement may meet another server process
 itself: the process that it named at the start is not the one that answers.
 """
 
-_POLL_SECONDS = 0.1
-"""How often a wait looks for how long the server was silent, and whether to stop."""
+_POLL_SECONDS = 0.05
+"""How often a wait looks at the time, and whether to stop."""
 
-_RECONNECT_SECONDS = 1.0
+_RECONNECT_SECONDS = 0.5
 """
 After so long the pool gives up a connection that it cannot make, and is told to begin again. It
 would double its pauses for as long as it may, and notice late that a server is back.
 """
-
-_ANSWER_SECONDS = 5.0
-"""How much longer an answer is awaited than a statement may take, unless the settings say it."""
 
 _KEEPALIVES = {
     "keepalives": 1,
@@ -77,8 +76,8 @@ There is no `tcp_user_timeout`: the kernel counts the full buffer of a server th
 so it would cut large appends that wait for a lock. Who wants it puts it into the URL.
 """
 
-_PATIENT = 20
-"""Times the usual silence, for work whose statements have no time limit."""
+SILENCE_SECONDS = 600.0
+"""How long a server may be silent over a statement without a limit, as of a verification."""
 
 
 class _OwnStatements(PrepareManager):
@@ -102,14 +101,16 @@ class _StoreConnection(BaseConnection[Any]):
     """
     What sync and async connections have in common; see `pipeline.HasPipeline`.
 
-    :ivar answer_timeout_seconds: silence of the server before the connection is given up.
+    :ivar until: when an answer is given up, by the monotonic clock.
+    :ivar silence_seconds: silence after which it is given up, in place of `until`; None for that.
     :ivar opened_at: when it was made, by the monotonic clock.
     :ivar stop: once it is set, a wait ends with `CancelledError`.
     """
 
     is_of_store = True
     """Tells the store's connections from others in the log; see `outage`."""
-    answer_timeout_seconds: float | None = None
+    until: float = inf
+    silence_seconds: float | None = None
     stop: Event | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -119,30 +120,26 @@ class _StoreConnection(BaseConnection[Any]):
         self.statement_names: dict[str, bytes] | None = {}
         self.transformer = Transformer(None)  # without a connection it reads timestamps in UTC
 
-    def _until_silent[R](self, gen: PQGen[R]) -> PQGen[R]:
-        """Pass on what can be read and written, and give up when nothing could be for too long."""
-        deadline: float | None = None
+    def _in_time[R](self, gen: PQGen[R]) -> PQGen[R]:
+        """Pass on what can be read and written, and give up when it takes too long."""
+        silence = self.silence_seconds
+        until = self.until if silence is None else monotonic() + silence
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                deadline = None if ready else self._check_silence(deadline)
+                now = monotonic()
+                if ready and silence is not None:
+                    until = now + silence
+                elif now > until:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("the server did not answer in time")
+                elif not ready and self.stop is not None and self.stop.is_set():
+                    raise CancelledError
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: R = end.value
             return result
-
-    def _check_silence(self, deadline: float | None) -> float | None:
-        """Return when the wait ends, which begins now if there is no deadline yet."""
-        if self.stop is not None and self.stop.is_set():
-            raise CancelledError
-        limit = self.answer_timeout_seconds
-        if limit is None or deadline is None:
-            return None if limit is None else monotonic() + limit - _POLL_SECONDS
-        if monotonic() > deadline:
-            self.pgconn.finish()
-            raise psycopg.OperationalError(f"the server was silent for {limit:g} seconds")
-        return deadline
 
 
 class StoreConnection(_StoreConnection, Connection[Any]):
@@ -168,7 +165,7 @@ class StoreConnection(_StoreConnection, Connection[Any]):
         :raises CancelledError: `stop` was set; the socket is closed.
         """
         # psycopg gives a timeout where silence is no fault, as in a wait for notifications.
-        limited = gen if timeout is not None else self._until_silent(gen)
+        limited = gen if timeout is not None else self._in_time(gen)
         try:
             return waiting.wait(limited, self.pgconn.socket, interval=interval, timeout=timeout)
         except (psycopg.Error, EventStoreError):
@@ -202,7 +199,7 @@ class StoreAsyncConnection(_StoreConnection, AsyncConnection[Any]):
         :param timeout: as for `StoreConnection.wait`.
         :raises psycopg.OperationalError: the server was silent for too long; the socket is closed.
         """
-        limited = gen if timeout is not None else self._until_silent(gen)
+        limited = gen if timeout is not None else self._in_time(gen)
         try:
             return await waiting.wait_async(
                 limited, self.pgconn.socket, interval=interval, timeout=timeout
@@ -239,19 +236,7 @@ def refuse_fork() -> NoReturn:
     )
 
 
-def answer_timeouts(settings: Settings) -> tuple[float, float]:
-    """
-    Return the silence in seconds after which a connection is given up.
-
-    :return: the usual one, and the one of a patient scope; so `Scope.patient` is an index into it.
-    """
-    usual = settings.answer_timeout_seconds
-    if usual is None:
-        usual = settings.statement_timeout_seconds + _ANSWER_SECONDS
-    return usual, usual * _PATIENT
-
-
-def pool_options(settings: Settings, outage: Outage) -> dict[str, Any]:
+def pool_options(conninfo: str, settings: Settings, outage: Outage) -> dict[str, Any]:
     """
     Return the keywords of a psycopg pool, sync or async.
 
@@ -263,10 +248,10 @@ def pool_options(settings: Settings, outage: Outage) -> dict[str, Any]:
         "name": pool_name(),
         "min_size": min(settings.pool_min_size, settings.pool_max_size),
         "max_size": settings.pool_max_size,
-        "timeout": settings.pool_timeout_seconds,
+        "timeout": settings.deadline_seconds,  # of sessions; calls say what is left of their time
         "max_idle": settings.max_idle_seconds,
         "reconnect_timeout": _RECONNECT_SECONDS,
-        "kwargs": connect_options(settings) | {"outage": outage},
+        "kwargs": connect_options(conninfo, settings) | {"outage": outage},
     }
 
 
@@ -286,13 +271,11 @@ def no_connection(pool: BasePool, settings: Settings, outage: Outage) -> EventSt
     leased = stats["pool_size"] - stats["pool_available"] - outage.connecting
     if leased >= settings.pool_max_size:
         return PoolExhausted(
-            f"none of {settings.pool_max_size} connections became free in "
-            f"{settings.pool_timeout_seconds:g} seconds; "
-            "raise EVENTSTORE_POOL_MAX_SIZE or EVENTSTORE_POOL_TIMEOUT_SECONDS"
+            f"none of {settings.pool_max_size} connections became free in time; raise "
+            f"EVENTSTORE_POOL_MAX_SIZE, or {MORE_TIME}"
         )
     return Unavailable(
-        f"no connection could be made in {settings.pool_timeout_seconds:g} seconds; check that the "
-        "server answers, or raise EVENTSTORE_POOL_TIMEOUT_SECONDS"
+        f"no connection could be made in time; check that the server answers, or {MORE_TIME}"
     )
 
 
@@ -310,10 +293,16 @@ def with_keepalives(conninfo: str) -> str:
     return make_conninfo("", **(_KEEPALIVES | conninfo_to_dict(conninfo)))
 
 
-def connect_options(settings: Settings) -> dict[str, Any]:
-    """Return the keywords of a psycopg connection; without BEGIN a pipeline is one transaction."""
-    return {
+def connect_options(conninfo: str, settings: Settings) -> dict[str, Any]:
+    """
+    Return the keywords of a psycopg connection; without BEGIN a pipeline is one transaction.
+
+    :param conninfo: a `connect_timeout` in it stands; otherwise it is the time of a call.
+    """
+    options: dict[str, Any] = {
         "autocommit": True,
         "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
-        "connect_timeout": settings.connect_timeout_seconds,
     }
+    if "connect_timeout" not in conninfo_to_dict(conninfo):
+        options["connect_timeout"] = ceil(settings.deadline_seconds)
+    return options

@@ -35,7 +35,16 @@ from eventstore.errors import (
     WrongVersion,
 )
 
-__all__ = ["AlreadyAppended", "classify", "may_be_committed", "sqlstate_of", "unreachable"]
+__all__ = [
+    "MORE_TIME",
+    "AlreadyAppended",
+    "classify",
+    "may_be_committed",
+    "sqlstate_of",
+    "unreachable",
+]
+
+MORE_TIME = "give the call more time: EVENTSTORE_DEADLINE_SECONDS, or user.within(seconds)"
 
 
 class WrongKind(InvalidInput):
@@ -202,7 +211,7 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("40", lambda text: SerializationFailed(f"{text}; run the transaction again")),
     # A TimedOut is not tried again: each further attempt could take its whole limit once more.
     ("55P03", lambda text: TimedOut(f"{text}: another append of this user holds the lock")),
-    ("57014", lambda text: TimedOut(f"{text}; raise EVENTSTORE_STATEMENT_TIMEOUT_SECONDS")),
+    ("57014", lambda text: TimedOut(f"{text}; {MORE_TIME}")),
     ("53100", lambda text: StorageFull(f"{text}; free or buy space; reading still works")),
     ("53300", lambda text: ConnectionLost(f"the server accepts no more connections: {text}")),
     ("53", lambda text: DatabaseFault(f"the server is out of a resource: {text}")),

@@ -32,12 +32,14 @@ class Outage:
     :ivar server: its name in the log.
     :ivar error: why the last connection could not be made; None if it was.
     :ivar connecting: connections that are being made.
+    :ivar distrusted_at: when connections were dropped because one was lost.
     """
 
     def __init__(self, server: str) -> None:
         self.server = server
         self.error: psycopg.Error | None = None
         self.connecting = 0
+        self.distrusted_at = 0.0
         self._since = 0.0
         self._lock = Lock()  # a pool connects in several threads
 

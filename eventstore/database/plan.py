@@ -12,9 +12,9 @@ connection; errors arrive in it as `eventstore.errors`, so it may catch them and
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, NamedTuple
 
 from eventstore.database.scope import Scope
@@ -38,6 +38,7 @@ __all__ = [
     "Parallel",
     "Pause",
     "Plan",
+    "Retry",
     "Rollback",
     "Rows",
     "Statement",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 type Rows = list[tuple[Any, ...]]
-type Plan[T] = Generator[Batch | Rollback | Pause | GiveWay | Parallel, list[Any], T]
+type Plan[T] = Generator[Batch | Rollback | Pause | Retry | GiveWay | Parallel, list[Any], T]
 """Sent a batch's rows, one `Rows` for each statement, or the result of each parallel plan."""
 
 
@@ -88,9 +89,25 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Ask the driver to wait before the next batch; answered with no rows."""
+    """
+    Ask the driver to wait before the next batch, as a caller wanted; answered with no rows.
+
+    The deadline of the call begins anew behind it.
+    """
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """
+    Ask the driver to wait before another attempt; answered with False if it would come too late.
+
+    :ivar since: when the first attempt failed, by the monotonic clock.
+    """
+
+    seconds: float
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +145,18 @@ _SETTLES_NOTHING = (Unavailable, StorageFull, DatabaseFault, LoginRefused, Acces
 def retrying[T](
     attempt: Callable[[], Plan[T]],
     *,
-    seconds: float,
     unless: Callable[[], bool] | None = None,
     also: type[Exception] | None = None,
     unknown: Callable[[], OutcomeUnknown | None] = lambda: None,
 ) -> Plan[T]:
     """
-    Run a plan again from its start when PostgreSQL or the network asks for it, up to a deadline.
+    Run a plan again from its start when PostgreSQL or the network asks for it.
+
+    The driver says until when: it knows the deadline of the call.
 
     Safe for appends because a retry finds a first try that did reach COMMIT: by its idempotency
     key, or by the ids of its events.
 
-    :param seconds: no new attempt starts later than this, except the one after a first connection
-        that was lost: its silence may have taken longer. 0 means one attempt.
     :param unless: True once an attempt has done what cannot be done again.
     :param also: another error after which the plan is run again.
     :param unknown: makes the error of an attempt that may have been committed, None if none was
@@ -149,11 +165,10 @@ def retrying[T](
     :raises ConnectionLost: the last attempt's, as is `SerializationFailed`.
     """
     # A library's retry loop would sleep here, and so stop the event loop of an async driver.
-    deadline = time.monotonic() + seconds
     pause = _FIRST_PAUSE_SECONDS
     again = _AGAIN if also is None else (*_AGAIN, also)
     lost: OutcomeUnknown | None = None
-    tried_again = seconds == 0
+    since: float | None = None
     while True:
         try:
             return (yield from attempt())
@@ -163,14 +178,11 @@ def retrying[T](
             unsettled = lost if isinstance(error, _SETTLES_NOTHING) else None
             if unsettled is None and not isinstance(error, again):
                 raise
-            # After the first loss an attempt is worth its time: it has a new connection.
-            first_loss = isinstance(error, ConnectionLost) and not tried_again
-            late = time.monotonic() + pause > deadline and not first_loss
-            if late or (unless is not None and unless()):
+            since = since or monotonic()
+            # Clients that one restart cut off, or one append overtook, must not come back at once.
+            wait = pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+            if (unless is not None and unless()) or not (yield Retry(wait, since)):
                 if unsettled is not None:
                     raise unsettled from error
                 raise
-        tried_again = True
-        # Clients that one restart cut off, or one append overtook, must not come back at once.
-        yield Pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

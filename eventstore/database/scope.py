@@ -27,66 +27,71 @@ class Scope(NamedTuple):
 
     :ivar user_id: the user whose rows exist in the transaction; if it is empty, row-level security
         shows and accepts no user's rows.
-    :ivar patient: True for long work such as a rebuild or a verification, whose statements have no
-        time limit.
     """
 
     role: Role
     user_id: str
-    patient: bool = False
 
 
-operator = Scope(Role.OPERATOR, "", patient=True)
+operator = Scope(Role.OPERATOR, "")
 """The scope of work that lists the users of all logs."""
 
 
-def user_scope(user_id: str, *, patient: bool = False) -> Scope:
+def user_scope(user_id: str) -> Scope:
     """
     Return the scope in which only the rows of one user exist.
 
     :param user_id: any text; an empty one is nobody, who has no rows.
-    :param patient: lift the time limit on statements.
     """
-    return Scope(Role.APPLICATION, user_id, patient)
+    return Scope(Role.APPLICATION, user_id)
 
 
 class EnterScope:
     """
-    The SQL that enters a scope until the transaction ends; its parameter is the user.
+    The SQL that enters a scope until the transaction ends, and its parameters.
 
-    There is one text for each role and patience, with the names and limits of the settings in it,
-    so that PostgreSQL prepares each of them once.
+    There is one text for each role, with the names of the settings in it, so that PostgreSQL
+    prepares each of them once. The parameters are the user and the limits of a lock and of a
+    statement, in milliseconds: what is left of a call is another time in each transaction.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._sql = {
-            (role.value, patient): _sql(role, patient, settings)
-            for role in Role
-            for patient in (False, True)
-        }
+        self._sql = {role.value: _sql(role, settings) for role in Role}
 
-    def sql(self, scope: Scope) -> str:
-        """Return the SQL for a scope, with `$1` for its user."""
-        # `value` of an enum is a function of Python, and this runs in every transaction.
-        return self._sql[scope.role._value_, scope.patient]
-
-    def literal_sql(self, scope: Scope) -> str:
+    def sql(
+        self, scope: Scope, lock_seconds: float, statement_seconds: float
+    ) -> tuple[str, tuple[str, ...]]:
         """
-        Return the SQL for a scope with its user as a literal.
+        Return the SQL that enters a scope, and its parameters.
+
+        :param statement_seconds: 0 for no limit.
+        """
+        # PostgreSQL takes 0 for no limit, and what is left of a call may round to it.
+        statement = f"{statement_seconds * 1000 + 1:.0f}" if statement_seconds else "0"
+        # `value` of an enum is a function of Python, and this runs in every transaction.
+        params = (scope.user_id, f"{lock_seconds * 1000 + 1:.0f}", statement)
+        return self._sql[scope.role._value_], params
+
+    def literal_sql(self, scope: Scope, seconds: float) -> str:
+        """
+        Return the SQL for a scope with literals in place of parameters.
 
         A message with several commands, such as BEGIN and this one, cannot carry parameters.
+
+        :param seconds: how long a lock and a statement may take.
         """
-        return self.sql(scope).replace("$1", Literal(scope.user_id).as_string())
+        sql, (user_id, *limits) = self.sql(scope, seconds, seconds)
+        for number, limit in enumerate(limits, 2):
+            sql = sql.replace(f"${number}", f"'{limit}'")
+        return sql.replace("$1", Literal(user_id).as_string())  # the last: it may hold a $2
 
 
-def _sql(role: Role, patient: bool, settings: Settings) -> str:
-    # PostgreSQL takes a limit of 0 for no limit.
-    statement_seconds = 0 if patient else settings.statement_timeout_seconds
+def _sql(role: Role, settings: Settings) -> str:
     values = {  # none of them can hold a quote
         "role": f"'{settings.role_names[role]}'",
         "eventstore.user_id": "$1",
-        "statement_timeout": f"'{statement_seconds * 1000:.0f}'",
-        "lock_timeout": f"'{settings.lock_timeout_seconds * 1000:.0f}'",
+        "lock_timeout": "$2",
+        "statement_timeout": "$3",
         # Unless they are named, temporary objects come first, and could stand in for a table.
         "search_path": f"'pg_catalog, {settings.search_path}, pg_temp'",
         # While it is off, PostgreSQL refuses every query to which a policy applies.

@@ -24,22 +24,30 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from eventstore.database.roles import ROLE_NAME, Role
 from eventstore.errors import ConfigurationError
 
-__all__ = ["Embedded", "Server", "Settings", "load_settings", "parse_url", "unknown_settings"]
+__all__ = [
+    "LONGEST_SECONDS",
+    "Embedded",
+    "Server",
+    "Settings",
+    "load_settings",
+    "parse_url",
+    "unknown_settings",
+]
 
 _PREFIX = "EVENTSTORE_"
 _NOT_OURS = {"EVENTSTORE_EXTENSIONS"}
 """Read by the command line. Names that begin with EVENTSTORE_TEST_ are for the store's tests."""
 
-_LONGEST_SECONDS = 2_000_000
+LONGEST_SECONDS = 1_000_000
 """PostgreSQL holds a time limit as 31 bits of milliseconds."""
 
 
 class Settings(BaseSettings):
     """
-    The address of the database, the size of the pool, the time limits and the names of the roles.
+    The address of the database, the time of a call, the size of the pool, the names of the roles.
 
-    The defaults suit a web worker behind a pooler: few connections, and a wait that is long enough
-    for a cold start of Neon, which takes some seconds.
+    The defaults suit a web worker behind a pooler: few connections, and calls that end while the
+    person still waits. Where a cold start takes longer, give calls more time.
     """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
@@ -47,35 +55,16 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="postgresql://… or embedded:PATH; None means the embedded server"
     )
+    deadline_seconds: float = Field(
+        5.0, gt=0, le=LONGEST_SECONDS, description="a call has ended by then, with whatever"
+    )
     pool_min_size: int = Field(1, ge=0, description="connections kept open")
     pool_max_size: int = Field(10, ge=1, description="connections at most")
-    pool_timeout_seconds: float = Field(
-        5.0, gt=0, le=_LONGEST_SECONDS, description="wait for a free connection"
-    )
-    connect_timeout_seconds: int = Field(
-        15, ge=1, le=_LONGEST_SECONDS, description="wait for a new connection"
-    )
     max_idle_seconds: float = Field(
         240.0,
         gt=0,
-        le=_LONGEST_SECONDS,
+        le=LONGEST_SECONDS,
         description="close a connection that is idle for so long; Neon suspends after 300",
-    )
-    statement_timeout_seconds: float = Field(
-        30.0, gt=0, le=_LONGEST_SECONDS, description="per statement"
-    )
-    answer_timeout_seconds: float | None = Field(
-        None,
-        gt=0,
-        le=_LONGEST_SECONDS,
-        description="silence of the server after which its connection is closed; "
-        "None means 5 more than a statement may take",
-    )
-    lock_timeout_seconds: float = Field(
-        10.0, gt=0, le=_LONGEST_SECONDS, description="wait for the user's row"
-    )
-    retry_seconds: float = Field(
-        20.0, ge=0, le=_LONGEST_SECONDS, description="retry lost connections for so long"
     )
     search_path: str = Field(
         "public",

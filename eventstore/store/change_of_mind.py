@@ -193,7 +193,7 @@ def _pop(context: UserContext, stream: UUID, count: int) -> Plan[list[MessageVie
         return popped
 
     try:
-        return (yield from retrying(attempt, seconds=context.retry_seconds, also=Overtaken))
+        return (yield from retrying(attempt, also=Overtaken))
     except Overtaken as conflict:
         raise WrongVersion(conflict.stream_id, conflict.expected, conflict.actual) from None
 

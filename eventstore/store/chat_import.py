@@ -100,7 +100,7 @@ class Imported:
 
 def user_context(store: AdminPlans, user_id: str) -> UserContext:
     """Return what the plans of one user of a store need to know."""
-    return UserContext(user_id, store.projections, store.registry, store.settings.retry_seconds)
+    return UserContext(user_id, store.projections, store.registry)
 
 
 def import_conversations(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventstore.database.plan import Plan, Statement, retrying
+from eventstore.database.settings import LONGEST_SECONDS
 from eventstore.errors import InvalidInput, NotFound, OutcomeUnknown
 from eventstore.events.fields import check_number
 from eventstore.events.registry import EventRegistry
@@ -24,7 +25,15 @@ from projections import Projections
 from projections.apply.live import live_statements
 from projections.changes import RowChange
 
-__all__ = ["AsOf", "PreparedAppend", "Queries", "UserContext", "parse_id", "point_in_time"]
+__all__ = [
+    "AsOf",
+    "PreparedAppend",
+    "Queries",
+    "UserContext",
+    "check_deadline",
+    "parse_id",
+    "point_in_time",
+]
 
 type AsOf = int | datetime | None
 """A position, a timestamp with time zone, or None for now."""
@@ -47,7 +56,6 @@ class UserContext:
     """
     One user of one store.
 
-    :ivar retry_seconds: how long lost connections are retried.
     :ivar idempotency_key: the key of what is appended, or None.
     :ivar correlation_id: put on every event that is appended, like `metadata` and `occurred_at`.
     """
@@ -55,7 +63,6 @@ class UserContext:
     user_id: str
     projections: Projections
     registry: EventRegistry
-    retry_seconds: float
     idempotency_key: str | None = None
     correlation_id: UUID | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -86,12 +93,12 @@ class UserContext:
         unknown: Callable[[], OutcomeUnknown | None] = lambda: None,
     ) -> Plan[T]:
         """
-        Run a plan, again while the connection is lost, for as long as the store retries.
+        Run a plan, again while the connection is lost, until the deadline of the call.
 
         :param attempt: makes the plan anew for each attempt, because a generator runs once.
         :param unknown: of a plan that writes; see `plan.retrying`.
         """
-        return retrying(attempt, seconds=self.retry_seconds, unknown=unknown)
+        return retrying(attempt, unknown=unknown)
 
     def outcome_unknown(self, *requests: AppendRequest) -> OutcomeUnknown:
         """
@@ -100,7 +107,7 @@ class UserContext:
         :param requests: what was sent; several, if they are one transaction.
         """
         ids = [envelope.event_id for request in requests for envelope in request.envelopes]
-        return OutcomeUnknown(requests[0].idempotency_key, ids, self.retry_seconds)
+        return OutcomeUnknown(requests[0].idempotency_key, ids)
 
     def about_conversation[T](
         self, reference: UUID | str, plan: Callable[[UUID], Plan[T]]
@@ -134,6 +141,18 @@ class Queries:
     """The base of the query classes: plans that read for one user."""
 
     context: UserContext
+
+
+def check_deadline(seconds: float) -> float:
+    """
+    Return how long a call may take, if it is a number of seconds that PostgreSQL can hold.
+
+    :raises InvalidInput: it is none.
+    """
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds <= LONGEST_SECONDS:
+        raise InvalidInput("seconds", f"give a number over 0, up to {LONGEST_SECONDS:,}")
+    return seconds
 
 
 def parse_id(value: UUID | str, kind: str) -> UUID:

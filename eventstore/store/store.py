@@ -14,6 +14,7 @@ from typing import Any, Self
 import psycopg
 
 from eventstore.admin.plans import AdminPlans
+from eventstore.database.connections import connect_options
 from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.embedded import start_embedded
@@ -109,16 +110,17 @@ def _require_reachable(conninfo: str, display: str, settings: Settings) -> None:
 
     :param display: the server's name in the log.
     :raises LoginRefused: at once: the server answers.
-    :raises Unavailable: no connection could be made for as long as a request waits for one.
+    :raises Unavailable: no connection could be made in the time of a call.
     """
     # A pool connects in the background and tries again there. All it raises is that no connection
     # came in time.
-    deadline = time.monotonic() + settings.pool_timeout_seconds
+    deadline = time.monotonic() + settings.deadline_seconds
+    options = connect_options(conninfo, settings)
     outage = Outage(display)
     while True:
         try:
             with outage.watch():
-                psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
+                psycopg.connect(conninfo, **options).close()
         except psycopg.Error as error:
             refused = unreachable(error)
             if isinstance(refused, LoginRefused) or time.monotonic() + _RECONNECT > deadline:
@@ -161,7 +163,8 @@ class EventStore(SyncFacade[AdminPlans]):
     """
 
     def __init__(self, parts: _Parts) -> None:
-        super().__init__(Driver(parts.conninfo, parts.settings), parts.plans)
+        self._calls = Driver(parts.conninfo, parts.settings)
+        super().__init__(self._calls.by_steps(), parts.plans)
         self._parts = parts
         # Sessions are leased connections of the same pool, so its size bounds both.
         self._engine = engine_on(self._driver.pool, parts.settings)
@@ -207,7 +210,7 @@ class EventStore(SyncFacade[AdminPlans]):
         :param user_id: from your identity provider, never from a model: 1 to 255 characters.
         :raises InvalidInput: empty, too long, or not storable as text.
         """
-        return User(self._driver, self._engine, self._parts.context(user_id))
+        return User(self._calls, self._engine, self._parts.context(user_id))
 
     # Parameters and docstrings of these methods are those of the plans.
     rebuild = sync_method(AdminPlans.rebuild)
@@ -280,7 +283,8 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
     """
 
     def __init__(self, parts: _Parts) -> None:
-        super().__init__(AsyncDriver(parts.conninfo, parts.settings), parts.plans)
+        self._calls = AsyncDriver(parts.conninfo, parts.settings)
+        super().__init__(self._calls.by_steps(), parts.plans)
         self._parts = parts
         self._engine = async_engine_on(self._driver.pool, parts.settings)
 
@@ -330,7 +334,7 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
         :param user_id: from your identity provider, never from a model: 1 to 255 characters.
         :raises InvalidInput: empty, too long, or not storable as text.
         """
-        return AsyncUser(self._driver, self._engine, self._parts.context(user_id))
+        return AsyncUser(self._calls, self._engine, self._parts.context(user_id))
 
     rebuild = async_method(AdminPlans.rebuild)
     verify = async_method(AdminPlans.verify)

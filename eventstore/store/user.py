@@ -33,7 +33,14 @@ from eventstore.store.commands.messages import AsyncMessages, MessageQueries, Me
 from eventstore.store.commands.tasks import AsyncTasks, TaskQueries, Tasks
 from eventstore.store.commands.tool_calls import AsyncToolCalls, ToolCallQueries, ToolCalls
 from eventstore.store.commands.turns import AsyncTurns, TurnQueries, Turns
-from eventstore.store.context import AsOf, Queries, UserContext, parse_id, point_in_time
+from eventstore.store.context import (
+    AsOf,
+    Queries,
+    UserContext,
+    check_deadline,
+    parse_id,
+    point_in_time,
+)
 from eventstore.store.sync_async import (
     AsyncFacade,
     SyncFacade,
@@ -471,13 +478,32 @@ class User(SyncFacade[UserPlans]):
         annotated = self._plans.annotated(correlation_id, metadata, occurred_at)
         return type(self)(self._driver, self._engine, annotated)
 
+    def within(self, seconds: float) -> Self:
+        """
+        Return this user with a deadline of its own, in place of `deadline_seconds` of the settings.
+
+        A call ends by then, with its answer or an error: waiting for a connection, connecting,
+        retries and the answer all count. What a call is asked to wait, as `tool_calls.wait` is,
+        does not. In a `session` each statement has that time::
+
+            alice.within(60).audit()
+
+        :param seconds: more than 0; work of a person who waits, or of a job.
+        :raises InvalidInput: not a number, not positive, or over 1,000,000.
+        """
+        driver = self._driver.within(check_deadline(seconds))
+        return type(self)(driver, self._engine, self._plans.context)
+
     def session(self, *, read_only: bool = True) -> Session:
         """
         Return a SQLModel session on the store's pool in which only this user's rows exist.
 
+        Each statement has the time of a call; see `within`.
+
         :param read_only: False to write tables of your own; the read models belong to projectors.
         """
-        return session(self._engine, self.user_id, read_only=read_only)
+        seconds = self._driver.seconds
+        return session(self._engine, self.user_id, read_only=read_only, seconds=seconds)
 
 
 class AsyncUser(AsyncFacade[UserPlans]):
@@ -547,10 +573,29 @@ class AsyncUser(AsyncFacade[UserPlans]):
         annotated = self._plans.annotated(correlation_id, metadata, occurred_at)
         return type(self)(self._driver, self._engine, annotated)
 
+    def within(self, seconds: float) -> Self:
+        """
+        Return this user with a deadline of its own, in place of `deadline_seconds` of the settings.
+
+        A call ends by then, with its answer or an error: waiting for a connection, connecting,
+        retries and the answer all count. What a call is asked to wait, as `tool_calls.wait` is,
+        does not. In a `session` each statement has that time::
+
+            alice.within(60).audit()
+
+        :param seconds: more than 0; work of a person who waits, or of a job.
+        :raises InvalidInput: not a number, not positive, or over 1,000,000.
+        """
+        driver = self._driver.within(check_deadline(seconds))
+        return type(self)(driver, self._engine, self._plans.context)
+
     def session(self, *, read_only: bool = True) -> AsyncSession:
         """
         Return a SQLModel session on the store's pool in which only this user's rows exist.
 
+        Each statement has the time of a call; see `within`.
+
         :param read_only: False to write tables of your own; the read models belong to projectors.
         """
-        return async_session(self._engine, self.user_id, read_only=read_only)
+        seconds = self._driver.seconds
+        return async_session(self._engine, self.user_id, read_only=read_only, seconds=seconds)

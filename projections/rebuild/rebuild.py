@@ -145,7 +145,7 @@ def rebuild_user(
     if check:
         return (yield from _compared(user_id, projections, registry))
     done = yield from _rebuilt(user_id, projections, registry)
-    yield Batch(user_scope(user_id, patient=True), ())
+    yield Batch(user_scope(user_id), ())
     return done
 
 
@@ -170,13 +170,12 @@ def prepare_rebuild(projections: Projections, *, restart: bool = False) -> Plan[
 
 
 def rebuild_worker(
-    projections: Projections, registry: EventRegistry, progress: Progress, *, retry_seconds: float
+    projections: Projections, registry: EventRegistry, progress: Progress
 ) -> Plan[Share]:
     """
     Rebuild one user after another until none is left that no other worker has taken.
 
     :param progress: called after each user.
-    :param retry_seconds: how long one user is tried again where a connection is lost.
     :return: what this worker did, and the users whose own log or rows made the rebuild fail.
     :raises Unavailable: the database cannot be reached, which is no fault of one user.
     """
@@ -185,7 +184,7 @@ def rebuild_worker(
     # Each user has retries of its own, so a lost connection repeats no user that was committed.
     claims = _Claims(fingerprint(projections))
     one = partial(_next_rebuilt, projections, registry, failures, claims)
-    while (done := (yield from retrying(one, seconds=retry_seconds))) is not None:
+    while (done := (yield from retrying(one))) is not None:
         progress(done)
         total += done
     return total, failures
@@ -287,7 +286,7 @@ def _rebuilt(
 
     :param claim: begins each transaction but the first one, so that other workers leave the user.
     """
-    scope = user_scope(user_id, patient=True)
+    scope = user_scope(user_id)
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True)
     parts = parts_of(sizes[0])
     events = rows = changed = 0
@@ -307,7 +306,7 @@ def _rebuilt(
 
 
 def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
-    scope = user_scope(user_id, patient=True)
+    scope = user_scope(user_id)
     # Nobody is locked out, so only a snapshot makes log and tables those of one moment.
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True, snapshot=True)
     events = rows = changed = 0

@@ -34,7 +34,7 @@ SELECT_OWNERS = "select user_id from eventstore.task"
 def settings(request: pytest.FixtureRequest, server: Server, two_users: str) -> Settings:
     """A pool of one connection: whatever is left on it the next one meets."""
     url = two_users if request.param == "superuser" else attacker_url(server, two_users)
-    return Settings(database_url=url, pool_min_size=1, pool_max_size=1, pool_timeout_seconds=5)
+    return Settings(database_url=url, pool_min_size=1, pool_max_size=1, deadline_seconds=5)
 
 
 @pytest.fixture

@@ -126,15 +126,14 @@ def other_client(url: str) -> Iterator[psycopg.Connection]:
 
 def impatient_settings(url: str) -> Settings:
     """
-    Return settings with one connection, no retries and short waits.
+    Return settings with one connection and short waits.
 
     Two clients that want PgBouncer's one server connection at the same moment would wait for each
     other: PgBouncer 1.18 sometimes loses the end of a pipeline whose client had to wait.
     """
     return Settings(
         database_url=url,
-        retry_seconds=0,
-        answer_timeout_seconds=10,
+        deadline_seconds=10,
         pool_min_size=1,
         pool_max_size=1,
     )

@@ -148,7 +148,7 @@ def test_a_setting_that_does_not_fit_is_refused_by_every_command(
         ("EVENTSTORE_POOL_MAXSIZE", "EVENTSTORE_POOL_MAX_SIZE"),
         ("EVENTSTORE_DATABASE_UR", "EVENTSTORE_DATABASE_URL"),
         ("EVENTSTORE_URL", "EVENTSTORE_DATABASE_URL"),
-        ("eventstore_lock_timeout", "EVENTSTORE_LOCK_TIMEOUT_SECONDS"),
+        ("eventstore_deadline", "EVENTSTORE_DEADLINE_SECONDS"),
     ],
 )
 def test_a_misspelt_setting_is_warned_about_with_the_right_name(name: str, meant: str) -> None:
@@ -158,7 +158,7 @@ def test_a_misspelt_setting_is_warned_about_with_the_right_name(name: str, meant
 
 
 def test_right_settings_and_variables_of_others_are_not_warned_about() -> None:
-    names = ["EVENTSTORE_DATABASE_URL", "eventstore_retry_seconds", "EVENTSTORE_EXTENSIONS"]
+    names = ["EVENTSTORE_DATABASE_URL", "eventstore_deadline_seconds", "EVENTSTORE_EXTENSIONS"]
     others = ["EVENTSTORE_TEST_POSTGRES", "PATH", "MY_EVENTSTORE_URL", "_EVENTSTORE_COMPLETE"]
 
     assert list(unknown_settings(dict.fromkeys([*names, *others], "1"))) == []

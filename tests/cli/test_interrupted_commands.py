@@ -82,7 +82,7 @@ def test_a_failed_job_ends_the_other_jobs(
         until(lambda: admin.execute(_WAITING).fetchone() == (1,), LIMIT_SECONDS)
         raise Enough
 
-    settings = Settings(database_url=database_url, lock_timeout_seconds=999)
+    settings = Settings(database_url=database_url, deadline_seconds=999)
     with (
         EventStore.connect(settings=settings) as store,
         ThreadPoolExecutor() as threads,
@@ -103,7 +103,7 @@ def test_an_interrupt_while_a_connection_is_returned_does_not_leak_it(
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    settings = Settings(database_url=database_url, pool_max_size=1, pool_timeout_seconds=60)
+    settings = Settings(database_url=database_url, pool_max_size=1, deadline_seconds=60)
     with EventStore.connect(settings=settings) as store:
         store.user("alice").tasks.create("Buy milk")
         with monkeypatch.context() as patch:

@@ -36,7 +36,7 @@ def test_acknowledged_messages_survive_crashes_and_none_is_doubled(durable_serve
             acknowledged[name].append(message.id)
             enough.release()
 
-    with EventStore.connect(settings=Settings(database_url=url, retry_seconds=60)) as store:
+    with EventStore.connect(settings=Settings(database_url=url, deadline_seconds=60)) as store:
         threads = [threading.Thread(target=write, args=(store, name)) for name in acknowledged]
         for thread in threads:
             thread.start()

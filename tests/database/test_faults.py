@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -40,10 +41,7 @@ def impatient(database_url: str) -> Iterator[EventStore]:
     settings = Settings(
         database_url=database_url,
         pool_max_size=1,
-        pool_timeout_seconds=2.0,
-        lock_timeout_seconds=0.5,
-        statement_timeout_seconds=1.5,
-        retry_seconds=0,
+        deadline_seconds=1.5,
     )
     with EventStore.connect(settings=settings) as store:
         yield store
@@ -200,7 +198,7 @@ def test_a_transaction_timeout_of_the_login_is_named(
         store.user("alice").tasks.create("one")
     admin.execute(sql.SQL("alter database {} set transaction_timeout = '0.3s'").format(database))
     try:
-        settings = Settings(database_url=direct_url, retry_seconds=0)
+        settings = Settings(database_url=direct_url)
         with EventStore.connect(settings=settings) as store, admin.transaction():
             admin.execute("select from eventstore.user_log for update")
             with pytest.raises(TimedOut, match="transaction_timeout of the login"):
@@ -215,8 +213,8 @@ def sleep_in_the_server() -> Plan[None]:
 
 
 def test_a_statement_that_runs_too_long_raises_timed_out(impatient: EventStore) -> None:
-    with pytest.raises(TimedOut, match="STATEMENT_TIMEOUT"):
-        impatient._driver.run(sleep_in_the_server())
+    with pytest.raises(TimedOut, match="DEADLINE"):
+        impatient._calls.run(sleep_in_the_server())
 
 
 def test_a_pool_without_a_free_connection_raises_pool_exhausted(
@@ -230,7 +228,7 @@ def test_a_pool_without_a_free_connection_raises_pool_exhausted(
         released.wait(10)
 
     released = threading.Event()
-    holder = threading.Thread(target=lambda: impatient._driver.run(hold()))
+    holder = threading.Thread(target=lambda: impatient._calls.run(hold()))
     holder.start()
     started.wait(10)
 
@@ -248,8 +246,7 @@ def test_a_server_that_went_away_raises_unavailable_and_not_pool_exhausted(
         name = conninfo_to_dict(database_url)["dbname"]
         settings = Settings(
             database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
-            pool_timeout_seconds=1.5,
-            retry_seconds=0.1,
+            deadline_seconds=1.5,
         )
         with EventStore.connect(settings=settings) as store:
             store.user("alice").tasks.create("one")
@@ -338,12 +335,13 @@ def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> N
                 user_scope("alice"),
                 (
                     Statement("select current_user, current_setting('eventstore.user_id')"),
-                    Statement("select current_setting('statement_timeout')"),
+                    Statement("select current_setting('statement_timeout')::interval"),
+                    Statement("select current_setting('lock_timeout')::interval"),
                 ),
             )
         )
 
-    inside = impatient._driver.run(read_settings())
+    inside = impatient._calls.run(read_settings())
     connection = impatient._driver.pool.getconn()
     row = connection.execute(
         "select current_user, current_setting('eventstore.user_id', true),"
@@ -351,7 +349,9 @@ def test_scope_and_limits_end_with_their_transaction(impatient: EventStore) -> N
     ).fetchone()
     impatient._driver.pool.putconn(connection)
 
-    assert inside == [[("eventstore_app", "alice")], [("1500ms",)]]
+    assert inside[0] == [("eventstore_app", "alice")]
+    ((statement,),), ((lock,),) = inside[1:]
+    assert timedelta(seconds=1) < lock < statement < timedelta(seconds=1.5)
     assert row == ("postgres", "", "0")
 
 

@@ -57,7 +57,7 @@ def holding_plan() -> Plan[None]:
 
 
 def test_a_plan_closed_in_its_transaction_gives_its_connection_back(database_url: str) -> None:
-    settings = Settings(database_url=database_url, pool_max_size=1, pool_timeout_seconds=5)
+    settings = Settings(database_url=database_url, pool_max_size=1, deadline_seconds=5)
     with EventStore.connect(settings=settings) as store:
         driver = store._driver
         steps = interpret(holding_plan(), driver, driver._enter_scope)

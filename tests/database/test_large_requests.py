@@ -31,7 +31,7 @@ def lengths(rows: list[list[tuple[object, ...]]]) -> list[int]:
 def test_a_large_request_and_its_large_answer_arrive_completely(database_url: str) -> None:
     with StoreConnection.connect(database_url, autocommit=True) as connection:
         sync_driver._configure(Settings(), connection)
-        connection.answer_timeout_seconds = ANSWER_TIMEOUT_SECONDS
+        connection.silence_seconds = ANSWER_TIMEOUT_SECONDS
 
         answer = connection.wait(run_pipeline(connection, echo_statements()))
 
@@ -43,7 +43,7 @@ def test_a_large_request_and_its_large_answer_arrive_completely_async(database_u
         connection = await StoreAsyncConnection.connect(database_url, autocommit=True)
         async with connection:
             await async_driver._configure(Settings(), connection)
-            connection.answer_timeout_seconds = ANSWER_TIMEOUT_SECONDS
+            connection.silence_seconds = ANSWER_TIMEOUT_SECONDS
             return lengths(await connection.wait(run_pipeline(connection, echo_statements())))
 
     assert asyncio.run(run()) == [BYTES, 1] * 3

@@ -50,7 +50,7 @@ def remote_store(
     """A store that reaches its database through the proxy, and does not give up soon."""
     name = conninfo_to_dict(database_url)["dbname"]
     settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", retry_seconds=60
+        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", deadline_seconds=60
     )
     with open_store(request.param, settings=settings) as store:
         yield store

@@ -21,7 +21,7 @@ def remote_store(
     settings = Settings(
         database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
         pool_max_size=1,
-        answer_timeout_seconds=2.0,
+        deadline_seconds=4.0,
     )
     with open_store(request.param, settings=settings) as store:
         _warm(store)

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from eventstore import Erased, EventStore, OutcomeUnknown, Settings, TaskUpdated, User, WrongVersion
+from eventstore import Erased, EventStore, TaskUpdated, User, WrongVersion
 from tests.log.conftest import Network
 
 
@@ -309,14 +309,3 @@ def test_what_was_retried_is_noted_for_its_user_only(
     noted = admin.execute("select user_id from eventstore.user_log where retried is not null")
 
     assert noted.fetchall() == [("alice",)]
-
-
-def test_without_time_for_a_retry_the_outcome_of_a_lost_connection_is_unknown(
-    database_url: str, network: Network
-) -> None:
-    settings = Settings(database_url=database_url, retry_seconds=0)
-    with EventStore.connect(settings=settings) as store:
-        network.lose_reply()
-        with pytest.raises(OutcomeUnknown):
-            store.user("alice").tasks.create("Buy milk")
-        assert len(store.user("alice").tasks.list()) == 1

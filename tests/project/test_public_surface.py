@@ -148,7 +148,7 @@ def test_sync_and_async_transactions_have_the_same_commands() -> None:
 def users() -> tuple[User, AsyncUser]:
     """Return a sync and an async user without a database."""
     nothing = cast("Any", None)
-    context = UserContext("alice", Projections(), EventRegistry(), 0)
+    context = UserContext("alice", Projections(), EventRegistry())
     return User(nothing, nothing, context), AsyncUser(nothing, nothing, context)
 
 

@@ -54,7 +54,7 @@ COMMANDS: dict[str, Callable[[User, UUID, int], object]] = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_that_decides_is_not_starved_by_posts(database_url: str, name: str) -> None:
-    settings = Settings(database_url=database_url, retry_seconds=5)
+    settings = Settings(database_url=database_url, deadline_seconds=5)
     with EventStore.connect(settings=settings) as store:
         alice = store.user("alice")
         chat = alice.conversations.start().id

@@ -380,9 +380,9 @@ def test_an_interrupt_while_the_pool_opens_closes_it(
     assert [pool.closed for pool in pools] == [True]
 
 
-def test_an_infinite_statement_timeout_is_refused() -> None:
+def test_an_infinite_deadline_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="EVENTSTORE_STATEMENT_TIMEOUT_SECONDS"):
-        load_settings(statement_timeout_seconds=float("inf"))
+        load_settings(deadline_seconds=float("inf"))
 
 
 def test_two_roles_with_the_same_name_are_refused() -> None:

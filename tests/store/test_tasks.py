@@ -101,7 +101,7 @@ def test_eight_threads_with_ten_updates_of_one_task_each_all_succeed(database_ur
 
 
 def test_eight_threads_whose_decisions_overtake_each_other_all_succeed(database_url: str) -> None:
-    settings = Settings(database_url=database_url, retry_seconds=60)
+    settings = Settings(database_url=database_url, deadline_seconds=60)
     with EventStore.connect(settings=settings) as store:
         alice = store.user("alice")
         chat = alice.conversations.start().id
@@ -119,7 +119,7 @@ def test_eight_threads_whose_decisions_overtake_each_other_all_succeed(database_
 def test_a_decision_that_was_overtaken_keeps_others_waiting_the_second_time(
     database_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(database_url=database_url, lock_timeout_seconds=0.3)
+    settings = Settings(database_url=database_url, deadline_seconds=0.3)
     with (
         EventStore.connect(settings=settings) as store,
         EventStore.connect(settings=settings) as other,

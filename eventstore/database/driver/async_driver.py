@@ -10,9 +10,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from os import getpid
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -20,8 +21,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from eventstore.database.connections import (
     IS_DIRECT,
     OPEN,
+    SILENCE_SECONDS,
     StoreAsyncConnection,
-    answer_timeouts,
     connections_wanted,
     no_connection,
     pool_options,
@@ -49,12 +50,12 @@ class AsyncDriver:
             connection_class=StoreAsyncConnection,
             configure=partial(_configure, settings),
             reconnect_failed=_connect_again,
-            **pool_options(settings, self._outage),
+            **pool_options(conninfo, settings, self._outage),
         )
         self._process = getpid()
-        self._distrusted_at = 0.0
         self._enter_scope = EnterScope(settings)
-        self._answer_timeouts = answer_timeouts(settings)
+        self.seconds = settings.deadline_seconds
+        self.stepwise = False
 
     async def open(self) -> None:
         """Open the pool; connections are made in the background and when asked for."""
@@ -63,6 +64,18 @@ class AsyncDriver:
     async def close(self) -> None:
         """Close every connection; requests under way fail."""
         await self.pool.close()
+
+    def within(self, seconds: float) -> Self:
+        """Return a driver on the same pool whose calls have so much time."""
+        driver = copy(self)
+        driver.seconds, driver.stepwise = seconds, False
+        return driver
+
+    def by_steps(self) -> Self:
+        """Return a driver on the same pool for work on whole logs; see `interpreter`."""
+        driver = copy(self)
+        driver.stepwise = True
+        return driver
 
     async def run[T](self, plan: Plan[T]) -> T:
         """
@@ -86,20 +99,20 @@ class AsyncDriver:
 
     # What the interpreter asks for; see `interpreter.Io`.
 
-    async def acquire(self) -> StoreAsyncConnection:
+    async def acquire(self, seconds: float) -> StoreAsyncConnection:
         """Take a connection from the pool, with the errors of the sync driver."""
         if getpid() != self._process:
             refuse_fork()
         try:
-            return await self.pool.getconn()
+            return await self.pool.getconn(seconds)
         except PoolTimeout as error:
             raise no_connection(self.pool, self.settings, self._outage) from error
 
     async def distrust(self, lost: StoreAsyncConnection) -> None:
         """Drop the connections that are as old as a lost one, the leased ones at their return."""
         # Of the many callers that one restart cut off, only the first drops anything.
-        if lost.opened_at > self._distrusted_at:
-            self._distrusted_at = time.monotonic()
+        if lost.opened_at > self._outage.distrusted_at:
+            self._outage.distrusted_at = time.monotonic()
             await self.pool.drain()
 
     async def exchange(
@@ -107,10 +120,11 @@ class AsyncDriver:
         connection: StoreAsyncConnection,
         statements: Sequence[Statement],
         unread: int,
-        patient: bool,
+        until: float,
     ) -> list[Rows]:
         """Send statements as one pipeline for their rows, without those of the first `unread`."""
-        connection.answer_timeout_seconds = self._answer_timeouts[patient]
+        connection.until = until
+        connection.silence_seconds = SILENCE_SECONDS if self.stepwise else None
         return await connection.wait(run_pipeline(connection, statements, unread))
 
     async def release(self, connection: StoreAsyncConnection) -> None:
@@ -163,7 +177,7 @@ async def _connect_again(pool: AsyncConnectionPool[Any]) -> None:
 
 
 async def _configure(settings: Settings, connection: StoreAsyncConnection) -> None:
-    connection.answer_timeout_seconds, _ = answer_timeouts(settings)  # from the first question
+    connection.silence_seconds = settings.deadline_seconds  # of the first question
     row = await (await connection.execute(IS_DIRECT, prepare=False)).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None

@@ -1,46 +1,70 @@
 """
 Run a plan: what happens around and between its batches, for every driver.
 
-Transactions, scope and the fate of errors are decided here, once, for sync and async. Everything
-that waits is a method of the driver. The interpreter yields what such a method returns and gets
-back its result: the sync driver returns results as they are, the async driver awaits them.
+Transactions, scope, the deadline and the fate of errors are decided here, once, for sync and async.
+Everything that waits is a method of the driver. The interpreter yields what such a method returns
+and gets back its result: the sync driver returns results as they are, the async driver awaits them.
 
 A batch is an implicit transaction: PostgreSQL opens it at the pipeline's first statement and
 commits at its end, so BEGIN and COMMIT cost nothing. A held batch gets an explicit pair.
+
+A call has one deadline: waiting for a connection, connecting, every statement and every retry end
+by it. An attempt has nine tenths of what is left, so that there is time to find out on another
+connection about a commit whose answer did not come. Work on whole logs has no end that could be
+foretold: there each step has the time of a call, statements have no limit, and retries go on for
+the time of a call after the first failure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from time import monotonic
 from typing import Any, Protocol, assert_never
 
 import psycopg
 
 from eventstore.database.errors import classify, may_be_committed
-from eventstore.database.plan import Batch, GiveWay, Parallel, Pause, Plan, Rollback, Statement
+from eventstore.database.plan import (
+    Batch,
+    GiveWay,
+    Parallel,
+    Pause,
+    Plan,
+    Retry,
+    Rollback,
+    Statement,
+)
 from eventstore.database.scope import EnterScope, Scope
-from eventstore.errors import ConnectionLost, EventStoreError
+from eventstore.errors import ConnectionLost, EventStoreError, TimedOut, Unavailable
 
 __all__ = ["Io", "interpret"]
 
 
 class Io(Protocol):
-    """What a driver does; each method returns its result, or something to await for it."""
+    """
+    What a driver does; each method returns its result, or something to await for it.
 
-    def acquire(self) -> Any:
-        """Take a connection."""
+    :ivar seconds: the time of a call.
+    :ivar stepwise: each step has that time, and not the whole.
+    """
+
+    seconds: float
+    stepwise: bool
+
+    def acquire(self, seconds: float) -> Any:
+        """Take a connection, and wait for one for so long."""
 
     def distrust(self, lost: Any) -> Any:
         """Drop the idle connections that were there when one was lost: they may be lost too."""
 
     def exchange(
-        self, connection: Any, statements: Sequence[Statement], unread: int, patient: bool
+        self, connection: Any, statements: Sequence[Statement], unread: int, until: float
     ) -> Any:
         """
         Send statements as one pipeline and return the rows of each.
 
         :param unread: so many of the first statements return nothing that the plan asked for.
-        :param patient: allow the long silence of statements that have no time limit.
+        :param until: when to give up, by the monotonic clock; not for a stepwise driver.
         """
 
     def release(self, connection: Any) -> Any:
@@ -59,6 +83,10 @@ class Io(Protocol):
         :param jobs: how many run at once; never more than the pool has connections.
         """
 
+
+# Of the time that is left. A lock comes first, so that the error says what was waited for, and the
+# server before the client, because only the server can say that nothing was written.
+_LOCK, _STATEMENT, _ANSWER = 0.85, 0.875, 0.9
 
 _BEGIN = Statement("begin", prepared=False)
 _BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only", prepared=False)
@@ -83,6 +111,10 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
         while True:
             try:
                 request = plan.throw(error) if error is not None else plan.send(answer)
+            except Unavailable as unavailable:
+                if not io.stepwise:
+                    unavailable.tell_time(monotonic() - held.began)
+                raise
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -91,11 +123,7 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             try:
                 answer = yield from held.answer(request)
             except psycopg.Error as caught:
-                error = classify(caught)
-                error.__cause__ = caught
-                if isinstance(error, ConnectionLost):
-                    held_open = isinstance(request, Batch) and request.hold
-                    error.may_be_committed = not held_open and may_be_committed(caught)
+                error = _classified(caught, request)
             except EventStoreError as caught:
                 error = caught
             if isinstance(error, ConnectionLost):
@@ -112,6 +140,16 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
         yield from held.release()
 
 
+def _classified(caught: psycopg.Error, request: object) -> EventStoreError:
+    """Return the error of the store for what a batch failed with."""
+    error = classify(caught)
+    error.__cause__ = caught
+    if isinstance(error, ConnectionLost):
+        held_open = isinstance(request, Batch) and request.hold
+        error.may_be_committed = not held_open and may_be_committed(caught)
+    return error
+
+
 def _holds(request: object) -> bool:
     """Return whether a transaction stays open behind a request."""
     return isinstance(request, GiveWay) or (isinstance(request, Batch) and request.hold)
@@ -123,39 +161,78 @@ class _Held:
 
     :ivar connection: of its open transaction, or None.
     :ivar scope: the scope that this transaction has entered.
+    :ivar began: when the call began, by the monotonic clock.
+    :ivar until: when it ends: its deadline.
     """
 
     def __init__(self, io: Io, enter_scope: EnterScope) -> None:
+        self.began = monotonic()
+        self.until = self.began + io.seconds
         self.io = io
         self.enter_scope = enter_scope
         self.connection: Any = None
         self.scope: Scope | None = None
 
     def answer(
-        self, request: Batch | Rollback | Pause | GiveWay | Parallel
+        self, request: Batch | Rollback | Pause | Retry | GiveWay | Parallel
     ) -> Generator[Any, Any, Any]:
         """Do what the plan asks for."""
         match request:
             case Batch():
-                opening = self.connection is None
-                if opening:
-                    self.connection = yield self.io.acquire()
+                io = self.io
+                if io.stepwise:
+                    self.until = monotonic() + io.seconds
+                if opening := self.connection is None:
+                    self.connection = yield io.acquire(self.until - monotonic())
                     self.scope = None
-                patient = request.scope is not None and request.scope.patient
-                statements, before = _framed(request, opening, self.scope, self.enter_scope)
-                rows = yield self.io.exchange(self.connection, statements, before, patient)
+                left = self.until - monotonic()
+                if left <= 0:  # a replay took it, or other tasks of the event loop
+                    raise TimedOut(f"the {io.seconds:g} seconds of this call are over")
+                statements, before = self._framed(request, opening, left)
+                until = self.until - left * (1 - _ANSWER)
+                rows = yield io.exchange(self.connection, statements, before, until)
                 self.scope = request.scope
                 return rows[: len(request.statements)]
             case Rollback():
                 return []
             case Pause(seconds):
-                return (yield self.io.sleep(seconds))
+                yield self.io.sleep(seconds)
+                self.until = monotonic() + self.io.seconds
+                return []
+            case Retry():
+                return (yield from self._retry(request))
             case GiveWay():
                 return (yield self.io.sleep(0))
             case Parallel(plans, jobs):
                 return (yield self.io.fan_out(plans, jobs))
             case _:
                 assert_never(request)
+
+    def _retry(self, request: Retry) -> Generator[Any, Any, bool]:
+        """Wait before another attempt, if there is time for one."""
+        until = request.since + self.io.seconds if self.io.stepwise else self.until
+        if monotonic() + request.seconds > until:
+            return False
+        yield self.io.sleep(request.seconds)
+        return True
+
+    def _framed(self, batch: Batch, opening: bool, left: float) -> tuple[list[Statement], int]:
+        """Return a batch with its transaction and scope around it, and how many stand before it."""
+        statements: list[Statement] = []
+        # PostgreSQL sets an isolation level before the first query only, and the scope is a query.
+        if opening and batch.hold:
+            statements.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
+        # Inside a transaction the scope changes in an erasure alone, which enters the eraser's
+        # role. The limits stay as they were at its begin: what ends a later statement is `until`.
+        if batch.scope is not None and (opening or batch.scope != self.scope):
+            statement_seconds = 0 if self.io.stepwise else left * _STATEMENT
+            entering = self.enter_scope.sql(batch.scope, left * _LOCK, statement_seconds)
+            statements.append(Statement(*entering))
+        before = len(statements)
+        statements += batch.statements
+        if not opening and not batch.hold:
+            statements.append(_COMMIT)
+        return statements, before
 
     def abandon(self) -> None:
         """Give the connection up, if there is one, without waiting."""
@@ -176,21 +253,3 @@ class _Held:
             # If the release is interrupted, the next call must not give the connection back again.
             connection, self.connection = self.connection, None
             yield self.io.release(connection)
-
-
-def _framed(
-    batch: Batch, opening: bool, scope: Scope | None, enter_scope: EnterScope
-) -> tuple[list[Statement], int]:
-    """Return a batch with its transaction and scope around it, and how many stand before it."""
-    statements: list[Statement] = []
-    # PostgreSQL sets an isolation level before the first query only, and the scope is a query.
-    if opening and batch.hold:
-        statements.append(_BEGIN_SNAPSHOT if batch.snapshot else _BEGIN)
-    # Inside a transaction the scope changes in an erasure alone, which enters the eraser's role.
-    if batch.scope is not None and (opening or batch.scope != scope):
-        statements.append(Statement(enter_scope.sql(batch.scope), (batch.scope.user_id,)))
-    before = len(statements)
-    statements += batch.statements
-    if not opening and not batch.hold:
-        statements.append(_COMMIT)
-    return statements, before

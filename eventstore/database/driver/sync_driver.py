@@ -15,7 +15,7 @@ from copy import copy
 from functools import partial
 from os import getpid
 from threading import Event
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -23,8 +23,8 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from eventstore.database.connections import (
     IS_DIRECT,
     OPEN,
+    SILENCE_SECONDS,
     StoreConnection,
-    answer_timeouts,
     connections_wanted,
     no_connection,
     pool_options,
@@ -52,12 +52,12 @@ class Driver:
             connection_class=StoreConnection,
             configure=partial(_configure, settings),
             reconnect_failed=_connect_again,
-            **pool_options(settings, self._outage),
+            **pool_options(conninfo, settings, self._outage),
         )
         self._process = getpid()
-        self._distrusted_at = 0.0
         self._enter_scope = EnterScope(settings)
-        self._answer_timeouts = answer_timeouts(settings)
+        self.seconds = settings.deadline_seconds
+        self.stepwise = False
         self._stop: Event | None = None
 
     def open(self) -> None:
@@ -67,6 +67,18 @@ class Driver:
     def close(self) -> None:
         """Close every connection; requests under way fail."""
         self.pool.close()
+
+    def within(self, seconds: float) -> Self:
+        """Return a driver on the same pool whose calls have so much time."""
+        driver = copy(self)
+        driver.seconds, driver.stepwise = seconds, False
+        return driver
+
+    def by_steps(self) -> Self:
+        """Return a driver on the same pool for work on whole logs; see `interpreter`."""
+        driver = copy(self)
+        driver.stepwise = True
+        return driver
 
     def run[T](self, plan: Plan[T]) -> T:
         """
@@ -85,9 +97,9 @@ class Driver:
 
     # What the interpreter asks for; see `interpreter.Io`.
 
-    def acquire(self) -> StoreConnection:
+    def acquire(self, seconds: float) -> StoreConnection:
         """
-        Take a connection from the pool, and wait for one up to `pool_timeout_seconds`.
+        Take a connection from the pool, and wait for one for so long.
 
         :raises ConfigurationError: the process has forked since, or the store is closed.
         :raises PoolExhausted: none became free in time.
@@ -96,15 +108,15 @@ class Driver:
         if getpid() != self._process:
             refuse_fork()
         try:
-            return self.pool.getconn()
+            return self.pool.getconn(seconds)
         except PoolTimeout as error:
             raise no_connection(self.pool, self.settings, self._outage) from error
 
     def distrust(self, lost: StoreConnection) -> None:
         """Drop the connections that are as old as a lost one, the leased ones at their return."""
         # Of the many callers that one restart cut off, only the first drops anything.
-        if lost.opened_at > self._distrusted_at:
-            self._distrusted_at = time.monotonic()
+        if lost.opened_at > self._outage.distrusted_at:
+            self._outage.distrusted_at = time.monotonic()
             self.pool.drain()
 
     def exchange(
@@ -112,11 +124,12 @@ class Driver:
         connection: StoreConnection,
         statements: Sequence[Statement],
         unread: int,
-        patient: bool,
+        until: float,
     ) -> list[Rows]:
         """Send statements as one pipeline for their rows, without those of the first `unread`."""
         connection.stop = self._stop
-        connection.answer_timeout_seconds = self._answer_timeouts[patient]
+        connection.until = until
+        connection.silence_seconds = SILENCE_SECONDS if self.stepwise else None
         return connection.wait(run_pipeline(connection, statements, unread))
 
     def release(self, connection: StoreConnection) -> None:
@@ -178,7 +191,7 @@ def _connect_again(pool: ConnectionPool[Any]) -> None:
 
 
 def _configure(settings: Settings, connection: StoreConnection) -> None:
-    connection.answer_timeout_seconds, _ = answer_timeouts(settings)  # from the first question
+    connection.silence_seconds = settings.deadline_seconds  # of the first question
     row = connection.execute(IS_DIRECT, prepare=False).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         connection.prepare_threshold = None

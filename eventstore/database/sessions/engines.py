@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio.session import async_sessionmaker
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from eventstore.database.connections import answer_timeouts, check_process
+from eventstore.database.connections import check_process, connect_options
 from eventstore.database.embedded import start_embedded
 from eventstore.database.scope import EnterScope, user_scope
 from eventstore.database.sessions.leased_connection import (
@@ -59,6 +59,7 @@ begin
 end
 $$
 """
+_ANSWER = 1.1  # so many times as long as a statement may take: the server is to say it first
 _SPACE = r"(?>\s|--[^\n]*\n|/\*.*?\*/)*+"  # once skipped, not again: comments may be many
 _COMMITS = re.compile(rf"{_SPACE}(commit|end|prepare\s+transaction)\b", re.IGNORECASE | re.DOTALL)
 _CHAIN = re.compile(
@@ -81,9 +82,7 @@ def own_engine(settings: Settings) -> Engine:
         _DIALECT,
         poolclass=pool.NullPool,
         creator=lambda: psycopg.connect(
-            conninfo,
-            client_encoding="UTF8",
-            connect_timeout=settings.connect_timeout_seconds,
+            conninfo, **(connect_options(conninfo, settings) | {"autocommit": False})
         ),
     )
 
@@ -99,9 +98,7 @@ def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
 
     def creator() -> LeasedConnection:
         check_process(process)
-        leased = LeasedConnection(connections, connections.getconn())
-        leased.answer_timeout_seconds, _ = answer_timeouts(settings)
-        return leased
+        return LeasedConnection(connections, connections.getconn())
 
     engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
     return _scoped(engine, settings)
@@ -118,48 +115,56 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
 
     async def creator() -> LeasedAsyncConnection:
         check_process(process)
-        leased = LeasedAsyncConnection(connections, await connections.getconn())
-        leased.answer_timeout_seconds, _ = answer_timeouts(settings)
-        return leased
+        return LeasedAsyncConnection(connections, await connections.getconn())
 
     engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
     _scoped(engine.sync_engine, settings)
     return engine
 
 
-def session(engine: Engine, user_id: str, *, read_only: bool) -> Session:
+def session(engine: Engine, user_id: str, *, read_only: bool, seconds: float) -> Session:
     """
     Return a SQLModel session in which only `user_id`'s rows exist.
 
     :param engine: an engine of `engine_on`.
     :param read_only: refuse every write; False for a service's own tables.
+    :param seconds: how long each statement may take.
     """
     # Used after its block, a session would lease a connection that nobody gives back.
-    return Session(engine.execution_options(**_of(user_id, read_only)), close_resets_only=False)
+    scoped = engine.execution_options(**_of(user_id, read_only, seconds))
+    return Session(scoped, close_resets_only=False)
 
 
-def async_session(engine: AsyncEngine, user_id: str, *, read_only: bool) -> AsyncSession:
+def async_session(
+    engine: AsyncEngine, user_id: str, *, read_only: bool, seconds: float
+) -> AsyncSession:
     """
     Return an async SQLModel session in which only `user_id`'s rows exist.
 
     :param engine: an engine of `async_engine_on`.
     :param read_only: refuse every write; False for a service's own tables.
+    :param seconds: how long each statement may take.
     """
-    scoped = engine.execution_options(**_of(user_id, read_only))
+    scoped = engine.execution_options(**_of(user_id, read_only, seconds))
     return async_sessionmaker(scoped, class_=AsyncSession, close_resets_only=False)()
 
 
-def _of(user_id: str, read_only: bool) -> dict[str, Any]:
+def _of(user_id: str, read_only: bool, seconds: float) -> dict[str, Any]:
     """Return whose the transactions of a session are, where `_enter_scope` finds it."""
-    return {"eventstore_user": user_id, "eventstore_read_only": read_only}
+    return {
+        "eventstore_user": user_id,
+        "eventstore_read_only": read_only,
+        "eventstore_seconds": seconds,
+    }
 
 
 def _scoped(engine: Engine, settings: Settings) -> Engine:
     # A listener says what is to follow the next BEGIN: sent here, it would cost a round trip.
     enter_scope = EnterScope(settings)
-    event.listen(engine, "connect", partial(_begin_as_nobody, enter_scope))
-    event.listen(engine, "begin", partial(_enter_scope, enter_scope))
-    event.listen(engine, "begin_twophase", partial(_enter_scope, enter_scope))
+    seconds = settings.deadline_seconds
+    event.listen(engine, "connect", partial(_begin_as_nobody, enter_scope, seconds))
+    event.listen(engine, "begin", partial(_enter_scope, enter_scope, seconds))
+    event.listen(engine, "begin_twophase", partial(_enter_scope, enter_scope, seconds))
     event.listen(engine, "before_cursor_execute", _refuse_unscoped)
     event.listen(engine, "commit", _forget_before_commit)
     event.listen(engine, "checkin", _forget)
@@ -176,23 +181,34 @@ def _undressed(connection: Any) -> Any:
     return getattr(connection, "driver_connection", connection)
 
 
-def _begin_as_nobody(enter_scope: EnterScope, connection: Any, _record: object) -> None:
+def _begin_as_nobody(
+    enter_scope: EnterScope, seconds: float, connection: Any, _record: object
+) -> None:
     """When a connection is leased: an engine that is used past any session sees nothing."""
     leased = _undressed(connection)
-    leased.entering = (_READ_ONLY, enter_scope.literal_sql(user_scope("")).encode())
+    leased.silence_seconds = seconds * _ANSWER
+    leased.entering = (_READ_ONLY, _scope_sql(enter_scope, "", seconds))
 
 
-def _enter_scope(enter_scope: EnterScope, connection: Connection, _xid: object = None) -> None:
-    """As SQLAlchemy begins: say as whom, and whether to write."""
+def _enter_scope(
+    enter_scope: EnterScope, seconds: float, connection: Connection, _xid: object = None
+) -> None:
+    """As SQLAlchemy begins: say as whom, for how long each statement, and whether to write."""
     leased = _leased_to(connection)
     options = connection.get_execution_options()
-    scope = enter_scope.literal_sql(user_scope(options.get("eventstore_user", ""))).encode()
+    seconds = options.get("eventstore_seconds", seconds)
+    leased.silence_seconds = seconds * _ANSWER
+    scope = _scope_sql(enter_scope, options.get("eventstore_user", ""), seconds)
     if options.get("eventstore_read_only", True):
         leased.entering = (_READ_ONLY, scope)
     elif leased.read_only is None:  # what a server connection begins with may be somebody's SET
         leased.entering = (b"set transaction read write", scope)
     else:
         leased.entering = (scope,)
+
+
+def _scope_sql(enter_scope: EnterScope, user_id: str, seconds: float) -> bytes:
+    return enter_scope.literal_sql(user_scope(user_id), seconds).encode()
 
 
 def _refuse_unscoped(connection: Connection, _cursor: object, statement: str, *_: object) -> None:

@@ -325,8 +325,7 @@ class UnitOfWork:
         :raises OutcomeUnknown: it may have been written.
         """
         self._reads = reads
-        seconds = self.context.retry_seconds
-        attempts = retrying(self._attempt, seconds=seconds, also=Overtaken, unknown=self._unknown)
+        attempts = retrying(self._attempt, also=Overtaken, unknown=self._unknown)
         try:
             return (yield from attempts)
         except (Overtaken, CallerVersionConflict) as conflict:

@@ -159,7 +159,7 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
 ) -> None:
     name = conninfo_to_dict(database_url)["dbname"]
     far = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
-    service = make_service(far, model, pool_timeout_seconds=0.5, retry_seconds=0.5)
+    service = make_service(far, model, deadline_seconds=0.5)
     with run_app(service) as url, client_of("alice", url) as alice:
         assert alice.get("/ready").json() == {"status": "ok"}
         proxy.close()
@@ -179,7 +179,7 @@ def test_an_unknown_outcome_invites_a_retry_only_under_a_key(key: str | None) ->
 
     @app.post("/tasks")
     async def create() -> None:
-        raise OutcomeUnknown(key, [uuid4()], 30)
+        raise OutcomeUnknown(key, [uuid4()])
 
     with run_app(app) as url:
         answer = httpx.post(f"{url}/tasks")
