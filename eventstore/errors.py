@@ -406,10 +406,9 @@ class Unavailable(EventStoreError):
 
     tried_seconds: float | None = None
 
-    def tell_time(self, seconds: float) -> None:
-        """Say in the message how long the call has tried, and what its last attempt met."""
-        last = self.__cause__ if isinstance(self.__cause__, EventStoreError) else None
-        met = "" if last is None else f"; the last attempt: {last}"
+    def tell_time(self, seconds: float, before: EventStoreError | None) -> None:
+        """Say in the message how long the call has tried, and what an attempt before met."""
+        met = "" if before is None or str(before) == str(self) else f"; before that: {before}"
         self.tried_seconds = seconds
         self.args = (f"{self}; tried for {seconds:.1f} seconds{met}",)
 

@@ -121,7 +121,7 @@ def test_a_decision_that_was_overtaken_keeps_others_waiting_the_second_time(
 ) -> None:
     settings = Settings(database_url=database_url, deadline_seconds=0.3)
     with (
-        EventStore.connect(settings=settings) as store,
+        EventStore.connect(database_url) as store,
         EventStore.connect(settings=settings) as other,
     ):
         alice = store.user("alice")

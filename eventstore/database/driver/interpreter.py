@@ -86,7 +86,10 @@ class Io(Protocol):
 
 # Of the time that is left. A lock comes first, so that the error says what was waited for, and the
 # server before the client, because only the server can say that nothing was written.
-_LOCK, _STATEMENT, _ANSWER = 0.85, 0.875, 0.9
+_LOCK, _STATEMENT, _ANSWER = 0.8, 0.825, 0.9
+
+_ATTEMPT_SECONDS, _ATTEMPT = 0.1, 0.05
+"""With less time left, or a smaller part of the call's, no further attempt is begun."""
 
 _BEGIN = Statement("begin", prepared=False)
 _BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only", prepared=False)
@@ -112,8 +115,7 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             try:
                 request = plan.throw(error) if error is not None else plan.send(answer)
             except Unavailable as unavailable:
-                if not io.stepwise:
-                    unavailable.tell_time(monotonic() - held.began)
+                held.tell_time(unavailable)
                 raise
             except StopIteration as end:
                 result: T = end.value
@@ -126,6 +128,8 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
                 error = _classified(caught, request)
             except EventStoreError as caught:
                 error = caught
+            if error is not None:
+                held.met = (held.met[-1], error)
             if isinstance(error, ConnectionLost):
                 yield from held.distrust()
             # The plan may catch the error and go on, but not in the transaction that failed.
@@ -163,11 +167,13 @@ class _Held:
     :ivar scope: the scope that this transaction has entered.
     :ivar began: when the call began, by the monotonic clock.
     :ivar until: when it ends: its deadline.
+    :ivar met: the last two errors of its batches.
     """
 
     def __init__(self, io: Io, enter_scope: EnterScope) -> None:
         self.began = monotonic()
         self.until = self.began + io.seconds
+        self.met: tuple[EventStoreError | None, ...] = (None,)
         self.io = io
         self.enter_scope = enter_scope
         self.connection: Any = None
@@ -209,11 +215,13 @@ class _Held:
                 assert_never(request)
 
     def _retry(self, request: Retry) -> Generator[Any, Any, bool]:
-        """Wait before another attempt, if there is time for one."""
+        """Wait before another attempt, if there is time for one; keep half of it for that."""
         until = request.since + self.io.seconds if self.io.stepwise else self.until
-        if monotonic() + request.seconds > until:
+        left = until - monotonic()
+        # One that is cut off while it commits would only make an outcome unknown.
+        if left < max(_ATTEMPT_SECONDS, self.io.seconds * _ATTEMPT):
             return False
-        yield self.io.sleep(request.seconds)
+        yield self.io.sleep(min(request.seconds, left / 2))
         return True
 
     def _framed(self, batch: Batch, opening: bool, left: float) -> tuple[list[Statement], int]:
@@ -233,6 +241,12 @@ class _Held:
         if not opening and not batch.hold:
             statements.append(_COMMIT)
         return statements, before
+
+    def tell_time(self, error: Unavailable) -> None:
+        """Have the error of a call say how long it tried, and what it met before."""
+        if not self.io.stepwise:
+            before = self.met[0] if error is self.met[-1] else self.met[-1]
+            error.tell_time(monotonic() - self.began, before)
 
     def abandon(self) -> None:
         """Give the connection up, if there is one, without waiting."""
