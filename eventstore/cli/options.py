@@ -21,6 +21,7 @@ from eventstore.store.context import AsOf
 from eventstore.store.store import EventStore
 
 __all__ = [
+    "READ_SECONDS",
     "After",
     "AsOfOption",
     "Database",
@@ -34,6 +35,9 @@ __all__ = [
     "open_store",
     "parse_as_of",
 ]
+
+READ_SECONDS = 300.0
+"""The time of a command that reads: who sits at a terminal can interrupt it."""
 
 Database = Annotated[
     str | None,

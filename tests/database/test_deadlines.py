@@ -165,11 +165,11 @@ def test_what_a_call_is_asked_to_wait_does_not_count(alice: User) -> None:
 
 
 def limits() -> Plan[list[Rows]]:
-    asked = ("statement_timeout", "lock_timeout")
+    names = ("statement_timeout", "lock_timeout")
     return (
         yield Batch(
             user_scope("alice"),
-            tuple(Statement(f"select current_setting('{one}')::interval") for one in asked),
+            tuple(Statement(f"select current_setting('{one}')::interval") for one in names),
         )
     )
 

@@ -128,3 +128,17 @@ def test_an_append_is_found_by_a_key_or_by_ids(alice: User) -> None:
     for wrong in (7, [7], "", None):
         with pytest.raises(InvalidInput, match="append"):
             alice.find_append(wrong)  # type: ignore[arg-type]
+
+
+def test_the_error_of_an_outcome_has_the_key_that_the_store_made(far: User, proxy: Proxy) -> None:
+    chat = far.conversations.start().id
+    call = far.tool_calls.request(chat, name="add_task", arguments="{}")
+    lose_first_reply(proxy, then=lambda: setattr(proxy, "lose_request", lambda _: True))
+
+    with pytest.raises(OutcomeUnknown) as unknown:
+        far.tool_calls.succeed(call, output={})
+    proxy.lose_request = lambda _: False
+
+    assert unknown.value.idempotency_key == f"outcome:{call.event_id}"
+    found = far.within(10).find_append(unknown.value)
+    assert [one.event_id for one in found] == [*unknown.value.event_ids]

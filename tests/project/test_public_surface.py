@@ -116,7 +116,17 @@ def test_a_method_of_a_user_has_its_name_and_docstring() -> None:
 
 def test_every_async_method_is_a_coroutine_function_and_no_sync_method_is() -> None:
     # These members send nothing to the database, so they are not awaited.
-    plain = {"annotated", "commands", "draft", "keyed", "session", "transaction", "turn", "user_id"}
+    plain = {
+        "annotated",
+        "commands",
+        "draft",
+        "keyed",
+        "session",
+        "transaction",
+        "turn",
+        "user_id",
+        "within",
+    }
     sync, other = users()
 
     for name in ("", "tasks", "conversations", "messages", "tool_calls", "turns"):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from eventstore.cli.options import (
+    READ_SECONDS,
     AsOfOption,
     Database,
     ExtensionsOption,
@@ -122,7 +123,7 @@ def _read_entries(
     failures: dict[str, EventStoreError] = {}
     for user_id in users:
         try:
-            view = store.user(user_id)
+            view = store.user(user_id).within(READ_SECONDS)
         except InvalidInput as error:  # an id that only tampering puts into a table
             if len(users) == 1:
                 raise

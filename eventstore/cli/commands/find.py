@@ -9,6 +9,7 @@ import typer
 
 from eventstore.cli.commands.show import message_json, summary
 from eventstore.cli.options import (
+    READ_SECONDS,
     After,
     AsOfOption,
     Database,
@@ -47,8 +48,12 @@ def conversations(
     Exit status 2 if an option has a value that it does not take.
     """
     with open_store(database, extensions) as store:
-        found = store.user(user).conversations.list(
-            archived=archived, limit=limit, after=after, as_of=parse_as_of(as_of)
+        found = (
+            store.user(user)
+            .within(READ_SECONDS)
+            .conversations.list(
+                archived=archived, limit=limit, after=after, as_of=parse_as_of(as_of)
+            )
         )
     if json:
         print_json([asdict(one) for one in found])
@@ -95,8 +100,10 @@ def search(
     the user has no such conversation; 2 if an option has a value that it does not take.
     """
     with open_store(database, extensions) as store:
-        found = store.user(user).messages.search(
-            text, conversation=conversation, limit=limit, after=after
+        found = (
+            store.user(user)
+            .within(READ_SECONDS)
+            .messages.search(text, conversation=conversation, limit=limit, after=after)
         )
     if json:
         print_json([{"conversation_id": one.conversation_id, **message_json(one)} for one in found])

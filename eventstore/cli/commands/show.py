@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from eventstore.cli.options import (
+    READ_SECONDS,
     After,
     AsOfOption,
     Database,
@@ -71,12 +72,16 @@ def history(
         raise InvalidInput("--format", f"{output!r} is not a format; give table or openai")
     # The store itself refuses another source, so `--source` has no list of them.
     with open_store(database, extensions) as store:
-        messages = store.user(user).history(
-            conversation,
-            source=cast("Source", source),
-            as_of=parse_as_of(as_of),
-            limit=limit,
-            after=after,
+        messages = (
+            store.user(user)
+            .within(READ_SECONDS)
+            .history(
+                conversation,
+                source=cast("Source", source),
+                as_of=parse_as_of(as_of),
+                limit=limit,
+                after=after,
+            )
         )
     if output == "openai":
         print_json([message.body for message in messages])
@@ -139,18 +144,22 @@ def tasks(
     Exit status 2 if an option has a value that it does not take.
     """
     with open_store(database, extensions) as store:
-        found = store.user(user).tasks.list(
-            completed=completed,
-            tag=tag,
-            priority=cast("Priority | None", priority),
-            due=cast("Due | None", due),
-            zone=zone,
-            search=search,
-            order=cast("TaskOrder", order),
-            newest_first=newest_first,
-            limit=limit,
-            after=after,
-            as_of=parse_as_of(as_of),
+        found = (
+            store.user(user)
+            .within(READ_SECONDS)
+            .tasks.list(
+                completed=completed,
+                tag=tag,
+                priority=cast("Priority | None", priority),
+                due=cast("Due | None", due),
+                zone=zone,
+                search=search,
+                order=cast("TaskOrder", order),
+                newest_first=newest_first,
+                limit=limit,
+                after=after,
+                as_of=parse_as_of(as_of),
+            )
         )
     if json:
         print_json([asdict(task) for task in found])
