@@ -171,7 +171,7 @@ def test_waiting_too_long_for_the_users_row_raises_timed_out(
 
     with psycopg.connect(direct_url) as holder:
         holder.execute("select from eventstore.user_log where user_id = 'alice' for update")
-        with pytest.raises(TimedOut):
+        with pytest.raises(TimedOut, match="another append of this user holds the lock"):
             alice.tasks.create("two")
 
     alice.tasks.create("three")
