@@ -18,6 +18,7 @@ from uuid import UUID
 
 from eventstore.admin.erase import Erasure, ErasureOrder, erase
 from eventstore.admin.export import Exported, export_user
+from eventstore.admin.health import Health, read_health
 from eventstore.admin.problems import Problem
 from eventstore.admin.verify import Verified, verify_user
 from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
@@ -53,6 +54,9 @@ __all__ = ["AdminPlans", "Status", "sum_of_shares"]
 
 _USERS_AT_A_TIME = 1_000
 """Users whose plans exist at once: a million users must not need a million plans in memory."""
+
+_PROBE_SECONDS = 0.5
+"""How long a probe is tried again: who asks will ask again, and wants an answer."""
 
 _UNTRUSTWORTHY_READS = {"reading", "function"}
 """Doctor checks that fail where verify could be shown other rows than everybody else."""
@@ -118,6 +122,21 @@ class AdminPlans:
         :raises AccessDenied: the login may not enter the operator role.
         """
         return self._retrying(lambda: list_users(self.projections))
+
+    def health(self) -> Plan[Health]:
+        """
+        Ask whether the database can serve: for probes, with the login of the service.
+
+        One round trip of some milliseconds, whatever is stored. A connection that was lost is
+        replaced once, and nothing is waited for beyond a connection of the pool.
+
+        :return: also if a migration is pending or the server takes no writes: `ok` is False then.
+        :raises Unavailable: the server cannot be reached, or no connection became free.
+        :raises SchemaMissing: the database was not migrated.
+        :raises AccessDenied: the login may not enter the application role.
+        """
+        seconds = min(self.settings.retry_seconds, _PROBE_SECONDS)
+        return retrying(read_health, seconds=seconds)
 
     def status(self) -> Plan[Status]:
         """

@@ -18,7 +18,7 @@ from eventstore.database.settings import load_settings, parse_url
 from eventstore.errors import ConfigurationError, InvalidInput, UnsafeDatabase
 from eventstore.schema.findings import Finding
 from eventstore.store.context import AsOf
-from eventstore.store.store import EventStore
+from eventstore.store.store import EventStore, open_unchecked
 
 __all__ = [
     "After",
@@ -31,6 +31,7 @@ __all__ = [
     "User",
     "diagnose",
     "load_object",
+    "open_probe",
     "open_store",
     "parse_as_of",
 ]
@@ -97,15 +98,29 @@ def open_store(
     :raises UnsafeDatabase: the database would not isolate users.
     :raises Unavailable: the database cannot be reached.
     """
-    # Without a handler, Python prints warnings of a logger to standard error. The command prints
-    # the error itself there, and what weakens isolation is for `eventstore doctor` to say.
-    for name in ("psycopg", "eventstore"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
+    _log_nothing()
     settings = load_settings(database, pool_max_size=jobs + 1)  # one is for the command itself
     with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:
         if settings.database_url is None and not worker:
             sys.stderr.write(f"no database URL is set: using {store.database}\n")
         yield store
+
+
+def open_probe(database: str | None) -> EventStore:
+    """
+    Open a store without the doctor, which takes longer than the question of a probe.
+
+    :raises Unavailable: these and the rest as in `open_store`.
+    """
+    _log_nothing()
+    return open_unchecked(load_settings(database, pool_max_size=1, pool_min_size=1))
+
+
+def _log_nothing() -> None:
+    # Without a handler, Python prints warnings of a logger to standard error. The command prints
+    # the error itself there, and what weakens isolation is for `eventstore doctor` to say.
+    for name in ("psycopg", "eventstore"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def diagnose(database: str | None, extensions: str | None) -> tuple[str, Sequence[Finding]]:

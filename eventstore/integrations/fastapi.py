@@ -358,13 +358,9 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
 
 
 class Health(BaseModel):
-    """That the process runs, or that it can serve requests."""
+    """That the process runs, or that it can serve requests; `read-only` is without writes."""
 
-    status: Literal["ok"] = "ok"
-
-
-_NOBODY = "eventstore:readiness"
-"""Whose conversations are read to see whether reading works; nothing is stored of such a user."""
+    status: Literal["ok", "read-only"] = "ok"
 
 
 def health_routes(*, health: str = "/health", ready: str = "/ready") -> APIRouter:
@@ -372,9 +368,10 @@ def health_routes(*, health: str = "/health", ready: str = "/ready") -> APIRoute
     Return the routes that an orchestrator asks, for `app.include_router(…)`.
 
     `GET /health` says that the process answers, and asks no database: a process that is started
-    anew does not bring a database back. `GET /ready` reads as one user does, in one round trip: the
-    server, the login, its roles and the tables. If it cannot, the error is answered as anywhere:
-    503 without a database, 500 without a schema.
+    anew does not bring a database back. `GET /ready` is `store.health()`, in one round trip: the
+    server, the login, its role and the schema. If it cannot, the error is answered as anywhere:
+    503 without a database or with a pending migration, 500 without a schema. A server that takes no
+    writes is 200 with the status `read-only`, because reading goes on.
 
     :param health: the path of the first one.
     :param ready: the path of the second one.
@@ -388,13 +385,18 @@ def health_routes(*, health: str = "/health", ready: str = "/ready") -> APIRoute
     @routes.get(ready, responses={HTTPStatus.SERVICE_UNAVAILABLE: {"model": Problem}})
     async def can_serve(connection: Request) -> Health:
         state = connection.app.state
+        found = []
         if hasattr(state, "eventstore") or not hasattr(state, "sync_eventstore"):
-            store = await current_store(connection)
-            await store.user(_NOBODY).conversations.list(limit=1)
+            found.append(await (await current_store(connection)).health())
         if hasattr(state, "sync_eventstore"):
-            nobody = state.sync_eventstore.user(_NOBODY)
-            await asyncio.to_thread(nobody.conversations.list, limit=1)
-        return Health()
+            found.append(await asyncio.to_thread(state.sync_eventstore.health))
+        for one in found:
+            if one.migration_pending:
+                raise Unavailable(
+                    f"the schema is at revision {one.revision}, and this release needs {one.head}; "
+                    "run `eventstore migrate`"
+                )
+        return Health(status="read-only" if any(one.read_only for one in found) else "ok")
 
     return routes
 

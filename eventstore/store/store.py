@@ -39,7 +39,7 @@ from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, s
 from eventstore.store.user import AsyncUser, User
 from projections import BUILT_IN, Projections, Projector
 
-__all__ = ["AsyncEventStore", "EventStore"]
+__all__ = ["AsyncEventStore", "EventStore", "open_unchecked"]
 
 # Without a handler of the application's, Python prints warnings to standard error. They must be
 # seen by default, so this logger has no NullHandler, as those of libraries often have.
@@ -188,14 +188,23 @@ class EventStore(SyncFacade[AdminPlans]):
         :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
-        store = cls(_prepare(database_url, projectors, events, settings))
+        store = cls._open(_prepare(database_url, projectors, events, settings))
+        try:
+            _require_safe(store.doctor(), store._parts)
+        except BaseException:
+            # Ctrl-C too: the caller has got no store yet that they could close.
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _open(cls, parts: _Parts) -> Self:
+        store = cls(parts)
         # The pool's threads would keep the process from exiting if nobody closes the store.
         atexit.register(store.close)
         try:
             store._driver.open()
-            _require_safe(store.doctor(), store._parts)
         except BaseException:
-            # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
             raise
         return store
@@ -216,6 +225,7 @@ class EventStore(SyncFacade[AdminPlans]):
     export = sync_method(AdminPlans.export)
     heads = sync_method(AdminPlans.heads)
     doctor = sync_method(AdminPlans.doctor)
+    health = sync_method(AdminPlans.health)
     status = sync_method(AdminPlans.status)
     users = sync_method(AdminPlans.users)
     import_conversations = sync_method(import_conversations)
@@ -241,6 +251,17 @@ class EventStore(SyncFacade[AdminPlans]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def open_unchecked(settings: Settings) -> EventStore:
+    """
+    Return an open store on a database that the doctor has not looked at, for a probe.
+
+    It takes as long as its connection, and the doctor reads the whole catalog.
+
+    :raises Unavailable: these and the rest as in `EventStore.connect`.
+    """
+    return EventStore._open(_prepare(None, (), (), settings))  # noqa: SLF001 - its own module
 
 
 class _Connecting:
@@ -338,6 +359,7 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
     export = async_method(AdminPlans.export)
     heads = async_method(AdminPlans.heads)
     doctor = async_method(AdminPlans.doctor)
+    health = async_method(AdminPlans.health)
     status = async_method(AdminPlans.status)
     users = async_method(AdminPlans.users)
     import_conversations = async_method(import_conversations)
