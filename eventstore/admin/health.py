@@ -1,4 +1,4 @@
-"""Whether a database can serve: what probes ask, in one round trip and without the operator role."""
+"""Whether a database can serve: what probes ask, in one round trip, as the login of the service."""
 
 from __future__ import annotations
 

@@ -188,9 +188,10 @@ class EventStore(SyncFacade[AdminPlans]):
         :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
-        store = cls._open(_prepare(database_url, projectors, events, settings))
+        parts = _prepare(database_url, projectors, events, settings)
+        store = cls._open(parts)
         try:
-            _require_safe(store.doctor(), store._parts)
+            _require_safe(store.doctor(), parts)
         except BaseException:
             # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
