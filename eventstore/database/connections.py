@@ -30,6 +30,7 @@ from eventstore.database.settings import Settings
 from eventstore.errors import ConfigurationError, EventStoreError, PoolExhausted, Unavailable
 
 __all__ = [
+    "APPLICATION_NAME",
     "IS_DIRECT",
     "OPEN",
     "StoreAsyncConnection",
@@ -46,6 +47,9 @@ __all__ = [
 
 OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 """A transaction is under way, and the pool would roll it back with a warning."""
+
+APPLICATION_NAME = "eventstore"
+"""What an operator sees of a connection in pg_stat_activity, unless the URL names it."""
 
 IS_DIRECT = "select pg_catalog.pg_backend_pid()"
 """
@@ -281,10 +285,12 @@ def no_connection(pool: BasePool, settings: Settings, outage: Outage) -> EventSt
         the last attempt to connect.
     """
     if (error := outage.error) is not None:
+        outage.refused()
         return unreachable(error)
     stats = pool.get_stats()
     leased = stats["pool_size"] - stats["pool_available"] - outage.connecting
     if leased >= settings.pool_max_size:
+        outage.exhausted(settings.pool_max_size)
         return PoolExhausted(
             f"none of {settings.pool_max_size} connections became free in "
             f"{settings.pool_timeout_seconds:g} seconds; "
@@ -316,4 +322,6 @@ def connect_options(settings: Settings) -> dict[str, Any]:
         "autocommit": True,
         "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
         "connect_timeout": settings.connect_timeout_seconds,
+        # The URL's application_name, or PGAPPNAME, comes before it.
+        "fallback_application_name": APPLICATION_NAME,
     }

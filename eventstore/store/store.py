@@ -14,6 +14,7 @@ from typing import Any, Self
 import psycopg
 
 from eventstore.admin.plans import AdminPlans
+from eventstore.database.connections import connect_options
 from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.embedded import start_embedded
@@ -42,8 +43,10 @@ from projections import BUILT_IN, Projections, Projector
 __all__ = ["AsyncEventStore", "EventStore", "open_unchecked"]
 
 # Without a handler of the application's, Python prints warnings to standard error. They must be
-# seen by default, so this logger has no NullHandler, as those of libraries often have.
+# seen by default, so `eventstore` has no NullHandler, as the loggers of libraries often have.
 _log = logging.getLogger("eventstore")
+_settings_log = logging.getLogger("eventstore.settings")
+_doctor_log = logging.getLogger("eventstore.doctor")
 _RECONNECT = 0.5
 """Seconds between attempts to connect while the server is away."""
 
@@ -80,7 +83,7 @@ def _prepare(
     if settings is not None and database_url is not None:
         raise ConfigurationError("give database_url or settings, which have a URL too, not both")
     chosen = settings or load_settings(database_url)
-    _warn(unknown_settings())
+    _warn(_settings_log, unknown_settings())
     # Text is a sequence too, of letters that would each be refused as no class.
     for name, given in (("events", events), ("projectors", projectors)):
         listed = isinstance(given, Sequence) and not isinstance(given, str)
@@ -118,7 +121,7 @@ def _require_reachable(conninfo: str, display: str, settings: Settings) -> None:
     while True:
         try:
             with outage.watch():
-                psycopg.connect(conninfo, connect_timeout=settings.connect_timeout_seconds).close()
+                psycopg.connect(conninfo, **connect_options(settings)).close()
         except psycopg.Error as error:
             refused = unreachable(error)
             if isinstance(refused, LoginRefused) or time.monotonic() + _RECONNECT > deadline:
@@ -128,11 +131,11 @@ def _require_reachable(conninfo: str, display: str, settings: Settings) -> None:
         time.sleep(_RECONNECT)
 
 
-def _warn(warnings: Iterable[str]) -> None:
+def _warn(log: logging.Logger, warnings: Iterable[str]) -> None:
     for warning in warnings:
         if warning not in _warned:
             _warned.add(warning)
-            _log.warning("%s", warning)
+            log.warning("%s", warning)
 
 
 def _require_safe(found: Sequence[Finding], parts: _Parts) -> None:
@@ -143,9 +146,12 @@ def _require_safe(found: Sequence[Finding], parts: _Parts) -> None:
     if (error := refusal(found)) is not None:
         raise error
     _warn(
-        f"{parts.database}: {one.location}: {one.detail}; {one.remedy}"
-        for one in found
-        if not (parts.embedded and one.check == "login")
+        _doctor_log,
+        (
+            f"{parts.database}: {one.location}: {one.detail}; {one.remedy}"
+            for one in found
+            if not (parts.embedded and one.check == "login")
+        ),
     )
 
 

@@ -10,6 +10,7 @@ own.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from functools import partial
@@ -24,7 +25,7 @@ from sqlalchemy.ext.asyncio.session import async_sessionmaker
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from eventstore.database.connections import answer_timeouts, check_process
+from eventstore.database.connections import APPLICATION_NAME, answer_timeouts, check_process
 from eventstore.database.embedded import start_embedded
 from eventstore.database.scope import EnterScope, user_scope
 from eventstore.database.sessions.leased_connection import (
@@ -40,6 +41,16 @@ from eventstore.errors import ConfigurationError
 __all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
 
 _DIALECT = "postgresql+psycopg://"
+_QUIET: dict[str, Any] = {
+    "poolclass": pool.NullPool,
+    "hide_parameters": True,  # in errors too
+    "logging_name": "eventstore",
+}
+# SQLAlchemy logs each row of a result, once somebody sets all its loggers to DEBUG. Whoever wants to
+# see users' content in the log sets the level of this one.
+_sql_log = logging.getLogger("sqlalchemy.engine.Engine.eventstore")
+if _sql_log.level == logging.NOTSET:
+    _sql_log.setLevel(logging.WARNING)
 _READ_ONLY = b"set transaction read only"
 _FORGET = "reset session authorization; reset all"
 # DISCARD ALL in its parts, because it would also deallocate the store's prepared statements.
@@ -84,6 +95,7 @@ def own_engine(settings: Settings) -> Engine:
             conninfo,
             client_encoding="UTF8",
             connect_timeout=settings.connect_timeout_seconds,
+            fallback_application_name=f"{APPLICATION_NAME} migrate",
         ),
     )
 
@@ -103,7 +115,7 @@ def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
         leased.answer_timeout_seconds, _ = answer_timeouts(settings)
         return leased
 
-    engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
+    engine = create_engine(_DIALECT, creator=creator, **_QUIET)
     return _scoped(engine, settings)
 
 
@@ -122,7 +134,7 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
         leased.answer_timeout_seconds, _ = answer_timeouts(settings)
         return leased
 
-    engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
+    engine = create_async_engine(_DIALECT, async_creator=creator, **_QUIET)
     _scoped(engine.sync_engine, settings)
     return engine
 
