@@ -99,7 +99,8 @@ def open_store(
     :raises Unavailable: the database cannot be reached.
     """
     _log_nothing()
-    settings = load_settings(database, pool_max_size=jobs + 1)  # one is for the command itself
+    # One connection is for the command itself.
+    settings = load_settings(database, pool_max_size=jobs + 1, pool_min_size=1)
     with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:
         if settings.database_url is None and not worker:
             sys.stderr.write(f"no database URL is set: using {store.database}\n")

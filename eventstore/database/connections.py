@@ -265,7 +265,7 @@ def pool_options(settings: Settings, outage: Outage) -> dict[str, Any]:
     return {
         "open": False,
         "name": pool_name(),
-        "min_size": min(settings.pool_min_size, settings.pool_max_size),
+        "min_size": settings.pool_min_size,
         "max_size": settings.pool_max_size,
         "timeout": settings.pool_timeout_seconds,
         "max_idle": settings.max_idle_seconds,

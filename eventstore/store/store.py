@@ -82,6 +82,8 @@ def _prepare(
     """Find everything that is wrong with the arguments before the pool connects."""
     if settings is not None and database_url is not None:
         raise ConfigurationError("give database_url or settings, which have a URL too, not both")
+    if settings is not None and not isinstance(settings, Settings):
+        raise ConfigurationError(f"settings: a {type(settings).__name__}; give Settings(…)")
     chosen = settings or load_settings(database_url)
     _warn(_settings_log, unknown_settings())
     # Text is a sequence too, of letters that would each be refused as no class.

@@ -46,8 +46,8 @@ _QUIET: dict[str, Any] = {
     "hide_parameters": True,  # in errors too
     "logging_name": "eventstore",
 }
-# SQLAlchemy logs each row of a result, once somebody sets all its loggers to DEBUG. Whoever wants to
-# see users' content in the log sets the level of this one.
+# SQLAlchemy logs each row of a result, once somebody sets all its loggers to DEBUG. Whoever wants
+# to see users' content in the log sets the level of this one.
 _sql_log = logging.getLogger("sqlalchemy.engine.Engine.eventstore")
 if _sql_log.level == logging.NOTSET:
     _sql_log.setLevel(logging.WARNING)
