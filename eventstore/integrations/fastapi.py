@@ -34,6 +34,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.params import Depends as Dependency
 from fastapi.responses import JSONResponse, StreamingResponse
+from psycopg.errors import DiskFull
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
@@ -325,9 +326,9 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
     Return the handlers that answer the store's errors, for `FastAPI(exception_handlers=…)`.
 
     404 `NotFound`, 409 `Conflict`, 413 `BatchTooLarge`, 422 `InvalidInput`, 503 `Unavailable` and
-    an `OperationalError` of a session, 507 `StorageFull`. The rest is for you to repair and not for
-    the client to read: configuration, rights, a log that cannot be read. It is answered with 500
-    by Starlette, and the server logs it.
+    an `OperationalError` of a session, 507 `StorageFull` and a full disk in a session. The rest is
+    for you to repair and not for the client to read: configuration, rights, a log that cannot be
+    read. It is answered with 500 by Starlette, and the server logs it.
 
     :param retry_after_seconds: the `Retry-After` of a 503, and of a `ConversationBusy`. An
         `OutcomeUnknown` of a command without a key has none: to send it again may double it.
@@ -335,7 +336,10 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
         status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
-        # The message of SQLAlchemy's quotes the statement with its parameters.
+        full = isinstance(error, OperationalError) and isinstance(error.orig, DiskFull)
+        if full:
+            status = HTTPStatus.INSUFFICIENT_STORAGE
+        # The message of SQLAlchemy's quotes the statement.
         detail = status.description if isinstance(error, OperationalError) else str(error)
         problem = Problem(
             type=f"urn:eventstore:{type(error).__name__}",
@@ -346,11 +350,11 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
         )
         # Sent again without its key, what may have been written would be written twice.
         unsafe = isinstance(error, OutcomeUnknown) and error.idempotency_key is None
-        wait = isinstance(error, Unavailable | OperationalError | ConversationBusy) and not unsafe
+        wait = isinstance(error, Unavailable | OperationalError | ConversationBusy)
         return JSONResponse(
             problem.model_dump(exclude_none=True),
             status,
-            {"Retry-After": str(retry_after_seconds)} if wait else None,
+            {"Retry-After": str(retry_after_seconds)} if wait and not unsafe and not full else None,
             "application/problem+json",
         )
 

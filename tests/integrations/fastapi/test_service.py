@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.exc import OperationalError
 
 from eventstore import ConfigurationError, EventStore, OutcomeUnknown
 from eventstore.admin import health
@@ -173,6 +174,21 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
     assert [one.headers["Retry-After"] for one in (*answers, ready)] == ["2"] * 4
     assert "select" not in answers[1].text.lower()
     assert health.json() == {"status": "ok"}
+
+
+def test_a_disk_that_is_full_is_told_of_a_session_too_and_not_to_be_tried_soon() -> None:
+    app = FastAPI(exception_handlers=problem_handlers())
+
+    @app.get("/rows")
+    async def rows() -> None:
+        raise OperationalError("insert into mine", {}, psycopg.errors.DiskFull("no space left"))
+
+    with run_app(app) as url:
+        answer = httpx.get(f"{url}/rows")
+
+    assert answer.status_code == 507
+    assert "Retry-After" not in answer.headers
+    assert "insert" not in answer.text
 
 
 @pytest.mark.parametrize("key", ["request-1", None])
