@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.database.settings import load_settings, parse_url
+from eventstore.database.settings import Settings, load_settings, parse_url
 from eventstore.errors import ConfigurationError, InvalidInput, UnsafeDatabase
 from eventstore.schema.findings import Finding
 from eventstore.store.context import AsOf
@@ -102,8 +102,8 @@ def open_store(
     # One connection is for the command itself.
     settings = load_settings(database, pool_max_size=jobs + 1, pool_min_size=1)
     with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:
-        if settings.database_url is None and not worker:
-            sys.stderr.write(f"no database URL is set: using {store.database}\n")
+        if not worker:
+            _report_default(settings, store)
         yield store
 
 
@@ -114,7 +114,15 @@ def open_probe(database: str | None) -> EventStore:
     :raises Unavailable: these and the rest as in `open_store`.
     """
     _log_nothing()
-    return open_unchecked(load_settings(database, pool_max_size=1, pool_min_size=1))
+    settings = load_settings(database, pool_max_size=1, pool_min_size=1)
+    store = open_unchecked(settings)
+    _report_default(settings, store)
+    return store
+
+
+def _report_default(settings: Settings, store: EventStore) -> None:
+    if settings.database_url is None:
+        sys.stderr.write(f"no database URL is set: using {store.database}\n")
 
 
 def _log_nothing() -> None:

@@ -63,6 +63,7 @@ class Outage:
         self._since = 0.0
         self._attempts = 0
         self._requests = 0
+        self._announced = False
         self._again = _OnceAMinute()
         self._lost = _OnceAMinute()
         self._exhausted = _OnceAMinute()
@@ -113,11 +114,12 @@ class Outage:
         now = monotonic()
         with self._lock:
             if self.error is None:
-                self._since, self._attempts, self._requests = now, 0, 0
-                self._again = _OnceAMinute()
+                self._since, self._attempts, self._requests, self._announced = now, 0, 0, False
             self.error = error
             self._attempts += 1
+            # Not counted anew with each outage: a server at its limit refuses now and then.
             due, seconds = self._again.due(), now - self._since
+            self._announced = self._announced or bool(due)
             attempts, requests = self._attempts, self._requests
         reason = (str(error).splitlines() or ["no reason given"])[0]
         if due and attempts == 1:
@@ -136,7 +138,7 @@ class Outage:
             error, self.error = self.error, None
             seconds = monotonic() - self._since
             attempts, requests = self._attempts, self._requests
-        if error is not None:
+        if error is not None and self._announced:
             self._warn(
                 "connected again, after %.0f seconds: %d attempts and %d requests failed",
                 seconds,

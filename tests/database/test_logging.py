@@ -77,6 +77,21 @@ def test_an_outage_is_one_line_a_minute_with_its_counts(
     ]
 
 
+def test_a_server_that_refuses_now_and_then_is_no_line_a_second(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = Outage("db")
+    for _ in range(61):
+        fail_to_connect(watched)
+        with watched.watch():
+            pass
+        clock[0] += 1
+
+    begins = "db: no connection can be made: connection refused; trying again every second"
+    ends = "db: connected again, after 0 seconds: 1 attempts and 0 requests failed"
+    assert warnings_of(caplog) == [begins, ends, begins, ends]
+
+
 def test_lost_connections_and_requests_without_one_are_a_line_a_minute(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
