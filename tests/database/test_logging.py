@@ -42,6 +42,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+def through(proxy: Proxy, database_url: str) -> str:
+    name = conninfo_to_dict(database_url)["dbname"]
+    return f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+
+
 def fail_to_connect(watched: Outage) -> None:
     with suppress(psycopg.OperationalError), watched.watch():
         raise psycopg.OperationalError("connection refused\nis the server running?")
@@ -111,17 +116,15 @@ def test_lost_connections_and_requests_without_one_are_a_line_a_minute(
 
 @pytest.mark.parametrize("driver", ["sync", "async"])
 def test_a_lost_connection_and_a_full_pool_are_logged_though_the_call_succeeds(
-    database_url: str, admin: psycopg.Connection, caplog: pytest.LogCaptureFixture, driver: str
+    database_url: str, proxy: Proxy, caplog: pytest.LogCaptureFixture, driver: str
 ) -> None:
-    settings = Settings(database_url=database_url, pool_max_size=1, pool_timeout_seconds=0.1)
+    url = through(proxy, database_url)
+    settings = Settings(database_url=url, pool_max_size=1, pool_timeout_seconds=1)
     with open_store(driver, settings=settings) as store:
         alice = store.user("alice")
         alice.tasks.list()
         caplog.clear()
-        admin.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where pid <> pg_backend_pid() and datname = current_database()"
-        )
+        proxy.cut()
         alice.tasks.list()
         with alice.session() as session:
             session.connection()
@@ -206,8 +209,7 @@ def test_nothing_that_users_wrote_is_in_any_line_of_the_log(
     caplog: pytest.LogCaptureFixture,
     driver: str,
 ) -> None:
-    name = conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = through(proxy, database_url)
     short = Settings(database_url=url, pool_timeout_seconds=0.3, retry_seconds=0.2)
     caplog.set_level(logging.DEBUG)
     for logger in ("sqlalchemy", "psycopg", "eventstore"):
