@@ -18,12 +18,13 @@ from uuid import UUID
 
 from eventstore.admin.erase import Erasure, ErasureOrder, erase
 from eventstore.admin.export import Exported, export_user
+from eventstore.admin.health import Health, read_health
 from eventstore.admin.problems import Problem
+from eventstore.admin.status import Status, read_status
 from eventstore.admin.verify import Verified, verify_user
-from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
-from eventstore.database.scope import Scope, operator, user_scope
+from eventstore.database.plan import Parallel, Plan, retrying
 from eventstore.database.settings import Settings
-from eventstore.errors import AccessDenied, DatabaseFault, EventStoreError, Incomplete, InvalidInput
+from eventstore.errors import DatabaseFault, EventStoreError, Incomplete, InvalidInput
 from eventstore.events.fields import (
     MAX_TITLE,
     MAX_USER_ID,
@@ -49,47 +50,13 @@ from projections.rebuild.rebuild import (
 )
 from projections.rebuild.users import list_users
 
-__all__ = ["AdminPlans", "Status", "sum_of_shares"]
+__all__ = ["AdminPlans", "sum_of_shares"]
 
 _USERS_AT_A_TIME = 1_000
 """Users whose plans exist at once: a million users must not need a million plans in memory."""
 
 _UNTRUSTWORTHY_READS = {"reading", "function"}
 """Doctor checks that fail where verify could be shown other rows than everybody else."""
-
-_STATUS = """
-select current_setting('server_version'),
-       (select string_agg(version_num, ', ') from eventstore.alembic_version),
-       (select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
-        from pg_catalog.pg_class as c
-        join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-        where n.nspname = 'eventstore' and c.relkind = 'r')
-"""
-
-_COUNTS = """
-select count(*),
-       coalesce(sum(position), 0)::bigint
-from eventstore.user_log
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """
-    What a database holds.
-
-    :ivar revision: the schema's revision; `head` is the newest revision this release knows.
-    :ivar users: how many there are, and `events` how many of theirs; both are None for a login
-        that may not enter the operator role.
-    :ivar bytes: size of all tables and indexes of the store.
-    """
-
-    server_version: str
-    revision: str
-    head: str
-    users: int | None
-    events: int | None
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +86,31 @@ class AdminPlans:
         """
         return retrying(lambda: list_users(self.projections))
 
+    def health(self) -> Plan[Health]:
+        """
+        Ask whether the database can serve: for probes, with the login of the service.
+
+        One round trip of some milliseconds, whatever is stored. Like any call it ends by its
+        deadline, which is what a probe waits for where the server is away.
+
+        :return: also if a migration is pending or the server takes no writes: `ok` is False then.
+        :raises Unavailable: the server cannot be reached, or no connection became free.
+        :raises SchemaMissing: the database was not migrated.
+        :raises AccessDenied: the login may not enter the application role.
+        """
+        return retrying(read_health)
+
     def status(self) -> Plan[Status]:
         """
-        Return the server's version, the schema's revision and how much is stored.
+        Return what the database holds and what goes on in it, as far as the login may see.
 
-        One round trip. A login that may not enter the operator role takes another one, and is not
-        told the numbers of users and events.
+        Two round trips, in which the database counts users, calls and turns. A login that may not
+        enter the operator role takes a third one, and is told nothing about all users.
 
-        :return: `revision` is `none` where the schema has none; `bytes` includes indexes and TOAST.
+        :return: where nothing is told of a value, it is None.
         :raises SchemaMissing: the database was not migrated.
         """
-        # Alembic takes long to import and few processes ask for the status.
-        from eventstore.schema.migrate import latest_revision  # noqa: PLC0415 - see the line above
-
-        try:
-            row, counts = yield from retrying(lambda: _read_status(operator, _STATUS, _COUNTS))
-        except AccessDenied:
-            (row,) = yield from retrying(lambda: _read_status(user_scope(""), _STATUS))
-            counts = (None, None)
-        server_version, revision, size = row
-        users, events = counts
-        return Status(server_version, revision or "none", latest_revision(), users, events, size)
+        return retrying(read_status)
 
     def heads(
         self, users: Sequence[str] | None = None, *, after: str = "", limit: int = 10_000
@@ -442,12 +413,6 @@ def sum_of_shares(shares: Iterable[Share]) -> Rebuilt:
     if failures:
         raise Incomplete(failures) from next(iter(failures.values()))
     return done
-
-
-def _read_status(scope: Scope, *questions: str) -> Plan[list[tuple[Any, ...]]]:
-    """Ask in one round trip, and return the one row of each answer."""
-    answers = yield Batch(scope, tuple(map(Statement, questions)))
-    return [rows[0] for rows in answers]
 
 
 def _ignore(_: Any) -> None:

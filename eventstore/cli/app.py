@@ -27,6 +27,7 @@ __all__ = ["app", "main"]
 _COMMANDS = {
     "demo": "demo.command:demo",
     "migrate": "commands.migrate:migrate",
+    "health": "commands.health:health",
     "status": "commands.status:status",
     "doctor": "commands.doctor:doctor",
     "import": "commands.import_files:import_files",

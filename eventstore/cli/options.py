@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.database.settings import load_settings, parse_url
+from eventstore.database.settings import Settings, load_settings, parse_url
 from eventstore.errors import ConfigurationError, InvalidInput, UnsafeDatabase
 from eventstore.schema.findings import Finding
 from eventstore.store.context import AsOf
-from eventstore.store.store import EventStore
+from eventstore.store.store import EventStore, open_unchecked
 
 __all__ = [
     "READ_SECONDS",
@@ -32,6 +32,7 @@ __all__ = [
     "User",
     "diagnose",
     "load_object",
+    "open_probe",
     "open_store",
     "parse_as_of",
 ]
@@ -101,15 +102,38 @@ def open_store(
     :raises UnsafeDatabase: the database would not isolate users.
     :raises Unavailable: the database cannot be reached.
     """
+    _log_nothing()
+    # One connection is for the command itself.
+    settings = load_settings(database, pool_max_size=jobs + 1, pool_min_size=1)
+    with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:
+        if not worker:
+            _report_default(settings, store)
+        yield store
+
+
+def open_probe(database: str | None) -> EventStore:
+    """
+    Open a store without the doctor, which takes longer than the question of a probe.
+
+    :raises Unavailable: these and the rest as in `open_store`.
+    """
+    _log_nothing()
+    settings = load_settings(database, pool_max_size=1, pool_min_size=1)
+    store = open_unchecked(settings)
+    _report_default(settings, store)
+    return store
+
+
+def _report_default(settings: Settings, store: EventStore) -> None:
+    if settings.database_url is None:
+        sys.stderr.write(f"no database URL is set: using {store.database}\n")
+
+
+def _log_nothing() -> None:
     # Without a handler, Python prints warnings of a logger to standard error. The command prints
     # the error itself there, and what weakens isolation is for `eventstore doctor` to say.
     for name in ("psycopg", "eventstore"):
         logging.getLogger(name).addHandler(logging.NullHandler())
-    settings = load_settings(database, pool_max_size=jobs + 1)  # one is for the command itself
-    with EventStore.connect(settings=settings, **_load_extensions(extensions)) as store:
-        if settings.database_url is None and not worker:
-            sys.stderr.write(f"no database URL is set: using {store.database}\n")
-        yield store
 
 
 def diagnose(database: str | None, extensions: str | None) -> tuple[str, Sequence[Finding]]:

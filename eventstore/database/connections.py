@@ -32,6 +32,7 @@ from eventstore.database.settings import Settings
 from eventstore.errors import ConfigurationError, EventStoreError, PoolExhausted, Unavailable
 
 __all__ = [
+    "APPLICATION_NAME",
     "IS_DIRECT",
     "OPEN",
     "SILENCE_SECONDS",
@@ -48,6 +49,9 @@ __all__ = [
 
 OPEN = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 """A transaction is under way, and the pool would roll it back with a warning."""
+
+APPLICATION_NAME = "eventstore"
+"""What an operator sees of a connection in pg_stat_activity, unless the URL names it."""
 
 IS_DIRECT = "select pg_catalog.pg_backend_pid()"
 """
@@ -246,7 +250,7 @@ def pool_options(conninfo: str, settings: Settings, outage: Outage) -> dict[str,
     return {
         "open": False,
         "name": pool_name(),
-        "min_size": min(settings.pool_min_size, settings.pool_max_size),
+        "min_size": settings.pool_min_size,
         "max_size": settings.pool_max_size,
         "timeout": settings.deadline_seconds,  # of sessions; calls say what is left of their time
         "max_idle": settings.max_idle_seconds,
@@ -266,10 +270,12 @@ def no_connection(pool: BasePool, settings: Settings, outage: Outage) -> EventSt
         the last attempt to connect.
     """
     if (error := outage.error) is not None:
+        outage.refused()
         return unreachable(error)
     stats = pool.get_stats()
     leased = stats["pool_size"] - stats["pool_available"] - outage.connecting
     if leased >= settings.pool_max_size:
+        outage.exhausted(settings.pool_max_size)
         return PoolExhausted(
             f"none of {settings.pool_max_size} connections became free in time; raise "
             f"EVENTSTORE_POOL_MAX_SIZE, or {MORE_TIME}"
@@ -302,6 +308,8 @@ def connect_options(conninfo: str, settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "autocommit": True,
         "client_encoding": "UTF8",  # whatever PGCLIENTENCODING or the login's settings say
+        # The URL's application_name, or PGAPPNAME, comes before it.
+        "fallback_application_name": APPLICATION_NAME,
     }
     if "connect_timeout" not in conninfo_to_dict(conninfo):
         options["connect_timeout"] = ceil(settings.deadline_seconds)

@@ -217,7 +217,10 @@ _BY_STATE: tuple[tuple[str, Callable[[str], EventStoreError]], ...] = (
     ("53", lambda text: DatabaseFault(f"the server is out of a resource: {text}")),
     ("57P", lambda text: ConnectionLost(f"the server closed the connection: {text}")),
     ("08", lambda text: ConnectionLost(f"the database connection failed: {text}")),
-    ("25006", lambda text: ConnectionLost(f"the server is read-only, perhaps a standby: {text}")),
+    (
+        "25006",  # some providers make a project read-only at its storage limit
+        lambda text: ConnectionLost(f"the server is read-only, a standby or out of space: {text}"),
+    ),
     (
         "25P04",
         lambda text: TimedOut(f"{text}; raise or reset transaction_timeout of the login"),

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import platformdirs
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventstore.database.roles import ROLE_NAME, Role
@@ -82,11 +82,24 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _three_roles(self) -> Self:
+    def _fit_together(self) -> Self:
         names = {self.application_role, self.operator_role, self.eraser_role}
         if len(names) < len(Role):
-            raise ValueError("the three roles need three names")
+            raise ValueError(f"{_PREFIX}…_ROLE: the three roles need three names")
+        if self.pool_min_size > self.pool_max_size:
+            raise ValueError(
+                f"{_PREFIX}POOL_MIN_SIZE: {self.pool_min_size} is more than "
+                f"{_PREFIX}POOL_MAX_SIZE, which is {self.pool_max_size}"
+            )
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise ConfigurationError(_refusal(error)) from None
 
     @cached_property
     def role_names(self) -> dict[Role, str]:
@@ -109,31 +122,46 @@ def load_settings(database_url: str | None = None, **overrides: object) -> Setti
         message names the variable.
     """
     given = {"database_url": database_url, **overrides}
-    given = {name: value for name, value in given.items() if value is not None}
-    try:
-        Settings()  # an argument must not hide what is wrong with the variable that it replaces
-        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks the values
-    except ValidationError as error:
-        # pydantic's own text repeats the value, which may be a URL with a password.
-        first = error.errors()[0]
-        name = "EVENTSTORE_" + ("_".join(str(part) for part in first["loc"]).upper() or "…_ROLE")
-        raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+    Settings()  # an argument must not hide what is wrong with the variable that it replaces
+    return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks the values
+
+
+def _refusal(error: ValidationError) -> str:
+    """Return what is wrong; pydantic's own text repeats the value, which may have a password."""
+    first = error.errors()[0]
+    text = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return text
+    name = _PREFIX + str(first["loc"][0]).upper()
+    return (
+        f"{name} is no setting{_hint(name)}"
+        if first["type"] == "extra_forbidden"
+        else f"{name}: {text}"
+    )
 
 
 def unknown_settings(variables: Mapping[str, str] = os.environ) -> Iterator[str]:
     """Yield a warning for each variable that is named like a setting and is none."""
-    known = [_PREFIX + name.upper() for name in Settings.model_fields]
     for name in sorted(variables):
         upper = name.upper()
-        if not upper.startswith(_PREFIX) or upper in {*known, *_NOT_OURS}:
+        if upper in {*_NAMES, *_NOT_OURS} or upper.startswith(f"{_PREFIX}TEST_"):
             continue
-        if upper.startswith(f"{_PREFIX}TEST_"):
-            continue
-        near = get_close_matches(
-            upper.removeprefix(_PREFIX), map(str.upper, Settings.model_fields), 1, 0.4
-        )
-        hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
-        yield f"{name} is no setting of the store and has no effect{hint}"
+        # EVENT_STORE_DATABASE_URL would have the store start a server of its own.
+        if upper.startswith(_PREFIX) or get_close_matches(upper, _NAMES, 1, _SAME_BUT_FOR_A_SLIP):
+            yield f"{name} is no setting of the store and has no effect{_hint(upper)}"
+
+
+_NAMES = [_PREFIX + name.upper() for name in Settings.model_fields]
+_SAME_BUT_FOR_A_SLIP = 0.93
+"""How like a setting a name is that is meant for one, though it does not begin like one."""
+
+
+def _hint(name: str) -> str:
+    """Return which setting was meant, if one is near."""
+    # Without the prefix, which every name has and which would make all of them near.
+    rest = [one.removeprefix(_PREFIX) for one in _NAMES]
+    near = get_close_matches(name.removeprefix(_PREFIX), rest, 1, 0.4)
+    return f"; did you mean {_PREFIX}{near[0]}?" if near else ""
 
 
 @dataclass(frozen=True, slots=True)

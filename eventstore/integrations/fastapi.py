@@ -34,6 +34,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.params import Depends as Dependency
 from fastapi.responses import JSONResponse, StreamingResponse
+from psycopg.errors import DiskFull
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
@@ -325,9 +326,9 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
     Return the handlers that answer the store's errors, for `FastAPI(exception_handlers=…)`.
 
     404 `NotFound`, 409 `Conflict`, 413 `BatchTooLarge`, 422 `InvalidInput`, 503 `Unavailable` and
-    an `OperationalError` of a session, 507 `StorageFull`. The rest is for you to repair and not for
-    the client to read: configuration, rights, a log that cannot be read. It is answered with 500
-    by Starlette, and the server logs it.
+    an `OperationalError` of a session, 507 `StorageFull` and a full disk in a session. The rest is
+    for you to repair and not for the client to read: configuration, rights, a log that cannot be
+    read. It is answered with 500 by Starlette, and the server logs it.
 
     :param retry_after_seconds: the `Retry-After` of a 503, and of a `ConversationBusy`. An
         `OutcomeUnknown` of a command without a key has none: to send it again may double it.
@@ -335,7 +336,10 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
         status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
-        # The message of SQLAlchemy's quotes the statement with its parameters.
+        full = isinstance(error, OperationalError) and isinstance(error.orig, DiskFull)
+        if full:
+            status = HTTPStatus.INSUFFICIENT_STORAGE
+        # The message of SQLAlchemy's quotes the statement.
         detail = status.description if isinstance(error, OperationalError) else str(error)
         problem = Problem(
             type=f"urn:eventstore:{type(error).__name__}",
@@ -346,11 +350,11 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
         )
         # Sent again without its key, what may have been written would be written twice.
         unsafe = isinstance(error, OutcomeUnknown) and error.idempotency_key is None
-        wait = isinstance(error, Unavailable | OperationalError | ConversationBusy) and not unsafe
+        wait = isinstance(error, Unavailable | OperationalError | ConversationBusy)
         return JSONResponse(
             problem.model_dump(exclude_none=True),
             status,
-            {"Retry-After": str(retry_after_seconds)} if wait else None,
+            {"Retry-After": str(retry_after_seconds)} if wait and not unsafe and not full else None,
             "application/problem+json",
         )
 
@@ -358,13 +362,9 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
 
 
 class Health(BaseModel):
-    """That the process runs, or that it can serve requests."""
+    """That the process runs, or that it can serve requests; `read-only` is without writes."""
 
-    status: Literal["ok"] = "ok"
-
-
-_NOBODY = "eventstore:readiness"
-"""Whose conversations are read to see whether reading works; nothing is stored of such a user."""
+    status: Literal["ok", "read-only"] = "ok"
 
 
 def health_routes(*, health: str = "/health", ready: str = "/ready") -> APIRouter:
@@ -372,9 +372,10 @@ def health_routes(*, health: str = "/health", ready: str = "/ready") -> APIRoute
     Return the routes that an orchestrator asks, for `app.include_router(…)`.
 
     `GET /health` says that the process answers, and asks no database: a process that is started
-    anew does not bring a database back. `GET /ready` reads as one user does, in one round trip: the
-    server, the login, its roles and the tables. If it cannot, the error is answered as anywhere:
-    503 without a database, 500 without a schema.
+    anew does not bring a database back. `GET /ready` is `store.health()`, in one round trip: the
+    server, the login, its role and the schema. If it cannot, the error is answered as anywhere:
+    503 without a database or with a pending migration, 500 without a schema. A server that takes no
+    writes is 200 with the status `read-only`, because reading goes on.
 
     :param health: the path of the first one.
     :param ready: the path of the second one.
@@ -388,13 +389,18 @@ def health_routes(*, health: str = "/health", ready: str = "/ready") -> APIRoute
     @routes.get(ready, responses={HTTPStatus.SERVICE_UNAVAILABLE: {"model": Problem}})
     async def can_serve(connection: Request) -> Health:
         state = connection.app.state
+        found = []
         if hasattr(state, "eventstore") or not hasattr(state, "sync_eventstore"):
-            store = await current_store(connection)
-            await store.user(_NOBODY).conversations.list(limit=1)
+            found.append(await (await current_store(connection)).health())
         if hasattr(state, "sync_eventstore"):
-            nobody = state.sync_eventstore.user(_NOBODY)
-            await asyncio.to_thread(nobody.conversations.list, limit=1)
-        return Health()
+            found.append(await asyncio.to_thread(state.sync_eventstore.health))
+        for one in found:
+            if one.migration_pending:
+                raise Unavailable(
+                    f"the schema is at revision {one.revision}, and this release needs {one.head}; "
+                    "run `eventstore migrate`"
+                )
+        return Health(status="read-only" if any(one.read_only for one in found) else "ok")
 
     return routes
 

@@ -23,10 +23,14 @@ __all__ = [
     "POLICIES",
     "POLICY_COMMANDS",
     "POLICY_OF",
+    "REVISIONS",
     "SCOPE_BODIES",
     "SCOPE_FUNCTION",
     "TRIGGERS",
 ]
+
+REVISIONS = ("0001",)
+"""The revisions that `migrations/` has, oldest first: Alembic takes long to import for one name."""
 
 # The doctor compares texts, so a policy that says the same in other words is refused too.
 OWN_ROWS = (
@@ -235,6 +239,8 @@ it, and one lock would stop the appends of all users.
 OPERATOR_READS = {
     _LOG: {"user_id", "position", "hash", "recorded_at"},
     "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at", "fingerprint"},
+    "eventstore.tool_call": {"user_id", "status", "claimed_at", "claim_seconds"},
+    "eventstore.turn": {"user_id", "status", "leased_at", "lease_seconds"},
 }
 """The columns that the operator role may read; of any other table, it may read `user_id` alone."""
 

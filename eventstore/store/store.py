@@ -40,11 +40,13 @@ from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, s
 from eventstore.store.user import AsyncUser, User
 from projections import BUILT_IN, Projections, Projector
 
-__all__ = ["AsyncEventStore", "EventStore"]
+__all__ = ["AsyncEventStore", "EventStore", "open_unchecked"]
 
 # Without a handler of the application's, Python prints warnings to standard error. They must be
-# seen by default, so this logger has no NullHandler, as those of libraries often have.
+# seen by default, so `eventstore` has no NullHandler, as the loggers of libraries often have.
 _log = logging.getLogger("eventstore")
+_settings_log = logging.getLogger("eventstore.settings")
+_doctor_log = logging.getLogger("eventstore.doctor")
 _RECONNECT = 0.5
 """Seconds between attempts to connect while the server is away."""
 
@@ -80,8 +82,10 @@ def _prepare(
     """Find everything that is wrong with the arguments before the pool connects."""
     if settings is not None and database_url is not None:
         raise ConfigurationError("give database_url or settings, which have a URL too, not both")
+    if settings is not None and not isinstance(settings, Settings):
+        raise ConfigurationError(f"settings: a {type(settings).__name__}; give Settings(…)")
     chosen = settings or load_settings(database_url)
-    _warn(unknown_settings())
+    _warn(_settings_log, unknown_settings())
     # Text is a sequence too, of letters that would each be refused as no class.
     for name, given in (("events", events), ("projectors", projectors)):
         listed = isinstance(given, Sequence) and not isinstance(given, str)
@@ -130,11 +134,11 @@ def _require_reachable(conninfo: str, display: str, settings: Settings) -> None:
         time.sleep(_RECONNECT)
 
 
-def _warn(warnings: Iterable[str]) -> None:
+def _warn(log: logging.Logger, warnings: Iterable[str]) -> None:
     for warning in warnings:
         if warning not in _warned:
             _warned.add(warning)
-            _log.warning("%s", warning)
+            log.warning("%s", warning)
 
 
 def _require_safe(found: Sequence[Finding], parts: _Parts) -> None:
@@ -145,9 +149,12 @@ def _require_safe(found: Sequence[Finding], parts: _Parts) -> None:
     if (error := refusal(found)) is not None:
         raise error
     _warn(
-        f"{parts.database}: {one.location}: {one.detail}; {one.remedy}"
-        for one in found
-        if not (parts.embedded and one.check == "login")
+        _doctor_log,
+        (
+            f"{parts.database}: {one.location}: {one.detail}; {one.remedy}"
+            for one in found
+            if not (parts.embedded and one.check == "login")
+        ),
     )
 
 
@@ -191,14 +198,24 @@ class EventStore(SyncFacade[AdminPlans]):
         :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
-        store = cls(_prepare(database_url, projectors, events, settings))
+        parts = _prepare(database_url, projectors, events, settings)
+        store = cls._open(parts)
+        try:
+            _require_safe(store.doctor(), parts)
+        except BaseException:
+            # Ctrl-C too: the caller has got no store yet that they could close.
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _open(cls, parts: _Parts) -> Self:
+        store = cls(parts)
         # The pool's threads would keep the process from exiting if nobody closes the store.
         atexit.register(store.close)
         try:
             store._driver.open()
-            _require_safe(store.doctor(), store._parts)
         except BaseException:
-            # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
             raise
         return store
@@ -219,6 +236,7 @@ class EventStore(SyncFacade[AdminPlans]):
     export = sync_method(AdminPlans.export)
     heads = sync_method(AdminPlans.heads)
     doctor = sync_method(AdminPlans.doctor)
+    health = sync_method(AdminPlans.health, driver="_calls")
     status = sync_method(AdminPlans.status)
     users = sync_method(AdminPlans.users)
     import_conversations = sync_method(import_conversations)
@@ -244,6 +262,17 @@ class EventStore(SyncFacade[AdminPlans]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def open_unchecked(settings: Settings) -> EventStore:
+    """
+    Return an open store on a database that the doctor has not looked at, for a probe.
+
+    It takes as long as its connection, and the doctor reads the whole catalog.
+
+    :raises Unavailable: these and the rest as in `EventStore.connect`.
+    """
+    return EventStore._open(_prepare(None, (), (), settings))  # noqa: SLF001 - its own module
 
 
 class _Connecting:
@@ -342,6 +371,7 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
     export = async_method(AdminPlans.export)
     heads = async_method(AdminPlans.heads)
     doctor = async_method(AdminPlans.doctor)
+    health = async_method(AdminPlans.health, driver="_calls")
     status = async_method(AdminPlans.status)
     users = async_method(AdminPlans.users)
     import_conversations = async_method(import_conversations)

@@ -65,35 +65,37 @@ class AsyncFacade[P]:
 
 
 def sync_method[**P, R](
-    definition: Callable[Concatenate[Any, P], Plan[R]],
+    definition: Callable[Concatenate[Any, P], Plan[R]], *, driver: str = "_driver"
 ) -> Callable[Concatenate[Any, P], R]:
     """
     Return the method that runs a plan to its result.
 
     :param definition: a method of the class whose instance the facade has as `_plans`.
+    :param driver: the facade's attribute with the driver that runs it.
     """
 
     # `P` gives type checkers the plan's own parameters; `Any` stands for its `self`, which is not
     # the facade's.
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = self._driver.run(definition(self._plans, *args, **kwargs))
+        result: R = getattr(self, driver).run(definition(self._plans, *args, **kwargs))
         return result
 
     return _named(method, definition)
 
 
 def async_method[**P, R](
-    definition: Callable[Concatenate[Any, P], Plan[R]],
+    definition: Callable[Concatenate[Any, P], Plan[R]], *, driver: str = "_driver"
 ) -> Callable[Concatenate[Any, P], Coro[R]]:
     """
     Return the coroutine method that runs a plan to its result.
 
     :param definition: a method of the class whose instance the facade has as `_plans`.
+    :param driver: the facade's attribute with the driver that runs it.
     """
 
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         # Made inside of the coroutine, so that a refused argument is raised by `await` too.
-        result: R = await self._driver.run(definition(self._plans, *args, **kwargs))
+        result: R = await getattr(self, driver).run(definition(self._plans, *args, **kwargs))
         return result
 
     return _named(method, definition)

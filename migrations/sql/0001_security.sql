@@ -53,11 +53,13 @@ grant select, insert, update, delete
        eventstore.turn
     to eventstore_app;
 
--- The operator role: which users there are, and where their logs end.
+-- The operator role: which users there are, where their logs end, and how many calls and turns wait.
 grant select (user_id, position, hash, recorded_at) on eventstore.user_log to eventstore_operator;
 grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
     eventstore.conversation, eventstore.message, eventstore.tool_call, eventstore.turn
     to eventstore_operator;
+grant select (status, claimed_at, claim_seconds) on eventstore.tool_call to eventstore_operator;
+grant select (status, leased_at, lease_seconds) on eventstore.turn to eventstore_operator;
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
 grant select on eventstore.alembic_version to eventstore_app, eventstore_operator;  -- names no user
 

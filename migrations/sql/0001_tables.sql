@@ -155,6 +155,7 @@ create index tool_call_message on eventstore.tool_call (user_id, message_id)
     where message_id is not null;
 create index tool_call_call_id on eventstore.tool_call (user_id, conversation_id, call_id, position);
 create index tool_call_pending on eventstore.tool_call (user_id, position) where status = 'pending';
+create index tool_call_abandoned on eventstore.tool_call (user_id) where status = 'abandoned';
 
 create table eventstore.turn (
     user_id          text not null,

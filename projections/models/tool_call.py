@@ -76,6 +76,8 @@ class ToolCall(ReadModel, table=True):
             "position",
             postgresql_where=sql_text("status = 'pending'"),
         ),
+        # Only counted, for the status of the store.
+        Index("tool_call_abandoned", "user_id", postgresql_where=sql_text("status = 'abandoned'")),
         # An answer names its call as the model does; a rewind, the conversation.
         {
             "schema": SCHEMA,

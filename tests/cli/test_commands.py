@@ -343,17 +343,6 @@ def test_tasks_are_printed_as_of_a_position(eventstore: Command, database_url: s
     assert "Buy [bold]milk" in text
 
 
-def test_status_prints_the_fields_that_scripts_rely_on(
-    eventstore: Command, database_url: str
-) -> None:
-    status = json.loads(eventstore("status", "--json").stdout)
-
-    assert list(status) == [
-        "database", "server_version", "revision", "head", "users", "events", "bytes",
-    ]  # fmt: skip
-    assert status["revision"] == status["head"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

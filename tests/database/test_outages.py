@@ -66,13 +66,14 @@ def test_a_request_fails_soon_while_the_server_is_away_and_works_once_it_is_back
                 began = time.monotonic()
                 assert len(threads.submit(alice.tasks.list).result()) == 1
                 noticed = time.monotonic() - began
-                gone, back = [
+                lost, gone, back = [
                     one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING
                 ]
 
     assert not isinstance(error.value, PoolExhausted)
     assert waited < DEFAULT_SECONDS * 1.1
     assert noticed < NOTICED_SECONDS
+    assert "a connection was lost" in lost
     assert "no connection can be made" in gone
     assert "connected again" in back
 

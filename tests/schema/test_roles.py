@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import psycopg
 import pytest
 
 from eventstore import EventStore, IdempotencyConflict, NotFound, User
-from tests.support.logins import make_logins
 from tests.support.server import Server
 
 TABLES = ("user_log", "stream", "event", "task", "conversation", "message")
@@ -44,22 +41,6 @@ def test_a_login_that_inherits_both_roles_can_use_the_store(member_url: str) -> 
         assert [task.title for task in store.user("alice").tasks.list()] == ["private"]
         assert store.verify().ok
         assert store.rebuild().changed == 0
-
-
-def test_the_login_of_a_service_is_told_the_revision_and_no_numbers(
-    store: EventStore, server: Server, database_url: str
-) -> None:
-    store.user("alice").tasks.create("private")
-    logins = make_logins(server, database_url)
-
-    with EventStore.connect(logins.service) as service:
-        seen = service.status()
-    with EventStore.connect(logins.operations) as operations:
-        complete = operations.status()
-
-    assert (seen.revision, seen.users, seen.events) == (seen.head, None, None)
-    assert seen == replace(complete, users=None, events=None, bytes=seen.bytes)
-    assert (complete.users, complete.events) == (1, 1)
 
 
 def test_the_operator_role_can_list_users_but_not_read_payloads(

@@ -123,6 +123,14 @@ def test_the_roles_have_exactly_the_column_rights_they_need(
             ("eventstore.user_log", one, "eventstore_operator", "SELECT")
             for one in ("user_id", "position", "hash", "recorded_at")
         ),
+        *(
+            ("eventstore.tool_call", one, "eventstore_operator", "SELECT")
+            for one in ("status", "claimed_at", "claim_seconds")
+        ),
+        *(
+            ("eventstore.turn", one, "eventstore_operator", "SELECT")
+            for one in ("status", "leased_at", "lease_seconds")
+        ),
         *(("eventstore.event", one, "eventstore_eraser", "SELECT") for one in readable_columns),
         *(("eventstore.event", one, "eventstore_eraser", "UPDATE") for one in erasable_columns),
         *(

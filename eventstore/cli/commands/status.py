@@ -1,31 +1,51 @@
-"""`eventstore status`: print what the database holds."""
+"""`eventstore status`: print what the database holds and what goes on in it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 
+from eventstore.admin.status import Status
 from eventstore.cli.options import Database, Json, open_store
-from eventstore.cli.output import print_fields, print_json
+from eventstore.cli.output import format_timestamp, print_fields, print_json
 
 __all__ = ["status"]
+
+_NOT_SHOWN = "(not shown to this login)"
 
 
 def status(database: Database = None, *, json: Json = False) -> None:
     """
-    Show the server's version, the schema's revision and how much is stored.
+    Show what is stored, what waits and what runs, as far as the login may see.
 
-    A login without the operator role, such as a service's, is not told how many
-    users and events there are.
+    The schema's revision and whether a migration is pending, sizes, the oldest
+    transaction; users, events, tool calls and turns that wait, and how far a rebuild
+    has come. What a login may not see, such as a service's what is about all users,
+    is marked, or null with --json.
 
     Exit status 2 if the database has not been migrated.
     """
     with open_store(database) as store:
-        fields = {"database": store.database, **asdict(store.status())}
+        location, found = store.database, store.status()
     if json:
-        print_json(fields)
+        print_json({"database": location, **asdict(found)})
     else:
-        print_fields({name: _shown(value) for name, value in fields.items()})
+        print_fields({"database": location, **_lines(found)})
 
 
-def _shown(value: object) -> object:
-    return "(not shown to this login)" if value is None else value
+def _lines(found: Status) -> dict[str, object]:
+    """Return what is printed for people, by field."""
+    lines = asdict(found)
+    revision, oldest = found.revision, found.oldest_transaction_seconds
+    if found.migration_pending:
+        lines["revision"] = f"{revision}; run `eventstore migrate`"
+    lines["migration_pending"] = "yes" if found.migration_pending else "no"
+    lines["oldest_transaction_seconds"] = "(none)" if oldest is None else round(oldest, 1)
+    if found.users is None:
+        return {name: _NOT_SHOWN if value is None else value for name, value in lines.items()}
+    if found.rebuild_started_at is None:
+        return {name: "(none)" if value is None else value for name, value in lines.items()}
+    for name, value in lines.items():
+        if isinstance(value, datetime):
+            lines[name] = format_timestamp(value)
+    return lines

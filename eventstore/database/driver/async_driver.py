@@ -35,6 +35,7 @@ from eventstore.database.outage import Outage
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.scope import EnterScope
 from eventstore.database.settings import Server, Settings
+from eventstore.errors import ConnectionLost
 
 __all__ = ["AsyncDriver"]
 
@@ -108,8 +109,9 @@ class AsyncDriver:
         except PoolTimeout as error:
             raise no_connection(self.pool, self.settings, self._outage) from error
 
-    async def distrust(self, lost: StoreAsyncConnection) -> None:
+    async def distrust(self, lost: StoreAsyncConnection, error: ConnectionLost) -> None:
         """Drop the connections that are as old as a lost one, the leased ones at their return."""
+        self._outage.lost(error)
         # Of the many callers that one restart cut off, only the first drops anything.
         if lost.opened_at > self._outage.distrusted_at:
             self._outage.distrusted_at = time.monotonic()

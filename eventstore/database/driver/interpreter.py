@@ -54,7 +54,7 @@ class Io(Protocol):
     def acquire(self, seconds: float) -> Any:
         """Take a connection, and wait for one for so long."""
 
-    def distrust(self, lost: Any) -> Any:
+    def distrust(self, lost: Any, error: ConnectionLost) -> Any:
         """Drop the idle connections that were there when one was lost: they may be lost too."""
 
     def exchange(
@@ -131,7 +131,7 @@ def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[An
             if error is not None:
                 held.met = (held.met[-1], error)
             if isinstance(error, ConnectionLost):
-                yield from held.distrust()
+                yield from held.distrust(error)
             # The plan may catch the error and go on, but not in the transaction that failed.
             if error is not None or not _holds(request):
                 yield from held.release()
@@ -254,12 +254,12 @@ class _Held:
             connection, self.connection = self.connection, None
             self.io.abandon(connection)
 
-    def distrust(self) -> Generator[Any, Any]:
+    def distrust(self, error: ConnectionLost) -> Generator[Any, Any]:
         """Drop the idle connections after the one that is held was lost."""
         # A restart or a NAT that forgets ends them too, and each would cost a retry: after a
         # silence, a whole limit.
         if self.connection is not None:
-            yield self.io.distrust(self.connection)
+            yield self.io.distrust(self.connection, error)
 
     def release(self) -> Generator[Any, Any]:
         """Give the connection back, if there is one; what is open on it is rolled back."""

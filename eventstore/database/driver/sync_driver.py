@@ -37,6 +37,7 @@ from eventstore.database.outage import Outage
 from eventstore.database.plan import Plan, Rows, Statement
 from eventstore.database.scope import EnterScope
 from eventstore.database.settings import Server, Settings
+from eventstore.errors import ConnectionLost
 
 __all__ = ["Driver"]
 
@@ -112,8 +113,9 @@ class Driver:
         except PoolTimeout as error:
             raise no_connection(self.pool, self.settings, self._outage) from error
 
-    def distrust(self, lost: StoreConnection) -> None:
+    def distrust(self, lost: StoreConnection, error: ConnectionLost) -> None:
         """Drop the connections that are as old as a lost one, the leased ones at their return."""
+        self._outage.lost(error)
         # Of the many callers that one restart cut off, only the first drops anything.
         if lost.opened_at > self._outage.distrusted_at:
             self._outage.distrusted_at = time.monotonic()

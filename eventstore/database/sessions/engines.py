@@ -10,6 +10,7 @@ own.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from functools import partial
@@ -24,7 +25,7 @@ from sqlalchemy.ext.asyncio.session import async_sessionmaker
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from eventstore.database.connections import check_process, connect_options
+from eventstore.database.connections import APPLICATION_NAME, check_process, connect_options
 from eventstore.database.embedded import start_embedded
 from eventstore.database.scope import EnterScope, user_scope
 from eventstore.database.sessions.leased_connection import (
@@ -40,6 +41,17 @@ from eventstore.errors import ConfigurationError
 __all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
 
 _DIALECT = "postgresql+psycopg://"
+_MIGRATING = {"autocommit": False, "fallback_application_name": f"{APPLICATION_NAME} migrate"}
+_QUIET: dict[str, Any] = {
+    "poolclass": pool.NullPool,
+    "hide_parameters": True,  # in errors too
+    "logging_name": "eventstore",
+}
+# SQLAlchemy logs each row of a result, once somebody sets all its loggers to DEBUG. Whoever wants
+# to see users' content in the log sets the level of this one.
+_sql_log = logging.getLogger("sqlalchemy.engine.Engine.eventstore")
+if _sql_log.level == logging.NOTSET:
+    _sql_log.setLevel(logging.WARNING)
 _READ_ONLY = b"set transaction read only"
 _FORGET = "reset session authorization; reset all"
 # DISCARD ALL in its parts, because it would also deallocate the store's prepared statements.
@@ -82,7 +94,8 @@ def own_engine(settings: Settings) -> Engine:
         _DIALECT,
         poolclass=pool.NullPool,
         creator=lambda: psycopg.connect(
-            conninfo, **(connect_options(conninfo, settings) | {"autocommit": False})
+            conninfo,
+            **(connect_options(conninfo, settings) | _MIGRATING),
         ),
     )
 
@@ -100,7 +113,7 @@ def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
         check_process(process)
         return LeasedConnection(connections, connections.getconn())
 
-    engine = create_engine(_DIALECT, poolclass=pool.NullPool, creator=creator)
+    engine = create_engine(_DIALECT, creator=creator, **_QUIET)
     return _scoped(engine, settings)
 
 
@@ -117,7 +130,7 @@ def async_engine_on(connections: AsyncConnectionPool[Any], settings: Settings) -
         check_process(process)
         return LeasedAsyncConnection(connections, await connections.getconn())
 
-    engine = create_async_engine(_DIALECT, poolclass=pool.NullPool, async_creator=creator)
+    engine = create_async_engine(_DIALECT, async_creator=creator, **_QUIET)
     _scoped(engine.sync_engine, settings)
     return engine
 

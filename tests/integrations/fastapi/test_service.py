@@ -12,9 +12,12 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.exc import OperationalError
 
 from eventstore import ConfigurationError, EventStore, OutcomeUnknown
+from eventstore.admin import health
 from eventstore.integrations.fastapi import health_routes, problem_handlers, rows_of
+from eventstore.schema.expected import REVISIONS
 from tests.integrations.fastapi.service import Model, make_service
 from tests.support.proxy import Proxy
 from tests.support.web_server import run_app
@@ -173,6 +176,21 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
     assert health.json() == {"status": "ok"}
 
 
+def test_a_disk_that_is_full_is_told_of_a_session_too_and_not_to_be_tried_soon() -> None:
+    app = FastAPI(exception_handlers=problem_handlers())
+
+    @app.get("/rows")
+    async def rows() -> None:
+        raise OperationalError("insert into mine", {}, psycopg.errors.DiskFull("no space left"))
+
+    with run_app(app) as url:
+        answer = httpx.get(f"{url}/rows")
+
+    assert answer.status_code == 507
+    assert "Retry-After" not in answer.headers
+    assert "insert" not in answer.text
+
+
 @pytest.mark.parametrize("key", ["request-1", None])
 def test_an_unknown_outcome_invites_a_retry_only_under_a_key(key: str | None) -> None:
     app = FastAPI(exception_handlers=problem_handlers())
@@ -218,6 +236,28 @@ def test_no_store_or_no_schema_is_not_ready(server: Any, model: Model) -> None:
             assert httpx.get(f"{two}/health").status_code == 200
     finally:
         server.drop_database(server.url("without_schema"))
+
+
+def test_a_pending_migration_is_not_ready_and_a_server_without_writes_is(
+    admin: psycopg.Connection, database_url: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_app(make_service(database_url, model)) as url:
+        monkeypatch.setattr(health, "REVISIONS", (REVISIONS[-1], "9999"))
+        pending = httpx.get(f"{url}/ready")
+        monkeypatch.undo()
+        admin.execute(
+            "do $$ begin execute format('alter database %I set default_transaction_read_only = on',"
+            " current_database()); end $$"
+        )
+        admin.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where pid <> pg_backend_pid() and datname = current_database()"
+        )
+        read_only = httpx.get(f"{url}/ready")
+
+    assert pending.status_code == 503
+    assert "this release needs 9999; run `eventstore migrate`" in pending.json()["detail"]
+    assert (read_only.status_code, read_only.json()) == (200, {"status": "read-only"})
 
 
 def test_rows_need_an_annotation_with_a_dependency() -> None:
