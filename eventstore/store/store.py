@@ -16,6 +16,7 @@ import psycopg
 from eventstore.admin.plans import AdminPlans
 from eventstore.database.connections import connect_options
 from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.observer import Observer
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.embedded import start_embedded
 from eventstore.database.errors import unreachable
@@ -169,8 +170,8 @@ class EventStore(SyncFacade[AdminPlans]):
             alice.tasks.create("Buy milk")
     """
 
-    def __init__(self, parts: _Parts) -> None:
-        self._calls = Driver(parts.conninfo, parts.settings)
+    def __init__(self, parts: _Parts, observer: Observer | None = None) -> None:
+        self._calls = Driver(parts.conninfo, parts.settings, observer)
         super().__init__(self._calls.by_steps(), parts.plans)
         self._parts = parts
         # Sessions are leased connections of the same pool, so its size bounds both.
@@ -184,6 +185,7 @@ class EventStore(SyncFacade[AdminPlans]):
         projectors: Sequence[Projector] = (),
         events: Sequence[type[Event]] | EventRegistry = (),
         settings: Settings | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """
         Connect to a database and check that it isolates users.
@@ -194,12 +196,14 @@ class EventStore(SyncFacade[AdminPlans]):
         :param events: event classes of your own, or a registry of them.
         :param settings: with their URL, instead of `database_url`; None reads them from the
             environment.
+        :param observer: called after each call of the store with what it did; `Telemetry` of
+            `eventstore.integrations.opentelemetry` is one.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
         parts = _prepare(database_url, projectors, events, settings)
-        store = cls._open(parts)
+        store = cls._open(parts, observer)
         try:
             _require_safe(store.doctor(), parts)
         except BaseException:
@@ -209,8 +213,8 @@ class EventStore(SyncFacade[AdminPlans]):
         return store
 
     @classmethod
-    def _open(cls, parts: _Parts) -> Self:
-        store = cls(parts)
+    def _open(cls, parts: _Parts, observer: Observer | None = None) -> Self:
+        store = cls(parts, observer)
         # The pool's threads would keep the process from exiting if nobody closes the store.
         atexit.register(store.close)
         try:
@@ -311,8 +315,8 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
             await alice.tasks.create("Buy milk")
     """
 
-    def __init__(self, parts: _Parts) -> None:
-        self._calls = AsyncDriver(parts.conninfo, parts.settings)
+    def __init__(self, parts: _Parts, observer: Observer | None = None) -> None:
+        self._calls = AsyncDriver(parts.conninfo, parts.settings, observer)
         super().__init__(self._calls.by_steps(), parts.plans)
         self._parts = parts
         self._engine = async_engine_on(self._driver.pool, parts.settings)
@@ -325,6 +329,7 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
         projectors: Sequence[Projector] = (),
         events: Sequence[type[Event]] | EventRegistry = (),
         settings: Settings | None = None,
+        observer: Observer | None = None,
     ) -> _Connecting:
         """
         Connect to a database and check that it isolates users.
@@ -335,6 +340,8 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
         :param events: event classes of your own, or a registry of them.
         :param settings: with their URL, instead of `database_url`; None reads them from the
             environment.
+        :param observer: called after each call of the store with what it did; `Telemetry` of
+            `eventstore.integrations.opentelemetry` is one.
         :raises Unavailable: the server cannot be reached; the message says why.
         :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
@@ -345,7 +352,7 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
             parts = await asyncio.to_thread(_prepare, database_url, projectors, events, settings)
             # The pool belongs to this loop. It has tasks and no threads, so it does not keep the
             # process from exiting, and no exit handler is needed.
-            store = cls(parts)
+            store = cls(parts, observer)
             try:
                 await store._driver.open()
                 _require_safe(await store.doctor(), parts)

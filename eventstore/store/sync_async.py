@@ -14,6 +14,7 @@ with the same name, parameters and docstring::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from inspect import signature
 from typing import Any, ClassVar, Concatenate
@@ -32,6 +33,9 @@ __all__ = [
     "sync_command",
     "sync_method",
 ]
+
+_ROOMS = {"AdminPlans": "store", "UserPlans": "user", "TurnPlans": "turn", "DraftPlans": "draft"}
+"""The names of what is no list of things: for the others see `_call_name`."""
 
 type Coro[T] = Coroutine[Any, Any, T]
 
@@ -73,11 +77,12 @@ def sync_method[**P, R](
     :param definition: a method of the class whose instance the facade has as `_plans`.
     :param driver: the facade's attribute with the driver that runs it.
     """
+    name = _call_name(definition)
 
     # `P` gives type checkers the plan's own parameters; `Any` stands for its `self`, which is not
     # the facade's.
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = getattr(self, driver).run(definition(self._plans, *args, **kwargs))
+        result: R = getattr(self, driver).run(definition(self._plans, *args, **kwargs), name)
         return result
 
     return _named(method, definition)
@@ -92,10 +97,11 @@ def async_method[**P, R](
     :param definition: a method of the class whose instance the facade has as `_plans`.
     :param driver: the facade's attribute with the driver that runs it.
     """
+    name = _call_name(definition)
 
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         # Made inside of the coroutine, so that a refused argument is raised by `await` too.
-        result: R = await getattr(self, driver).run(definition(self._plans, *args, **kwargs))
+        result: R = await getattr(self, driver).run(definition(self._plans, *args, **kwargs), name)
         return result
 
     return _named(method, definition)
@@ -109,12 +115,13 @@ def sync_command[**P, R](
 
     :param definition: a method of the facade's `_commands`.
     """
+    name = _call_name(definition)
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         plan = run_command(
             self._plans.context, lambda work: definition(self._commands(work), *args, **kwargs)
         )
-        result: R = self._driver.run(plan)
+        result: R = self._driver.run(plan, name)
         return result
 
     return _named(method, definition)
@@ -128,12 +135,13 @@ def async_command[**P, R](
 
     :param definition: a method of the facade's `_commands`.
     """
+    name = _call_name(definition)
 
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         plan = run_command(
             self._plans.context, lambda work: definition(self._commands(work), *args, **kwargs)
         )
-        result: R = await self._driver.run(plan)
+        result: R = await self._driver.run(plan, name)
         return result
 
     return _named(method, definition)
@@ -154,6 +162,16 @@ def block_method[**P, D, T, B](
         return block(self._driver, definition(self._plans, *args, **kwargs))
 
     return _named(method, definition, block.__name__)
+
+
+def _call_name(definition: Callable[..., Any]) -> str:
+    """Return the name of a call for an observer: `MessageCommands.post` is `messages.post`."""
+    owner, _, method = definition.__qualname__.rpartition(".")
+    room = _ROOMS.get(owner)
+    if room is None:
+        words = re.sub("(Commands|Queries|Plans)$", "", owner)
+        room = re.sub("(?<=[a-z])(?=[A-Z])", "_", words).lower() + "s"
+    return f"{room}.{method}"
 
 
 def _named[M: Callable[..., Any]](

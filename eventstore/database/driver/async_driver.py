@@ -30,6 +30,7 @@ from eventstore.database.connections import (
     with_keepalives,
 )
 from eventstore.database.driver.interpreter import interpret
+from eventstore.database.driver.observer import CallReport, Observer, observed
 from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.outage import Outage
 from eventstore.database.plan import Plan, Rows, Statement
@@ -43,8 +44,9 @@ __all__ = ["AsyncDriver"]
 class AsyncDriver:
     """Runs plans on a pool of async psycopg connections, in one event loop."""
 
-    def __init__(self, conninfo: str, settings: Settings) -> None:
+    def __init__(self, conninfo: str, settings: Settings, observer: Observer | None = None) -> None:
         self.settings = settings
+        self.observer = observer
         self._outage = Outage(Server(conninfo).display)
         self.pool = AsyncConnectionPool(
             with_keepalives(conninfo),
@@ -78,13 +80,20 @@ class AsyncDriver:
         driver.stepwise = True
         return driver
 
-    async def run[T](self, plan: Plan[T]) -> T:
+    async def run[T](self, plan: Plan[T], name: str = "") -> T:
         """
         Run a plan to its result.
 
+        :param name: of the call, for the observer; without one it is not told.
         :raises EventStoreError: what the plan raises, or does not catch.
         """
-        steps = interpret(plan, self, self._enter_scope)
+        if self.observer is None or not name:
+            return await self._run(plan)
+        with observed(self.observer, name) as call:
+            return await self._run(plan, call)
+
+    async def _run[T](self, plan: Plan[T], call: CallReport | None = None) -> T:
+        steps = interpret(plan, self, self._enter_scope, call)
         try:
             waiting = next(steps)
             while True:

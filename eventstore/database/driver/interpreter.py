@@ -23,6 +23,7 @@ from typing import Any, Protocol, assert_never
 
 import psycopg
 
+from eventstore.database.driver.observer import CallReport
 from eventstore.database.errors import classify, may_be_committed
 from eventstore.database.plan import (
     Batch,
@@ -32,6 +33,7 @@ from eventstore.database.plan import (
     Plan,
     Retry,
     Rollback,
+    Rows,
     Statement,
 )
 from eventstore.database.scope import EnterScope, Scope
@@ -96,18 +98,21 @@ _BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only", 
 _COMMIT = Statement("commit", prepared=False)
 
 
-def interpret[T](plan: Plan[T], io: Io, enter_scope: EnterScope) -> Generator[Any, Any, T]:
+def interpret[T](
+    plan: Plan[T], io: Io, enter_scope: EnterScope, call: CallReport | None = None
+) -> Generator[Any, Any, T]:
     """
     Run a plan on connections of a driver and return its result.
 
     An error of a batch is thrown into the plan, once its transaction is given up.
 
     :param enter_scope: the SQL with which each transaction enters the scope of its batch.
+    :param call: notes what the call does, for an observer; None if there is none.
     :return: a generator that yields what the methods of `io` return and is sent their results.
     :raises EventStoreError: what the plan raises, or does not catch; psycopg's errors are
         classified by `database.errors`, and the original is the cause.
     """
-    held = _Held(io, enter_scope)
+    held = _Held(io, enter_scope, call)
     answer: Any = None
     error: EventStoreError | None = None
     try:
@@ -168,14 +173,16 @@ class _Held:
     :ivar began: when the call began, by the monotonic clock.
     :ivar until: when it ends: its deadline.
     :ivar met: the last two errors of its batches.
+    :ivar call: what is noted for an observer, if there is one.
     """
 
-    def __init__(self, io: Io, enter_scope: EnterScope) -> None:
+    def __init__(self, io: Io, enter_scope: EnterScope, call: CallReport | None) -> None:
         self.began = monotonic()
         self.until = self.began + io.seconds
         self.met: tuple[EventStoreError | None, ...] = (None,)
         self.io = io
         self.enter_scope = enter_scope
+        self.call = call
         self.connection: Any = None
         self.scope: Scope | None = None
 
@@ -185,20 +192,7 @@ class _Held:
         """Do what the plan asks for."""
         match request:
             case Batch():
-                io = self.io
-                if io.stepwise:
-                    self.until = monotonic() + io.seconds
-                if opening := self.connection is None:
-                    self.connection = yield io.acquire(self.until - monotonic())
-                    self.scope = None
-                left = self.until - monotonic()
-                if left <= 0:  # a replay took it, or other tasks of the event loop
-                    raise TimedOut(f"the {io.seconds:g} seconds of this call are over")
-                statements, before = self._framed(request, opening, left)
-                until = self.until - left * (1 - _ANSWER)
-                rows = yield io.exchange(self.connection, statements, before, until)
-                self.scope = request.scope
-                return rows[: len(request.statements)]
+                return (yield from self._exchange(request))
             case Rollback():
                 return []
             case Pause(seconds):
@@ -214,6 +208,30 @@ class _Held:
             case _:
                 assert_never(request)
 
+    def _exchange(self, batch: Batch) -> Generator[Any, Any, list[Rows]]:
+        """Send a batch, on a connection that is taken for it if none is held."""
+        io = self.io
+        if io.stepwise:
+            self.until = monotonic() + io.seconds
+        if opening := self.connection is None:
+            began = monotonic()
+            try:
+                self.connection = yield io.acquire(self.until - began)
+            finally:
+                if self.call is not None:
+                    self.call.pool_seconds += monotonic() - began
+            self.scope = None
+        if self.call is not None:
+            self.call.round_trips += 1
+        left = self.until - monotonic()
+        if left <= 0:  # a replay took it, or other tasks of the event loop
+            raise TimedOut(f"the {io.seconds:g} seconds of this call are over")
+        statements, before = self._framed(batch, opening, left)
+        until = self.until - left * (1 - _ANSWER)
+        rows: list[Rows] = yield io.exchange(self.connection, statements, before, until)
+        self.scope = batch.scope
+        return rows[: len(batch.statements)]
+
     def _retry(self, request: Retry) -> Generator[Any, Any, bool]:
         """Wait before another attempt, if there is time for one; keep half of it for that."""
         until = request.since + self.io.seconds if self.io.stepwise else self.until
@@ -221,6 +239,8 @@ class _Held:
         # One that is cut off while it commits would only make an outcome unknown.
         if left < max(_ATTEMPT_SECONDS, self.io.seconds * _ATTEMPT):
             return False
+        if self.call is not None:
+            self.call.retries.append(self.met[-1])
         yield self.io.sleep(min(request.seconds, left / 2))
         return True
 

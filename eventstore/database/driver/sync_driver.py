@@ -32,6 +32,7 @@ from eventstore.database.connections import (
     with_keepalives,
 )
 from eventstore.database.driver.interpreter import interpret
+from eventstore.database.driver.observer import CallReport, Observer, observed
 from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.outage import Outage
 from eventstore.database.plan import Plan, Rows, Statement
@@ -45,8 +46,9 @@ __all__ = ["Driver"]
 class Driver:
     """Runs plans on a pool of psycopg connections; safe to share between threads."""
 
-    def __init__(self, conninfo: str, settings: Settings) -> None:
+    def __init__(self, conninfo: str, settings: Settings, observer: Observer | None = None) -> None:
         self.settings = settings
+        self.observer = observer
         self._outage = Outage(Server(conninfo).display)
         self.pool = ConnectionPool(
             with_keepalives(conninfo),
@@ -81,13 +83,20 @@ class Driver:
         driver.stepwise = True
         return driver
 
-    def run[T](self, plan: Plan[T]) -> T:
+    def run[T](self, plan: Plan[T], name: str = "") -> T:
         """
         Run a plan to its result, in the calling thread.
 
+        :param name: of the call, for the observer; without one it is not told.
         :raises EventStoreError: what the plan raises, or does not catch.
         """
-        steps = interpret(plan, self, self._enter_scope)
+        if self.observer is None or not name:
+            return self._run(plan)
+        with observed(self.observer, name) as call:
+            return self._run(plan, call)
+
+    def _run[T](self, plan: Plan[T], call: CallReport | None = None) -> T:
+        steps = interpret(plan, self, self._enter_scope, call)
         answer: Any = None
         try:
             while True:

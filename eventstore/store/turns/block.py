@@ -143,7 +143,7 @@ class TurnBlock:
         self._driver, self._plans = driver, plans
 
     def __enter__(self) -> ActiveTurn:
-        self._driver.run(self._plans.begin())
+        self._driver.run(self._plans.begin(), "turn.begin")
         return ActiveTurn(self._driver, self._plans)
 
     def __exit__(
@@ -154,10 +154,10 @@ class TurnBlock:
     ) -> None:
         if error is None:
             if self._plans.turn.status == "running":
-                self._driver.run(self._plans.end())
+                self._driver.run(self._plans.end(), "turn.end")
             return
         try:
-            self._driver.run(self._plans.fail_turn(error))
+            self._driver.run(self._plans.fail_turn(error), "turn.end")
         except EventStoreError:
             # The first error is what the caller must see. Without the event the lease runs out.
             return
@@ -170,7 +170,7 @@ class AsyncTurnBlock:
         self._driver, self._plans = driver, plans
 
     async def __aenter__(self) -> AsyncActiveTurn:
-        await self._driver.run(self._plans.begin())
+        await self._driver.run(self._plans.begin(), "turn.begin")
         return AsyncActiveTurn(self._driver, self._plans)
 
     async def __aexit__(
@@ -181,9 +181,9 @@ class AsyncTurnBlock:
     ) -> None:
         if error is None:
             if self._plans.turn.status == "running":
-                await self._driver.run(self._plans.end())
+                await self._driver.run(self._plans.end(), "turn.end")
             return
         try:
-            await self._driver.run(self._plans.fail_turn(error))
+            await self._driver.run(self._plans.fail_turn(error), "turn.end")
         except EventStoreError:
             return

@@ -106,7 +106,8 @@ class Transaction:
         self._work.end()
         # After an exception nothing has to be undone, because nothing was sent yet.
         if error is None and self._work.steps:
-            self._commands.recorded = self._driver.run(self._work.commit()).recorded
+            outcome = self._driver.run(self._work.commit(), "transaction.commit")
+            self._commands.recorded = outcome.recorded
 
 
 class AsyncTransaction:
@@ -129,5 +130,5 @@ class AsyncTransaction:
         # While the append is awaited, another task may still hold the transaction.
         self._work.end()
         if error is None and self._work.steps:
-            outcome = await self._driver.run(self._work.commit())
+            outcome = await self._driver.run(self._work.commit(), "transaction.commit")
             self._commands.recorded = outcome.recorded
