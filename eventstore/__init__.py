@@ -98,8 +98,10 @@ if TYPE_CHECKING:
     )
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
+    from eventstore.log.feeds import FailedDelivery, Feed
     from eventstore.log.paging import Page
     from eventstore.store.store import AsyncEventStore, EventStore
+    from eventstore.store.subscription import AsyncSubscription, Subscription
     from eventstore.store.turns.block import ActiveTurn, AsyncActiveTurn
     from eventstore.store.user import AsyncUser, User
 
@@ -152,6 +154,8 @@ _HOMES = {
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
     "eventstore.log.paging": ("Page",),
     "eventstore.store.turns.block": ("ActiveTurn", "AsyncActiveTurn"),
+    "eventstore.log.feeds": ("FailedDelivery", "Feed"),
+    "eventstore.store.subscription": ("AsyncSubscription", "Subscription"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
 }
@@ -165,6 +169,7 @@ __all__ = [
     "Anchor",
     "AsyncActiveTurn",
     "AsyncEventStore",
+    "AsyncSubscription",
     "AsyncUser",
     "BatchTooLarge",
     "ConfigurationError",
@@ -190,6 +195,8 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "Expected",
+    "FailedDelivery",
+    "Feed",
     "Head",
     "IdempotencyConflict",
     "Incomplete",
@@ -212,6 +219,7 @@ __all__ = [
     "Settings",
     "StorageFull",
     "StreamClosed",
+    "Subscription",
     "TaskCompleted",
     "TaskCreated",
     "TaskDeleted",

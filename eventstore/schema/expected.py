@@ -89,6 +89,7 @@ CALLED_FUNCTIONS = {"append_event", "append_events", "current_user_id", "positio
 """The functions that the application role calls."""
 
 _EVENT, _LOG, _STREAM = "eventstore.event", "eventstore.user_log", "eventstore.stream"
+_FEED = "eventstore.feed_checkpoint"
 _REFUSE = "EXECUTE FUNCTION eventstore.refuse_change()"
 
 
@@ -154,6 +155,8 @@ CONSTRAINTS = {
             " WHERE ((status = 'running'::text) AND (lease_seconds > 0))"
         ),
     },
+    # Without its key two workers could have one user.
+    _FEED: {"feed_checkpoint_pkey": "PRIMARY KEY (user_id, feed)"},
     _LOG: {
         **_not_null("user_id", "position", "hash", "recorded_at"),
         "user_log_pkey": "PRIMARY KEY (user_id)",
@@ -235,6 +238,7 @@ it, and one lock would stop the appends of all users.
 OPERATOR_READS = {
     _LOG: {"user_id", "position", "hash", "recorded_at"},
     "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at", "fingerprint"},
+    _FEED: {"user_id", "feed", "position", "since", "free_at", "failures", "failed_at"},
 }
 """The columns that the operator role may read; of any other table, it may read `user_id` alone."""
 
