@@ -98,7 +98,6 @@ if TYPE_CHECKING:
     )
     from eventstore.log.anchors import Anchor, Head, read_anchor, write_anchor
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
-    from eventstore.log.feeds import FailedDelivery, Feed
     from eventstore.log.paging import Page
     from eventstore.store.store import AsyncEventStore, EventStore
     from eventstore.store.subscription import AsyncSubscription, Subscription
@@ -154,7 +153,6 @@ _HOMES = {
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
     "eventstore.log.paging": ("Page",),
     "eventstore.store.turns.block": ("ActiveTurn", "AsyncActiveTurn"),
-    "eventstore.log.feeds": ("FailedDelivery", "Feed"),
     "eventstore.store.subscription": ("AsyncSubscription", "Subscription"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
@@ -195,8 +193,6 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "Expected",
-    "FailedDelivery",
-    "Feed",
     "Head",
     "IdempotencyConflict",
     "Incomplete",

@@ -160,10 +160,10 @@ left join lateral (
 group by f.feed, f.parked
 order by f.feed
 """
-_FAILED = f"""
+_FAILED = """
 select feed, user_id from eventstore.feed_checkpoint
 where failures > 0 and ($1::text is null or feed = $1)
-order by failed_at limit coalesce($2, {_LISTED})
+order by failed_at limit $2::bigint
 """
 # What the operator may not read is read as the user. Index: feed_checkpoint_pkey.
 _FAILURE = """
@@ -351,7 +351,7 @@ def list_feeds() -> Plan[list[Feed]]:
 
 def failed_deliveries(feed: str | None) -> Plan[list[FailedDelivery]]:
     """Return the first hundred users who wait behind an event; a round trip for each of them."""
-    (rows,) = yield Batch(operator, (Statement(_FAILED, (feed, None)),))
+    (rows,) = yield Batch(operator, (Statement(_FAILED, (feed, _LISTED)),))
     failed = []
     for name, user_id in rows:
         (found,) = yield Batch(user_scope(user_id), (Statement(_FAILURE, (user_id, name)),))
@@ -368,7 +368,7 @@ def retry_failed(feed: str, user_id: str | None) -> Plan[int]:
     if user_id is not None:
         yield from _resume(feed, user_id, 0)
         return 1
-    (rows,) = yield Batch(operator, (Statement(_FAILED, (feed, _ALL)),))
+    (rows,) = yield Batch(operator, (Statement(_FAILED, (feed, None)),))
     resumed = 0
     for _, each in rows:
         (done,) = yield Batch(user_scope(each), (Statement(_RESUME, (each, feed, 0)),))
@@ -385,9 +385,6 @@ def remove_feed(feed: str) -> Plan[None]:
     """Forget how far a feed is; one that is subscribed to again begins anew."""
     check_label(feed, "feed", MAX_TYPE)
     yield Batch(operator, (Statement(_REMOVE, (feed,)),))
-
-
-_ALL = 2**63 - 1
 
 
 def _resume(feed: str, user_id: str, skipped: int) -> Plan[int]:

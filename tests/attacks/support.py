@@ -150,6 +150,8 @@ def fill_tables(server: Server, url: str) -> None:
                 with user.turn(chat.id, key=f"{name}'s request") as turn:
                     turn.end(model="gpt", usage={"input_tokens": 7})
                 user.append([box_event(uuid4(), "made", value=f"{name}'s box")])
+            store.subscribe("search", lambda _: None).catch_up()
+        owner.execute("update eventstore.feed_checkpoint set error = 'what ' || user_id || ' said'")
         owner.execute(
             "insert into eventstore.rebuild_progress (user_id, started_at, fingerprint)"
             " values ('alice', now(), 'x'), ('bob', now(), 'x')"
