@@ -37,10 +37,10 @@ from eventstore.log.stored_event import REPLAY_COLUMNS, select_list
 
 __all__ = [
     "USERS_AT_A_TIME",
+    "ClaimedBatch",
     "FailedDelivery",
     "Feed",
     "FeedPlans",
-    "Taken",
     "erase_errors",
     "failed_deliveries",
     "list_feeds",
@@ -67,7 +67,7 @@ from eventstore.user_log as l
 left join eventstore.feed_checkpoint as c on c.user_id = l.user_id and c.feed = $1
 where l.recorded_at > coalesce($2, '-infinity'::timestamptz)
   and l.position > coalesce(c.position, 0)
-  and coalesce(c.free_at, '-infinity') <= now()
+  and (c.user_id is null or c.free_at <= now())
   and l.user_id <> ''
 order by random()
 limit {USERS_AT_A_TIME}
@@ -75,10 +75,10 @@ limit {USERS_AT_A_TIME}
 _NOW = "select now()"
 
 # A worker that does not know whether it gave a user back may take it again at once.
-_TAKE = """
+_CLAIM = """
 insert into eventstore.feed_checkpoint as c
     (user_id, feed, position, since, holder, free_at, failures)
-values ($1, $2, 0, coalesce($5, '-infinity'::timestamptz), $3, now() + make_interval(secs => $4), 0)
+values ($1, $2, 0, $5, $3, now() + make_interval(secs => $4), 0)
 on conflict (user_id, feed) do update
 set holder = excluded.holder, free_at = excluded.free_at
 where c.free_at <= now() or c.holder = excluded.holder
@@ -123,11 +123,8 @@ returning position
 _FAIL = f"""
 update eventstore.feed_checkpoint as c
 set position = $4, holder = null, failures = this.failure, failed_at = now(),
-    free_at = case
-        when this.failure >= $5 then 'infinity'
-        else now() + make_interval(
-            secs => least($6 * power(2, least(this.failure - 1, 30)), {_LONGEST_PAUSE_SECONDS}))
-        end,
+    free_at = case when this.failure < $5 then now() + make_interval(
+        secs => least($6 * power(2, least(this.failure - 1, 30)), {_LONGEST_PAUSE_SECONDS})) end,
     error = $7 || case when (
         select payload is not null from eventstore.event where user_id = $1 and position = $4 + 1
     ) then $8 else '' end
@@ -136,7 +133,7 @@ from (
     from eventstore.feed_checkpoint where user_id = $1 and feed = $2
 ) as this
 where c.user_id = $1 and c.feed = $2 and c.holder = $3
-returning c.failures, c.free_at = 'infinity'
+returning c.failures, c.free_at is null
 """
 _ERASE_ERRORS = """
 update eventstore.feed_checkpoint set error = split_part(error, ':', 1)
@@ -145,7 +142,8 @@ where user_id = $1 and error is not null
 
 _FEEDS = """
 with feeds as (
-    select feed, min(since) as since, count(*) filter (where free_at = 'infinity') as parked
+    select feed, min(coalesce(since, '-infinity')) as since,
+           count(*) filter (where free_at is null) as parked
     from eventstore.feed_checkpoint
     group by feed
 )
@@ -167,7 +165,7 @@ order by failed_at limit $2::bigint
 """
 # What the operator may not read is read as the user. Index: feed_checkpoint_pkey.
 _FAILURE = """
-select c.position + 1, e.type, c.failures, c.failed_at, c.free_at = 'infinity', c.error
+select c.position + 1, e.type, c.failures, c.failed_at, c.free_at is null, c.error
 from eventstore.feed_checkpoint as c
 left join eventstore.event as e on e.user_id = c.user_id and e.position = c.position + 1
 where c.user_id = $1 and c.feed = $2 and c.failures > 0
@@ -181,9 +179,9 @@ returning position
 _REMOVE = "delete from eventstore.feed_checkpoint where feed = $1"
 
 
-class Taken(NamedTuple):
+class ClaimedBatch(NamedTuple):
     """
-    A batch of a user whom a worker has taken.
+    A batch of a user whom a worker has claimed.
 
     :ivar through: the position that the checkpoint moves to when all rows were delivered; behind
         the last row if what follows it is of other types.
@@ -280,21 +278,21 @@ class FeedPlans:
         users, ((now,),) = yield from self._retrying(operator, *statements)
         return [user_id for (user_id,) in users], now
 
-    def take(self, user_id: str, worker: UUID) -> Plan[Taken | None]:
-        """Take a user and read a batch, in one round trip; None if another worker has the user."""
+    def claim(self, user_id: str, worker: UUID) -> Plan[ClaimedBatch | None]:
+        """Claim a user and read a batch, in one round trip; None if another worker has the user."""
         types = None if self.types is None else [*self.types]
-        taken, rows = yield from self._retrying(
+        claimed, rows = yield from self._retrying(
             user_scope(user_id),
-            Statement(_TAKE, (user_id, self.name, worker, self.lease_seconds, self.since)),
+            Statement(_CLAIM, (user_id, self.name, worker, self.lease_seconds, self.since)),
             Statement(_EVENTS, (user_id, self.name, worker, self.since, types, self.batch)),
         )
-        if not taken:
+        if not claimed:
             return None
-        ((head, position),) = taken
+        ((head, position),) = claimed
         head, last = head or 0, rows[-1][0] if rows else position
         cut = bool(rows) and (rows[-1][-1] == self.batch or len(rows) < rows[-1][-1])
         through = last if cut else max(last, min(head, position + _POSITIONS_AT_A_TIME))
-        return Taken(position, through, through < head, [row[:-1] for row in rows])
+        return ClaimedBatch(position, through, through < head, [row[:-1] for row in rows])
 
     def move(self, user_id: str, worker: UUID, position: int, *, hold: bool = False) -> Plan[bool]:
         """

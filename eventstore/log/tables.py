@@ -133,9 +133,9 @@ feed_checkpoint = Table(
     Column("user_id", Text, nullable=False),
     Column("feed", Text, nullable=False),
     Column("position", BigInteger, nullable=False),
-    Column("since", _TIMESTAMP, nullable=False),
+    Column("since", _TIMESTAMP),
     Column("holder", Uuid),
-    Column("free_at", _TIMESTAMP, nullable=False),  # infinity: the event behind is parked
+    Column("free_at", _TIMESTAMP),  # null: the event behind is parked
     Column("failures", Integer, nullable=False),
     Column("failed_at", _TIMESTAMP),
     Column("error", Text),

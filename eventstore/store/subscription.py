@@ -101,12 +101,12 @@ class _Worker:
     def _deliver(self, user_id: str) -> _Steps[bool]:
         """Deliver a batch of one user; return whether more follows."""
         feed = self._feed
-        taken = yield feed.take(user_id, self._id)
-        if taken is None:
+        batch = yield feed.claim(user_id, self._id)
+        if batch is None:
             return False
         renew_at = time.monotonic() + feed.lease_seconds / 2
-        position = taken.position
-        for row in taken.rows:
+        position = batch.position
+        for row in batch.rows:
             if self._stopped.is_set():
                 break
             if time.monotonic() > renew_at:
@@ -125,9 +125,9 @@ class _Worker:
             position = row[0]
             self._delivered += 1
         else:
-            position = taken.through
+            position = batch.through
         moved: bool = yield feed.move(user_id, self._id, position)
-        return moved and taken.more
+        return moved and batch.more
 
     def _failed(self, user_id: str, position: int, kind: str, error: Exception) -> _Steps[None]:
         failures, parked = yield self._feed.fail(user_id, self._id, position - 1, error)

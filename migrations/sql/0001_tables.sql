@@ -197,12 +197,12 @@ create table eventstore.rebuild_progress (
 create table eventstore.feed_checkpoint (
     user_id    text not null,
     feed       text not null,
-    position   bigint not null,       -- everything up to it was delivered
-    since      timestamptz not null,  -- the feed leaves out what was recorded up to then
-    holder     uuid,                  -- the worker that has the user
-    free_at    timestamptz not null,  -- until then no other worker takes the user; infinity: parked
-    failures   integer not null,      -- how often the event behind `position` was tried in vain
+    position   bigint not null,   -- everything up to it was delivered
+    since      timestamptz,       -- the feed leaves out what was recorded up to then
+    holder     uuid,              -- the worker that has the user
+    free_at    timestamptz,       -- until then no other worker gets the user; null: parked
+    failures   integer not null,  -- how often the event behind `position` was tried in vain
     failed_at  timestamptz,
-    error      text,                  -- an erasure leaves the name of its class
+    error      text,              -- an erasure leaves the name of its class
     constraint feed_checkpoint_pkey primary key (user_id, feed)
 ) with (fillfactor = 80);  -- each batch updates the row twice; no index on what changes keeps it HOT

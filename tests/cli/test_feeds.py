@@ -31,11 +31,14 @@ def test_feeds_lists_retries_skips_and_removes(eventstore: Command, database_url
     assert eventstore("feeds", "--skip", "mail", "--user", "bob").stdout == "skipped  1\n"
     assert json.loads(eventstore("feeds", "--retry", "mail", "--json").stdout) == {"retried": 1}
     again = eventstore("feeds", "--retry", "mail", "--user", "bob")
-    assert (again.status, again.stderr) == (1, "error: failed event of mail for bob not found\n")
+    assert (again.returncode, again.stderr) == (
+        1,
+        "error: failed event of mail for bob not found\n",
+    )
     assert eventstore("feeds", "--remove", "mail").stdout == "removed  mail\n"
     assert eventstore("feeds").stdout == "no feeds\n"
 
 
 def test_feeds_refuses_options_that_do_not_go_together(eventstore: Command) -> None:
     for wrong in (["--retry", "a", "--skip", "b"], ["--skip", "a"], ["--user", "alice"]):
-        assert eventstore("feeds", *wrong).status == 2
+        assert eventstore("feeds", *wrong).returncode == 2

@@ -131,10 +131,10 @@ def test_a_batch_ends_where_its_bytes_are_too_many(database_url: str) -> None:
             alice.messages.post("chat", sender="user", content=content)
         feed = store.subscribe("search", seen)
 
-        taken = store._driver.run(feed._feed.take("alice", worker := uuid4()))
+        batch = store._driver.run(feed._feed.claim("alice", worker := uuid4()))
 
-        assert taken is not None
-        assert (taken.through, taken.more, len(taken.rows)) == (2, True, 2)
+        assert batch is not None
+        assert (batch.through, batch.more, len(batch.rows)) == (2, True, 2)
         store._driver.run(feed._feed.move("alice", worker, 0))
         assert feed.catch_up() == 3
     assert seen.of("alice") == [1, 2, 3]
@@ -280,7 +280,7 @@ def test_a_slow_handler_keeps_its_user_and_one_that_is_too_slow_does_not_go_on(
             seen(event)
             began = time.monotonic()
             until(lambda: time.monotonic() > began + 0.02)
-            if event.position == 3:  # another worker has taken over
+            if event.position == 3:  # another worker has batch over
                 admin.execute(
                     "update eventstore.feed_checkpoint"
                     " set holder = gen_random_uuid(), free_at = now() + interval '1 hour'"
