@@ -118,6 +118,8 @@ class _Worker:
             except Exception as error:  # noqa: BLE001 - whatever it is, others must go on
                 yield from self._failed(user_id, row[0], row[4], error)
                 return False
+            except GeneratorExit:
+                raise  # nobody would run a plan any more
             except BaseException:
                 # Ctrl-C or a cancelled task: what was delivered need not come again.
                 yield feed.move(user_id, self._id, position)

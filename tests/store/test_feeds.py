@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 
 from eventstore import (
     AccessDenied,
+    AsyncEventStore,
     ErasedEvent,
     EventStore,
     InvalidInput,
@@ -236,6 +238,19 @@ def test_several_workers_share_the_users_and_keep_the_order_of_each(database_url
         assert seen.of(f"user {number}") == [*range(1, events + 1)]
 
 
+def test_a_user_who_is_claimed_is_claimed_by_no_other_worker(database_url: str) -> None:
+    one, other = uuid4(), uuid4()
+    with EventStore.connect(database_url) as store:
+        create(store.user("alice"), "1")
+        feed = store.subscribe("search", Delivered())._feed
+
+        claims = [store._driver.run(feed.claim("alice", worker)) for worker in (one, other, one)]
+
+        assert [claim is not None for claim in claims] == [True, False, True]
+        assert not store._driver.run(feed.move("alice", other, 1))
+        assert store._driver.run(feed.move("alice", one, 1))
+
+
 WORKER = """
 import sys
 from eventstore import EventStore
@@ -391,6 +406,45 @@ def test_ctrl_c_gives_the_user_back_behind_what_was_delivered(
         store.subscribe("mail", handler).catch_up()
 
     assert store.subscribe("mail", seen).catch_up() == 2
+    assert seen.of("alice") == [1, 2, 3]
+
+
+def test_a_cancelled_task_gives_the_user_back_too(database_url: str) -> None:
+    seen = Delivered()
+
+    async def scenario() -> None:
+        async with AsyncEventStore.connect(database_url) as store:
+            alice = store.user("alice")
+            for title in "123":
+                await alice.tasks.create(title)
+            reached = asyncio.Event()
+
+            async def handler(event: RecordedEvent) -> None:
+                if event.position == 2:
+                    reached.set()
+                    await asyncio.Event().wait()
+                seen(event)
+
+            task = asyncio.create_task(store.subscribe("mail", handler).run())
+            await reached.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+            delivered = asyncio.Event()
+
+            def and_then(event: RecordedEvent) -> None:
+                seen(event)
+                if event.position == 3:
+                    delivered.set()
+
+            feed = store.subscribe("mail", and_then, poll_seconds=60)
+            running = asyncio.create_task(feed.run())
+            await delivered.wait()
+            feed.stop()
+            assert await running == 2
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
     assert seen.of("alice") == [1, 2, 3]
 
 
