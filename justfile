@@ -67,6 +67,10 @@ mcp-sdk-tests *arguments:
 load *arguments:
     uv run python -m benchmarks.service_load {{arguments}}
 
+# Deliver 100,000 events while workers and server are killed; prints what came, twice or not at all.
+feeds *arguments:
+    uv run python -m benchmarks.feeds {{arguments}}
+
 # Run the examples and every code block of the documentation.
 docs:
     uv run pytest tests/project/test_docs.py

@@ -78,6 +78,11 @@ class Server:
         stats = (Path(f"/proc/{pid}/schedstat").read_text() for (pid,) in rows)
         return sum(int(one.split()[0]) for one in stats) / 1e9
 
+    def crash(self) -> None:
+        """Shut the server down without a checkpoint, and start it again with the same options."""
+        _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w",
+             "-l", self.folder / "log", "restart", **_as_owner(self.folder))  # fmt: skip
+
     def version(self) -> str:
         """Return the version of the server."""
         with self.admin("postgres") as connection:

@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from eventstore.log.envelope import EventEnvelope, Expected, NewEvent, RecordedEvent
     from eventstore.log.paging import Page
     from eventstore.store.store import AsyncEventStore, EventStore
+    from eventstore.store.subscription import AsyncSubscription, Subscription
     from eventstore.store.turns.block import ActiveTurn, AsyncActiveTurn
     from eventstore.store.user import AsyncUser, User
 
@@ -154,6 +155,7 @@ _HOMES = {
     "eventstore.log.envelope": ("EventEnvelope", "Expected", "NewEvent", "RecordedEvent"),
     "eventstore.log.paging": ("Page",),
     "eventstore.store.turns.block": ("ActiveTurn", "AsyncActiveTurn"),
+    "eventstore.store.subscription": ("AsyncSubscription", "Subscription"),
     "eventstore.store.store": ("AsyncEventStore", "EventStore"),
     "eventstore.store.user": ("AsyncUser", "User"),
 }
@@ -167,6 +169,7 @@ __all__ = [
     "Anchor",
     "AsyncActiveTurn",
     "AsyncEventStore",
+    "AsyncSubscription",
     "AsyncUser",
     "BatchTooLarge",
     "CallReport",
@@ -215,6 +218,7 @@ __all__ = [
     "Settings",
     "StorageFull",
     "StreamClosed",
+    "Subscription",
     "TaskCompleted",
     "TaskCreated",
     "TaskDeleted",

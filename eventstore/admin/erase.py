@@ -25,6 +25,7 @@ from eventstore.events.registry import EventRegistry
 from eventstore.log.append import recorded_events
 from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent, RecordedEvent
+from eventstore.log.feeds import erase_errors
 from eventstore.log.ids import erasure_stream
 from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_event, select_list
 from eventstore.schema.catalog import other_protected_tables
@@ -210,9 +211,13 @@ def _record_erasure(
     # The id of the order takes the place of an idempotency key: a retry looks for it in the stream.
     event = NewEvent(stream_id=erasure_stream(scope.user_id), data=data, event_id=order.record_id)
     request = prepare_append(scope.user_id, [event])
-    rows, _ = yield Batch(
+    rows, *_ = yield Batch(
         scope,
-        (request.statement(), Statement(_CLOSE, (scope.user_id, order.conversation_id))),
+        (
+            request.statement(),
+            Statement(_CLOSE, (scope.user_id, order.conversation_id)),
+            erase_errors(scope.user_id),
+        ),
         hold=True,
     )
     return recorded_events(request.envelopes, rows[0][0])[0]

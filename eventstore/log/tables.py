@@ -25,11 +25,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
-__all__ = ["LOG_TABLES", "SCHEMA", "event", "metadata", "rebuild_progress", "stream", "user_log"]
+__all__ = [
+    "FEED_CHECKPOINT",
+    "LOG_TABLES",
+    "SCHEMA",
+    "STORE_TABLES",
+    "event",
+    "feed_checkpoint",
+    "metadata",
+    "rebuild_progress",
+    "stream",
+    "user_log",
+]
 
 SCHEMA = "eventstore"
 LOG_TABLES = (f"{SCHEMA}.user_log", f"{SCHEMA}.stream", f"{SCHEMA}.event")
 """The tables of recorded history; `rebuild_progress` only says how far a rebuild has come."""
+FEED_CHECKPOINT = f"{SCHEMA}.feed_checkpoint"
+STORE_TABLES = (*LOG_TABLES, FEED_CHECKPOINT)
+"""The tables with rows of users that no projector keeps."""
 
 metadata = MetaData(schema=SCHEMA)
 
@@ -111,4 +125,19 @@ rebuild_progress = Table(
     Column("finished_at", _TIMESTAMP),
     Column("fingerprint", Text, nullable=False),
     PrimaryKeyConstraint("user_id", name="rebuild_progress_pkey"),
+)
+
+feed_checkpoint = Table(
+    "feed_checkpoint",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("feed", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("since", _TIMESTAMP),
+    Column("holder", Uuid),
+    Column("free_at", _TIMESTAMP),  # null: the event behind is parked
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", _TIMESTAMP),
+    Column("error", Text),
+    PrimaryKeyConstraint("user_id", "feed", name="feed_checkpoint_pkey"),
 )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.roles import Role
 from eventstore.database.settings import Settings
-from eventstore.log.tables import LOG_TABLES
+from eventstore.log.tables import STORE_TABLES
 from eventstore.schema.catalog_tables import TABLES, VIEWS
 from eventstore.schema.facts import Catalog, FunctionFacts, RoleFacts, Server, TableFacts
 
@@ -199,6 +199,6 @@ def other_protected_tables(tables: Sequence[str]) -> Statement:
     Return the statement that lists the tables with users' rows that the store does not maintain.
 
     :param tables: the tables of the projectors, as schema-qualified names, which are left out like
-        the tables of the log.
+        the tables of the log and of feeds.
     """
-    return Statement(_OTHER_PROTECTED_TABLES, ([*LOG_TABLES, *tables],))
+    return Statement(_OTHER_PROTECTED_TABLES, ([*STORE_TABLES, *tables],))

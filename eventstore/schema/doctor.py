@@ -15,7 +15,7 @@ from eventstore.database.plan import Plan
 from eventstore.database.roles import Role
 from eventstore.database.settings import Settings
 from eventstore.errors import UnsafeDatabase
-from eventstore.log.tables import LOG_TABLES
+from eventstore.log.tables import STORE_TABLES
 from eventstore.schema.catalog import read_catalog
 from eventstore.schema.expected import (
     CALLED_FUNCTIONS,
@@ -46,7 +46,7 @@ def diagnose(read_models: Sequence[str], settings: Settings) -> Plan[list[Findin
     :return: a database that was not migrated has one finding, and so has one whose roles have other
         names than the settings say.
     """
-    catalog = yield from read_catalog([*LOG_TABLES, *read_models], settings)
+    catalog = yield from read_catalog([*STORE_TABLES, *read_models], settings)
     if not catalog.server.migrated:
         return [
             Finding("error", "schema", "eventstore", "does not exist", "run `eventstore migrate`")

@@ -93,6 +93,7 @@ CALLED_FUNCTIONS = {"append_event", "append_events", "current_user_id", "positio
 """The functions that the application role calls."""
 
 _EVENT, _LOG, _STREAM = "eventstore.event", "eventstore.user_log", "eventstore.stream"
+_FEED = "eventstore.feed_checkpoint"
 _REFUSE = "EXECUTE FUNCTION eventstore.refuse_change()"
 
 
@@ -158,6 +159,8 @@ CONSTRAINTS = {
             " WHERE ((status = 'running'::text) AND (lease_seconds > 0))"
         ),
     },
+    # Without its key two workers could have one user.
+    _FEED: {"feed_checkpoint_pkey": "PRIMARY KEY (user_id, feed)"},
     _LOG: {
         **_not_null("user_id", "position", "hash", "recorded_at"),
         "user_log_pkey": "PRIMARY KEY (user_id)",
@@ -241,6 +244,7 @@ OPERATOR_READS = {
     "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at", "fingerprint"},
     "eventstore.tool_call": {"user_id", "status", "claimed_at", "claim_seconds"},
     "eventstore.turn": {"user_id", "status", "leased_at", "lease_seconds"},
+    _FEED: {"user_id", "feed", "position", "since", "free_at", "failures", "failed_at"},
 }
 """The columns that the operator role may read; of any other table, it may read `user_id` alone."""
 

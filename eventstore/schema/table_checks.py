@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventstore.database.roles import Role, with_role_names
-from eventstore.log.tables import LOG_TABLES
+from eventstore.log.tables import FEED_CHECKPOINT, LOG_TABLES, STORE_TABLES
 from eventstore.schema.expected import (
     APPLICATION_UPDATES,
     COLUMNS,
@@ -35,6 +35,9 @@ _APPLICATION_RIGHTS = {
     _PROGRESS: set[str](),
 }
 """The rights of the application role, on some column or all; on other tables, read and write."""
+
+_OPERATOR_RIGHTS = {_PROGRESS: _READ_AND_WRITE, FEED_CHECKPOINT: {"SELECT", "DELETE"}}
+"""Those of the operator role; on other tables, read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class TableCheck:
 
     def _check_policies(self) -> Iterator[Finding]:
         table = self.table
-        has_users_rows = table.name in {*LOG_TABLES, *self.read_models}
+        has_users_rows = table.name in {*STORE_TABLES, *self.read_models}
         for role, expressions, needed in (
             (Role.APPLICATION, OWN_ROWS, has_users_rows),
             (Role.OPERATOR, (self._with_names(POLICIES[Role.OPERATOR]),), has_users_rows),
@@ -177,13 +180,13 @@ class TableCheck:
         table = self.table
         for role, allowed in (
             (Role.APPLICATION, _APPLICATION_RIGHTS.get(table.name, _READ_AND_WRITE)),
-            (Role.OPERATOR, _READ_AND_WRITE if table.name == _PROGRESS else {"SELECT"}),
+            (Role.OPERATOR, _OPERATOR_RIGHTS.get(table.name, {"SELECT"})),
             (Role.ERASER, {"UPDATE"} if table.name == _EVENT else set[str]()),
         ):
             if excess := ", ".join(sorted(self._rights_of(role) - allowed)):
                 name = self.names[role]
                 yield f"{name} may {excess}", f"revoke {excess} on {table.name} from it and public"
-        if table.name in {*LOG_TABLES, *self.read_models}:
+        if table.name in {*STORE_TABLES, *self.read_models}:
             needed = _APPLICATION_RIGHTS.get(table.name, _READ_AND_WRITE)
             if lacks := ", ".join(sorted(needed - self._rights_of(Role.APPLICATION))):
                 name = self.names[Role.APPLICATION]

@@ -37,7 +37,14 @@ from eventstore.schema.doctor import refusal
 from eventstore.schema.findings import Finding
 from eventstore.store.chat_import import import_conversations, user_context
 from eventstore.store.context import UserContext
-from eventstore.store.sync_async import AsyncFacade, SyncFacade, async_method, sync_method
+from eventstore.store.subscription import AsyncSubscription, Subscription
+from eventstore.store.sync_async import (
+    AsyncFacade,
+    SyncFacade,
+    async_method,
+    block_method,
+    sync_method,
+)
 from eventstore.store.user import AsyncUser, User
 from projections import BUILT_IN, Projections, Projector
 
@@ -243,6 +250,12 @@ class EventStore(SyncFacade[AdminPlans]):
     health = sync_method(AdminPlans.health, driver="_calls")
     status = sync_method(AdminPlans.status)
     users = sync_method(AdminPlans.users)
+    subscribe = block_method(AdminPlans.subscribe, Subscription)
+    feeds = sync_method(AdminPlans.feeds)
+    failed_deliveries = sync_method(AdminPlans.failed_deliveries)
+    retry_failed = sync_method(AdminPlans.retry_failed)
+    skip_failed = sync_method(AdminPlans.skip_failed)
+    remove_feed = sync_method(AdminPlans.remove_feed)
     import_conversations = sync_method(import_conversations)
 
     @property
@@ -381,6 +394,12 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
     health = async_method(AdminPlans.health, driver="_calls")
     status = async_method(AdminPlans.status)
     users = async_method(AdminPlans.users)
+    subscribe = block_method(AdminPlans.subscribe, AsyncSubscription)
+    feeds = async_method(AdminPlans.feeds)
+    failed_deliveries = async_method(AdminPlans.failed_deliveries)
+    retry_failed = async_method(AdminPlans.retry_failed)
+    skip_failed = async_method(AdminPlans.skip_failed)
+    remove_feed = async_method(AdminPlans.remove_feed)
     import_conversations = async_method(import_conversations)
 
     @property

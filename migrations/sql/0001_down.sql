@@ -17,7 +17,7 @@ end
 $refuse$;
 
 drop table eventstore.tool_call, eventstore.turn, eventstore.message, eventstore.conversation, eventstore.task;
-drop table eventstore.rebuild_progress, eventstore.event, eventstore.stream, eventstore.user_log;
+drop table eventstore.feed_checkpoint, eventstore.rebuild_progress, eventstore.event, eventstore.stream, eventstore.user_log;
 drop function eventstore.append_event, eventstore.append_events, eventstore.position_at;
 drop function eventstore.refuse_change(), eventstore.refuse_older_head(),
     eventstore.refuse_older_stream(), eventstore.refuse_other_than_erasure();

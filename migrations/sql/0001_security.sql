@@ -4,7 +4,7 @@
 --                      nothing, bypasses nothing, and may only add to the log. Of user_log and stream
 --                      it updates the columns that an append moves: with UPDATE on a whole table it
 --                      could also LOCK TABLE, and stop every user's appends.
--- eventstore_operator  lists users and heads for rebuild, verify and status; reads no payload.
+-- eventstore_operator  lists users and heads for rebuild, verify, status and feeds; reads no payload.
 -- eventstore_eraser    removes payloads, one user at a time; reads none.
 --
 -- All three are NOLOGIN: the login of the URL switches to them in every transaction. Row-level security
@@ -50,7 +50,7 @@ grant update (position, hash, recorded_at, retried) on eventstore.user_log to ev
 grant update (version, closed) on eventstore.stream to eventstore_app;
 grant select, insert, update, delete
     on eventstore.task, eventstore.conversation, eventstore.message, eventstore.tool_call,
-       eventstore.turn
+       eventstore.turn, eventstore.feed_checkpoint
     to eventstore_app;
 
 -- The operator role: which users there are, where their logs end, and how many calls and turns wait.
@@ -61,6 +61,9 @@ grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
 grant select (status, claimed_at, claim_seconds) on eventstore.tool_call to eventstore_operator;
 grant select (status, leased_at, lease_seconds) on eventstore.turn to eventstore_operator;
 grant select, insert, update, delete on eventstore.rebuild_progress to eventstore_operator;
+-- What an error says may quote an event, so its column is not for the operator.
+grant select (user_id, feed, position, since, free_at, failures, failed_at), delete
+    on eventstore.feed_checkpoint to eventstore_operator;
 grant select on eventstore.alembic_version to eventstore_app, eventstore_operator;  -- names no user
 
 -- The eraser role: it finds events by their place and removes what they said.
@@ -75,7 +78,7 @@ declare
 begin
     foreach v_table in array array[
         'user_log', 'stream', 'event', 'task', 'conversation', 'message', 'tool_call', 'turn',
-        'rebuild_progress']
+        'rebuild_progress', 'feed_checkpoint']
     loop
         execute format('alter table eventstore.%I enable row level security', v_table);
         execute format('alter table eventstore.%I force row level security', v_table);
@@ -84,6 +87,8 @@ begin
                 'create policy own_rows on eventstore.%I to eventstore_app'
                 ' using (user_id = eventstore.current_user_id())'
                 ' with check (user_id = eventstore.current_user_id())', v_table);
+        end if;
+        if v_table not in ('rebuild_progress', 'feed_checkpoint') then
             execute format(
                 'create policy operator_lists on eventstore.%I for select to eventstore_operator'
                 ' using (current_user = ''eventstore_operator'')', v_table);
@@ -92,6 +97,8 @@ begin
 end
 $policies$;
 create policy operator_works on eventstore.rebuild_progress to eventstore_operator
+    using (current_user = 'eventstore_operator') with check (current_user = 'eventstore_operator');
+create policy operator_works on eventstore.feed_checkpoint to eventstore_operator
     using (current_user = 'eventstore_operator') with check (current_user = 'eventstore_operator');
 create policy eraser_erases on eventstore.event to eventstore_eraser
     using (user_id = eventstore.current_user_id() and current_user = 'eventstore_eraser')

@@ -193,3 +193,17 @@ create table eventstore.rebuild_progress (
     fingerprint  text not null,
     constraint rebuild_progress_pkey primary key (user_id)
 );
+
+-- How far a feed has come in a user's log: the row is the claim of the worker that delivers as well.
+create table eventstore.feed_checkpoint (
+    user_id    text not null,
+    feed       text not null,
+    position   bigint not null,   -- everything up to it was delivered
+    since      timestamptz,       -- the feed leaves out what was recorded up to then
+    holder     uuid,              -- the worker that has the user
+    free_at    timestamptz,       -- until then no other worker gets the user; null: parked
+    failures   integer not null,  -- how often the event behind `position` was tried in vain
+    failed_at  timestamptz,
+    error      text,              -- an erasure leaves the name of its class
+    constraint feed_checkpoint_pkey primary key (user_id, feed)
+) with (fillfactor = 80);  -- each batch updates the row twice; no index on what changes keeps it HOT

@@ -150,6 +150,8 @@ def fill_tables(server: Server, url: str) -> None:
                 with user.turn(chat.id, key=f"{name}'s request") as turn:
                     turn.end(model="gpt", usage={"input_tokens": 7})
                 user.append([box_event(uuid4(), "made", value=f"{name}'s box")])
+            store.subscribe("search", lambda _: None).catch_up()
+        owner.execute("update eventstore.feed_checkpoint set feed = md5(user_id), error = user_id")
         owner.execute(
             "insert into eventstore.rebuild_progress (user_id, started_at, fingerprint)"
             " values ('alice', now(), 'x'), ('bob', now(), 'x')"
@@ -185,7 +187,7 @@ def placeholders(admin: psycopg.Connection, name: str) -> dict[str, str]:
         "position": 1_000_000,
         "version": 1_000_000,
         "idempotency_key": None,
-        **{key: str(uuid4()) for key in keys if key in {"id", "box", "stream_id"}},
+        **{key: str(uuid4()) for key in keys if key in {"id", "box", "stream_id", "feed"}},
     }
     fresh = {column: value for column, value in fresh.items() if column in hers}
     own = {"user_id": "bob"}

@@ -201,6 +201,7 @@ def test_every_command_line_in_a_document_has_existing_options(document: Path) -
         "anchor",
         "audit",
         "tail",
+        "feeds",
         "erase",
     ],
 )
@@ -215,6 +216,7 @@ def test_the_cli_page_names_every_field_that_a_command_prints(
     assert imported.exit_code == 0, imported.output
     with eventstore.EventStore.connect(database_url) as store:
         store.user("alice").tasks.create("Buy milk")
+        store.subscribe("search", lambda _: None).catch_up()
     arguments = {
         "import": [str(chat), "--user", "alice"],
         "history": ["--user", "alice", "--conversation", "session-7"],

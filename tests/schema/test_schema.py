@@ -39,8 +39,10 @@ def test_policies_show_and_accept_only_rows_of_the_user_in_scope(
     expected: set[tuple[str | None, ...]] = {
         ("event", "{eventstore_eraser}", "ALL", "PERMISSIVE", erasable, erasable),
         ("rebuild_progress", "{eventstore_operator}", "ALL", "PERMISSIVE", operator, operator),
+        ("feed_checkpoint", "{eventstore_operator}", "ALL", "PERMISSIVE", operator, operator),
+        ("feed_checkpoint", "{eventstore_app}", "ALL", "PERMISSIVE", own, own),
     }
-    for name in {*TABLES} - {"rebuild_progress"}:
+    for name in {*TABLES} - {"rebuild_progress", "feed_checkpoint"}:
         expected.add((name, "{eventstore_app}", "ALL", "PERMISSIVE", own, own))
         expected.add((name, "{eventstore_operator}", "SELECT", "PERMISSIVE", operator, None))
     assert set(rows) == expected
@@ -93,7 +95,9 @@ def test_the_roles_have_exactly_the_table_rights_they_need(admin: psycopg.Connec
         ("eventstore_app", "message", read_and_write),
         ("eventstore_app", "tool_call", read_and_write),
         ("eventstore_app", "turn", read_and_write),
+        ("eventstore_app", "feed_checkpoint", read_and_write),
         ("eventstore_app", "alembic_version", "SELECT"),
+        ("eventstore_operator", "feed_checkpoint", "DELETE"),  # SELECT on some columns only
         ("eventstore_operator", "alembic_version", "SELECT"),
         ("eventstore_operator", "rebuild_progress", read_and_write),
     }
@@ -115,6 +119,10 @@ def test_the_roles_have_exactly_the_column_rights_they_need(
     readable_columns = ("user_id", "position", "stream_id", "type", "salt")
     erasable_columns = ("payload", "metadata", "salt")
     assert set(rows) == {
+        *(
+            ("eventstore.feed_checkpoint", one, "eventstore_operator", "SELECT")
+            for one in ("user_id", "feed", "position", "since", "free_at", "failures", "failed_at")
+        ),
         *(
             (f"eventstore.{name}", "user_id", "eventstore_operator", "SELECT")
             for name in listed_tables

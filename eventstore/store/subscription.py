@@ -1,0 +1,273 @@
+"""
+Subscriptions: what runs a feed (see `log.feeds`) with a handler, for sync and async code.
+
+A worker is a generator, so that there is one for both: it yields plans to run, events to hand over
+and seconds to wait, and the two classes below do these things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Generator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from inspect import isawaitable, iscoroutinefunction
+from threading import Event as Flag
+from typing import Any
+from uuid import UUID, uuid4
+
+from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.sync_driver import Driver
+from eventstore.database.plan import Plan
+from eventstore.errors import InvalidInput, Unavailable
+from eventstore.log.envelope import RecordedEvent
+from eventstore.log.feeds import USERS_AT_A_TIME, FeedPlans
+from eventstore.log.stored_event import recorded_event
+
+__all__ = ["AsyncSubscription", "Subscription"]
+
+_log = logging.getLogger("eventstore.feeds")
+
+type _Steps[T] = Generator[Plan[Any] | RecordedEvent | float, Any, T]
+
+_SEARCH_SHARE = 50
+"""A complete search takes a fiftieth of the time: it is rare where it takes long."""
+
+_LATE = timedelta(minutes=1)
+"""
+How long an append may take from its time to its commit to be found between complete searches. One
+that takes longer is found by the next one.
+"""
+
+
+class _Worker:
+    """One worker of a feed, until it is told to stop."""
+
+    def __init__(self, feed: FeedPlans, stopped: Flag | asyncio.Event) -> None:
+        self._feed = feed
+        self._stopped = stopped
+        self._id: UUID = uuid4()
+        self._delivered = 0
+        self._complete_at = 0.0
+        self._since: datetime | None = None
+
+    def run(self, *, forever: bool) -> _Steps[int]:
+        """Deliver; return how many events that were."""
+        while not self._stopped.is_set():
+            try:
+                found = yield from self._search(complete=not forever)
+                yield from self._deliver_all(found)
+            except Unavailable as error:
+                if not forever:
+                    raise
+                _log.warning("feed %s waits for the database: %s", self._feed.name, error)
+                found = []
+                self._complete_at = 0.0  # the server may be another one, with another clock
+            if not found:
+                if not forever:
+                    break
+                yield self._feed.poll_seconds
+        return self._delivered
+
+    def _search(self, *, complete: bool) -> _Steps[list[str]]:
+        """
+        Return users who are behind.
+
+        A complete search finds all of them, whatever committed late, was given back or is tried
+        again. Between two of them, those who had an event since are found at a tenth of its cost.
+        """
+        began = time.monotonic()
+        complete = complete or began >= self._complete_at
+        users: list[str]
+        users, now = yield self._feed.lagging(None if complete else self._since)
+        if complete:
+            ended = time.monotonic()
+            full = len(users) == USERS_AT_A_TIME  # there may be more
+            self._complete_at = 0.0 if full else ended + _SEARCH_SHARE * (ended - began)
+            self._since = now - _LATE
+        return users
+
+    def _deliver_all(self, users: list[str]) -> _Steps[None]:
+        # A user with a long log has one batch at a time, like everybody else.
+        queue = deque(users)
+        while queue and not self._stopped.is_set():
+            user_id = queue.popleft()
+            if (yield from self._deliver(user_id)):
+                queue.append(user_id)
+
+    def _deliver(self, user_id: str) -> _Steps[bool]:
+        """Deliver a batch of one user; return whether more follows."""
+        feed = self._feed
+        batch = yield feed.claim(user_id, self._id)
+        if batch is None:
+            return False
+        renew_at = time.monotonic() + feed.lease_seconds / 2
+        position = batch.position
+        for row in batch.rows:
+            if self._stopped.is_set():
+                break
+            if time.monotonic() > renew_at:
+                if not (yield feed.move(user_id, self._id, position, hold=True)):
+                    return False  # another worker has begun with the events that follow
+                renew_at = time.monotonic() + feed.lease_seconds / 2
+            try:
+                yield recorded_event(user_id, row, feed.registry)
+            except Exception as error:  # noqa: BLE001 - whatever it is, others must go on
+                yield from self._failed(user_id, row[0], row[4], error)
+                return False
+            except GeneratorExit:
+                raise  # nobody would run a plan any more
+            except BaseException:
+                # Ctrl-C or a cancelled task: what was delivered need not come again.
+                yield feed.move(user_id, self._id, position)
+                raise
+            position = row[0]
+            self._delivered += 1
+        else:
+            position = batch.through
+        moved: bool = yield feed.move(user_id, self._id, position)
+        return moved and batch.more
+
+    def _failed(self, user_id: str, position: int, kind: str, error: Exception) -> _Steps[None]:
+        failures, parked = yield self._feed.fail(user_id, self._id, position - 1, error)
+        _log.log(
+            logging.ERROR if parked else logging.WARNING,
+            "feed %s: %s at position %d of user %r failed with %s, %d times%s",
+            self._feed.name,
+            kind,
+            position,
+            user_id,
+            type(error).__name__,
+            failures,
+            "; it is parked, and the user's other events wait for it" if parked else "",
+        )
+
+
+class Subscription:
+    """
+    A feed with its handler: `run` delivers until `stop`, `catch_up` what is there.
+
+    Both may be called by several threads and processes at once: each call is a worker, and the
+    workers share the users.
+    """
+
+    def __init__(self, driver: Driver, feed: FeedPlans) -> None:
+        if iscoroutinefunction(feed.handler):
+            raise InvalidInput("handler", "is async; give it to an AsyncEventStore")
+        self._driver, self._feed = driver, feed
+        self._stopped = Flag()
+
+    def run(self) -> int:
+        """
+        Deliver events as they come, until `stop` is called; return how many were delivered.
+
+        While the database cannot be reached it waits, and goes on when it is back.
+
+        :raises AccessDenied: the login may not enter the operator role.
+        """
+        return self._run(forever=True)
+
+    def catch_up(self) -> int:
+        """
+        Deliver what is there, and return how many events that were.
+
+        Users who are parked, wait for another try or have another worker are left out.
+
+        :raises AccessDenied: the login may not enter the operator role.
+        :raises Unavailable: the database cannot be reached.
+        """
+        return self._run(forever=False)
+
+    def stop(self) -> None:
+        """Have every `run` return behind the event that it delivers now."""
+        self._stopped.set()
+
+    def _run(self, *, forever: bool) -> int:
+        steps = _Worker(self._feed, self._stopped).run(forever=forever)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self._do(step)
+                except BaseException as error:  # noqa: BLE001 - the worker decides
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            return int(end.value)
+
+    def _do(self, step: Plan[Any] | RecordedEvent | float) -> Any:
+        match step:
+            case RecordedEvent():
+                return self._feed.handler(step)
+            case float() | int():
+                return self._stopped.wait(step)
+            case _:
+                return self._driver.run(step)
+
+
+class AsyncSubscription:
+    """
+    A feed with its handler: `run` delivers until `stop`, `catch_up` what is there.
+
+    Both may be awaited by several tasks and processes at once: each call is a worker, and the
+    workers share the users. The handler may be a coroutine function or a plain one.
+    """
+
+    def __init__(self, driver: AsyncDriver, feed: FeedPlans) -> None:
+        self._driver, self._feed = driver, feed
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> int:
+        """
+        Deliver events as they come, until `stop` is called; return how many were delivered.
+
+        While the database cannot be reached it waits, and goes on when it is back.
+
+        :raises AccessDenied: the login may not enter the operator role.
+        """
+        return await self._run(forever=True)
+
+    async def catch_up(self) -> int:
+        """
+        Deliver what is there, and return how many events that were.
+
+        Users who are parked, wait for another try or have another worker are left out.
+
+        :raises AccessDenied: the login may not enter the operator role.
+        :raises Unavailable: the database cannot be reached.
+        """
+        return await self._run(forever=False)
+
+    def stop(self) -> None:
+        """Have every `run` return behind the event that it delivers now."""
+        self._stopped.set()
+
+    async def _run(self, *, forever: bool) -> int:
+        steps = _Worker(self._feed, self._stopped).run(forever=forever)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = await self._do(step)
+                except BaseException as error:  # noqa: BLE001 - the worker decides
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            return int(end.value)
+
+    async def _do(self, step: Plan[Any] | RecordedEvent | float) -> Any:
+        match step:
+            case RecordedEvent():
+                done = self._feed.handler(step)
+                return await done if isawaitable(done) else done
+            case float() | int():
+                with suppress(TimeoutError):
+                    return await asyncio.wait_for(self._stopped.wait(), step)
+                return None
+            case _:
+                return await self._driver.run(step)
