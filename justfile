@@ -67,6 +67,10 @@ mcp-sdk-tests *arguments:
 load *arguments:
     uv run python -m benchmarks.service_load {{arguments}}
 
+# Let each kind of fault happen while clients write and read; nothing may be lost or doubled.
+faults *arguments:
+    uv run python -m tests.faults {{arguments}}
+
 # Run the examples and every code block of the documentation.
 docs:
     uv run pytest tests/project/test_docs.py

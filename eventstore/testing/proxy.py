@@ -144,21 +144,26 @@ class Proxy:
         """Accept connections again, on the same port."""
         self._listener = self._listen(self.port)
 
-    def cut(self, *, reset: bool = False) -> None:
+    def cut(self, *, reset: bool = False) -> int:
         """
         Cut all open connections; the proxy still accepts new ones.
 
         :param reset: the client gets a RST, as from a firewall, instead of the end of what is sent.
+        :return: how many they were.
         """
-        for pair in self._open_pairs():
+        pairs = self._open_pairs()
+        for pair in pairs:
             if reset:
                 pair.reset()
             else:
                 _cut(pair.client, pair.server)
+        return len(pairs)
 
-    def forget(self) -> None:
-        """Be silent on the connections that are open now, as a NAT that forgot them."""
-        self._forgotten = self._open_pairs()
+    def forget(self) -> int:
+        """Be silent on the connections that are open now, as a NAT that forgot them; count them."""
+        new = self._open_pairs() - self._forgotten
+        self._forgotten |= new
+        return len(new)
 
     def _open_pairs(self) -> set[_Pair]:
         with self._lock:
@@ -196,6 +201,7 @@ class Proxy:
             pair.end()
             with self._lock:
                 self._pairs.discard(pair)
+                self._forgotten.discard(pair)
 
     def _pump_requests(self, pair: _Pair) -> None:
         while (data := pair.client.recv(_CHUNK)) and not self._loses_request(data, pair):
