@@ -71,6 +71,10 @@ load *arguments:
 faults *arguments:
     uv run python -m tests.faults {{arguments}}
 
+# Let a thousand users chat at once on a pool of 20, over a crash of the server.
+crowd *arguments:
+    uv run python -m tests.faults.crowd {{arguments}}
+
 # Run the examples and every code block of the documentation.
 docs:
     uv run pytest tests/project/test_docs.py

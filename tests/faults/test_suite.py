@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import eventstore.store.units.unit_of_work
 from eventstore.log.append import append
+from tests.faults.crowd import run_crowd
 from tests.faults.suite import run_kind
-from tests.support.server import Server
+from tests.support.server import Server, run_server
 
 FAULTS = 3
 
@@ -36,3 +38,11 @@ def test_the_suite_finds_a_store_that_forgets_its_first_attempt(
     # The second attempt is refused by the ids of its rows, and its client told that nothing was
     # written; but the first was.
     assert figures.inconsistent["ghost"] > 0
+
+
+def test_a_crowd_is_answered_over_a_crash_and_sees_its_own_alone() -> None:
+    with run_server() as server:
+        figures = asyncio.run(run_crowd(server, server.create_database(), users=12))
+
+    assert figures.well, figures
+    assert figures.answered == 24

@@ -7,16 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.project.test_docs import ROOT, blocks, first_column, sections
 from tests.support.server import Server
 
 PAGE = ROOT / "docs" / "testing.md"
 
 
-@pytest.mark.parametrize("where", ["at a URL", pytest.param("embedded", marks=pytest.mark.slow)])
-def test_the_tests_of_the_page_pass(server: Server, where: str, tmp_path: Path) -> None:
+def test_the_tests_of_the_page_pass_at_a_url(server: Server, tmp_path: Path) -> None:
     code = "".join(one.code for one in blocks(PAGE) if one.language == "python")
     (tmp_path / "test_page.py").write_text(code, encoding="utf-8")
     others = {name: value for name, value in os.environ.items() if "EVENTSTORE_" not in name}
@@ -26,7 +23,7 @@ def test_the_tests_of_the_page_pass(server: Server, where: str, tmp_path: Path) 
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "test_page.py"],
         cwd=tmp_path,
         # The plugins of this project's own tests take seconds to import.
-        env=others | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | (url if where == "at a URL" else {}),
+        env=others | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | url,
         capture_output=True,
         text=True,
         check=False,
