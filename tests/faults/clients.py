@@ -198,9 +198,9 @@ class Client:
         began = time.monotonic()
         outcome, positions, unknown = "refused", (), None
         for _ in range(attempts):
+            if start and not await self._start(user):
+                continue
             try:
-                if start:
-                    await self._start(user)
                 answer = await self._call(user, act)
             except OutcomeUnknown as error:
                 outcome, unknown = "unknown", error
@@ -229,13 +229,16 @@ class Client:
         if outcome == "unknown" and unknown is not None:
             self._record.unsettled[values[0]] = (user, unknown)
 
-    async def _start(self, user: str) -> None:
+    async def _start(self, user: str) -> bool:
         """Start the user's conversation, which one client does and the others find."""
-        if user in self._started:
-            return
-        self._record.note_start(user)
-        await self._call(user, lambda one: one.conversations.start(key="chat"))
-        self._started.add(user)
+        if user not in self._started:
+            self._record.note_start(user)
+            try:
+                await self._call(user, lambda one: one.conversations.start(key="chat"))
+            except EventStoreError:  # what is not known of it is not known of a message
+                return False
+            self._started.add(user)
+        return True
 
     async def _call(self, user: str, act: Callable[[Any], Any]) -> Any:
         began = time.monotonic()
