@@ -25,6 +25,7 @@ from psycopg import sql
 from psycopg.abc import Query
 from psycopg.conninfo import conninfo_to_dict
 
+from eventstore.database.errors import unreachable
 from eventstore.database.settings import Settings
 from eventstore.errors import ConfigurationError, Unavailable
 from eventstore.schema.migrate import upgrade
@@ -156,13 +157,15 @@ class LocalServer(Server):
         self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "utf8")
 
     def _run(self, program: str, *arguments: object) -> None:
-        subprocess.run(  # noqa: S603 - a program of the wheel's
-            [str(self._programs / program), *map(str, arguments)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            user=self.account,
-        )
+        # Not a pipe: the server that pg_ctl starts would keep it open.
+        with (self.folder / "output").open("wb") as output:
+            subprocess.run(  # noqa: S603 - a program of the wheel's
+                [str(self._programs / program), *map(str, arguments)],
+                check=True,
+                stdout=output,
+                stderr=output,
+                user=self.account,
+            )
 
 
 @contextmanager
@@ -193,13 +196,10 @@ def run_server(
         folder.chmod(0o755)
     server = LocalServer(folder, chosen, owner, _OPTIONS | ({} if durable else _NOT_DURABLE))
     try:
-        server.initialize()
-        server.start()
+        _start(server)
         server.execute(sql.SQL("create database {}").format(sql.Identifier(server.template)))
         _migrate(server, migrate)
         yield server
-    except subprocess.CalledProcessError as error:
-        raise Unavailable(f"the server in {folder} did not start ({error})") from error
     finally:
         if (folder / "data" / "postmaster.pid").exists():
             server.stop()
@@ -213,15 +213,37 @@ def server_at(url: str, migrate: Migrate | None = None) -> Iterator[Server]:
 
     :param url: a direct URL, not a pooler's, whose login may create databases and roles.
     :param migrate: makes tables of your own in the template; called with its URL.
+    :raises ConfigurationError: the login may not create databases, or the URL is a pooler's.
+    :raises Unavailable: the server cannot be reached.
     """
     server = Server(url, f"eventstore_test_{uuid4().hex[:8]}")
     template = sql.Identifier(server.template)
-    server.execute(sql.SQL("create database {} template template0 encoding utf8").format(template))
+    try:
+        server.execute(
+            sql.SQL("create database {} template template0 encoding utf8").format(template)
+        )
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            "the login of tests may not create databases; grant it CREATEDB, and CREATEROLE for "
+            "the store's roles"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise unreachable(error) from error
     try:
         _migrate(server, migrate)
         yield server
     finally:
         server.drop_database(server.direct_url(server.template))
+
+
+def _start(server: LocalServer) -> None:
+    try:
+        server.initialize()
+        server.start()
+    except subprocess.CalledProcessError as error:
+        logs = [server.folder / name for name in ("output", "log")]
+        text = "\n".join(log.read_text(errors="replace")[-500:] for log in logs if log.exists())
+        raise Unavailable(f"the server for tests did not start ({error}): {text}") from error
 
 
 def _migrate(server: Server, migrate: Migrate | None) -> None:

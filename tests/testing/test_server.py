@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore import ConfigurationError, EventStore
-from eventstore.testing import Server, server_at
+from eventstore import ConfigurationError, EventStore, Unavailable
+from eventstore.testing import Server, run_server, server_at
 from eventstore.testing.proxy import Proxy, target_of, url_of, url_through
 from eventstore.testing.server import wheel_programs
 from tests.support.server import Server as LocalServer
@@ -72,6 +74,37 @@ def test_two_processes_can_use_one_server(server: LocalServer) -> None:
     assert len(set(urls)) == 2
     for url in urls:
         one.drop_database(url)
+
+
+def test_a_login_or_a_server_that_will_not_do_is_named(server: LocalServer) -> None:
+    server.execute("drop role if exists todo_stranger")
+    server.execute("create role todo_stranger login")
+    url = server.direct_url("postgres")
+
+    with (
+        pytest.raises(ConfigurationError, match="grant it CREATEDB"),
+        server_at(url_of(url, user="todo_stranger")),
+    ):
+        raise AssertionError
+    with (
+        pytest.raises(Unavailable, match="cannot be reached"),
+        server_at(url_of(url, port=1)),
+    ):
+        raise AssertionError
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    for name in ("initdb", "pg_ctl"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho no {name} here\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "initdb").write_text("#!/bin/sh\nexit 0\n")
+    account = getpass.getuser()
+
+    with (
+        pytest.raises(Unavailable, match=r"did not start .*: no pg_ctl here"),
+        run_server(programs=tmp_path, account=account),
+    ):
+        raise AssertionError
 
 
 def test_without_a_server_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
