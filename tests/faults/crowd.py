@@ -92,9 +92,9 @@ async def run_crowd(server: LocalServer, url: str, users: int) -> Figures:
         async def ask_all(number: int) -> None:
             user = store.user(f"user {number}")
             for request in range(REQUESTS):
-                asked = time.monotonic()
+                sent = time.monotonic()
                 if await _ask(user, f"request {request} of user {number}", figures):
-                    waited.append(time.monotonic() - asked)
+                    waited.append(time.monotonic() - sent)
                 if len(waited) * 2 >= users * REQUESTS:
                     half.set()
 
@@ -127,9 +127,13 @@ async def _ask(user: AsyncUser, request: str, figures: Figures) -> bool:
 
 
 async def _answer(user: AsyncUser, request: str) -> None:
-    asked = {"role": "user", "content": request}
+    question = {"role": "user", "content": request}
     turn_of = user.turn(
-        "chat", key=request, items=[asked], lease_seconds=LEASE_SECONDS, wait_seconds=WAIT_SECONDS
+        "chat",
+        key=request,
+        items=[question],
+        lease_seconds=LEASE_SECONDS,
+        wait_seconds=WAIT_SECONDS,
     )
     async with turn_of as turn:
         while not turn.ended:
@@ -161,8 +165,8 @@ async def _look(user: AsyncUser, number: int, figures: Figures) -> None:
     answers = [text for one in own for text in (one, None, f"done: {one}")]
     titles = sorted(one.title for one in await user.tasks.list())
     ended = [row for row in rows if isinstance(row, ToolCall) and row.status == "succeeded"]
-    whole = said == answers and titles == own and len(ended) == REQUESTS
-    figures.incomplete += not whole
+    complete = said == answers and titles == own and len(ended) == REQUESTS
+    figures.incomplete += not complete
 
 
 @contextmanager

@@ -36,9 +36,11 @@ def history_of(seed: int) -> tuple[History, Logs]:
         if lands:
             log += values
         outcome = kind if kind in {"unknown", "refused"} else "done"
-        told = tuple(range(len(log) - len(values) + 1, len(log) + 1)) if outcome == "done" else ()
+        positions = (
+            tuple(range(len(log) - len(values) + 1, len(log) + 1)) if outcome == "done" else ()
+        )
         history.writes.append(
-            Write(client, "alice", began, ended, values, outcome, told, update, last)  # type: ignore[arg-type]  # one of the three
+            Write(client, "alice", began, ended, values, outcome, positions, update, last)  # type: ignore[arg-type]  # one of the three
         )
         last = values[0] if update and lands else last
     return history, {"alice": log}
