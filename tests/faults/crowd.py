@@ -82,8 +82,7 @@ async def run_crowd(server: LocalServer, url: str, users: int) -> Figures:
         database_url=url,
         pool_max_size=POOL,
         # All of them wait for the same pool, and nobody is to be sent away.
-        pool_timeout_seconds=WAIT_SECONDS,
-        retry_seconds=WAIT_SECONDS,
+        deadline_seconds=WAIT_SECONDS,
     )
     began = time.monotonic()
     async with AsyncEventStore.connect(settings=settings) as store:

@@ -34,8 +34,8 @@ __all__ = ["Figures", "run_kind"]
 CLIENTS = 8
 ACKNOWLEDGED_BETWEEN = 3
 STALLED_SECONDS = 60.0
-DEADLINE_SECONDS = 9.0
-"""After a first loss there is one more attempt: 4 s of retries, 2 to connect, 3 to answer."""
+DEADLINE_SECONDS = 5.0
+"""The default."""
 TOLERANCE = 1.1
 
 
@@ -121,12 +121,7 @@ async def _run(
     settings = Settings(
         database_url=url,
         pool_max_size=CLIENTS // 2,
-        retry_seconds=4,
-        pool_timeout_seconds=2,
-        connect_timeout_seconds=2,
-        statement_timeout_seconds=2,
-        lock_timeout_seconds=2,
-        answer_timeout_seconds=3,
+        deadline_seconds=DEADLINE_SECONDS,
     )
     sync = await asyncio.to_thread(EventStore.connect, settings=settings, events=[Counted])
     with sync, ThreadPoolExecutor(CLIENTS) as threads:

@@ -28,8 +28,8 @@ def alice(event_store: EventStore) -> User:
 
 @pytest.fixture
 def once(event_store_url: str) -> Iterator[User]:
-    """Alice, on a store that tries nothing again."""
-    settings = Settings(database_url=event_store_url, retry_seconds=0, pool_timeout_seconds=1)
+    """Alice, on a store whose calls have one second."""
+    settings = Settings(database_url=event_store_url, deadline_seconds=1)
     with EventStore.connect(settings=settings) as store:
         yield store.user("alice")
 
