@@ -70,6 +70,13 @@ load *arguments:
 # Deliver 100,000 events while workers and server are killed; prints what came, twice or not at all.
 feeds *arguments:
     uv run python -m benchmarks.feeds {{arguments}}
+# Let each kind of fault happen while clients write and read; nothing may be lost or doubled.
+faults *arguments:
+    uv run python -m tests.faults {{arguments}}
+
+# Let a thousand users chat at once on a pool of 20, over a crash of the server.
+crowd *arguments:
+    uv run python -m tests.faults.crowd {{arguments}}
 
 # Run the examples and every code block of the documentation.
 docs:

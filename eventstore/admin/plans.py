@@ -414,7 +414,6 @@ class AdminPlans:
             pause_seconds,
             lease_seconds,
             poll_seconds,
-            self.settings.retry_seconds,
         )
 
     def feeds(self) -> Plan[list[Feed]]:
@@ -425,7 +424,7 @@ class AdminPlans:
 
         :raises AccessDenied: the login may not enter the operator role.
         """
-        return self._retrying(list_feeds)
+        return retrying(list_feeds)
 
     def failed_deliveries(self, feed: str | None = None) -> Plan[list[FailedDelivery]]:
         """
@@ -436,7 +435,7 @@ class AdminPlans:
         :param feed: only of this feed; None for all.
         :raises AccessDenied: the login may not enter the operator role.
         """
-        return self._retrying(lambda: failed_deliveries(feed))
+        return retrying(lambda: failed_deliveries(feed))
 
     def retry_failed(self, feed: str, user_id: str | None = None) -> Plan[int]:
         """
@@ -446,7 +445,7 @@ class AdminPlans:
         :return: of how many users.
         :raises NotFound: no event of this user has failed in that feed.
         """
-        return self._retrying(lambda: retry_failed(feed, user_id))
+        return retrying(lambda: retry_failed(feed, user_id))
 
     def skip_failed(self, feed: str, user_id: str) -> Plan[int]:
         """
@@ -463,7 +462,7 @@ class AdminPlans:
 
         :raises AccessDenied: the login may not enter the operator role.
         """
-        return self._retrying(lambda: remove_feed(feed))
+        return retrying(lambda: remove_feed(feed))
 
     def _verify_one(
         self, anchors: Sequence[Anchor], seen: Callable[[int], object], listed: bool, user_id: str

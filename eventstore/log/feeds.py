@@ -246,7 +246,6 @@ class FeedPlans:
     pause_seconds: float
     lease_seconds: float
     poll_seconds: float
-    retry_seconds: float
 
     def __post_init__(self) -> None:
         check_label(self.name, "name", MAX_TYPE)
@@ -328,7 +327,7 @@ class FeedPlans:
         def attempt() -> Plan[list[Rows]]:
             return (yield Batch(scope, statements))
 
-        return retrying(attempt, seconds=self.retry_seconds)
+        return retrying(attempt)
 
 
 _DAY = 86_400

@@ -148,7 +148,13 @@ def test_the_code_of_a_document_runs_from_top_to_bottom_and_again(
         for block in blocks(document):
             if block.language == "python":
                 # With blank lines before it, a traceback names the line of the document.
-                code = compile("\n" * (block.line - 1) + block.code, name_of(document), "exec")
+                # Annotations are values there, as they are for a reader.
+                code = compile(
+                    "\n" * (block.line - 1) + block.code,
+                    name_of(document),
+                    "exec",
+                    dont_inherit=True,
+                )
                 exec(code, namespace)
 
 

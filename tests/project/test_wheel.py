@@ -74,6 +74,21 @@ def test_an_installed_wheel_migrates_stores_and_verifies(
     assert not [name for name in names if "__pycache__" in name]
 
 
+def test_the_testing_kit_of_an_installed_wheel_gives_each_test_a_store(
+    uv: str, wheel: Path, tmp_path: Path
+) -> None:
+    run(uv, "venv", "--python", "3.13", tmp_path / "venv", cwd=ROOT)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(uv, "pip", "install", "--python", python, f"{wheel}[testing]", cwd=ROOT)
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    first = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "test_service.py").write_text(first, encoding="utf-8")
+
+    output = run(python, "-m", "pytest", "-W", "error", "test_service.py", cwd=tmp_path)
+
+    assert "2 passed" in output
+
+
 @pytest.mark.parametrize("extra", ["fastapi", "mcp", "agents", "pydantic-ai"])
 def test_the_extra_of_an_adapter_is_all_that_it_needs(
     uv: str, wheel: Path, extra: str, tmp_path: Path

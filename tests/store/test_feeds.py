@@ -499,7 +499,7 @@ def test_a_worker_waits_while_the_server_is_away(
     database_url: str, admin: psycopg.Connection
 ) -> None:
     seen = Delivered()
-    settings = Settings(database_url=database_url, retry_seconds=0)
+    settings = Settings(database_url=database_url, deadline_seconds=0.2)
     with EventStore.connect(settings=settings) as store:
         create(store.user("alice"), "1", "2")
 

@@ -62,7 +62,7 @@ def pooler_asked_for() -> bool:
 @contextmanager
 def run_pooler(
     server: Path, owner: str | None, *, folder: Path | None = None, server_connections: int = 20
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """
     Run PgBouncer before the server whose Unix socket is in the folder `server`.
 
@@ -82,7 +82,7 @@ def run_pooler(
         process = subprocess.Popen([_program(), settings], stdout=log, stderr=log, user=owner)
     try:
         _wait_until_ready(process, folder)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(_STOP_SECONDS)
