@@ -381,7 +381,7 @@ def test_an_interrupt_while_the_pool_opens_closes_it(
 
 
 def test_an_infinite_deadline_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="EVENTSTORE_STATEMENT_TIMEOUT_SECONDS"):
+    with pytest.raises(ConfigurationError, match="EVENTSTORE_DEADLINE_SECONDS"):
         load_settings(deadline_seconds=float("inf"))
 
 
