@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -187,6 +188,8 @@ def main() -> int:
     parser.add_argument("--pooled", action="store_true", help="through PgBouncer")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    # An exception, unlike the default action of SIGTERM, also stops the server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The restart is no news, and the login may make databases.
     logging.getLogger("eventstore").setLevel(logging.ERROR)
     with run_server(durable=True) as server:
