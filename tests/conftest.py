@@ -8,6 +8,7 @@ one. `direct_url` always leads to the server itself, for migrations and for a su
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -29,6 +30,15 @@ from tests.support.own_read_model import (
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.server import Server, run_server
 from tests.support.tampering import disarm
+
+# How long a call takes must not decide a test that is about something else, on a busy machine.
+os.environ.setdefault("EVENTSTORE_DEADLINE_SECONDS", "30")
+
+
+@pytest.fixture
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls end after one second, for tests in which a server is away."""
+    monkeypatch.setenv("EVENTSTORE_DEADLINE_SECONDS", "1")
 
 
 @pytest.fixture(scope="session")

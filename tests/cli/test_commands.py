@@ -371,6 +371,7 @@ def test_an_error_has_its_exit_status_and_a_clear_message(
     arguments: tuple[str, ...], status: int, message: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("EVENTSTORE_DATABASE_URL", direct_url)
+    monkeypatch.setenv("EVENTSTORE_DEADLINE_SECONDS", "1")
     Path("wrong.py").write_text("extensions = {'projectors': [print]}", encoding="utf-8")
 
     done = eventstore(*arguments)

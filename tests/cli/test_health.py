@@ -112,6 +112,7 @@ def test_a_database_that_was_not_migrated_is_named(server: Server) -> None:
         server.drop_database(url)
 
 
+@pytest.mark.usefixtures("short_deadline")
 def test_the_command_answers_scripts_by_its_exit_status(
     eventstore: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

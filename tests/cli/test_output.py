@@ -387,6 +387,7 @@ def test_an_interrupt_that_another_thread_receives_is_delayed_too(
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+@pytest.mark.usefixtures("short_deadline")
 def test_processes_that_cannot_connect_are_reported_in_one_line(
     database_url: str, server: Server
 ) -> None:
@@ -474,6 +475,7 @@ def test_import_names_a_line_that_is_not_utf8(eventstore: Command, tmp_path: Pat
     assert "u.jsonl:3: is not JSON" in done.stderr
 
 
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize("command", ["migrate", "status"])
 def test_every_command_reports_an_unreachable_server_alike(
     eventstore: Command, command: str

@@ -258,6 +258,7 @@ def test_a_server_that_went_away_raises_unavailable_and_not_pool_exhausted(
     assert not isinstance(error.value, PoolExhausted)
 
 
+@pytest.mark.usefixtures("short_deadline")
 def test_a_server_that_cannot_be_reached_raises_unavailable() -> None:
     with pytest.raises(Unavailable):
         EventStore.connect("postgresql://nobody@127.0.0.1:1/none")

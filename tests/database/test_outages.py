@@ -35,7 +35,7 @@ from tests.support.proxy import Proxy, run_proxy
 from tests.support.server import Server
 from tests.support.waiting import until
 
-DEFAULT_SECONDS = 5.0
+DEADLINE_SECONDS = 2.0
 NOTICED_SECONDS = 1.0
 
 
@@ -51,7 +51,8 @@ def test_a_request_fails_soon_while_the_server_is_away_and_works_once_it_is_back
     server: Server, database_url: str, caplog: pytest.LogCaptureFixture, driver: str, least: int
 ) -> None:
     with run_proxy(server.socket) as proxy:
-        settings = through(proxy, database_url, pool_min_size=least)
+        limits = {"pool_min_size": least, "deadline_seconds": DEADLINE_SECONDS}
+        settings = through(proxy, database_url, **limits)
         with open_store(driver, settings=settings) as store:
             alice = store.user("alice")
             alice.tasks.create("Buy milk")
@@ -71,7 +72,7 @@ def test_a_request_fails_soon_while_the_server_is_away_and_works_once_it_is_back
                 ]
 
     assert not isinstance(error.value, PoolExhausted)
-    assert waited < DEFAULT_SECONDS * 1.1
+    assert waited < DEADLINE_SECONDS * 1.1
     assert noticed < NOTICED_SECONDS
     assert "a connection was lost" in lost
     assert "no connection can be made" in gone
