@@ -90,7 +90,7 @@ def compare(
         if stored[shape] != len(rows) - missing[shape]:
             statement = _select_extra(shape, scope.user_id, rows, part)
             (answer,) = yield Batch(scope, (statement,), hold=True)
-            found += (_extra(shape, key, rows) for (key,) in answer)
+            found += _extra(shape, [tuple(key) for (key,) in answer], rows)
     return found
 
 
@@ -214,10 +214,14 @@ def _differences(shape: TableShape, rows: Sequence[Row], answer: Rows) -> list[D
     ]
 
 
-def _extra(shape: TableShape, key: Sequence[str], rows: Mapping[Key, Row]) -> Difference:
-    """Return the difference of a row that the replay lacks, or that is stored twice."""
-    wanted = next((row for one, row in rows.items() if key_text(one) == tuple(key)), None)
-    return Difference("extra_row", shape, tuple(key), (), wanted)
+def _extra(
+    shape: TableShape, keys: Sequence[KeyText], rows: Mapping[Key, Row]
+) -> Iterator[Difference]:
+    """Yield the differences of rows that the replay lacks, or that are stored twice."""
+    extra = set(keys)
+    wanted = {text: row for key, row in rows.items() if (text := key_text(key)) in extra}
+    for text in keys:
+        yield Difference("extra_row", shape, text, (), wanted.get(text))
 
 
 def _select_differing(shape: TableShape, user_id: str, rows: Sequence[Row]) -> Statement:

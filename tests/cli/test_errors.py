@@ -28,6 +28,7 @@ from tests.support.command import Command
         (("nonsense",), 2, "Error", None),
     ],
 )
+@pytest.mark.usefixtures("short_deadline")
 def test_an_error_is_one_line_for_people_and_one_object_for_programs(
     eventstore: Command, arguments: tuple[str, ...], status: int, kind: str, path: str | None
 ) -> None:
