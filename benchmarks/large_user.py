@@ -35,7 +35,7 @@ _PAUSE_SECONDS = 0.02
 
 _TICK_SECONDS = 0.001
 
-type Work = Callable[[], Awaitable[object]]
+type Step = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _memory() -> int:
     return pages * 4096
 
 
-def _works(store: AsyncEventStore, folder: Path) -> Iterator[tuple[str, Work]]:
+def _works(store: AsyncEventStore, folder: Path) -> Iterator[tuple[str, Step]]:
     user = store.user(_USER)
     chat = "chat 0"
     middle = 500

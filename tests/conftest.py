@@ -35,6 +35,26 @@ from tests.support.tampering import disarm
 os.environ.setdefault("EVENTSTORE_DEADLINE_SECONDS", "30")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Keep one case of each test, if EVENTSTORE_TEST_CASES is `first`.
+
+    Where the same SQL has run with every case on another PostgreSQL, one is enough to show that
+    this one takes it. Attacks keep theirs: each is a statement of its own.
+    """
+    if os.environ.get("EVENTSTORE_TEST_CASES") != "first":
+        return
+    seen: set[str] = set()
+    others = []
+    for item in list(items):
+        name = item.nodeid.split("[")[0]
+        if name in seen and "/attacks/" not in name:
+            others.append(item)
+            items.remove(item)
+        seen.add(name)
+    config.hook.pytest_deselected(items=others)
+
+
 @pytest.fixture
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let calls end after one second, for tests in which a server is away."""

@@ -246,8 +246,8 @@ def test_nothing_that_users_wrote_is_in_any_line_of_the_log(
         attempt(lambda: alice.tasks.create(MARKER))
         attempt(alice.conversations.list)
 
-    kinds = {type(one) for one in refused}
-    assert {InvalidInput, Unavailable} <= kinds
+    for kind in (InvalidInput, Unavailable):
+        assert any(isinstance(one, kind) for one in refused)
     assert len(refused) > 8
     assert caplog.records[len(logged) :]
     for record in caplog.records:
