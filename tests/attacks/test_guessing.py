@@ -211,7 +211,13 @@ def public_names(prefix: str, kind: type) -> set[str]:
 def test_every_public_method_has_a_case() -> None:
     methods = (
         public_names("", User)
-        - {"transaction", "annotated", "keyed", "session", "within"}  # they take no id of alice's data
+        - {
+            "transaction",
+            "annotated",
+            "keyed",
+            "session",
+            "within",
+        }  # they take no id of alice's data
         | public_names("tasks.", Tasks)
         | public_names("conversations.", Conversations)
         | public_names("messages.", Messages)
