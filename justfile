@@ -55,6 +55,10 @@ bench-peers *arguments:
 bench-sessions *arguments:
     uv run --group peers python -m benchmarks.agent_sessions {{arguments}}
 
+# Run each read, command and maintenance on a short and on a long log of one user.
+large-user *arguments:
+    uv run python -m benchmarks.large_user {{arguments}}
+
 # Run the Agents SDK's own tests of sessions, from its source distribution, against ours.
 sdk-tests *arguments:
     uv run --isolated --group sdk-tests python -m tests.integrations.agents.sdk {{arguments}}
