@@ -447,14 +447,15 @@ class AdminPlans:
         """
         return retrying(lambda: retry_failed(feed, user_id))
 
-    def skip_failed(self, feed: str, user_id: str) -> Plan[int]:
+    def skip_failed(self, feed: str, user_id: str, position: int) -> Plan[int]:
         """
         Go on behind a user's failed event, which this feed will never deliver.
 
-        :return: the position of the event.
-        :raises NotFound: no event of this user has failed in that feed.
+        :param position: of the event, so that a second call does not skip the next one.
+        :return: the position.
+        :raises NotFound: no event of this user has failed there in that feed.
         """
-        return skip_failed(feed, user_id)
+        return skip_failed(feed, user_id, position)
 
     def remove_feed(self, feed: str) -> Plan[None]:
         """

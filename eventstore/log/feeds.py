@@ -78,7 +78,7 @@ _NOW = "select now()"
 _CLAIM = """
 insert into eventstore.feed_checkpoint as c
     (user_id, feed, position, since, holder, free_at, failures)
-values ($1, $2, 0, $5, $3, now() + make_interval(secs => $4), 0)
+values ($1, $2, 0, $5, $3, clock_timestamp() + make_interval(secs => $4), 0)
 on conflict (user_id, feed) do update
 set holder = excluded.holder, free_at = excluded.free_at
 where c.free_at <= now() or c.holder = excluded.holder
@@ -111,7 +111,7 @@ order by position
 
 _MOVE = """
 update eventstore.feed_checkpoint
-set position = $4, free_at = now() + make_interval(secs => $5), holder = $6,
+set position = $4, free_at = clock_timestamp() + make_interval(secs => $5), holder = $6,
     failures = case when position = $4 then failures else 0 end,
     error = case when position = $4 then error end,
     failed_at = case when position = $4 then failed_at end
@@ -123,7 +123,7 @@ returning position
 _FAIL = f"""
 update eventstore.feed_checkpoint as c
 set position = $4, holder = null, failures = this.failure, failed_at = now(),
-    free_at = case when this.failure < $5 then now() + make_interval(
+    free_at = case when this.failure < $5::bigint then now() + make_interval(
         secs => least($6 * power(2, least(this.failure - 1, 30)), {_LONGEST_PAUSE_SECONDS})) end,
     error = $7 || case when (
         select payload is not null from eventstore.event where user_id = $1 and position = $4 + 1
@@ -172,8 +172,10 @@ where c.user_id = $1 and c.feed = $2 and c.failures > 0
 """
 _RESUME = """
 update eventstore.feed_checkpoint
-set position = position + $3, failures = 0, free_at = now(), failed_at = null, error = null
+set position = position + $3, holder = null, failures = 0, free_at = now(), failed_at = null,
+    error = null
 where user_id = $1 and feed = $2 and failures > 0 and (holder is null or free_at <= now())
+  and ($4::bigint is null or position + 1 = $4)
 returning position
 """
 _REMOVE = "delete from eventstore.feed_checkpoint where feed = $1"
@@ -253,8 +255,13 @@ class FeedPlans:
             raise InvalidInput("handler", f"a {type(self.handler).__name__}; give a function")
         if isinstance(self.types, str) or not isinstance(self.types, Collection | None):
             raise InvalidInput("types", f"{self.types!r}; give a list of stored names")
-        for name in self.types or ():
-            check_label(name, "types", MAX_TYPE)
+        if self.types is not None:
+            # A name that is none would have the checkpoints pass all that was meant.
+            unknown = [one for one in self.types if self.registry.stream_of(one) is None]
+            if unknown or not self.types:
+                raise InvalidInput(
+                    "types", f"{unknown or 'an empty list'}; give stored names of event classes"
+                )
         if self.since is not None:
             check_timestamp(self.since, "since")
         check_number(self.batch, "batch", least=1)
@@ -368,14 +375,15 @@ def retry_failed(feed: str, user_id: str | None) -> Plan[int]:
     (rows,) = yield Batch(operator, (Statement(_FAILED, (feed, None)),))
     resumed = 0
     for _, each in rows:
-        (done,) = yield Batch(user_scope(each), (Statement(_RESUME, (each, feed, 0)),))
+        (done,) = yield Batch(user_scope(each), (Statement(_RESUME, (each, feed, 0, None)),))
         resumed += len(done)
     return resumed
 
 
-def skip_failed(feed: str, user_id: str) -> Plan[int]:
-    """Go on behind a failed event; return its position."""
-    return _resume(feed, user_id, 1)
+def skip_failed(feed: str, user_id: str, position: int) -> Plan[int]:
+    """Go on behind the failed event at a position; return the position."""
+    check_number(position, "position", least=1)
+    return _resume(feed, user_id, 1, position)
 
 
 def remove_feed(feed: str) -> Plan[None]:
@@ -384,11 +392,12 @@ def remove_feed(feed: str) -> Plan[None]:
     yield Batch(operator, (Statement(_REMOVE, (feed,)),))
 
 
-def _resume(feed: str, user_id: str, skipped: int) -> Plan[int]:
+def _resume(feed: str, user_id: str, skipped: int, position: int | None = None) -> Plan[int]:
     check_label(feed, "feed", MAX_TYPE)
     check_user_id(user_id)
-    statement = Statement(_RESUME, (user_id, feed, skipped))
+    statement = Statement(_RESUME, (user_id, feed, skipped, position))
     (rows,) = yield Batch(user_scope(user_id), (statement,))
     if not rows:
-        raise NotFound("failed event of", f"{feed} for {user_id}")
+        where = "" if position is None else f" at position {position}"
+        raise NotFound("failed event of", f"{feed} for {user_id}{where}")
     return int(rows[0][0])

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
 from datetime import datetime, timedelta
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from threading import Event as Flag
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,9 +22,9 @@ from uuid import UUID, uuid4
 from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
-from eventstore.errors import InvalidInput, Unavailable
+from eventstore.errors import DatabaseFault, InvalidInput, Unavailable
 from eventstore.log.envelope import RecordedEvent
-from eventstore.log.feeds import USERS_AT_A_TIME, FeedPlans
+from eventstore.log.feeds import USERS_AT_A_TIME, ClaimedBatch, FeedPlans
 from eventstore.log.stored_event import recorded_event
 
 __all__ = ["AsyncSubscription", "Subscription"]
@@ -35,6 +35,12 @@ type _Steps[T] = Generator[Plan[Any] | RecordedEvent | float, Any, T]
 
 _SEARCH_SHARE = 50
 """A complete search takes a fiftieth of the time: it is rare where it takes long."""
+
+_LONGEST_PAUSE_SECONDS = 60
+"""Between two complete searches, also if one of them met an outage."""
+
+_UNREADABLE_SECONDS = 60
+"""For so long a worker leaves a user alone whose events the database cannot read."""
 
 _LATE = timedelta(minutes=1)
 """
@@ -53,6 +59,7 @@ class _Worker:
         self._delivered = 0
         self._complete_at = 0.0
         self._since: datetime | None = None
+        self._unreadable_until: dict[str, float] = {}
 
     def run(self, *, forever: bool) -> _Steps[int]:
         """Deliver; return how many events that were."""
@@ -86,9 +93,10 @@ class _Worker:
         if complete:
             ended = time.monotonic()
             full = len(users) == USERS_AT_A_TIME  # there may be more
-            self._complete_at = 0.0 if full else ended + _SEARCH_SHARE * (ended - began)
+            pause = min(_SEARCH_SHARE * (ended - began), _LONGEST_PAUSE_SECONDS)
+            self._complete_at = 0.0 if full else ended + pause
             self._since = now - _LATE
-        return users
+        return [one for one in users if self._unreadable_until.get(one, 0.0) < began]
 
     def _deliver_all(self, users: list[str]) -> _Steps[None]:
         # A user with a long log has one batch at a time, like everybody else.
@@ -101,7 +109,7 @@ class _Worker:
     def _deliver(self, user_id: str) -> _Steps[bool]:
         """Deliver a batch of one user; return whether more follows."""
         feed = self._feed
-        batch = yield feed.claim(user_id, self._id)
+        batch = yield from self._claim(user_id)
         if batch is None:
             return False
         renew_at = time.monotonic() + feed.lease_seconds / 2
@@ -131,19 +139,37 @@ class _Worker:
         moved: bool = yield feed.move(user_id, self._id, position)
         return moved and batch.more
 
+    def _claim(self, user_id: str) -> _Steps[ClaimedBatch | None]:
+        """Take a user; None if another worker has the user, or the database cannot read a row."""
+        try:
+            batch: ClaimedBatch | None = yield self._feed.claim(user_id, self._id)
+        except DatabaseFault as error:
+            if not error.of_data:
+                raise
+            name = self._feed.name
+            _log.error("feed %s: events of user %r cannot be read: %s", name, user_id, error)
+            self._unreadable_until[user_id] = time.monotonic() + _UNREADABLE_SECONDS
+            return None
+        return batch
+
     def _failed(self, user_id: str, position: int, kind: str, error: Exception) -> _Steps[None]:
         failures, parked = yield self._feed.fail(user_id, self._id, position - 1, error)
         _log.log(
             logging.ERROR if parked else logging.WARNING,
-            "feed %s: %s at position %d of user %r failed with %s, %d times%s",
+            "feed %s: %s at position %d of user %r failed with %s%s%s",
             self._feed.name,
             kind,
             position,
             user_id,
             type(error).__name__,
-            failures,
+            f", {failures} times" if failures else "; whether that was noted is not known",
             "; it is parked, and the user's other events wait for it" if parked else "",
         )
+
+
+def _call_seconds(deadline: float, feed: FeedPlans) -> float:
+    """Return how long a call of a worker may take: a search reads all users, and a lease ends."""
+    return max(deadline, min(feed.lease_seconds, _LONGEST_PAUSE_SECONDS))
 
 
 class Subscription:
@@ -157,7 +183,8 @@ class Subscription:
     def __init__(self, driver: Driver, feed: FeedPlans) -> None:
         if iscoroutinefunction(feed.handler):
             raise InvalidInput("handler", "is async; give it to an AsyncEventStore")
-        self._driver, self._feed = driver, feed
+        self._feed = feed
+        self._calls = driver.within(_call_seconds(driver.seconds, feed))
         self._stopped = Flag()
 
     def run(self) -> int:
@@ -182,7 +209,7 @@ class Subscription:
         return self._run(forever=False)
 
     def stop(self) -> None:
-        """Have every `run` return behind the event that it delivers now."""
+        """Have every `run` return behind the event that it delivers now; for good."""
         self._stopped.set()
 
     def _run(self, *, forever: bool) -> int:
@@ -202,11 +229,16 @@ class Subscription:
     def _do(self, step: Plan[Any] | RecordedEvent | float) -> Any:
         match step:
             case RecordedEvent():
-                return self._feed.handler(step)
+                done = self._feed.handler(step)
+                if isawaitable(done):  # nobody would await it, and the checkpoint would move on
+                    if iscoroutine(done):
+                        done.close()
+                    raise InvalidInput("handler", "is async; give it to an AsyncEventStore")
+                return done
             case float() | int():
                 return self._stopped.wait(step)
             case _:
-                return self._driver.run(step)
+                return self._calls.run(step)
 
 
 class AsyncSubscription:
@@ -218,7 +250,8 @@ class AsyncSubscription:
     """
 
     def __init__(self, driver: AsyncDriver, feed: FeedPlans) -> None:
-        self._driver, self._feed = driver, feed
+        self._feed = feed
+        self._calls = driver.within(_call_seconds(driver.seconds, feed))
         self._stopped = asyncio.Event()
 
     async def run(self) -> int:
@@ -243,7 +276,7 @@ class AsyncSubscription:
         return await self._run(forever=False)
 
     def stop(self) -> None:
-        """Have every `run` return behind the event that it delivers now."""
+        """Have every `run` return behind the event that it delivers now; for good."""
         self._stopped.set()
 
     async def _run(self, *, forever: bool) -> int:
@@ -263,11 +296,18 @@ class AsyncSubscription:
     async def _do(self, step: Plan[Any] | RecordedEvent | float) -> Any:
         match step:
             case RecordedEvent():
-                done = self._feed.handler(step)
-                return await done if isawaitable(done) else done
+                try:
+                    done = self._feed.handler(step)
+                    return await done if isawaitable(done) else done
+                except asyncio.CancelledError as error:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise
+                    # Something in the handler was cancelled, and not this worker.
+                    raise RuntimeError("the handler was cancelled from inside") from error
             case float() | int():
                 with suppress(TimeoutError):
                     return await asyncio.wait_for(self._stopped.wait(), step)
                 return None
             case _:
-                return await self._driver.run(step)
+                return await self._calls.run(step)

@@ -83,7 +83,8 @@ class Server:
         # PostgreSQL copies no database that has connections, and a pooler holds idle ones open.
         self.execute(
             sql.SQL(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}"
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = {} and usesysid is not null"
             ).format(sql.Literal(source))
         )
         self.execute(
@@ -97,8 +98,14 @@ class Server:
     _strategy = sql.SQL("wal_log")
 
     def drop_database(self, url: str) -> None:
-        """Drop the database that a URL names, and end all connections to it."""
+        """
+        Drop a database that was created here, and end all connections to it.
+
+        :raises ValueError: the URL names another database.
+        """
         name = str(conninfo_to_dict(url)["dbname"])
+        if name != self.template and not name.startswith(f"{self.template}_"):
+            raise ValueError(f"{name!r} is no database of these tests; drop it yourself")
         self.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 

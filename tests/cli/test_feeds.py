@@ -28,7 +28,10 @@ def test_feeds_lists_retries_skips_and_removes(eventstore: Command, database_url
         ("bob", 1, "ValueError: cannot send"),
     ] or failed[0]["user_id"] == "bob"
     assert "ValueError: cannot send" in eventstore("feeds").stdout
-    assert eventstore("feeds", "--skip", "mail", "--user", "bob").stdout == "skipped  1\n"
+    assert (
+        eventstore("feeds", "--skip", "mail", "--user", "bob", "--position", "1").stdout
+        == "skipped  1\n"
+    )
     assert json.loads(eventstore("feeds", "--retry", "mail", "--json").stdout) == {"retried": 1}
     again = eventstore("feeds", "--retry", "mail", "--user", "bob")
     assert (again.returncode, again.stderr) == (
@@ -40,5 +43,10 @@ def test_feeds_lists_retries_skips_and_removes(eventstore: Command, database_url
 
 
 def test_feeds_refuses_options_that_do_not_go_together(eventstore: Command) -> None:
-    for wrong in (["--retry", "a", "--skip", "b"], ["--skip", "a"], ["--user", "alice"]):
+    for wrong in (
+        ["--retry", "a", "--skip", "b"],
+        ["--skip", "a", "--user", "b"],
+        ["--position", "1"],
+        ["--user", "alice"],
+    ):
         assert eventstore("feeds", *wrong).returncode == 2

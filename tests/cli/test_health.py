@@ -103,8 +103,7 @@ def test_a_probe_replaces_connections_that_were_closed(
 
 
 def test_a_database_that_was_not_migrated_is_named(server: Server) -> None:
-    server.execute("create database without_schema")
-    url = server.url("without_schema")
+    url = server.create_database("template0")
     try:
         with EventStore.connect(url) as store, pytest.raises(SchemaMissing, match="migrate"):
             store.health()

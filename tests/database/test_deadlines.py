@@ -157,6 +157,24 @@ def test_an_unknown_outcome_tells_what_its_last_attempt_met(far: EventStore, pro
         far.user("alice").within(SECONDS).tasks.create("Buy bread")
 
 
+def test_a_short_call_has_time_to_settle_a_commit_whose_reply_did_not_come(
+    far: EventStore, proxy: Proxy
+) -> None:
+    alice = far.user("alice").within(1)
+
+    def forget_the_connection(_: bytes) -> bool:
+        proxy.silence = lambda _: False
+        proxy.forget()
+        return True
+
+    proxy.silence = forget_the_connection
+
+    made = alice.tasks.create("Buy bread")
+
+    assert [one.title for one in alice.tasks.list()] == ["Buy milk", "Buy bread"]
+    assert alice.tasks.get(made.id) == made
+
+
 def test_what_a_call_is_asked_to_wait_does_not_count(alice: User) -> None:
     chat = alice.conversations.start().id
     call = alice.tool_calls.request(chat, name="search", arguments="{}")

@@ -313,7 +313,7 @@ def test_text_is_stored_unchanged_whatever_client_encoding_the_environment_sets(
 def test_a_database_that_is_not_utf8_is_refused_and_left_unchanged(
     server: Server, encoding: str
 ) -> None:
-    name = f"in_{encoding.lower()}"
+    name = f"{server.template}_{encoding.lower()}"
     server.execute(f"create database {name} encoding '{encoding}' template template0 locale 'C'")
     url = server.direct_url(name)
     before = catalog(url)

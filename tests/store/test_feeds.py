@@ -31,6 +31,7 @@ from eventstore import (
     User,
 )
 from eventstore.store.subscription import _Worker
+from tests.support.proxy import Proxy
 from tests.support.tampering import disarm
 from tests.support.waiting import until
 
@@ -342,17 +343,96 @@ def test_a_parked_event_can_be_retried_or_skipped(
         create(user, "poison", "2")
     store.subscribe("mail", failing("poison", seen), attempts=1).catch_up()
 
-    skipped = store.skip_failed("mail", "alice")
+    skipped = store.skip_failed("mail", "alice", 1)
     retried = store.retry_failed("mail")
     store.subscribe("mail", seen).catch_up()
 
     assert (skipped, retried) == (1, 1)
     assert (seen.of("alice"), seen.of("bob")) == ([2], [1, 2])
     assert store.failed_deliveries("mail") == []
-    with pytest.raises(NotFound):
-        store.skip_failed("mail", "alice")
+    with pytest.raises(NotFound, match="failed event of mail for alice at position 1"):
+        store.skip_failed("mail", "alice", 1)
     with pytest.raises(NotFound):
         store.retry_failed("mail", "nobody")
+
+
+def test_a_skip_that_is_repeated_does_not_skip_the_next_event(
+    store: EventStore, alice: User
+) -> None:
+    create(alice, "poison", "poison")
+    feed = store.subscribe("mail", failing("poison", Delivered()), attempts=1)
+    feed.catch_up()
+    store.skip_failed("mail", "alice", 1)
+    feed.catch_up()
+
+    with pytest.raises(NotFound):
+        store.skip_failed("mail", "alice", 1)
+
+    (failed,) = store.failed_deliveries("mail")
+    assert (failed.position, failed.parked) == (2, True)
+
+
+def test_an_async_handler_in_a_sync_store_is_a_failure_and_loses_nothing(
+    database_url: str,
+) -> None:
+    async def send(event: RecordedEvent) -> None:
+        raise AssertionError("nobody awaits it")
+
+    with EventStore.connect(database_url) as store:
+        create(store.user("alice"), "1")
+        assert store.subscribe("mail", lambda event: send(event)).catch_up() == 0  # noqa: PLW0108 - hides that it is async
+
+        (failed,) = store.failed_deliveries("mail")
+        assert failed.position == 1
+        assert "is async; give it to an AsyncEventStore" in failed.error
+
+
+def test_a_user_whose_events_cannot_be_read_keeps_nobody_else_waiting(
+    store: EventStore, alice: User, bob: User, admin: psycopg.Connection
+) -> None:
+    create(alice, "1")
+    create(bob, "1")
+    # As PostgreSQL says of a damaged page.
+    admin.execute(
+        "create function public.damaged(text) returns bool language plpgsql as $$ begin"
+        " if $1 = 'alice' then raise exception 'missing chunk' using errcode = 'XX001'; end if;"
+        " return true; end $$;"
+        " create policy damaged on eventstore.event as restrictive using (public.damaged(user_id))"
+    )
+    seen = Delivered()
+
+    store.subscribe("mail", seen).catch_up()
+
+    assert (seen.of("alice"), seen.of("bob")) == ([], [1])
+
+
+def test_a_worker_does_not_wait_for_a_server_that_has_become_silent(
+    database_url: str, proxy: Proxy
+) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    seen = Delivered()
+
+    def forgotten(event: RecordedEvent) -> None:
+        proxy.forget()
+        seen(event)
+        feed.stop()
+
+    settings = Settings(database_url=url, deadline_seconds=0.5)
+    with EventStore.connect(settings=settings) as store:
+        create(store.user("alice"), "1")
+        feed = store.subscribe("mail", forgotten, lease_seconds=0.5)
+        began = time.monotonic()
+        feed.run()
+        assert time.monotonic() - began < 5
+
+    assert seen.of("alice") == [1]
+
+
+@pytest.mark.parametrize("types", [[], ["TaskCreatd"], ["TaskCreated", ""]])
+def test_types_that_nothing_has_are_refused(store: EventStore, types: list[str]) -> None:
+    with pytest.raises(InvalidInput, match=r"types: .* give stored names of event classes"):
+        store.subscribe("mail", Delivered(), types=types)
 
 
 def test_an_event_is_tried_again_after_a_pause_before_it_is_parked(

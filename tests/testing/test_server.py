@@ -76,6 +76,11 @@ def test_two_processes_can_use_one_server(server: LocalServer) -> None:
         one.drop_database(url)
 
 
+def test_only_databases_of_the_tests_are_dropped(server: LocalServer) -> None:
+    with pytest.raises(ValueError, match="'postgres' is no database of these tests"):
+        server.drop_database("postgresql://somebody@example.com/postgres")
+
+
 def test_a_login_or_a_server_that_will_not_do_is_named(server: LocalServer) -> None:
     server.execute("drop role if exists todo_stranger")
     server.execute("create role todo_stranger login")

@@ -28,7 +28,12 @@ _Retry = Annotated[
 ]
 _Skip = Annotated[
     str | None,
-    typer.Option("--skip", metavar="FEED", help="Go on behind the failed event of --user."),
+    typer.Option(
+        "--skip", metavar="FEED", help="Go on behind the failed event of --user at --position."
+    ),
+]
+_Position = Annotated[
+    int | None, typer.Option("--position", help="Of the event to skip, as it is listed.", min=1)
 ]
 _Remove = Annotated[
     str | None,
@@ -40,6 +45,7 @@ def feeds(
     user: OneUser = None,
     retry: _Retry = None,
     skip: _Skip = None,
+    position: _Position = None,
     remove: _Remove = None,
     database: Database = None,
     *,
@@ -55,15 +61,17 @@ def feeds(
     """
     if sum(one is not None for one in (retry, skip, remove)) > 1:
         raise InvalidInput("--retry", "not together with --skip or --remove")
-    if skip is not None and user is None:
-        raise InvalidInput("--skip", "needs the --user whose event it is")
+    if skip is not None and (user is None or position is None):
+        raise InvalidInput("--skip", "needs the --user whose event it is, and its --position")
+    if position is not None and skip is None:
+        raise InvalidInput("--position", "goes with --skip")
     if user is not None and retry is None and skip is None:
         raise InvalidInput("--user", "goes with --retry or --skip")
     with open_store(database) as store:
         if retry is not None:
             done: dict[str, object] = {"retried": store.retry_failed(retry, user)}
-        elif skip is not None and user is not None:
-            done = {"skipped": store.skip_failed(skip, user)}
+        elif skip is not None and user is not None and position is not None:
+            done = {"skipped": store.skip_failed(skip, user, position)}
         elif remove is not None:
             store.remove_feed(remove)
             done = {"removed": remove}

@@ -88,7 +88,10 @@ class Io(Protocol):
 
 # Of the time that is left. A lock comes first, so that the error says what was waited for, and the
 # server before the client, because only the server can say that nothing was written.
-_LOCK, _STATEMENT, _ANSWER = 0.8, 0.825, 0.9
+_LOCK, _STATEMENT = 0.89, 0.92
+
+_REST, _REST_SECONDS = 0.1, 0.2
+"""Of the time that is left, what an answer leaves to settle what became of it: at most half."""
 
 _ATTEMPT_SECONDS, _ATTEMPT = 0.1, 0.05
 """With less time left, or a smaller part of the call's, no further attempt is begun."""
@@ -214,6 +217,7 @@ class _Held:
         if io.stepwise:
             self.until = monotonic() + io.seconds
         if opening := self.connection is None:
+            self._time_left()
             began = monotonic()
             try:
                 self.connection = yield io.acquire(self.until - began)
@@ -223,14 +227,18 @@ class _Held:
             self.scope = None
         if self.call is not None:
             self.call.round_trips += 1
-        left = self.until - monotonic()
-        if left <= 0:  # a replay took it, or other tasks of the event loop
-            raise TimedOut(f"the {io.seconds:g} seconds of this call are over")
-        statements, before = self._framed(batch, opening, left)
-        until = self.until - left * (1 - _ANSWER)
-        rows: list[Rows] = yield io.exchange(self.connection, statements, before, until)
+        left = self._time_left()
+        rest = max(left * _REST, min(_REST_SECONDS, left / 2))
+        statements, before = self._framed(batch, opening, left - rest)
+        rows: list[Rows] = yield io.exchange(self.connection, statements, before, self.until - rest)
         self.scope = batch.scope
         return rows[: len(batch.statements)]
+
+    def _time_left(self) -> float:
+        left = self.until - monotonic()
+        if left <= 0:  # a replay took it, or other tasks of the event loop
+            raise TimedOut(f"the {self.io.seconds:g} seconds of this call are over")
+        return left
 
     def _retry(self, request: Retry) -> Generator[Any, Any, bool]:
         """Wait before another attempt, if there is time for one; keep half of it for that."""
@@ -244,7 +252,7 @@ class _Held:
         yield self.io.sleep(min(request.seconds, left / 2))
         return True
 
-    def _framed(self, batch: Batch, opening: bool, left: float) -> tuple[list[Statement], int]:
+    def _framed(self, batch: Batch, opening: bool, seconds: float) -> tuple[list[Statement], int]:
         """Return a batch with its transaction and scope around it, and how many stand before it."""
         statements: list[Statement] = []
         # PostgreSQL sets an isolation level before the first query only, and the scope is a query.
@@ -253,8 +261,8 @@ class _Held:
         # Inside a transaction the scope changes in an erasure alone, which enters the eraser's
         # role. The limits stay as they were at its begin: what ends a later statement is `until`.
         if batch.scope is not None and (opening or batch.scope != self.scope):
-            statement_seconds = 0 if self.io.stepwise else left * _STATEMENT
-            entering = self.enter_scope.sql(batch.scope, left * _LOCK, statement_seconds)
+            statement_seconds = 0 if self.io.stepwise else seconds * _STATEMENT
+            entering = self.enter_scope.sql(batch.scope, seconds * _LOCK, statement_seconds)
             statements.append(Statement(*entering))
         before = len(statements)
         statements += batch.statements

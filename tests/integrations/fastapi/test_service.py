@@ -225,17 +225,17 @@ def test_a_full_disk_is_a_507(alice: httpx.Client, admin: psycopg.Connection) ->
 def test_no_store_or_no_schema_is_not_ready(server: Any, model: Model) -> None:
     storeless = FastAPI(exception_handlers=problem_handlers())
     storeless.include_router(health_routes())
-    server.execute("create database without_schema")
+    empty = server.create_database("template0")
     try:
         with (
             run_app(storeless) as one,
-            run_app(make_service(server.url("without_schema"), model)) as two,
+            run_app(make_service(empty, model)) as two,
         ):
             assert httpx.get(f"{one}/ready").status_code == 500
             assert httpx.get(f"{two}/ready").status_code == 500
             assert httpx.get(f"{two}/health").status_code == 200
     finally:
-        server.drop_database(server.url("without_schema"))
+        server.drop_database(empty)
 
 
 def test_a_pending_migration_is_not_ready_and_a_server_without_writes_is(
