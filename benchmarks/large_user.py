@@ -190,7 +190,7 @@ def _works(store: AsyncEventStore, folder: Path) -> Iterator[tuple[str, Step]]:
     yield "tasks.list, open", lambda: user.tasks.list(completed=False)
     yield "tasks as of an earlier moment", lambda: user.tasks.list(as_of=middle)
     yield "tasks.counts", user.tasks.counts
-    yield "messages.search", lambda: user.messages.search("list after")
+    yield "messages.search", lambda: user.within(60).messages.search("list after")
     yield "events of a rare type", lambda: user.events(types=["ConversationArchived"], limit=50)
     yield "tool_calls.list, limit 50", lambda: user.tool_calls.list(status=None, limit=50)
     yield "audit of a conversation", lambda: user.audit(conversation=chat)
