@@ -27,6 +27,7 @@ from eventstore import (
     Unavailable,
     User,
 )
+from eventstore.database.driver import interpreter
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
 from tests.database.test_faults import fail_on
@@ -158,8 +159,9 @@ def test_an_unknown_outcome_tells_what_its_last_attempt_met(far: EventStore, pro
 
 
 def test_a_short_call_has_time_to_settle_a_commit_whose_reply_did_not_come(
-    far: EventStore, proxy: Proxy
+    far: EventStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(interpreter, "_REST_SECONDS", 0.5)  # this machine may be busy
     alice = far.user("alice").within(1)
 
     def forget_the_connection(_: bytes) -> bool:

@@ -42,7 +42,7 @@ def test_connections_that_went_read_only_are_replaced(
         database_url=direct_url,
         pool_min_size=CONNECTIONS,
         pool_max_size=CONNECTIONS,
-        deadline_seconds=0.5,
+        deadline_seconds=2,
     )
     try:
         with open_store(driver, settings=settings) as store:

@@ -210,7 +210,7 @@ def test_nothing_that_users_wrote_is_in_any_line_of_the_log(
     driver: str,
 ) -> None:
     url = through(proxy, database_url)
-    short = Settings(database_url=url, deadline_seconds=0.3)
+    short = Settings(database_url=url, deadline_seconds=1)
     caplog.set_level(logging.DEBUG)
     for logger in ("sqlalchemy", "psycopg", "eventstore"):
         caplog.set_level(logging.DEBUG, logger=logger)

@@ -349,7 +349,7 @@ def test_a_rebuild_of_all_skips_a_user_whose_log_stays_locked(
 ) -> None:
     for user in (alice, bob):
         write_sample(user)
-    settings = Settings(database_url=database_url, deadline_seconds=0.3)
+    settings = Settings(database_url=database_url, deadline_seconds=1)
     with (
         psycopg.connect(direct_url) as holder,
         EventStore.connect(settings=settings) as impatient,
@@ -369,7 +369,7 @@ def test_a_rebuild_of_all_skips_a_user_whose_log_stays_locked(
 def test_a_worker_that_skips_a_user_does_not_wait_for_the_next_worker_of_that_user(
     database_url: str, direct_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(database_url=database_url, deadline_seconds=0.3)
+    settings = Settings(database_url=database_url, deadline_seconds=1)
     with (
         EventStore.connect(settings=settings) as store,
         psycopg.connect(direct_url) as holder,

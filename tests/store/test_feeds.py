@@ -418,7 +418,7 @@ def test_a_worker_does_not_wait_for_a_server_that_has_become_silent(
         seen(event)
         feed.stop()
 
-    settings = Settings(database_url=url, deadline_seconds=0.5)
+    settings = Settings(database_url=url, deadline_seconds=1)
     with EventStore.connect(settings=settings) as store:
         create(store.user("alice"), "1")
         feed = store.subscribe("mail", forgotten, lease_seconds=0.5)
@@ -579,7 +579,7 @@ def test_a_worker_waits_while_the_server_is_away(
     database_url: str, admin: psycopg.Connection
 ) -> None:
     seen = Delivered()
-    settings = Settings(database_url=database_url, deadline_seconds=0.2)
+    settings = Settings(database_url=database_url, deadline_seconds=1)
     with EventStore.connect(settings=settings) as store:
         create(store.user("alice"), "1", "2")
 

@@ -119,7 +119,7 @@ def test_eight_threads_whose_decisions_overtake_each_other_all_succeed(database_
 def test_a_decision_that_was_overtaken_keeps_others_waiting_the_second_time(
     database_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(database_url=database_url, deadline_seconds=0.3)
+    settings = Settings(database_url=database_url, deadline_seconds=1)
     with (
         EventStore.connect(database_url) as store,
         EventStore.connect(settings=settings) as other,

@@ -162,7 +162,7 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
 ) -> None:
     name = conninfo_to_dict(database_url)["dbname"]
     far = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
-    service = make_service(far, model, deadline_seconds=0.5)
+    service = make_service(far, model, deadline_seconds=1)
     with run_app(service) as url, client_of("alice", url) as alice:
         assert alice.get("/ready").json() == {"status": "ok"}
         proxy.close()
