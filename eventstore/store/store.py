@@ -209,24 +209,21 @@ class EventStore(SyncFacade[AdminPlans]):
         :raises ConfigurationError: a URL, login, setting or projector is wrong.
         :raises UnsafeDatabase: users would not be isolated, or a projector's table is unprotected.
         """
-        parts = _prepare(database_url, projectors, events, settings)
-        store = cls._open(parts, observer)
-        try:
-            _require_safe(store.doctor(), parts)
-        except BaseException:
-            # Ctrl-C too: the caller has got no store yet that they could close.
-            store.close()
-            raise
-        return store
+        return cls._open(_prepare(database_url, projectors, events, settings), observer)
 
     @classmethod
-    def _open(cls, parts: _Parts, observer: Observer | None = None) -> Self:
+    def _open(
+        cls, parts: _Parts, observer: Observer | None = None, *, checked: bool = True
+    ) -> Self:
         store = cls(parts, observer)
         # The pool's threads would keep the process from exiting if nobody closes the store.
         atexit.register(store.close)
         try:
             store._driver.open()
+            if checked:
+                _require_safe(store.doctor(), parts)
         except BaseException:
+            # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
             raise
         return store
@@ -289,7 +286,8 @@ def open_unchecked(settings: Settings) -> EventStore:
 
     :raises Unavailable: these and the rest as in `EventStore.connect`.
     """
-    return EventStore._open(_prepare(None, (), (), settings))  # noqa: SLF001 - its own module
+    parts = _prepare(None, (), (), settings)
+    return EventStore._open(parts, checked=False)  # noqa: SLF001 - its own module
 
 
 class _Connecting:

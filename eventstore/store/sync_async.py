@@ -34,7 +34,13 @@ __all__ = [
     "sync_method",
 ]
 
-_ROOMS = {"AdminPlans": "store", "UserPlans": "user", "TurnPlans": "turn", "DraftPlans": "draft"}
+_ROOMS = {
+    "": "store",  # of a function, as an import of conversations is
+    "AdminPlans": "store",
+    "UserPlans": "user",
+    "TurnPlans": "turn",
+    "DraftPlans": "draft",
+}
 """The names of what is no list of things: for the others see `_call_name`."""
 
 type Coro[T] = Coroutine[Any, Any, T]
