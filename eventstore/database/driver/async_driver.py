@@ -10,10 +10,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from copy import copy
 from functools import partial
 from os import getpid
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -29,7 +28,7 @@ from eventstore.database.connections import (
     refuse_fork,
     with_keepalives,
 )
-from eventstore.database.driver.interpreter import interpret
+from eventstore.database.driver.interpreter import CallTime, interpret
 from eventstore.database.driver.observer import CallReport, Observer, observed
 from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.outage import Outage
@@ -41,7 +40,7 @@ from eventstore.errors import ConnectionLost
 __all__ = ["AsyncDriver"]
 
 
-class AsyncDriver:
+class AsyncDriver(CallTime):
     """Runs plans on a pool of async psycopg connections, in one event loop."""
 
     def __init__(self, conninfo: str, settings: Settings, observer: Observer | None = None) -> None:
@@ -58,7 +57,6 @@ class AsyncDriver:
         self._process = getpid()
         self._enter_scope = EnterScope(settings)
         self.seconds = settings.deadline_seconds
-        self.stepwise = False
 
     async def open(self) -> None:
         """Open the pool; connections are made in the background and when asked for."""
@@ -67,18 +65,6 @@ class AsyncDriver:
     async def close(self) -> None:
         """Close every connection; requests under way fail."""
         await self.pool.close()
-
-    def within(self, seconds: float) -> Self:
-        """Return a driver on the same pool whose calls have so much time."""
-        driver = copy(self)
-        driver.seconds, driver.stepwise = seconds, False
-        return driver
-
-    def by_steps(self) -> Self:
-        """Return a driver on the same pool for work on whole logs; see `interpreter`."""
-        driver = copy(self)
-        driver.stepwise = True
-        return driver
 
     async def run[T](self, plan: Plan[T], name: str = "") -> T:
         """

@@ -9,17 +9,18 @@ A batch is an implicit transaction: PostgreSQL opens it at the pipeline's first 
 commits at its end, so BEGIN and COMMIT cost nothing. A held batch gets an explicit pair.
 
 A call has one deadline: waiting for a connection, connecting, every statement and every retry end
-by it. An attempt has nine tenths of what is left, so that there is time to find out on another
-connection about a commit whose answer did not come. Work on whole logs has no end that could be
-foretold: there each step has the time of a call, statements have no limit, and retries go on for
-the time of a call after the first failure.
+by it. An attempt has nine tenths of what is left, and less of a short call, so that there is time
+to find out on another connection about a commit whose answer did not come. Work on whole logs has
+no end that could be foretold: there each step has the time of a call, statements have no limit, and
+retries go on for the time of a call after the first failure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from copy import copy
 from time import monotonic
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, Self, assert_never
 
 import psycopg
 
@@ -39,15 +40,38 @@ from eventstore.database.plan import (
 from eventstore.database.scope import EnterScope, Scope
 from eventstore.errors import ConnectionLost, EventStoreError, TimedOut, Unavailable
 
-__all__ = ["Io", "interpret"]
+__all__ = ["CallTime", "Io", "interpret"]
+
+
+class CallTime:
+    """
+    How much time the calls of a driver have.
+
+    :ivar seconds: the time of a call.
+    :ivar stepwise: each step has that time, and not the whole.
+    """
+
+    seconds: float
+    stepwise: bool = False
+
+    def within(self, seconds: float) -> Self:
+        """Return a driver on the same pool whose calls have so much time."""
+        driver = copy(self)
+        driver.seconds, driver.stepwise = seconds, False
+        return driver
+
+    def by_steps(self) -> Self:
+        """Return a driver on the same pool for work on whole logs; see the module."""
+        driver = copy(self)
+        driver.stepwise = True
+        return driver
 
 
 class Io(Protocol):
     """
     What a driver does; each method returns its result, or something to await for it.
 
-    :ivar seconds: the time of a call.
-    :ivar stepwise: each step has that time, and not the whole.
+    :ivar seconds: as of `CallTime`, and so is `stepwise`.
     """
 
     seconds: float
@@ -86,12 +110,15 @@ class Io(Protocol):
         """
 
 
-# Of the time that is left. A lock comes first, so that the error says what was waited for, and the
+# Of the time of an attempt. A lock comes first, so that the error says what was waited for, and the
 # server before the client, because only the server can say that nothing was written.
 _LOCK, _STATEMENT = 0.89, 0.92
 
 _REST, _REST_SECONDS = 0.1, 0.2
-"""Of the time that is left, what an answer leaves to settle what became of it: at most half."""
+"""
+What an attempt leaves of the time, to settle what became of it: this part, or these seconds if they
+are more, but at most half.
+"""
 
 _ATTEMPT_SECONDS, _ATTEMPT = 0.1, 0.05
 """With less time left, or a smaller part of the call's, no further attempt is begun."""

@@ -15,7 +15,7 @@ from copy import copy
 from functools import partial
 from os import getpid
 from threading import Event
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -31,7 +31,7 @@ from eventstore.database.connections import (
     refuse_fork,
     with_keepalives,
 )
-from eventstore.database.driver.interpreter import interpret
+from eventstore.database.driver.interpreter import CallTime, interpret
 from eventstore.database.driver.observer import CallReport, Observer, observed
 from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.outage import Outage
@@ -43,7 +43,7 @@ from eventstore.errors import ConnectionLost
 __all__ = ["Driver"]
 
 
-class Driver:
+class Driver(CallTime):
     """Runs plans on a pool of psycopg connections; safe to share between threads."""
 
     def __init__(self, conninfo: str, settings: Settings, observer: Observer | None = None) -> None:
@@ -60,7 +60,6 @@ class Driver:
         self._process = getpid()
         self._enter_scope = EnterScope(settings)
         self.seconds = settings.deadline_seconds
-        self.stepwise = False
         self._stop: Event | None = None
 
     def open(self) -> None:
@@ -70,18 +69,6 @@ class Driver:
     def close(self) -> None:
         """Close every connection; requests under way fail."""
         self.pool.close()
-
-    def within(self, seconds: float) -> Self:
-        """Return a driver on the same pool whose calls have so much time."""
-        driver = copy(self)
-        driver.seconds, driver.stepwise = seconds, False
-        return driver
-
-    def by_steps(self) -> Self:
-        """Return a driver on the same pool for work on whole logs; see `interpreter`."""
-        driver = copy(self)
-        driver.stepwise = True
-        return driver
 
     def run[T](self, plan: Plan[T], name: str = "") -> T:
         """
