@@ -411,7 +411,72 @@ class UserPlans(Queries):
         return replace(self.context, idempotency_key=check_key(idempotency_key))
 
 
-class User(SyncFacade[UserPlans]):
+class _View:
+    """What gives the same user with other options, sync and async alike; nothing is sent."""
+
+    _driver: Any
+    _engine: Any
+    _plans: UserPlans
+
+    def keyed(self, idempotency_key: str) -> Self:
+        """
+        Return this user with an idempotency key for one command, transaction or append.
+
+        The same command under the same key again changes nothing and returns the first answer,
+        whichever process sends it::
+
+            alice.keyed(request_id).tasks.create("Buy milk")
+
+        :param idempotency_key: 1 to 255 characters, unique among this user's commands.
+        :raises InvalidInput: not text, blank or too long.
+        """
+        return self._again(self._driver, self._plans.keyed(idempotency_key))
+
+    def annotated(
+        self,
+        *,
+        correlation_id: UUID | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        occurred_at: datetime | None = None,
+    ) -> Self:
+        """
+        Return this user with annotations for everything that is appended through it.
+
+        :param correlation_id: what belongs together, like an agent's turn; None leaves it as it is.
+        :param metadata: a JSON object, stored with each event; None leaves it as it is.
+        :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
+            show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
+            it says here, and what was said first stays.
+        :raises InvalidInput: an argument has a wrong type, or the time is not from 0001-01-04 to
+            9999-12-28.
+        :raises NotStorable: the metadata has a value that JSON cannot hold.
+        """
+        annotated = self._plans.annotated(correlation_id, metadata, occurred_at)
+        return self._again(self._driver, annotated)
+
+    def within(self, seconds: float) -> Self:
+        """
+        Return this user with a deadline of its own, in place of `deadline_seconds` of the settings.
+
+        A call ends by then, with its answer or an error: waiting for a connection, connecting,
+        retries and the answer all count. What a call is asked to wait, as `tool_calls.wait` is,
+        does not. In a `session` each statement has that time::
+
+            alice.within(60).audit()
+
+        :param seconds: more than 0; work of a person who waits, or of a job.
+        :raises InvalidInput: not a number, not positive, or over 1,000,000.
+        """
+        driver = self._driver.within(check_deadline(seconds))
+        return self._again(driver, self._plans.context)
+
+    def _again(self, driver: Any, context: UserContext) -> Self:
+        view: Any = type(self)
+        again: Self = view(driver, self._engine, context)
+        return again
+
+
+class User(_View, SyncFacade[UserPlans]):
     """
     One user of the store.
 
@@ -442,58 +507,6 @@ class User(SyncFacade[UserPlans]):
     transaction = block_method(UserPlans.transaction, Transaction)
     turn = block_method(UserPlans.turn, TurnBlock)
 
-    def keyed(self, idempotency_key: str) -> Self:
-        """
-        Return this user with an idempotency key for one command, transaction or append.
-
-        The same command under the same key again changes nothing and returns the first answer,
-        whichever process sends it::
-
-            alice.keyed(request_id).tasks.create("Buy milk")
-
-        :param idempotency_key: 1 to 255 characters, unique among this user's commands.
-        :raises InvalidInput: not text, blank or too long.
-        """
-        return type(self)(self._driver, self._engine, self._plans.keyed(idempotency_key))
-
-    def annotated(
-        self,
-        *,
-        correlation_id: UUID | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        occurred_at: datetime | None = None,
-    ) -> Self:
-        """
-        Return this user with annotations for everything that is appended through it.
-
-        :param correlation_id: what belongs together, like an agent's turn; None leaves it as it is.
-        :param metadata: a JSON object, stored with each event; None leaves it as it is.
-        :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
-            show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
-            it says here, and what was said first stays.
-        :raises InvalidInput: an argument has a wrong type, or the time is not from 0001-01-04 to
-            9999-12-28.
-        :raises NotStorable: the metadata has a value that JSON cannot hold.
-        """
-        annotated = self._plans.annotated(correlation_id, metadata, occurred_at)
-        return type(self)(self._driver, self._engine, annotated)
-
-    def within(self, seconds: float) -> Self:
-        """
-        Return this user with a deadline of its own, in place of `deadline_seconds` of the settings.
-
-        A call ends by then, with its answer or an error: waiting for a connection, connecting,
-        retries and the answer all count. What a call is asked to wait, as `tool_calls.wait` is,
-        does not. In a `session` each statement has that time::
-
-            alice.within(60).audit()
-
-        :param seconds: more than 0; work of a person who waits, or of a job.
-        :raises InvalidInput: not a number, not positive, or over 1,000,000.
-        """
-        driver = self._driver.within(check_deadline(seconds))
-        return type(self)(driver, self._engine, self._plans.context)
-
     def session(self, *, read_only: bool = True) -> Session:
         """
         Return a SQLModel session on the store's pool in which only this user's rows exist.
@@ -506,7 +519,7 @@ class User(SyncFacade[UserPlans]):
         return session(self._engine, self.user_id, read_only=read_only, seconds=seconds)
 
 
-class AsyncUser(AsyncFacade[UserPlans]):
+class AsyncUser(_View, AsyncFacade[UserPlans]):
     """
     One user of the store.
 
@@ -536,58 +549,6 @@ class AsyncUser(AsyncFacade[UserPlans]):
     audit = async_method(UserPlans.audit)
     transaction = block_method(UserPlans.transaction, AsyncTransaction)
     turn = block_method(UserPlans.turn, AsyncTurnBlock)
-
-    def keyed(self, idempotency_key: str) -> Self:
-        """
-        Return this user with an idempotency key for one command, transaction or append.
-
-        The same command under the same key again changes nothing and returns the first answer,
-        whichever process sends it::
-
-            alice.keyed(request_id).tasks.create("Buy milk")
-
-        :param idempotency_key: 1 to 255 characters, unique among this user's commands.
-        :raises InvalidInput: not text, blank or too long.
-        """
-        return type(self)(self._driver, self._engine, self._plans.keyed(idempotency_key))
-
-    def annotated(
-        self,
-        *,
-        correlation_id: UUID | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        occurred_at: datetime | None = None,
-    ) -> Self:
-        """
-        Return this user with annotations for everything that is appended through it.
-
-        :param correlation_id: what belongs together, like an agent's turn; None leaves it as it is.
-        :param metadata: a JSON object, stored with each event; None leaves it as it is.
-        :param occurred_at: when it happened, with time zone, if that is not now. Views and tables
-            show it; order and `as_of` go by when it was recorded. A retry is known as one whatever
-            it says here, and what was said first stays.
-        :raises InvalidInput: an argument has a wrong type, or the time is not from 0001-01-04 to
-            9999-12-28.
-        :raises NotStorable: the metadata has a value that JSON cannot hold.
-        """
-        annotated = self._plans.annotated(correlation_id, metadata, occurred_at)
-        return type(self)(self._driver, self._engine, annotated)
-
-    def within(self, seconds: float) -> Self:
-        """
-        Return this user with a deadline of its own, in place of `deadline_seconds` of the settings.
-
-        A call ends by then, with its answer or an error: waiting for a connection, connecting,
-        retries and the answer all count. What a call is asked to wait, as `tool_calls.wait` is,
-        does not. In a `session` each statement has that time::
-
-            alice.within(60).audit()
-
-        :param seconds: more than 0; work of a person who waits, or of a job.
-        :raises InvalidInput: not a number, not positive, or over 1,000,000.
-        """
-        driver = self._driver.within(check_deadline(seconds))
-        return type(self)(driver, self._engine, self._plans.context)
 
     def session(self, *, read_only: bool = True) -> AsyncSession:
         """

@@ -205,7 +205,7 @@ UUIDS = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f
 
 
 def public_names(prefix: str, kind: type) -> set[str]:
-    return {f"{prefix}{name}" for name in vars(kind) if not name.startswith("_")}
+    return {f"{prefix}{name}" for name in dir(kind) if not name.startswith("_")}
 
 
 def test_every_public_method_has_a_case() -> None:

@@ -298,7 +298,7 @@ def test_the_python_page_names_exactly_the_members_of_a_user() -> None:
     offered = [
         f"{part}.{name}" for part, kind in parts.items() for name in vars(kind) if name[0] != "_"
     ]
-    own = [name for name in vars(eventstore.User) if name[0] != "_"]
+    own = [name for name in dir(eventstore.User) if name[0] != "_"]
     assert sorted(documented) == sorted([*offered, *own])
 
 
