@@ -6,7 +6,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
     AccessDenied,
@@ -18,7 +17,7 @@ from eventstore import (
 )
 from tests.attacks.support import make_login
 from tests.support.erasing import all_rows, write_words
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 from tests.support.server import Server
 from tests.support.tampering import disarm
 from tests.tampering.full_log import take_anchor
@@ -28,8 +27,7 @@ from tests.tampering.outsider import forge
 def test_an_erasure_whose_reply_is_lost_is_recorded_once(
     database_url: str, proxy: Proxy, admin: psycopg.Connection
 ) -> None:
-    name = conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
     with EventStore.connect(settings=Settings(database_url=url, pool_max_size=1)) as store:
         write_words(store.user("alice"))
         lost: list[bytes] = []

@@ -18,7 +18,7 @@ from eventstore.schema.expected import REVISIONS
 from tests.support.command import Command
 from tests.support.drivers import open_store
 from tests.support.logins import make_logins
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 from tests.support.server import Server
 
 
@@ -46,8 +46,7 @@ def test_the_login_of_a_service_is_told_that_all_is_well(
 def test_a_health_is_one_round_trip_and_takes_milliseconds(
     database_url: str, proxy: Proxy, driver: str
 ) -> None:
-    name = conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
 
     with open_store(driver, settings=Settings(database_url=url, pool_max_size=1)) as store:
         store.health()

@@ -10,7 +10,6 @@ from datetime import timedelta
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
     AsyncEventStore,
@@ -28,7 +27,7 @@ from eventstore import (
 )
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import user_scope
-from tests.support.proxy import run_proxy
+from tests.support.proxy import run_proxy, url_through
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -243,9 +242,8 @@ def test_a_server_that_went_away_raises_unavailable_and_not_pool_exhausted(
     database_url: str, server: Server
 ) -> None:
     with run_proxy(server.socket) as proxy:
-        name = conninfo_to_dict(database_url)["dbname"]
         settings = Settings(
-            database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
+            database_url=url_through(proxy, database_url),
             deadline_seconds=1.5,
         )
         with EventStore.connect(settings=settings) as store:

@@ -94,7 +94,7 @@ def test_the_kernel_asks_an_idle_server_unless_the_url_says_otherwise(
     url = str(through(proxy, database_url).database_url)
 
     assert keepalive_of(url) == (True, 30)
-    assert keepalive_of(f"{url}?keepalives_idle=7") == (True, 7)
+    assert keepalive_of(f"{url}&keepalives_idle=7") == (True, 7)
 
 
 def keepalive_of(url: str) -> tuple[bool, int]:

@@ -32,7 +32,7 @@ from eventstore import (
 from eventstore.database.driver.interpreter import interpret
 from eventstore.database.plan import Batch, Plan, Statement
 from tests.database.stopping import stopped_after
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 
 class Stop(BaseException):
@@ -141,8 +141,7 @@ def test_a_store_connected_before_a_fork_is_refused_in_the_child(database_url: s
 
 @pytest.fixture
 def proxied_store(database_url: str, proxy: Proxy) -> Iterator[EventStore]:
-    name = database_url.split("@/", maxsplit=1)[1].split("?", maxsplit=1)[0]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
     with EventStore.connect(settings=Settings(database_url=url, pool_max_size=1)) as store:
         yield store
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
@@ -29,7 +28,7 @@ from eventstore.database import outage
 from eventstore.database.outage import Outage
 from projections import Message
 from tests.support.drivers import open_store
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 MARKER = "pineapple-9000"
 
@@ -43,8 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def through(proxy: Proxy, database_url: str) -> str:
-    name = conninfo_to_dict(database_url)["dbname"]
-    return f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    return url_through(proxy, database_url)
 
 
 def fail_to_connect(watched: Outage) -> None:

@@ -31,7 +31,7 @@ from eventstore.schema.migrate import upgrade
 from tests.attacks.pooler import run_narrow_pooler
 from tests.support.drivers import open_store
 from tests.support.pooler import POOLER_PORT
-from tests.support.proxy import Proxy, run_proxy
+from tests.support.proxy import Proxy, run_proxy, url_through
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -40,8 +40,7 @@ NOTICED_SECONDS = 1.0
 
 
 def through(proxy: Proxy, database_url: str, **settings: object) -> Settings:
-    name = conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
     return Settings(database_url=url, **settings)  # type: ignore[arg-type]  # pydantic checks
 
 

@@ -13,11 +13,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import EventStore, Settings, User
 from tests.support.drivers import open_store
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 from tests.support.waiting import until
 
 
@@ -48,10 +47,7 @@ def remote_store(
     request: pytest.FixtureRequest, database_url: str, proxy: Proxy
 ) -> Iterator[EventStore]:
     """A store that reaches its database through the proxy, and does not give up soon."""
-    name = conninfo_to_dict(database_url)["dbname"]
-    settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", deadline_seconds=60
-    )
+    settings = Settings(database_url=url_through(proxy, database_url), deadline_seconds=60)
     with open_store(request.param, settings=settings) as store:
         yield store
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import EventStore, Settings, User
 from tests.support.drivers import open_store
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -17,9 +16,8 @@ def remote_store(
     request: pytest.FixtureRequest, database_url: str, proxy: Proxy
 ) -> Iterator[EventStore]:
     """A store that reaches its database through the proxy, on one connection that is warm."""
-    name = conninfo_to_dict(database_url)["dbname"]
     settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}",
+        database_url=url_through(proxy, database_url),
         pool_max_size=1,
         deadline_seconds=4.0,
     )

@@ -23,7 +23,7 @@ from eventstore.database.connections import StoreConnection
 from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 from tests.database.stopping import stopped_after
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 from tests.support.server import Server
 
 LONG_ANSWER = Statement("select repeat('x', 10000000)")
@@ -34,8 +34,7 @@ class TooLong(Exception):
 
 
 def settings_through(proxy: Proxy, database_url: str, **limits: float) -> Settings:
-    name = database_url.split("@/", maxsplit=1)[1].split("?", maxsplit=1)[0]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
     return Settings(database_url=url, pool_max_size=1, **limits)  # type: ignore[arg-type]  # numbers
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -18,7 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from eventstore import CallReport, EventStore, NotFound
 from eventstore.integrations.opentelemetry import Telemetry
 from tests.support.drivers import open_store
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 
 class Recorded:
@@ -120,8 +119,7 @@ def test_an_error_is_named_and_its_text_is_not_told(
 def test_a_retry_is_counted_by_what_was_met(
     database_url: str, recorded: Recorded, proxy: Proxy
 ) -> None:
-    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
     with EventStore.connect(url, observer=recorded.telemetry) as store:
         alice = store.user("alice")
         alice.tasks.create("Milk")

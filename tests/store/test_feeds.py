@@ -31,7 +31,7 @@ from eventstore import (
     User,
 )
 from eventstore.store.subscription import _Worker
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 from tests.support.tampering import disarm
 from tests.support.waiting import until
 
@@ -409,8 +409,7 @@ def test_a_user_whose_events_cannot_be_read_keeps_nobody_else_waiting(
 def test_a_worker_does_not_wait_for_a_server_that_has_become_silent(
     database_url: str, proxy: Proxy
 ) -> None:
-    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
     seen = Delivered()
 
     def forgotten(event: RecordedEvent) -> None:

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import EventStore, Settings, User
 from eventstore.events.fields import MAX_BATCH, MAX_TITLE
@@ -22,7 +21,7 @@ from eventstore.store.chat_import import Imported
 from tests.imports.samples import CHATGPT, CLAUDE, OPEN_WEBUI, RESPONSES
 from tests.support.drivers import open_store
 from tests.support.properties import examples
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 
 def said(count: int, sender: str = "user") -> list[ImportedMessage]:
@@ -343,8 +342,7 @@ def remote_store(
     request: pytest.FixtureRequest, database_url: str, proxy: Proxy
 ) -> Iterator[EventStore]:
     """A store that reaches its database through the proxy, on one connection."""
-    name = conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    url = url_through(proxy, database_url)
     with open_store(request.param, settings=Settings(database_url=url, pool_max_size=1)) as store:
         store.user("alice").tasks.create("warm up")
         yield store

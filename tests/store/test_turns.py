@@ -12,7 +12,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import (
     ActiveTurn,
@@ -26,7 +25,7 @@ from eventstore import (
     User,
 )
 from projections.models.tool_call import ToolCallView
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 ASK = {"role": "user", "content": "Buy milk"}
 CALL = {
@@ -349,10 +348,7 @@ def test_a_turn_with_a_wrong_parameter_is_refused(alice: User, wrong: dict[str, 
 @contextmanager
 def far_store(database_url: str, proxy: Proxy) -> Iterator[EventStore]:
     """A store behind a proxy, on one connection, in which alice has a conversation."""
-    name = conninfo_to_dict(database_url)["dbname"]
-    settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
-    )
+    settings = Settings(database_url=url_through(proxy, database_url), pool_max_size=1)
     with EventStore.connect(settings=settings) as store:
         store.user("alice").conversations.start(key="chat")
         yield store

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from eventstore.testing.proxy import Proxy, run_proxy
+from eventstore.testing.proxy import Proxy, run_proxy, url_through
 
-__all__ = ["Proxy", "run_proxy"]
+__all__ = ["Proxy", "run_proxy", "url_through"]

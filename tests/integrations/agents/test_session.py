@@ -13,12 +13,11 @@ from agents import Agent, RunContextWrapper, Runner, TResponseInputItem
 from agents.extensions.memory import EncryptedSession
 from agents.memory import OpenAIResponsesCompactionSession, Session, SessionSettings
 from agents.testing import ScriptedModel, assistant_message
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import AsyncEventStore, AsyncUser, ConfigurationError, InvalidInput, Settings
 from eventstore.integrations.agents import EventStoreSession, RecordToolCalls
 from tests.integrations.agents.test_recording import agent, call, calls_of
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 pytestmark = pytest.mark.anyio
 
@@ -157,10 +156,7 @@ async def test_more_items_than_an_append_takes_are_added(session: EventStoreSess
 
 @pytest.fixture
 async def slow_alice(database_url: str, proxy: Proxy) -> AsyncIterator[AsyncUser]:
-    name = conninfo_to_dict(database_url)["dbname"]
-    settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=2
-    )
+    settings = Settings(database_url=url_through(proxy, database_url), pool_max_size=2)
     async with AsyncEventStore.connect(settings=settings) as store:
         yield store.user("alice")
 

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from agents import Agent, MaxTurnsExceeded, Runner, UserError
 from agents.testing import ScriptedModel, assistant_message
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, InvalidInput, Settings
 from eventstore.integrations.agents import EventStoreSession, RecordToolCalls
 from tests.integrations.agents.test_recording import agent, call, calls_of
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 pytestmark = pytest.mark.anyio
 
@@ -208,10 +207,7 @@ async def test_two_turns_of_a_session_do_not_run_at_once(alice: AsyncUser) -> No
 
 @pytest.fixture
 def proxied(database_url: str, proxy: Proxy) -> Settings:
-    name = conninfo_to_dict(database_url)["dbname"]
-    return Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}", pool_max_size=1
-    )
+    return Settings(database_url=url_through(proxy, database_url), pool_max_size=1)
 
 
 @pytest.fixture

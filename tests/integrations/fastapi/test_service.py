@@ -11,7 +11,6 @@ import httpx
 import psycopg
 import pytest
 from fastapi import FastAPI
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import OperationalError
 
 from eventstore import ConfigurationError, EventStore, OutcomeUnknown
@@ -19,7 +18,7 @@ from eventstore.admin import health
 from eventstore.integrations.fastapi import health_routes, problem_handlers, rows_of
 from eventstore.schema.expected import REVISIONS
 from tests.integrations.fastapi.service import Model, make_service
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 from tests.support.web_server import run_app
 
 PROBLEM = "application/problem+json"
@@ -160,8 +159,7 @@ def test_a_problem_can_be_written_whatever_its_path_is_called(alice: httpx.Clien
 def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
     database_url: str, proxy: Proxy, model: Model
 ) -> None:
-    name = conninfo_to_dict(database_url)["dbname"]
-    far = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    far = url_through(proxy, database_url)
     service = make_service(far, model, deadline_seconds=1)
     with run_app(service) as url, client_of("alice", url) as alice:
         assert alice.get("/ready").json() == {"status": "ok"}

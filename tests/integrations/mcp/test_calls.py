@@ -24,13 +24,12 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import ConfigurationError, EventStore, InvalidInput, User
 from eventstore.integrations.mcp import CALL_META, RecordCalls, current_call, current_user
 from projections.models.tool_call import ToolCallView
 from tests.integrations.mcp.service import Runs, make_server
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 from tests.support.waiting import until
 from tests.support.web_server import run_app
 
@@ -233,8 +232,7 @@ async def test_a_call_that_its_client_cancels_is_abandoned_and_changes_nothing(
 async def test_a_call_that_is_cancelled_as_it_is_recorded_is_abandoned_before_its_tool_runs(
     step: str, tool: str, database_url: str, proxy: Proxy, runs: Runs, recorded: User
 ) -> None:
-    name = conninfo_to_dict(database_url)["dbname"]
-    proxied = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    proxied = url_through(proxy, database_url)
     server = make_server(proxied, runs, verified=False, user="alice", conversation="tools")
     recorded.conversations.start(key="tools")
     held, cancelled = threading.Event(), threading.Event()

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from mcp.client.client import Client
 from mcp.server import MCPServer
-from psycopg.conninfo import conninfo_to_dict
 
 from eventstore import AsyncEventStore, Settings
 from eventstore.integrations.mcp import CALL_META, RecordCalls, current_transaction
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 pytestmark = pytest.mark.anyio
 
@@ -20,10 +19,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_call_takes_two_round_trips_four_with_a_name_and_three_again(
     name: Any, round_trips: int, database_url: str, proxy: Proxy
 ) -> None:
-    database = conninfo_to_dict(database_url)["dbname"]
-    settings = Settings(
-        database_url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{database}", pool_max_size=1
-    )
+    settings = Settings(database_url=url_through(proxy, database_url), pool_max_size=1)
     async with AsyncEventStore.connect(settings=settings) as store:
         server = MCPServer("todo", extensions=[RecordCalls(store, user="alice")])
 

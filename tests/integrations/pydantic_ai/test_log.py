@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import (
     ConversationConflict,
@@ -31,7 +30,7 @@ from eventstore.cli.app import app
 from eventstore.integrations import pydantic_ai
 from eventstore.integrations.pydantic_ai import AgentConversations, AgentConversationSaved
 from tests.integrations.pydantic_ai.messages import spoken
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, url_through
 
 pytestmark = pytest.mark.anyio
 
@@ -233,8 +232,7 @@ async def test_commands_read_the_log_with_the_extension(
 async def test_a_load_takes_two_queries_and_a_save_two_and_an_append(
     database_url: str, proxy: Proxy
 ) -> None:
-    database = conninfo_to_dict(database_url)["dbname"]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{database}"
+    url = url_through(proxy, database_url)
     settings = Settings(database_url=url, pool_max_size=1)
     async with AsyncEventStore.connect(settings=settings, events=[AgentConversationSaved]) as store:
         agents = AgentConversations(store.user("alice"))
