@@ -57,7 +57,7 @@ def pages(events: int, rows: int, stored: int = 2**30) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@examples(30)
+@examples(15)
 @given(
     chosen=st.sets(st.sampled_from(sorted(STATEMENTS)), max_size=4),
     events=st.integers(1, 13),
@@ -147,7 +147,7 @@ def test_the_database_and_a_replay_put_each_row_into_the_same_part(
     shape = TableShape(Keyed)
     admin.execute(KEYED_DDL)
 
-    @examples(50)
+    @examples(25)
     @given(st.lists(keys, max_size=20))
     def check(rows: list[tuple[object, ...]]) -> None:
         admin.execute("truncate service.keyed")

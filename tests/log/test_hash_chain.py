@@ -59,7 +59,7 @@ select {select_list(ALL_COLUMNS)} from eventstore.event where user_id = %s order
 @example("1:1,", [("-,", [boxed(UUID(int=2**128 - 1))] * 11), (None, [boxed(UUID(int=7))] * 2)])
 # One event without a key, of a stream that is new and of one that exists.
 @example("-", [(None, [boxed(UUID(int=7))]), (None, [boxed(UUID(int=7))])])
-@examples(60)
+@examples(30)
 def test_the_database_computes_the_specified_hashes(
     service_store: EventStore,
     admin: psycopg.Connection,

@@ -44,7 +44,7 @@ def both_histories(user: User, conversation: Any) -> list[list[MessageView]]:
 @given(body=bodies)
 @example(body={"z": 2**64, "role": "user", "content": "\0 \ud800", "a": -(2**70), "\0": "\udfff"})
 @example(body={"role": "user", "content": [Decimal("1.10"), Decimal("1e400"), -0.0, 1e22]})
-@examples(25)
+@examples(12)
 def test_a_message_body_is_read_back_unchanged_from_both_sources(
     alice: User, body: dict[str, Any]
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_message_body_is_read_back_unchanged_from_both_sources(
 
 @given(bodies=st.lists(bodies, min_size=1, max_size=6))
 @example(bodies=[{"role": "user", "content": "\0\ud83d\ude00\ud83d", "\ud83d\ude00": 1}])
-@examples(25)
+@examples(12)
 def test_read_models_equal_the_replay_whatever_the_message_bodies(
     store: EventStore, alice: User, bodies: list[dict[str, Any]]
 ) -> None:
@@ -78,7 +78,7 @@ def test_read_models_equal_the_replay_whatever_the_message_bodies(
 @given(arguments=texts, output=values)
 @example(arguments='{"title": "not JSON', output=None)
 @example(arguments="", output="")
-@examples(25)
+@examples(12)
 def test_a_tool_calls_arguments_and_output_are_read_back_unchanged_from_both_sources(
     alice: User, arguments: str, output: Any
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_tool_calls_arguments_and_output_are_read_back_unchanged_from_both_sou
 
 @given(content=any_texts)
 @example(content="\ud83d\ude00")
-@examples(25)
+@examples(12)
 def test_a_posted_message_equals_the_message_in_history_whatever_its_text(
     store: EventStore, alice: User, content: str
 ) -> None:

@@ -261,9 +261,9 @@ def test_a_limit_of_zero_gives_an_empty_page_and_a_negative_limit_is_refused(ali
         assert refusal.path == "limit"
 
 
-def test_ten_thousand_messages_are_equal_from_both_sources(store: EventStore, alice: User) -> None:
+def test_thousands_of_messages_are_equal_from_both_sources(store: EventStore, alice: User) -> None:
     chat = alice.conversations.start()
-    for start in range(0, 10_000, 1_000):
+    for start in range(0, 4_000, 1_000):
         alice.append(
             [
                 NewEvent(
@@ -279,8 +279,8 @@ def test_ten_thousand_messages_are_equal_from_both_sources(store: EventStore, al
 
     complete = history(alice, chat.id)
 
-    assert contents(complete) == [f"message {number}" for number in range(10_000)]
-    assert history(alice, chat.id, as_of=7_001, limit=2) == complete[6_998:7_000]
+    assert contents(complete) == [f"message {number}" for number in range(4_000)]
+    assert history(alice, chat.id, as_of=3_001, limit=2) == complete[2_998:3_000]
     assert store.verify("alice").ok
 
 

@@ -141,7 +141,7 @@ def change_task(user: User, task: UUID, change: int, other: UUID) -> None:
     limit=st.integers(1, 4),
     changes=st.lists(st.lists(st.tuples(numbers, numbers, numbers), max_size=3), max_size=6),
 )
-@examples(25)
+@examples(12)
 def test_each_task_that_stays_in_its_place_comes_once_whatever_changes_between_two_pages(
     paged_store: EventStore,
     order: TaskOrder,
@@ -176,7 +176,7 @@ def test_each_task_that_stays_in_its_place_comes_once_whatever_changes_between_t
     limit=st.integers(1, 3),
     changes=st.lists(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 5))), max_size=6),
 )
-@examples(40)
+@examples(20)
 def test_each_conversation_comes_once_whatever_is_said_between_two_pages(
     paged_store: EventStore, limit: int, changes: list[list[tuple[int, int]]]
 ) -> None:
@@ -217,7 +217,7 @@ def test_each_conversation_comes_once_whatever_is_said_between_two_pages(
     order=st.sampled_from(list(ORDERS)),
     newest_first=st.booleans(),
 )
-@examples(25)
+@examples(12)
 def test_the_pages_of_a_list_of_an_earlier_moment_are_that_list_whatever_moves(
     paged_store: EventStore,
     as_of_changes: list[tuple[int, int, int]],

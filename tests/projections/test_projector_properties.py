@@ -108,7 +108,7 @@ def appends(groups: list[list[Any]]) -> list[list[NewEvent]]:
 
 
 @pytest.mark.slow
-@examples(200)
+@examples(100)
 @given(groups=st.lists(st.lists(STEP, min_size=1, max_size=8), max_size=5))
 def test_live_replayed_and_rebuilt_rows_are_equal_for_events_in_any_appends(
     service_store: EventStore, groups: list[list[Any]]

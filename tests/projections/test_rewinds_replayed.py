@@ -69,7 +69,7 @@ def run(on: Any, chat: UUID, step: tuple[str, int], head: int, shown: list[UUID]
 
 
 @pytest.mark.slow
-@examples(60)
+@examples(30)
 @given(
     groups=st.lists(st.lists(STEP, min_size=1, max_size=6), max_size=6),
     events=st.integers(1, 9),

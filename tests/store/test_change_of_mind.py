@@ -366,10 +366,10 @@ class TestARewind:
         assert head(alice) == before
 
     @pytest.mark.slow
-    def test_of_ten_thousand_messages_is_one_event(
+    def test_of_thousands_of_messages_is_one_event(
         self, store: EventStore, alice: User, chat: UUID
     ) -> None:
-        for _ in range(10):
+        for _ in range(4):
             alice.messages.extend(chat, [{"role": "user", "content": "x"}] * 1000)
         before = head(alice)
 
@@ -378,7 +378,7 @@ class TestARewind:
         assert head(alice) == before + 1
         assert alice.history(chat) == []
         assert alice.conversations.get(chat).message_count == 0
-        assert len(alice.history(chat, as_of=before)) == 10_000
+        assert len(alice.history(chat, as_of=before)) == 4_000
         assert store.verify().ok
         assert store.rebuild().changed == 0
 

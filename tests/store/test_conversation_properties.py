@@ -109,7 +109,7 @@ CHANGES_OF_MIND: st.SearchStrategy[Step] = st.one_of(
 # Both drivers run the same plans, and it is these that random steps try.
 @pytest.mark.parametrize("store", ["sync"], indirect=True)
 @pytest.mark.slow
-@examples(25)
+@examples(12)
 @given(
     taken=st.lists(
         st.tuples(

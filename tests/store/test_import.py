@@ -53,8 +53,9 @@ def contents(alice: User, key: str = "k") -> list[Any]:
     return [one.content for one in alice.history(key)]
 
 
-@pytest.mark.parametrize("stored", [MAX_BATCH - 1, MAX_BATCH, MAX_BATCH + 400, 2 * MAX_BATCH - 1])
-@pytest.mark.parametrize("more", [1, 5])
+@pytest.mark.parametrize(
+    ("stored", "more"), [(MAX_BATCH - 1, 1), (MAX_BATCH, 5), (2 * MAX_BATCH - 1, 5)]
+)
 def test_a_conversation_that_grew_gets_its_tail_and_a_shorter_one_changes_nothing(
     store: EventStore, alice: User, stored: int, more: int
 ) -> None:

@@ -41,7 +41,7 @@ numbers = count()
     limit=st.none() | st.integers(0, 12),
     back=st.integers(0, 12),
 )
-@examples(60)
+@examples(30)
 def test_what_a_model_is_given_passes_the_rules_of_each_api(
     store: EventStore, conversation: list[Step], pending: str, limit: int | None, back: int
 ) -> None:

@@ -296,5 +296,5 @@ def test_each_of_three_users_has_exactly_the_data_that_their_own_commands_made(
 
     run_state_machine_as_test(
         Machine,
-        settings=examples(25, stateful_step_count=30),
+        settings=examples(12, stateful_step_count=30),
     )
