@@ -1,11 +1,12 @@
 """
 Erase a user's content, or that of one conversation, for good and keep the evidence.
 
-It is one transaction, with the user's row locked. The eraser role removes payload, metadata and
-salt of the events. The application role records the erasure as an event of the same log
-and closes the streams. Then the read models are replayed and repaired, so that the rows which any
-projector made from the erased events are gone too. Positions, types, times, digests and hashes
-stay, and with them the chain. A digest without its salt does not give its content away.
+It is one transaction. The eraser role removes payload, metadata and salt of the events, while the
+user's writers go on. Then the user's row is locked, and the same is done with the events that they
+appended meanwhile. The application role records the erasure as an event of the same log and closes
+the streams. The read models are replayed and repaired, so that the rows which any projector made
+from the erased events are gone too. Positions, types, times, digests and hashes stay, and with them
+the chain. A digest without its salt does not give its content away.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ _IS_CONVERSATION = """
 select 1 from eventstore.stream
 where user_id = $1 and stream_id = $2 and kind = 'conversation'
 """
+# Erasures of one user follow each other: each removes payloads before it locks the user's row, so
+# that two at once could wait for each other.
+_ONE_AT_A_TIME = """
+select pg_advisory_xact_lock(hashtextextended('eventstore erases ' || $1, 0))
+"""
+_HEAD = "select position from eventstore.user_log where user_id = $1"
 _DONE = f"""
 select {select_list(REPLAY_COLUMNS)} from eventstore.event
 where user_id = $1 and stream_id = $2 and event_id = $3
@@ -48,11 +55,13 @@ select count(*), array_agg(position) filter (where salt is null)
 from eventstore.event
 where user_id = $1
   and ($2::uuid is null or stream_id = $2)
+  and position > $3
+  and position <= $4
   and type <> 'ContentErased'
   and (salt is not null or payload is not null or metadata is not null)
 """
 
-# The eraser may not read payloads, so it recognises an event that is not erased by its salt. $3 are
+# The eraser may not read payloads, so it recognises an event that is not erased by its salt. $5 are
 # the positions of events from which somebody removed the salt alone.
 _ERASE = """
 with erased as (
@@ -60,8 +69,10 @@ with erased as (
     set payload = null, metadata = null, salt = null
     where user_id = $1
       and ($2::uuid is null or stream_id = $2)
+      and position > $3
+      and position <= $4
       and type <> 'ContentErased'
-      and (salt is not null or position = any($3))
+      and (salt is not null or position = any($5))
     returning position
 )
 select count(*), max(position) from erased
@@ -146,21 +157,37 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         raise NotFound("conversation", conversation_id)
     unreached = tuple(name for (name,) in others)
     _require_reached(order, unreached)
-    # The replay leaves out what is to go and comes before the lock, so this user's writers wait for
-    # the erasing alone, and nobody else waits.
-    locked = yield from replay_then_lock(scope, projections, registry, skip=order.covers)
-    done, to_erase = yield Batch(
+    # The record is looked for when no other erasure is at work: a first attempt may have been.
+    _, done, heads = yield Batch(
         scope,
         (
+            Statement(_ONE_AT_A_TIME, (user_id,)),
             Statement(_DONE, (user_id, erasure_stream(user_id), order.record_id)),
-            Statement(_TO_ERASE, (user_id, conversation_id)),
+            Statement(_HEAD, (user_id,)),
         ),
         hold=True,
     )
-    # The record is looked for under the lock: a first attempt may have been at work until then.
     if done:
+        yield Batch(scope, ())
         return _erasure(recorded_event(user_id, done[0], registry), unreached)
-    count, through = yield from _remove_content(order, *to_erase[0])
+    ((head,),) = heads
+    removed: list[tuple[int, int]] = []
+
+    def remove_content(after: int, through: int) -> Plan[None]:
+        removed.append((yield from _remove_content(order, after, through)))
+
+    # The replay leaves out what is to go, and it and most of the removal come before the lock: this
+    # user's writers wait for the rows to go, and nobody else waits. It comes before the removal,
+    # because an event tells of which rows it is only with its payload.
+    locked = yield from replay_then_lock(
+        scope,
+        projections,
+        registry,
+        skip=order.covers,
+        before_lock=lambda: remove_content(0, head),
+    )
+    yield from remove_content(head, locked.replay.position)
+    count, through = sum(count for count, _ in removed), max(last for _, last in removed)
     if not count:
         yield Batch(scope, ())
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
@@ -181,20 +208,25 @@ def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
         )
 
 
-def _remove_content(
-    order: ErasureOrder, expected: int, unsalted: list[int] | None
-) -> Plan[tuple[int, int]]:
-    """Remove the payloads as the eraser role; return how many, and the last position."""
-    statement = Statement(_ERASE, (order.user_id, order.conversation_id, unsalted or []))
-    (erased,) = yield Batch(Scope(Role.ERASER, order.user_id), (statement,), hold=True)
-    count, through = erased[0]
+def _remove_content(order: ErasureOrder, after: int, through: int) -> Plan[tuple[int, int]]:
+    """
+    Remove the payloads of a part of the log as the eraser role.
+
+    :return: how many were removed, and the last position of one; 0 if there was none.
+    """
+    part = (order.user_id, order.conversation_id, after, through)
+    scope, eraser = user_scope(order.user_id), Scope(Role.ERASER, order.user_id)
+    (found,) = yield Batch(scope, (Statement(_TO_ERASE, part),), hold=True)
+    expected, unsalted = found[0]
+    (erased,) = yield Batch(eraser, (Statement(_ERASE, (*part, unsalted or [])),), hold=True)
+    count, last = erased[0]
     # A policy that was dropped hides events from the eraser, and PostgreSQL raises nothing.
     if count != expected:
         raise AccessDenied(
             f"of {expected} events the eraser role reached {count}; nothing was erased, "
             "run `eventstore doctor`"
         )
-    return count, through
+    return count, last or 0
 
 
 def _record_erasure(

@@ -24,7 +24,7 @@ from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import Difference, compare, compare_keys
 from projections.rebuild.parts import WHOLE, Part
-from projections.rebuild.repair import repair
+from projections.rebuild.repair import empty, repair
 
 __all__ = ["LockedReplay", "repair_locked", "replay_then_lock", "replay_to_end"]
 
@@ -67,6 +67,7 @@ def replay_then_lock(
     *,
     part: Part = WHOLE,
     skip: Skip | None = None,
+    before_lock: Callable[[], Plan[None]] | None = None,
 ) -> Plan[LockedReplay]:
     """
     Replay the log and compare the rows with it, then lock the user's row.
@@ -76,6 +77,7 @@ def replay_then_lock(
 
     :param part: the rows to replay and compare.
     :param skip: events to leave out; the rows they are about are noted as touched.
+    :param before_lock: what else to do in the transaction while writers still go on.
     :return: the replay, and which rows have to be compared again.
     :raises CorruptLog: an event cannot be read, and is not skipped.
     :raises InvalidInput: a row of the replay has a value that cannot be stored.
@@ -90,6 +92,8 @@ def replay_then_lock(
     if locked.suspects is not None:
         locked.suspects = None if stored_twice else differences
     locked.replay.watching = True
+    if before_lock is not None:
+        yield from before_lock()
     user_id = scope.user_id
     _, erased = yield Batch(
         scope,
@@ -117,7 +121,12 @@ def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) 
     :raises InvalidInput: a row of the replay has a value that cannot be stored.
     """
     suspects, replay = locked.suspects, locked.replay
+    emptied = 0
     if suspects is None or len(suspects) + len(replay.touched) > _FEW:
+        if locked.part is WHOLE:
+            emptied = yield from empty(
+                scope, [one for one in projections.shapes if not replay.rows(one.model)]
+            )
         differences = yield from compare(scope, projections, replay, locked.part)
     elif suspects or replay.touched:
         differences = yield from compare_keys(scope, projections, replay, suspects, replay.touched)
@@ -125,7 +134,7 @@ def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) 
         return 0
     if differences:
         yield from repair(scope, differences)
-    return len(differences)
+    return emptied + len(differences)
 
 
 def replay_to_end(

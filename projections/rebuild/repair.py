@@ -17,9 +17,16 @@ from projections.apply.statements import NOWHERE, insert_rows
 from projections.apply.table_shape import TableShape
 from projections.rebuild.compare import Difference, KeyText, key_array, same_key
 
-__all__ = ["repair"]
+__all__ = ["empty", "repair"]
 
 _ROWS_TOGETHER = 2_000
+
+_EMPTY = """
+with gone as (delete from {table} where user_id = $1 returning 1)
+select count(*) from gone
+"""
+_LEFT = "select 1 from {table} where user_id = $1 limit 1"
+_NOT_DELETED = "could not be deleted; nothing was changed, run `eventstore doctor`"
 
 
 class _Step(NamedTuple):
@@ -54,9 +61,35 @@ def repair(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
             # A trigger of the service's own can keep a row from being deleted, without an error.
             if left := step.keys - {tuple(key) for (key,) in rows}:
                 raise DatabaseFault(
-                    f"{len(left)} of {len(step.keys)} wrong rows of {step.table} could not be "
-                    "deleted; nothing was changed, run `eventstore doctor`"
+                    f"{len(left)} of {len(step.keys)} wrong rows of {step.table} {_NOT_DELETED}"
                 )
+
+
+def empty(scope: Scope, shapes: Sequence[TableShape]) -> Plan[int]:
+    """
+    Delete all rows of a user from tables that shall have none, and leave the transaction open.
+
+    One round trip for any number of rows: their keys are not sent.
+
+    :return: how many there were.
+    :raises DatabaseFault: some are still there.
+    """
+    user_id = scope.user_id
+    # Children go before their parents.
+    ordered = sorted(shapes, key=lambda one: one.number, reverse=True)
+    answers = yield Batch(
+        scope,
+        tuple(
+            Statement(sql.format(table=shape.name), (user_id,), prepared=False)
+            for sql in (_EMPTY, _LEFT)
+            for shape in ordered
+        ),
+        hold=True,
+    )
+    for shape, left in zip(ordered, answers[len(ordered) :], strict=True):
+        if left:
+            raise DatabaseFault(f"rows of {shape.name} {_NOT_DELETED}")
+    return sum(rows[0][0] for rows in answers[: len(ordered)])
 
 
 def _in_the_way(error: EventStoreError) -> DatabaseFault:

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
+import projections.rebuild.locked_replay
 from eventstore import DatabaseFault, EventEnvelope, EventStore, Incomplete, TaskCreated
 from projections import Insert, RowChange, projector
 from tests.support.own_read_model import protect
@@ -138,6 +139,24 @@ def test_a_rebuild_that_cannot_delete_a_wrong_row_raises_an_error(
 
     assert {one.kind for one in problems} == {"missing_row", "extra_row"}
     assert reminder_store.verify().problems == problems  # the failed rebuild changed nothing
+
+
+def test_an_erasure_of_many_rows_that_cannot_all_be_deleted_changes_nothing(
+    reminder_store: EventStore, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projections.rebuild.locked_replay, "_FEW", 0)  # all rows of a table go
+    admin.execute(
+        "create function public.skip() returns trigger language plpgsql"
+        " as 'begin return null; end';"
+        "create trigger skip before delete on service.reminder"
+        " for each row execute function public.skip()"
+    )
+
+    with pytest.raises(DatabaseFault, match=r"rows of service\.reminder could not be deleted"):
+        reminder_store.erase("alice", ordered_by="alice")
+
+    assert [one.title for one in reminder_store.user("alice").tasks.list()]
+    assert reminder_store.verify().ok
 
 
 def test_a_rebuild_names_a_constraint_that_cannot_be_deferred(
