@@ -30,6 +30,7 @@ from eventstore.events.fields import (
     MAX_TITLE,
     MAX_USER_ID,
     check_label,
+    check_list,
     check_number,
     check_user_id,
 )
@@ -66,6 +67,9 @@ __all__ = ["AdminPlans", "sum_of_shares"]
 
 _USERS_AT_A_TIME = 1_000
 """Users whose plans exist at once: a million users must not need a million plans in memory."""
+
+_MOST_JOBS = 1_000
+"""Plans that rebuild at once; a pool has fewer connections."""
 
 _UNTRUSTWORTHY_READS = {"reading", "function"}
 """Doctor checks that fail where verify could be shown other rows than everybody else."""
@@ -140,12 +144,10 @@ class AdminPlans:
         :raises AccessDenied: without `users`: the login may not enter the operator role.
         :raises CorruptLog: a head has nulls, which the store never writes.
         """
-        # A text is a sequence too, of users with one letter each.
-        if isinstance(users, str):
-            raise InvalidInput("users", f"{users!r}; give a list of ids")
         if users is not None:
             # A user who is given twice has one head in an anchor.
-            ids = [*dict.fromkeys(check_user_id(one) for one in users)]
+            given = check_list(users, "users", "ids")
+            ids = [*dict.fromkeys(check_user_id(one) for one in given)]
             return retrying(lambda: heads_of(ids))
         check_number(limit, "limit", least=1)
         check_label(after, "after", MAX_USER_ID, empty=True)
@@ -176,7 +178,8 @@ class AdminPlans:
         :raises InvalidInput: the user id or an anchor is of a wrong form.
         :raises AccessDenied: without `user_id`: the login may not enter the operator role.
         """
-        for number, anchor in enumerate(anchors):
+        check_number(jobs, "jobs", least=1)
+        for number, anchor in enumerate(check_list(anchors, "anchors", "anchors")):
             if not isinstance(anchor, Anchor):
                 kind = type(anchor).__name__
                 raise InvalidInput(f"anchors[{number}]", f"a {kind}; give what read_anchor returns")
@@ -250,6 +253,7 @@ class AdminPlans:
         :raises CorruptLog: with `user_id`: an event cannot be read; nothing was changed.
         :raises AccessDenied: without `user_id`: the login may not enter the operator role.
         """
+        check_number(jobs, "jobs", least=1)
         if user_id is not None:
             check_user_id(user_id)
             plan = partial(rebuild_user, user_id, self.projections, self.registry, check=check)
@@ -261,7 +265,7 @@ class AdminPlans:
             before = yield from self.prepare_rebuild(restart=restart)
             # The workers take users from one table until none is left, so no share is fixed before.
             worker = partial(self.rebuild_share, progress)
-            done = yield Parallel([worker] * max(1, jobs), jobs)
+            done = yield Parallel([worker] * min(jobs, _MOST_JOBS), jobs)
             shares = [(before, {}), *done]
         return sum_of_shares(shares)
 
@@ -337,8 +341,7 @@ class AdminPlans:
         check_label(ordered_by, "ordered_by", MAX_TITLE)
         if reason is not None:
             check_label(reason, "reason", MAX_TITLE)
-        if isinstance(leave, str):
-            raise InvalidInput("leave", f"{leave!r}; give a list of tables")
+        check_list(leave, "leave", "tables")
         chosen = None if conversation is None else resolve_conversation(user_id, conversation)
         # The id is made here and not in the plan, so that each attempt of a retry records the same.
         order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)

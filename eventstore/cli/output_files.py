@@ -86,15 +86,16 @@ def atomic_new_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     :raises InvalidInput: the file exists already, is a folder, or cannot be created.
     :raises OSError: the file cannot be written completely; `filename` is its path.
     """
-    if path.is_dir():
-        raise InvalidInput(str(path), "is a folder; name a new file")
-    # Nobody takes half a file for a whole one, even if this process is killed. The name is random,
-    # because in containers many processes have the same id, and short, because `path` may be long.
-    unfinished = path.with_name(f".eventstore-{token_hex(8)}.unfinished")
-    # Checked before the work to save it, and again afterwards, when the file gets its name.
-    if path.exists():
-        raise _already_exists(path)
     try:
+        if path.is_dir():
+            raise InvalidInput(str(path), "is a folder; name a new file")
+        # Nobody takes half a file for a whole one, even if this process is killed. The name is
+        # random, because in containers many processes have the same id, and short, because `path`
+        # may be long.
+        unfinished = path.with_name(f".eventstore-{token_hex(8)}.unfinished")
+        # Checked before the work to save it, and again afterwards, when the file gets its name.
+        if path.exists():
+            raise _already_exists(path)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except OSError as error:
         raise InvalidInput(str(path), f"cannot be written: {error.strerror}") from error

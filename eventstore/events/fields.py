@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -39,7 +39,9 @@ __all__ = [
     "RawText",
     "Sender",
     "Title",
+    "check_choice",
     "check_label",
+    "check_list",
     "check_number",
     "check_occurred_at",
     "check_timestamp",
@@ -189,6 +191,35 @@ def check_number(value: object, path: str, *, least: int = 0) -> int:
         bits = value.bit_length()
         shown = str(value) if bits <= _SHOWN_BITS else f"a number of {bits} bits"
         raise InvalidInput(path, f"{shown}; give {least} to {_MAX_BIGINT}")
+    return value
+
+
+def check_choice(value: object, path: str, choices: Iterable[str]) -> None:
+    """
+    Check that `value` is one of some words.
+
+    :param path: what the error names: a parameter of the caller's.
+    :raises InvalidInput: it is another one, or no text.
+    """
+    words = [*choices]
+    if not isinstance(value, str) or value not in words:
+        shown = f"{value!r:.40}" if isinstance(value, str) else f"a {type(value).__name__}"
+        raise InvalidInput(path, f"{shown}; give one of {', '.join(words)}")
+
+
+def check_list(value: object, path: str, of: str) -> Collection[Any]:
+    """
+    Return `value` if it holds several values, which can be read more than once.
+
+    A text would be taken for a list of its letters, and an iterator has nothing left for the next
+    page, or for a retry.
+
+    :param path: what the error names: a parameter of the caller's.
+    :param of: what the values are, for the error: `items`.
+    :raises InvalidInput: a text, an object with names, an iterator, or no container.
+    """
+    if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Collection):
+        raise InvalidInput(path, f"a {type(value).__name__}; give a list of {of}")
     return value
 
 

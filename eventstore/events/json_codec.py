@@ -44,6 +44,8 @@ type Json = bool | int | float | str | Decimal | list[Json] | dict[str, Json] | 
 MAX_NESTING = 100
 """Levels of lists and objects in one value: well below the parsers' limits (orjson writes 254)."""
 
+_TOO_DEEP = f"nested deeper than {MAX_NESTING} levels; flatten it"
+
 MAX_WRAPPED = 2 * MAX_NESTING
 """Levels of what the store puts around such values: payloads, views, and lists of them."""
 
@@ -88,7 +90,10 @@ def plain_json(value: object, path: str) -> Json:
     try:
         return check_json(value, path)
     except NotStorable:
-        written = to_jsonable_python(value, bytes_mode="base64", fallback=_note_of)
+        try:
+            written = to_jsonable_python(value, bytes_mode="base64", fallback=_note_of)
+        except ValueError:  # pydantic's own limit, or a value that holds itself
+            raise NotStorable(path, _TOO_DEEP) from None
         return check_json(_finite(written), path)
 
 
@@ -190,7 +195,7 @@ def _check(value: object, path: str, levels: int) -> Json:  # noqa: C901, PLR091
             return value
         case Mapping() | list() | tuple():
             if levels <= 0:
-                raise NotStorable(path, f"nested deeper than {MAX_NESTING} levels; flatten it")
+                raise NotStorable(path, _TOO_DEEP)
             return _check_container(value, path, levels - 1)
         case Decimal():
             if not value.is_finite():
@@ -223,7 +228,9 @@ def _check_container(
     checked: dict[str, Json] = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise NotStorable(path, f"key {key!r} is not text; JSON keys are strings")
+            raise NotStorable(
+                path, f"a key of type {type(key).__name__} is not text; JSON keys are strings"
+            )
         # A StrEnum is text too, and would stay an enum.
         name = as_json_text(str.__str__(key))
         # A pair of surrogates and the character that it stands for are one key once written.

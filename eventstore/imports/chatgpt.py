@@ -29,7 +29,7 @@ from eventstore.imports.conversation import (
     key_of,
     text_of,
 )
-from eventstore.imports.tree import Node, branches_of
+from eventstore.imports.tree import Node, branches_of, names_in
 
 __all__ = ["read_chatgpt"]
 
@@ -66,8 +66,7 @@ def read_chatgpt(value: Mapping[str, Any], *, every: bool = False) -> list[Impor
 
 def _node(value: object, path: str) -> Node:
     node = as_mapping(value, path)
-    children = node.get("children")
-    return Node(text_of(node, "parent"), children if isinstance(children, list) else ())
+    return Node(text_of(node, "parent"), names_in(node.get("children")))
 
 
 class _Reader:
@@ -95,7 +94,7 @@ class _Reader:
             as_mapping(message.get(member) or {}, f"{path}.{member}")
             for member in ("author", "content", "metadata")
         )
-        kind = content.get("content_type")
+        kind = text_of(content, "content_type")
         if kind == "thoughts":
             self._reasoning += _thoughts(content.get("thoughts"))
         elif kind != "reasoning_recap":  # "Thought for 5 seconds"

@@ -181,8 +181,7 @@ class _Said:
 
     def attach(self, message: Mapping[str, Any]) -> None:
         """Add what was sent with a message: the text of attachments, and what files there were."""
-        given = message.get("attachments")
-        attachments = [one for one in given if isinstance(one, Mapping)] if given else []
+        attachments = _objects(message.get("attachments"))
         self.parts += [text_of(one, "extracted_content") or "" for one in attachments]
         if attachments:
             self._more["attachments"] = [
@@ -201,6 +200,10 @@ class _Said:
                 body["tool_calls"] = self._calls
             self.bodies.append(body)
         self.parts, self._calls, self._more = [], [], {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def _text_part(block: Mapping[str, Any]) -> str | Mapping[str, Any]:

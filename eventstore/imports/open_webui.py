@@ -27,7 +27,7 @@ from eventstore.imports.conversation import (
     key_of,
     text_of,
 )
-from eventstore.imports.tree import Branch, Node, branches_of
+from eventstore.imports.tree import Branch, Node, branches_of, names_in
 
 __all__ = ["read_open_webui"]
 
@@ -79,8 +79,7 @@ def _branches(
 
 def _node(value: object, path: str) -> Node:
     node = as_mapping(value, path)
-    children = node.get("childrenIds")
-    return Node(text_of(node, "parentId"), children if isinstance(children, list) else ())
+    return Node(text_of(node, "parentId"), names_in(node.get("childrenIds")))
 
 
 def _message(value: object, path: str) -> ImportedMessage | None:

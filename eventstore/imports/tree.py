@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from eventstore.errors import InvalidInput
 
-__all__ = ["Branch", "Node", "branches_of"]
+__all__ = ["Branch", "Node", "branches_of", "names_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,11 @@ class Branch:
 
     name: str | None
     nodes: Sequence[str]
+
+
+def names_in(children: object) -> list[str]:
+    """Return the names of nodes in what an export says of a node's children."""
+    return [one for one in children if isinstance(one, str)] if isinstance(children, list) else []
 
 
 def branches_of(

@@ -27,6 +27,7 @@ from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.fields import (
     MAX_TYPE,
     check_label,
+    check_list,
     check_number,
     check_timestamp,
     check_user_id,
@@ -253,9 +254,8 @@ class FeedPlans:
         check_label(self.name, "name", MAX_TYPE)
         if not callable(self.handler):
             raise InvalidInput("handler", f"a {type(self.handler).__name__}; give a function")
-        if isinstance(self.types, str) or not isinstance(self.types, Collection | None):
-            raise InvalidInput("types", f"{self.types!r}; give a list of stored names")
         if self.types is not None:
+            check_list(self.types, "types", "stored names")
             # A name that is none would have the checkpoints pass all that was meant.
             unknown = [one for one in self.types if self.registry.stream_of(one) is None]
             if unknown or not self.types:
@@ -269,7 +269,7 @@ class FeedPlans:
         for name in ("pause_seconds", "lease_seconds", "poll_seconds"):
             seconds = getattr(self, name)
             if not isinstance(seconds, int | float) or not 0 < seconds <= _DAY:
-                raise InvalidInput(name, f"{seconds!r}; give more than 0, at most a day ({_DAY})")
+                raise InvalidInput(name, f"give a number over 0, and at most a day ({_DAY})")
 
     def lagging(self, since: datetime | None) -> Plan[tuple[list[str], datetime]]:
         """
@@ -355,6 +355,8 @@ def list_feeds() -> Plan[list[Feed]]:
 
 def failed_deliveries(feed: str | None) -> Plan[list[FailedDelivery]]:
     """Return the first hundred users who wait behind an event; a round trip for each of them."""
+    if feed is not None:
+        check_label(feed, "feed", MAX_TYPE)
     (rows,) = yield Batch(operator, (Statement(_FAILED, (feed, _LISTED)),))
     failed = []
     for name, user_id in rows:
@@ -369,6 +371,7 @@ def failed_deliveries(feed: str | None) -> Plan[list[FailedDelivery]]:
 
 def retry_failed(feed: str, user_id: str | None) -> Plan[int]:
     """Have failed events tried again at once; return of how many users."""
+    check_label(feed, "feed", MAX_TYPE)
     if user_id is not None:
         yield from _resume(feed, user_id, 0)
         return 1

@@ -20,8 +20,7 @@ from eventstore.database.plan import (
     Statement,
 )
 from eventstore.database.scope import user_scope
-from eventstore.errors import InvalidInput
-from eventstore.events.fields import MAX_TYPE, check_label, check_number
+from eventstore.events.fields import MAX_TYPE, check_label, check_list, check_number
 from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
 from eventstore.log.paging import Cursors, Page, fetched
@@ -147,13 +146,10 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
     check_number(wanted.after, "after")
     if wanted.before is not None:
         check_number(wanted.before, "before")
-    # A text would be taken for a list of its letters. An iterator has no names left for the next
-    # page, or for a retry.
-    if isinstance(wanted.types, str) or not isinstance(wanted.types, Collection | None):
-        raise InvalidInput("types", f"{wanted.types!r}; give a list of stored names")
     types = None
     if wanted.types is not None:
-        types = [check_label(name, "types", MAX_TYPE) for name in wanted.types]
+        names = check_list(wanted.types, "types", "stored names")
+        types = [check_label(name, "types", MAX_TYPE) for name in names]
     bounds = (
         user_id,
         wanted.after,

@@ -26,6 +26,8 @@ from eventstore.events.fields import (
     MAX_KEY,
     MAX_TITLE,
     check_label,
+    check_list,
+    check_number,
     check_occurred_at,
     plain_text,
 )
@@ -123,9 +125,16 @@ def import_conversations(
     :param dry_run: write nothing, and return what would be written.
     :return: what was written, found and refused.
     """
+    check_number(jobs, "jobs", least=1)
     of_users: dict[str, list[ImportedConversation]] = {}
-    for user_id, conversation in conversations:
-        of_users.setdefault(user_id, []).append(conversation)
+    for number, pair in enumerate(check_list(conversations, "conversations", "pairs")):
+        match pair:
+            case [str() as user_id, ImportedConversation() as conversation]:
+                of_users.setdefault(user_id, []).append(conversation)
+            case _:
+                raise InvalidInput(
+                    f"conversations[{number}]", "give a user's id and an ImportedConversation"
+                )
     plans = [
         partial(_import_of_user, user_context(store, user_id), of_user, dry_run=dry_run)
         for user_id, of_user in of_users.items()

@@ -18,7 +18,7 @@ from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
 from eventstore.database.sessions.engines import async_session, session
 from eventstore.errors import InvalidInput, OutcomeUnknown
-from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label, check_occurred_at
+from eventstore.events.fields import MAX_BATCH, MAX_KEY, check_label, check_list, check_occurred_at
 from eventstore.events.json_codec import check_json
 from eventstore.log.append import append
 from eventstore.log.envelope import NewEvent, RecordedEvent
@@ -194,6 +194,7 @@ class UserPlans(Queries):
             has its path.
         :raises BatchTooLarge: more than 1,000 events, or 64 MiB of JSON.
         """
+        events = [*check_list(events, "events", "events")]
         context = self.context
         key = context.idempotency_key if idempotency_key is None else idempotency_key
         if key is None and events and isinstance(events[0], NewEvent):

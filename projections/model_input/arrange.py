@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
-from eventstore.errors import InvalidInput
-from eventstore.events.fields import has_visible, plain_text
+from eventstore.events.fields import check_choice, has_visible, plain_text
 from eventstore.events.items import CallAnswer, Part, RequestedCall, read_parts
 from eventstore.events.json_codec import dumps
 from projections.model_input.anthropic import Anthropic
@@ -90,10 +89,9 @@ def check_options(pending: object, format: object) -> None:  # noqa: A002 - as i
 
     :raises InvalidInput: one of them has a value that is not listed.
     """
-    if pending not in {"leave_out", "answer"}:
-        raise InvalidInput("pending", f"{pending!r}; give 'leave_out' or 'answer'")
-    if format is not None and format not in FORMATS:
-        raise InvalidInput("format", f"{format!r}; give one of {', '.join(FORMATS)}, or None")
+    check_choice(pending, "pending", get_args(Pending.__value__))
+    if format is not None:
+        check_choice(format, "format", FORMATS)
 
 
 type _Answers = dict[tuple[int, str], list[tuple[CallAnswer, Part]]]

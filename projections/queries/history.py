@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from eventstore.database.plan import (
@@ -23,7 +23,7 @@ from eventstore.database.plan import (
     Statement,
 )
 from eventstore.database.scope import user_scope
-from eventstore.errors import InvalidInput, NotFound
+from eventstore.errors import NotFound
 from eventstore.events.conversations import (
     ConversationDeleted,
     ConversationRestarted,
@@ -31,7 +31,7 @@ from eventstore.events.conversations import (
     ConversationRewound,
     ConversationStarted,
 )
-from eventstore.events.fields import check_number
+from eventstore.events.fields import check_choice, check_number
 from eventstore.events.items import read_item
 from eventstore.events.json_codec import loads
 from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
@@ -164,18 +164,13 @@ def history(
     for value, name in ((limit, "limit"), (before, "before")):
         if value is not None:
             check_number(value, name)
-    match source:
-        case "projection":
-            page = page_statements(user_id, conversation, moment, before, limit)
-            return (yield from read_page(user_id, conversation, moment, page, registry))
-        case "events":
-            return (
-                yield from _from_log(
-                    user_id, conversation, moment, projections, registry, before, limit
-                )
-            )
-        case _:
-            raise InvalidInput("source", f"{source!r}; give 'projection' or 'events'")
+    check_choice(source, "source", get_args(Source.__value__))
+    if source == "projection":
+        page = page_statements(user_id, conversation, moment, before, limit)
+        return (yield from read_page(user_id, conversation, moment, page, registry))
+    return (
+        yield from _from_log(user_id, conversation, moment, projections, registry, before, limit)
+    )
 
 
 def history_page(

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from eventstore.errors import InvalidInput
-from eventstore.events.fields import check_timestamp
+from eventstore.events.fields import check_choice, check_timestamp
 from eventstore.events.ranks import KEY_SQL, key_of
 from eventstore.events.task_fields import PRIORITIES, Priority, check_tag, check_zone
 from projections.models.task import TaskView
@@ -161,11 +161,12 @@ def check_kind(tag: str | None, priority: Priority | None) -> None:
     """
     if tag is not None:
         check_tag(tag, "tag")
-    if priority is not None and priority not in PRIORITIES:
-        raise InvalidInput("priority", f"{priority!r:.40}; give one of {', '.join(PRIORITIES)}")
+    if priority is not None:
+        check_choice(priority, "priority", PRIORITIES)
 
 
 def _window(due: Due, zone: ZoneInfo, now: datetime | None) -> DueWindow:
+    check_choice(due, "due", get_args(Due.__value__))
     now = datetime.now(UTC) if now is None else check_timestamp(now, "now")
     try:
         today = now.astimezone(zone).date()
@@ -175,12 +176,10 @@ def _window(due: Due, zone: ZoneInfo, now: datetime | None) -> DueWindow:
                 return DueWindow((date.min, today), (first, now))
             case "today":
                 return _days(today, 1, zone)
-            case "week":
+            case _:
                 return _days(today - timedelta(days=today.weekday()), 7, zone)
     except OverflowError:
         raise InvalidInput("now", "is at the end of the calendar") from None
-    names = ", ".join(get_args(Due.__value__))
-    raise InvalidInput("due", f"{due!r:.40}; give one of {names}")
 
 
 def _days(first: date, count: int, zone: ZoneInfo) -> DueWindow:
@@ -286,8 +285,7 @@ def task_ordering(order: TaskOrder, zone: ZoneInfo | str | None) -> TaskOrdering
         return TaskOrdering(
             _DUE, "timestamptz", datetime, lambda task: _due_of(task, known), known.key
         )
-    if not isinstance(order, str) or order not in _ORDERS:
-        raise InvalidInput("order", f"{order!r}; give one of {', '.join(_ORDERS)}, due")
+    check_choice(order, "order", get_args(TaskOrder.__value__))
     return _ORDERS[order]
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import NotFound
+from eventstore.errors import InvalidInput, NotFound
 from eventstore.events.fields import storable_label
 from eventstore.events.json_codec import loads
 from eventstore.log.paging import Cursors, Page, fetched
@@ -165,6 +165,8 @@ def find_tool_call(user_id: str, conversation: UUID, call_id: str) -> Plan[ToolC
     :param call_id: the model's name for the call, which may come again in one conversation.
     :raises NotFound: there is none, its message was retracted, or it is another user's.
     """
+    if not isinstance(call_id, str):
+        raise InvalidInput("call_id", f"a {type(call_id).__name__}; give a text")
     # Names are stored as `storable_label` makes them, and found as they came.
     statement = Statement(_FIND, (user_id, conversation, storable_label(call_id)))
     (rows,) = yield Batch(user_scope(user_id), (statement,))

@@ -239,7 +239,7 @@ def test_the_body_of_a_message_is_returned_exactly(alice: User) -> None:
 def test_an_unknown_source_is_refused(alice: User) -> None:
     chat = alice.conversations.start()
 
-    with pytest.raises(InvalidInput, match="source: 'tables'; give 'projection' or 'events'"):
+    with pytest.raises(InvalidInput, match="source: 'tables'; give one of projection, events"):
         alice.history(chat.id, source=cast("Source", "tables"))
 
 

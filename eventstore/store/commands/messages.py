@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from eventstore.database.plan import Plan
@@ -20,7 +20,7 @@ from eventstore.errors import (
 )
 from eventstore.events.conversations import ConversationStarted
 from eventstore.events.event import Event, make_event
-from eventstore.events.fields import MAX_CONTENT, MAX_KEY, check_label
+from eventstore.events.fields import MAX_CONTENT, MAX_KEY, check_label, check_list
 from eventstore.events.items import RequestedCall, assistant_body
 from eventstore.events.messages import MessageRetracted, edit
 from eventstore.events.tool_calls import ToolCallRequested
@@ -63,6 +63,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class ToolCallReference(Protocol):
     """What identifies one call: a `ToolCallView` or a `ToolCallHandle`."""
 
@@ -165,8 +166,11 @@ class MessageCommands(Commands):
         stream = work.conversation(conversation)
         if expected_last is not None:
             expect_last(work, conversation, expected_last)
+        check_list(items, "items", "items")
         waiting: dict[str, list[UUID]] = {}
-        for call in calls:
+        for number, call in enumerate(check_list(calls, "calls", "tool calls")):
+            if not isinstance(call, ToolCallReference):
+                raise InvalidInput(f"calls[{number}]", "give what `tool_calls.request` returned")
             if call.conversation_id != stream:
                 raise NotFound("tool call", call.event_id)
             waiting.setdefault(call.call_id, []).append(call.event_id)

@@ -8,13 +8,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid5
 
 from eventstore.database.plan import Pause, Plan
 from eventstore.errors import OUTCOME_KEY, Conflict, IdempotencyConflict, InvalidInput, NotFound
 from eventstore.events.event import Event, make_event
-from eventstore.events.fields import MAX_KEY, check_label, check_timestamp
+from eventstore.events.fields import MAX_KEY, check_choice, check_label, check_timestamp
 from eventstore.events.items import RequestedCall, tool_body
 from eventstore.events.json_codec import checked_text, dumps, plain_json
 from eventstore.events.tool_calls import (
@@ -391,9 +391,8 @@ class ToolCallQueries(Queries):
         :param limit: calls on a page.
         :raises InvalidInput: a parameter does not fit.
         """
-        if status not in {None, "pending", "succeeded", "failed", "abandoned"}:
-            fact = f"{status!r}; give pending, succeeded, failed, abandoned or None"
-            raise InvalidInput("status", fact)
+        if status is not None:
+            check_choice(status, "status", get_args(ToolCallStatus.__value__))
         if requested_before is not None:
             check_timestamp(requested_before, "requested_before")
         context = self.context

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import get_args
 from uuid import UUID
 
 from eventstore.database.plan import Plan
-from eventstore.errors import InvalidInput
-from eventstore.events.fields import check_timestamp
+from eventstore.events.fields import check_choice, check_timestamp
 from eventstore.events.task_fields import check_zone
 from eventstore.log.paging import Page
 from eventstore.store.context import Queries, parse_id
@@ -47,8 +47,8 @@ class TurnQueries(Queries):
         :param zone: the IANA name of the time zone in which a day begins.
         :raises InvalidInput: a parameter does not fit.
         """
-        if by not in {None, "day", "conversation", "model"}:
-            raise InvalidInput("by", f"{by!r}; give day, conversation, model or None")
+        if by is not None:
+            check_choice(by, "by", get_args(UsageBy.__value__))
         for value, name in ((since, "since"), (until, "until")):
             if value is not None:
                 check_timestamp(value, name)

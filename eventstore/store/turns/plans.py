@@ -37,7 +37,7 @@ from eventstore.errors import (
     WrongVersion,
 )
 from eventstore.events.event import make_event
-from eventstore.events.fields import MAX_BATCH, check_number
+from eventstore.events.fields import MAX_BATCH, check_list, check_number
 from eventstore.events.json_codec import checked_text, plain_json
 from eventstore.events.messages import MessagePosted
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
@@ -109,8 +109,7 @@ class TurnPlans:
         wait_seconds: float,
         history_limit: int,
     ) -> None:
-        if not isinstance(items, list | tuple):
-            raise InvalidInput("items", f"a {type(items).__name__}; give a list of items")
+        check_list(items, "items", "items")
         if not isinstance(wait_seconds, int | float) or not 0 <= wait_seconds < math.inf:
             raise InvalidInput("wait_seconds", "give a number of seconds, 0 or more")
         self._reference = conversation
