@@ -40,6 +40,7 @@ _COMMANDS = {
     "anchor": "commands.anchor:anchor",
     "audit": "commands.audit:audit",
     "tail": "commands.tail:tail",
+    "quota": "commands.quota:quota",
     "feeds": "commands.feeds:feeds",
     "export": "commands.export:export",
     "erase": "commands.erase:erase",
