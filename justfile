@@ -78,7 +78,7 @@ feeds *arguments:
 faults *arguments:
     uv run python -m tests.faults {{arguments}}
 
-# Let a thousand users chat at once on a pool of 20, over a crash of the server.
+# Let a thousand users (tasks or --threads) chat at once on a pool of 20, over a crash of the server.
 crowd *arguments:
     uv run python -m tests.faults.crowd {{arguments}}
 

@@ -23,7 +23,7 @@ from eventstore import errors
 
 # Type checkers do not run `__getattr__`, so they find the names here.
 if TYPE_CHECKING:
-    from eventstore.database.driver.observer import CallReport
+    from eventstore.database.driver.observer import CallReport, DeliveryReport
     from eventstore.database.settings import Settings
     from eventstore.errors import (
         AccessDenied,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         NotStorable,
         OutcomeUnknown,
         PoolExhausted,
+        QuotaReached,
         SchemaMissing,
         SerializationFailed,
         StorageFull,
@@ -108,7 +109,7 @@ if TYPE_CHECKING:
 # Python runs this file before any module of the package. If it imported the facade, then
 # `import eventstore.errors` would load psycopg and SQLAlchemy, and rooms would import each other.
 _HOMES = {
-    "eventstore.database.driver.observer": ("CallReport",),
+    "eventstore.database.driver.observer": ("CallReport", "DeliveryReport"),
     "eventstore.database.settings": ("Settings",),
     # The lowest room imports no other one, so its own list can be used.
     "eventstore.errors": tuple(errors.__all__),
@@ -188,6 +189,7 @@ __all__ = [
     "ConversationStarted",
     "CorruptLog",
     "DatabaseFault",
+    "DeliveryReport",
     "Erased",
     "ErasedEvent",
     "Event",
@@ -211,6 +213,7 @@ __all__ = [
     "OutcomeUnknown",
     "Page",
     "PoolExhausted",
+    "QuotaReached",
     "RecordedEvent",
     "RequestedCall",
     "SchemaMissing",

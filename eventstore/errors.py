@@ -25,6 +25,7 @@ Every error the store raises, in one tree.
     │   ├── SchemaMissing          the database has not been migrated
     │   └── UnsafeDatabase         users would not be isolated, so the store does not connect
     ├── AccessDenied               PostgreSQL refused: rights or row-level security
+    ├── QuotaReached               the user's log may hold no more events; reading still works
     ├── StorageFull                the disk or the plan's quota is full; reading still works
     ├── DatabaseFault              PostgreSQL failed in a way that a retry does not help
     ├── Incomplete                 work across users was done for all but some of them
@@ -67,6 +68,7 @@ __all__ = [
     "NotStorable",
     "OutcomeUnknown",
     "PoolExhausted",
+    "QuotaReached",
     "SchemaMissing",
     "SerializationFailed",
     "StorageFull",
@@ -363,6 +365,26 @@ class UnsafeDatabase(ConfigurationError):
 
 class AccessDenied(EventStoreError):
     """PostgreSQL refused by rights or row-level security."""
+
+
+class QuotaReached(EventStoreError):
+    """
+    The user's log may not hold so many events. Nothing was written; reading still works.
+
+    :ivar events: how many the log holds.
+    :ivar adding: how many the append would have added.
+    :ivar limit: how many it may hold; see `EventStore.set_quota`.
+    """
+
+    def __init__(self, events: int, adding: int, limit: int) -> None:
+        super().__init__(
+            f"the user's log holds {events} events, and {adding} more would exceed their quota of "
+            f"{limit}; nothing was written and reading still works; an administrator can raise it "
+            "with `eventstore quota`"
+        )
+        self.events = events
+        self.adding = adding
+        self.limit = limit
 
 
 class StorageFull(EventStoreError):

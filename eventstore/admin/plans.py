@@ -21,6 +21,7 @@ from eventstore.admin.erase import Erasure, ErasureOrder, erase
 from eventstore.admin.export import Exported, export_user
 from eventstore.admin.health import Health, read_health
 from eventstore.admin.problems import Problem
+from eventstore.admin.quota import Quota, read_quota, write_quota
 from eventstore.admin.status import Status, read_status
 from eventstore.admin.verify import Verified, verify_user
 from eventstore.database.plan import Parallel, Plan, retrying
@@ -120,13 +121,44 @@ class AdminPlans:
         """
         Return what the database holds and what goes on in it, as far as the login may see.
 
-        Two round trips, in which the database counts users, calls and turns. A login that may not
-        enter the operator role takes a third one, and is told nothing about all users.
+        Three round trips, in which the database counts users, calls, turns and what feeds have
+        still to deliver. A login that may not enter the operator role is told nothing about all
+        users.
 
         :return: where nothing is told of a value, it is None.
         :raises SchemaMissing: the database was not migrated.
         """
         return retrying(read_status)
+
+    def quota(self, user_id: str) -> Plan[Quota]:
+        """
+        Return how many events a user's log holds, and how many it may hold; one round trip.
+
+        :raises NotFound: the user has no log yet.
+        :raises AccessDenied: the login may not enter the operator role.
+        """
+        check_user_id(user_id)
+        return retrying(lambda: read_quota(user_id))
+
+    def set_quota(self, user_id: str, limit: int | None) -> Plan[Quota]:
+        """
+        Set how many events a user's log may hold; one round trip.
+
+        An append that would exceed it is refused with `QuotaReached`. Reading goes on, an append
+        that is sent again is answered as before, and an erasure is recorded all the same.
+
+        :param limit: may be less than the log holds, and then nothing more is appended; None lets
+            the user append without a limit.
+        :return: the quota as it is now.
+        :raises NotFound: the user has no log yet. What new users get is the default of the column
+            `eventstore.user_log.quota`.
+        :raises InvalidInput: the limit is no number of events.
+        :raises AccessDenied: the login may not enter the operator role.
+        """
+        check_user_id(user_id)
+        if limit is not None:
+            check_number(limit, "limit", least=0)
+        return retrying(lambda: write_quota(user_id, limit))
 
     def heads(
         self, users: Sequence[str] | None = None, *, after: str = "", limit: int = 10_000

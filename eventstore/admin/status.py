@@ -11,6 +11,7 @@ from eventstore.admin.health import is_pending
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope, operator, user_scope
 from eventstore.errors import AccessDenied
+from eventstore.log.feeds import Feed, list_feeds
 from eventstore.schema.expected import REVISIONS
 
 __all__ = ["Status", "read_status"]
@@ -35,7 +36,10 @@ where datname = current_database()
 """
 
 _REVISION = "select string_agg(version_num, ', ') from eventstore.alembic_version"
-_USERS = "select count(*), coalesce(sum(position), 0)::bigint from eventstore.user_log"
+_USERS = """
+select count(*), coalesce(sum(position), 0)::bigint, count(*) filter (where position >= quota)
+from eventstore.user_log
+"""
 # Indexes: tool_call_pending and tool_call_abandoned, turn_running.
 _PENDING_CALLS = """
 select count(*),
@@ -60,7 +64,7 @@ select count(*) filter (where finished_at is null),
 from eventstore.rebuild_progress
 """
 _OF_ALL_USERS = (_USERS, _PENDING_CALLS, _ABANDONED_CALLS, _TURNS, _REBUILD)
-_NOT_SHOWN = (None,) * 11
+_NOT_SHOWN = (None,) * 13
 """The columns of these answers, for a login that may not enter the operator role."""
 
 
@@ -69,7 +73,7 @@ class Status:
     """
     What a database holds, and what goes on in it.
 
-    What is about all users, from `users` to `rebuild_advanced_at`, is None for a login that may not
+    What is about all users, from `users` to `feeds`, is None for a login that may not
     enter the operator role.
 
     :ivar revision: the schema's; `none` if it has none.
@@ -83,6 +87,7 @@ class Status:
         it belongs to `pg_read_all_stats`.
     :ivar users: how many logs there are.
     :ivar events: in all logs, erased ones too.
+    :ivar users_at_quota: whose logs hold as many events as they may; see `EventStore.set_quota`.
     :ivar pending_calls: tool calls without an outcome.
     :ivar lapsed_calls: of these, the ones whose worker's claim has run out.
     :ivar abandoned_calls: that were given up, ever.
@@ -93,6 +98,8 @@ class Status:
     :ivar rebuild_done: users that this rebuild, or else the last one, has done.
     :ivar rebuild_started_at: when it began; None if there was none.
     :ivar rebuild_advanced_at: when it finished a user last: long ago, if it was interrupted.
+    :ivar feeds: how far each feed is, by name: who is behind, by how many events, and who is
+        parked.
     """
 
     server_version: str
@@ -105,6 +112,7 @@ class Status:
     hidden_sessions: int
     users: int | None
     events: int | None
+    users_at_quota: int | None
     pending_calls: int | None
     lapsed_calls: int | None
     abandoned_calls: int | None
@@ -114,6 +122,7 @@ class Status:
     rebuild_done: int | None
     rebuild_started_at: datetime | None
     rebuild_advanced_at: datetime | None
+    feeds: list[Feed] | None
 
 
 def read_status() -> Plan[Status]:
@@ -122,6 +131,7 @@ def read_status() -> Plan[Status]:
     try:
         (revision,), *counts = yield from _ask(operator, _REVISION, *_OF_ALL_USERS)
         shown: Sequence[Any] = [value for row in counts for value in row]
+        shown = [*shown, (yield from list_feeds())]
     except AccessDenied:
         ((revision,),) = yield from _ask(user_scope(""), _REVISION)
         shown = _NOT_SHOWN

@@ -40,6 +40,7 @@ _COMMANDS = {
     "anchor": "commands.anchor:anchor",
     "audit": "commands.audit:audit",
     "tail": "commands.tail:tail",
+    "quota": "commands.quota:quota",
     "feeds": "commands.feeds:feeds",
     "export": "commands.export:export",
     "erase": "commands.erase:erase",
@@ -73,8 +74,9 @@ app = typer.Typer(
         "The database is the one in --database or EVENTSTORE_DATABASE_URL. With neither, the "
         "command uses an embedded PostgreSQL in your data folder (the extra `embedded`).\n\n"
         "Exit status: 0 done; 1 the answer is no (drift, tampering, a conflict, something not "
-        "found), a log cannot be read, access is denied or the disk is full; 2 wrong use, a wrong "
-        "setting or an unsafe database; 3 the database cannot be reached or is too slow; "
+        "found), a log cannot be read, access is denied, or a disk or quota is full; "
+        "2 wrong use, a wrong setting or an unsafe database; 3 the database cannot be reached "
+        "or is too slow; "
         "130 interrupted; 141 the reader of the output closed it early."
     ),
     no_args_is_help=True,

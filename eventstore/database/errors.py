@@ -2,8 +2,8 @@
 Classify psycopg's errors into the error tree of the store.
 
 The SQLSTATE decides, where there is one; the error of a broken connection has none. `VE001` to
-`VE004` are raised by the SQL function `append_events`, with the values of the error as JSON in
-DETAIL; `VE005` is raised by a downgrade that would destroy events.
+`VE004` and `VE006` are raised by the SQL function `append_events`, with the values of the error as
+JSON in DETAIL; `VE005` is raised by a downgrade that would destroy events.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from eventstore.errors import (
     EventStoreError,
     InvalidInput,
     LoginRefused,
+    QuotaReached,
     SchemaMissing,
     SerializationFailed,
     StorageFull,
@@ -179,6 +180,7 @@ _STATES_OF_APPEND: dict[str, Callable[[dict[str, Any]], EventStoreError]] = {
         UUID(detail["stream_id"]),
         f"{detail['stream_id']} is a {detail['kind']}, not a {detail['sent']}",
     ),
+    "VE006": lambda detail: QuotaReached(detail["events"], detail["adding"], detail["limit"]),
 }
 
 _CHECK_LOGIN = "check login and password in the URL, and that pg_hba.conf lets them in"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from eventstore.database.scope import Scope
 from eventstore.errors import (
@@ -33,6 +34,7 @@ from eventstore.errors import (
 __all__ = [
     "GIVE_WAY",
     "ROWS_AT_A_TIME",
+    "AboutToolCall",
     "Batch",
     "GiveWay",
     "Parallel",
@@ -46,7 +48,9 @@ __all__ = [
 ]
 
 type Rows = list[tuple[Any, ...]]
-type Plan[T] = Generator[Batch | Rollback | Pause | Retry | GiveWay | Parallel, list[Any], T]
+type Plan[T] = Generator[
+    Batch | Rollback | Pause | Retry | GiveWay | Parallel | AboutToolCall, list[Any], T
+]
 """Sent a batch's rows, one `Rows` for each statement, or the result of each parallel plan."""
 
 
@@ -131,6 +135,25 @@ class Parallel:
 
     plans: Sequence[Callable[[], Plan[Any]]]
     jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class AboutToolCall:
+    """
+    Have the observer told which tool call this call of the store is about; answered with no rows.
+
+    What is held stays held.
+
+    :ivar call_id: the model's name for it.
+    :ivar conversation_id: in which it was requested.
+    :ivar name: of the tool, where the caller's value has it.
+    :ivar ended: its outcome is recorded by this.
+    """
+
+    call_id: str
+    conversation_id: UUID
+    name: str | None = None
+    ended: bool = False
 
 
 _FIRST_PAUSE_SECONDS = 0.02

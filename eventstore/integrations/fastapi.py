@@ -56,6 +56,7 @@ from eventstore import (
     InvalidInput,
     NotFound,
     OutcomeUnknown,
+    QuotaReached,
     Settings,
     StorageFull,
     Unavailable,
@@ -313,6 +314,7 @@ _STATUSES: Mapping[type[Exception], HTTPStatus] = {
     BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    QuotaReached: HTTPStatus.INSUFFICIENT_STORAGE,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     OperationalError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -326,9 +328,9 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
     Return the handlers that answer the store's errors, for `FastAPI(exception_handlers=…)`.
 
     404 `NotFound`, 409 `Conflict`, 413 `BatchTooLarge`, 422 `InvalidInput`, 503 `Unavailable` and
-    an `OperationalError` of a session, 507 `StorageFull` and a full disk in a session. The rest is
-    for you to repair and not for the client to read: configuration, rights, a log that cannot be
-    read. It is answered with 500 by Starlette, and the server logs it.
+    an `OperationalError` of a session, 507 `StorageFull`, `QuotaReached` and a full disk in a
+    session. The rest is for you to repair and not for the client to read: configuration, rights, a
+    log that cannot be read. It is answered with 500 by Starlette, and the server logs it.
 
     :param retry_after_seconds: the `Retry-After` of a 503, and of a `ConversationBusy`. An
         `OutcomeUnknown` of a command without a key has none: to send it again may double it.

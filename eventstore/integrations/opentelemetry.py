@@ -1,9 +1,9 @@
 """
 Spans and metrics of the store's calls for OpenTelemetry; extra `telemetry`.
 
-Names and attributes are those of OpenTelemetry's conventions for database clients, where these have
-one. Nothing that users wrote is in them, no id of a user, and no text of an error, which may name a
-value.
+Names and attributes are those of OpenTelemetry's conventions for database clients and for
+generative AI, where these have one. Nothing that users wrote is in them, no id of a user, and no
+text of an error, which may name a value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
 
-from eventstore.database.driver.observer import CallReport
+from eventstore.database.driver.observer import CallReport, DeliveryReport
+from eventstore.database.plan import AboutToolCall
 from eventstore.version import VERSION
 
 __all__ = ["Telemetry"]
@@ -32,7 +33,8 @@ class Telemetry:
 
     The span is a child of the caller's current span. The metrics are `db.client.operation.duration`
     and `db.client.connection.wait_time`, in seconds, and the counters `eventstore.round_trips` and
-    `eventstore.retries`, the latter by the error that was met.
+    `eventstore.retries`, the latter by the error that was met. Workers of feeds add the histogram
+    `eventstore.feed.lag` and the counters `eventstore.feed.events` and `eventstore.feed.failures`.
     """
 
     def __init__(
@@ -60,6 +62,15 @@ class Telemetry:
         self._retries = meter.create_counter(
             "eventstore.retries", "{retry}", "Attempts that were followed by another one"
         )
+        self._lag = meter.create_histogram(
+            "eventstore.feed.lag", "s", "How old the oldest event of a batch was that a feed took"
+        )
+        self._delivered = meter.create_counter(
+            "eventstore.feed.events", "{event}", "Events that a feed delivered"
+        )
+        self._failures = meter.create_counter(
+            "eventstore.feed.failures", "{failure}", "Events at which the handler of a feed failed"
+        )
 
     def __call__(self, call: CallReport) -> None:
         """Record a call that has just ended."""
@@ -81,8 +92,33 @@ class Telemetry:
                 "eventstore.round_trips": call.round_trips,
                 "eventstore.retries": len(call.retries),
                 "eventstore.pool_seconds": call.pool_seconds,
+                **({} if call.tool_call is None else _of_tool_call(call.tool_call)),
             },
         )
         if call.error is not None:
             span.set_status(StatusCode.ERROR)
         span.end(end)
+
+    def delivered(self, batch: DeliveryReport) -> None:
+        """Record what a worker of a feed has done with a batch."""
+        attributes = {"eventstore.feed.name": batch.feed}
+        self._lag.record(batch.lag_seconds, attributes)
+        self._delivered.add(batch.events, attributes)
+        if batch.error is not None:
+            failed = {"error.type": type(batch.error).__name__}
+            parked = {"eventstore.feed.parked": batch.parked}
+            self._failures.add(1, {**attributes, **failed, **parked})
+
+
+def _of_tool_call(call: AboutToolCall) -> dict[str, str]:
+    """Return what a span says of a tool call: names and ids, and that it was executed."""
+    attributes = {
+        "gen_ai.tool.call.id": call.call_id,
+        "gen_ai.conversation.id": str(call.conversation_id),
+    }
+    if call.name is not None:
+        attributes["gen_ai.tool.name"] = call.name
+    if call.ended:
+        # One span for each tool that ran, or who counts them would count the request too.
+        attributes["gen_ai.operation.name"] = "execute_tool"
+    return attributes

@@ -58,6 +58,7 @@ _POSITIONS_AT_A_TIME = 10_000
 
 _LONGEST_PAUSE_SECONDS = 300
 _LISTED = 100
+_RECORDED_AT = REPLAY_COLUMNS.index("recorded_at")
 
 # The order is drawn, so that workers do not meet at the same user and none waits for ever behind
 # others. Without $2 both tables are read from end to end: 0.3 s for 200,000 users, and a tenth of
@@ -83,7 +84,7 @@ values ($1, $2, 0, $5, $3, clock_timestamp() + make_interval(secs => $4), 0)
 on conflict (user_id, feed) do update
 set holder = excluded.holder, free_at = excluded.free_at
 where c.free_at <= now() or c.holder = excluded.holder
-returning (select position from eventstore.user_log where user_id = $1), position
+returning (select position from eventstore.user_log where user_id = $1), position, clock_timestamp()
 """
 _MINE = """
 select position from eventstore.feed_checkpoint
@@ -190,12 +191,14 @@ class ClaimedBatch(NamedTuple):
         the last row if what follows it is of other types.
     :ivar more: whether the log goes on behind that.
     :ivar rows: `REPLAY_COLUMNS` of the events.
+    :ivar lag_seconds: how long ago the first of them was recorded, by the server's clock.
     """
 
     position: int
     through: int
     more: bool
     rows: Rows
+    lag_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +297,12 @@ class FeedPlans:
         )
         if not claimed:
             return None
-        ((head, position),) = claimed
+        ((head, position, now),) = claimed
         head, last = head or 0, rows[-1][0] if rows else position
         cut = bool(rows) and (rows[-1][-1] == self.batch or len(rows) < rows[-1][-1])
         through = last if cut else max(last, min(head, position + _POSITIONS_AT_A_TIME))
-        return ClaimedBatch(position, through, through < head, [row[:-1] for row in rows])
+        lag = (now - rows[0][_RECORDED_AT]).total_seconds() if rows else 0.0
+        return ClaimedBatch(position, through, through < head, [row[:-1] for row in rows], lag)
 
     def move(self, user_id: str, worker: UUID, position: int, *, hold: bool = False) -> Plan[bool]:
         """

@@ -58,6 +58,7 @@ user_log = Table(
     Column("recorded_at", _TIMESTAMP, nullable=False),
     # At most 100 ids of events that a retry appended: a late first attempt of them is refused.
     Column("retried", ARRAY(Uuid)),
+    Column("quota", BigInteger),  # null: no limit
     PrimaryKeyConstraint("user_id", name="user_log_pkey"),
 )
 

@@ -77,6 +77,7 @@ select w.name,
        keys.definitions || indexes.definitions || columns.not_null as constraints,
        columns.application_updates,
        columns.operator_reads,
+       columns.operator_updates,
        columns.eraser_rights
 from wanted as w
 left join pg_class as c on c.oid = w.oid
@@ -105,6 +106,9 @@ cross join lateral (
            coalesce(array_agg(a.attname) filter (
                where has_column_privilege(role_oids.operator, c.oid, a.attnum, 'SELECT')), '{}')
                as operator_reads,
+           coalesce(array_agg(a.attname) filter (
+               where has_column_privilege(role_oids.operator, c.oid, a.attnum, 'UPDATE')), '{}')
+               as operator_updates,
            coalesce(
                array_agg(concat(a.attname, ' select')) filter (
                    where has_column_privilege(role_oids.eraser, c.oid, a.attnum, 'SELECT'))

@@ -19,6 +19,7 @@ __all__ = [
     "FUNCTION_DECLARATIONS",
     "FUNCTION_DIGESTS",
     "OPERATOR_READS",
+    "OPERATOR_UPDATES",
     "OWN_ROWS",
     "POLICIES",
     "POLICY_COMMANDS",
@@ -78,8 +79,8 @@ FUNCTION_DECLARATIONS = {
 """Volatility, strictness and settings of each function; they decide how PostgreSQL calls it."""
 
 FUNCTION_DIGESTS = {
-    "append_event": "4914eaef2fe82d07f3d5d76ff6ccc01f",
-    "append_events": "7c5fa3583066c6664d6f86eaa1dca72a",
+    "append_event": "b2c9092cd2b9eadce0e422fcbf05dd03",
+    "append_events": "4fd6c23f56ace0a0509cfe35815920c0",
     "position_at": "c8d24cb6a89119071b82ef1966b3d6c8",
     "refuse_change": "5b32691c4d137f308be85707ee8f888a",
     "refuse_older_head": "ce5c59c35cc03602fe311d6b63437c3f",
@@ -119,8 +120,8 @@ TRIGGERS = {
     _LOG: {
         "append_only": _append_only(_LOG),
         "forward_only": (
-            f"CREATE TRIGGER forward_only BEFORE UPDATE ON {_LOG} FOR EACH ROW"
-            " EXECUTE FUNCTION eventstore.refuse_older_head()"
+            'CREATE TRIGGER forward_only BEFORE UPDATE OF user_id, "position", hash, recorded_at,'
+            f" retried ON {_LOG} FOR EACH ROW EXECUTE FUNCTION eventstore.refuse_older_head()"
         ),
     },
     _STREAM: {
@@ -197,6 +198,7 @@ COLUMNS = {
         "hash": "bytea",
         "recorded_at": "timestamp with time zone",
         "retried": "uuid[]",
+        "quota": "bigint",
     },
     _STREAM: {
         "user_id": "text",
@@ -240,13 +242,19 @@ it, and one lock would stop the appends of all users.
 """
 
 OPERATOR_READS = {
-    _LOG: {"user_id", "position", "hash", "recorded_at"},
+    _LOG: {"user_id", "position", "hash", "recorded_at", "quota"},
     "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at", "fingerprint"},
     "eventstore.tool_call": {"user_id", "status", "claimed_at", "claim_seconds"},
     "eventstore.turn": {"user_id", "status", "leased_at", "lease_seconds"},
     _FEED: {"user_id", "feed", "position", "since", "free_at", "failures", "failed_at"},
 }
 """The columns that the operator role may read; of any other table, it may read `user_id` alone."""
+
+OPERATOR_UPDATES = {
+    _LOG: {"quota"},
+    "eventstore.rebuild_progress": {"user_id", "started_at", "finished_at", "fingerprint"},
+}
+"""The columns that the operator role may update; of any other table, it may update none."""
 
 ERASER_RIGHTS = {
     "user_id select",

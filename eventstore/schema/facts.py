@@ -104,7 +104,8 @@ class TableFacts:
     :ivar constraints: the definitions of the valid constraints, of the unique and other indexes
         without a constraint, and of NOT NULL columns.
     :ivar application_updates: the columns that the application role may update.
-    :ivar operator_reads: the columns that the operator role may read.
+    :ivar operator_reads: the columns that the operator role may read; `operator_updates` those that
+        it may update.
     :ivar eraser_rights: the rights of the eraser role on columns, such as `salt update`.
     """
 
@@ -133,6 +134,7 @@ class TableFacts:
     constraints: dict[str, str]
     application_updates: list[str]
     operator_reads: list[str]
+    operator_updates: list[str]
     eraser_rights: list[str]
 
 

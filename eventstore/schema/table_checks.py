@@ -14,6 +14,7 @@ from eventstore.schema.expected import (
     CONSTRAINTS,
     ERASER_RIGHTS,
     OPERATOR_READS,
+    OPERATOR_UPDATES,
     OWN_ROWS,
     POLICIES,
     POLICY_COMMANDS,
@@ -36,8 +37,12 @@ _APPLICATION_RIGHTS = {
 }
 """The rights of the application role, on some column or all; on other tables, read and write."""
 
-_OPERATOR_RIGHTS = {_PROGRESS: _READ_AND_WRITE, FEED_CHECKPOINT: {"SELECT", "DELETE"}}
-"""Those of the operator role; on other tables, read."""
+_OPERATOR_RIGHTS = {
+    _PROGRESS: _READ_AND_WRITE,
+    FEED_CHECKPOINT: {"SELECT", "DELETE"},
+    "eventstore.user_log": {"SELECT", "UPDATE"},
+}
+"""Those of the operator role, on some column or all; on other tables, read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,7 @@ class TableCheck:
         eraser_allowed = ERASER_RIGHTS if table.name == _EVENT else set[str]()
         for role, actual, allowed in (
             (Role.OPERATOR, table.operator_reads, OPERATOR_READS.get(table.name, {"user_id"})),
+            (Role.OPERATOR, table.operator_updates, OPERATOR_UPDATES.get(table.name, set[str]())),
             (Role.ERASER, table.eraser_rights, eraser_allowed),
         ):
             if excess := ", ".join(sorted({*actual} - allowed)):

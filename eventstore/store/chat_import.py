@@ -19,7 +19,14 @@ from uuid import UUID
 from eventstore.admin.plans import AdminPlans
 from eventstore.database.plan import Batch, Parallel, Plan, Statement
 from eventstore.database.scope import user_scope
-from eventstore.errors import Conflict, Erased, InvalidInput, StreamClosed, WrongVersion
+from eventstore.errors import (
+    Conflict,
+    Erased,
+    InvalidInput,
+    QuotaReached,
+    StreamClosed,
+    WrongVersion,
+)
 from eventstore.events.conversations import ConversationRenamed, ConversationStarted
 from eventstore.events.event import make_event
 from eventstore.events.fields import (
@@ -116,8 +123,8 @@ def import_conversations(
     Import conversations, each as a whole or not at all; one that was imported before gets its tail.
 
     A conversation that cannot be imported is among the `failures` of the result: a message cannot
-    be stored, or what is there under its key was not imported, has changed, or was deleted or
-    erased.
+    be stored, it would exceed the user's quota, or what is there under its key was not imported,
+    has changed, or was deleted or erased.
 
     :param conversations: each with the id of the user it belongs to. Those of one user are imported
         in this order, so give the oldest first; `eventstore.imports` reads them from exports.
@@ -156,7 +163,7 @@ def _import_of_user(
             one = _Import(context, conversation, dry_run=dry_run)
             attempt = one.grow if one.stream_id in existing else one.start
             done += yield from context.retrying(attempt)
-        except (Conflict, InvalidInput) as error:
+        except (Conflict, InvalidInput, QuotaReached) as error:
             done += Imported(1, failures=(_failure(conversation, error),))
     return done
 
@@ -175,12 +182,17 @@ def _existing(user_id: str, ids: Sequence[UUID]) -> Plan[set[UUID]]:
     return {stream_id for (stream_id,) in rows}
 
 
-def _failure(conversation: ImportedConversation, error: Conflict | InvalidInput) -> ImportFailure:
+def _failure(
+    conversation: ImportedConversation, error: Conflict | InvalidInput | QuotaReached
+) -> ImportFailure:
     reason = str(error)
     if isinstance(error, Erased):
         reason = "was erased; leave it out of the import"
     elif isinstance(error, StreamClosed):
         reason = "was deleted; leave it out, or import it under another key (--key-prefix)"
+    elif isinstance(error, QuotaReached):
+        # Of a long conversation, the error counts the appends before it, which are undone.
+        reason = f"would exceed the user's quota of {error.limit} events; raise it, see `quota`"
     return ImportFailure(conversation.location, conversation.key, reason)
 
 

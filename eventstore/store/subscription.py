@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventstore.database.driver.async_driver import AsyncDriver
+from eventstore.database.driver.observer import DeliveryReport, Observer, tell_delivered
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
 from eventstore.errors import DatabaseFault, InvalidInput, Unavailable
@@ -52,9 +53,13 @@ that takes longer is found by the next one.
 class _Worker:
     """One worker of a feed, until it is told to stop."""
 
-    def __init__(self, feed: FeedPlans, stopped: Flag | asyncio.Event) -> None:
+    def __init__(
+        self, feed: FeedPlans, stopped: Flag | asyncio.Event, observer: Observer | None
+    ) -> None:
         self._feed = feed
         self._stopped = stopped
+        self._observer = observer
+        self._failure: tuple[Exception | None, bool] = (None, False)
         self._id: UUID = uuid4()
         self._delivered = 0
         self._complete_at = 0.0
@@ -107,11 +112,21 @@ class _Worker:
                 queue.append(user_id)
 
     def _deliver(self, user_id: str) -> _Steps[bool]:
-        """Deliver a batch of one user; return whether more follows."""
-        feed = self._feed
+        """Deliver a batch of one user, and tell the observer; return whether more follows."""
         batch = yield from self._claim(user_id)
         if batch is None:
             return False
+        before, self._failure = self._delivered, (None, False)
+        try:
+            return (yield from self._deliver_batch(user_id, batch))
+        finally:
+            if batch.rows:
+                events = self._delivered - before
+                report = DeliveryReport(self._feed.name, events, batch.lag_seconds, *self._failure)
+                tell_delivered(self._observer, report)
+
+    def _deliver_batch(self, user_id: str, batch: ClaimedBatch) -> _Steps[bool]:
+        feed = self._feed
         renew_at = time.monotonic() + feed.lease_seconds / 2
         position = batch.position
         for row in batch.rows:
@@ -154,6 +169,7 @@ class _Worker:
 
     def _failed(self, user_id: str, position: int, kind: str, error: Exception) -> _Steps[None]:
         failures, parked = yield self._feed.fail(user_id, self._id, position - 1, error)
+        self._failure = (error, parked)
         _log.log(
             logging.ERROR if parked else logging.WARNING,
             "feed %s: %s at position %d of user %r failed with %s%s%s",
@@ -213,7 +229,8 @@ class Subscription:
         self._stopped.set()
 
     def _run(self, *, forever: bool) -> int:
-        steps = _Worker(self._feed, self._stopped).run(forever=forever)
+        worker = _Worker(self._feed, self._stopped, self._calls.observer)
+        steps = worker.run(forever=forever)
         try:
             step = next(steps)
             while True:
@@ -280,7 +297,8 @@ class AsyncSubscription:
         self._stopped.set()
 
     async def _run(self, *, forever: bool) -> int:
-        steps = _Worker(self._feed, self._stopped).run(forever=forever)
+        worker = _Worker(self._feed, self._stopped, self._calls.observer)
+        steps = worker.run(forever=forever)
         try:
             step = next(steps)
             while True:

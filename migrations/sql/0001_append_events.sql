@@ -24,8 +24,8 @@
 -- locks    the user's row of user_log until the transaction ends, so that positions have no gap and
 --          the chain does not fork
 -- indexes  user_log_pkey, stream_pkey, event_idempotency_key and event_pkey
--- raises   VE001 wrong version, VE002 stream closed, VE003 appended before, VE004 wrong kind;
---          DETAIL is a JSON object with the values of the error
+-- raises   VE001 wrong version, VE002 stream closed, VE003 appended before, VE004 wrong kind, VE006
+--          quota reached; DETAIL is a JSON object with the values of the error
 --
 -- Runs with the caller's rights, so row-level security and the grants of the application role hold. It
 -- sets no search path, which would cost a fifth of its time. So functions and types are named with
@@ -55,6 +55,7 @@ declare
     v_hash            pg_catalog.bytea;
     v_recorded_at     pg_catalog.timestamptz;
     v_retried         pg_catalog.uuid[];
+    v_quota           bigint;
     v_ids             pg_catalog.uuid[];
     v_stream          eventstore.stream%rowtype;
     v_heads           bigint[];  -- by stream: the version of its newest event
@@ -75,15 +76,15 @@ declare
     v_result          pg_catalog.bytea;
     s                 integer;
 begin
-    select position, hash, recorded_at, retried
-    into v_position, v_hash, v_recorded_at, v_retried
+    select position, hash, recorded_at, retried, quota
+    into v_position, v_hash, v_recorded_at, v_retried, v_quota
     from eventstore.user_log where user_id = p_user_id for no key update;
     if not found then
         insert into eventstore.user_log (user_id, position, hash, recorded_at)
         values (p_user_id, 0, pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex'), '-infinity')
         on conflict (user_id) do nothing;
-        select position, hash, recorded_at, retried
-        into strict v_position, v_hash, v_recorded_at, v_retried
+        select position, hash, recorded_at, retried, quota
+        into strict v_position, v_hash, v_recorded_at, v_retried, v_quota
         from eventstore.user_log where user_id = p_user_id for no key update;
     end if;
 
@@ -165,6 +166,14 @@ begin
         end if;
         v_heads[s] := v_version;
     end loop;
+
+    -- What was appended before, and what is there already under its key, was answered so far. The record of an erasure, an append of its own, is
+    -- never refused: content must be removable from a full log.
+    if v_position + v_events > v_quota and p_texts[1] <> 'ContentErased' then
+        raise exception 'the quota is reached' using errcode = 'VE006',
+            detail = pg_catalog.json_build_object(
+                'events', v_position, 'adding', v_events, 'limit', v_quota);
+    end if;
 
     -- The clock may step back, but a log's time does not: a moment by time is a moment by position.
     v_recorded_at := greatest(pg_catalog.clock_timestamp(), v_recorded_at);
@@ -250,7 +259,9 @@ begin
     -- The user's row is locked first, so that no two appends wait for each other.
     select position + 1, hash, greatest(pg_catalog.clock_timestamp(), recorded_at)
     into v_position, v_hash, v_recorded_at
-    from eventstore.user_log where user_id = p_user_id and retried is null for no key update;
+    from eventstore.user_log
+    where user_id = p_user_id and retried is null and (quota is null or position < quota)
+    for no key update;
     if found then
         update eventstore.stream
         set version = version + 1, closed = p_closes

@@ -82,7 +82,9 @@ begin
 
     create trigger append_only before delete or truncate on eventstore.user_log
         for each statement execute function eventstore.refuse_change();
-    create trigger forward_only before update on eventstore.user_log
+    -- The quota is no history, so to change it alone fires nothing.
+    create trigger forward_only
+        before update of user_id, position, hash, recorded_at, retried on eventstore.user_log
         for each row execute function eventstore.refuse_older_head();
 
     create trigger append_only before delete or truncate on eventstore.stream

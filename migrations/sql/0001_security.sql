@@ -3,8 +3,10 @@
 -- eventstore_app       every append and query runs as this role, for one user at a time. It owns
 --                      nothing, bypasses nothing, and may only add to the log. Of user_log and stream
 --                      it updates the columns that an append moves: with UPDATE on a whole table it
---                      could also LOCK TABLE, and stop every user's appends.
--- eventstore_operator  lists users and heads for rebuild, verify, status and feeds; reads no payload.
+--                      could also LOCK TABLE, and stop every user's appends. A user's quota it reads
+--                      and never writes, in a new row neither.
+-- eventstore_operator  lists users and heads for rebuild, verify, status and feeds, and sets quotas;
+--                      reads no payload.
 -- eventstore_eraser    removes payloads, one user at a time; reads none.
 --
 -- All three are NOLOGIN: the login of the URL switches to them in every transaction. Row-level security
@@ -45,7 +47,8 @@ return nullif(pg_catalog.current_setting('eventstore.user_id', true), '');
 grant usage on schema eventstore to eventstore_app, eventstore_operator, eventstore_eraser;
 
 -- The application role: the rows of one user.
-grant select, insert on eventstore.user_log, eventstore.stream, eventstore.event to eventstore_app;
+grant select, insert on eventstore.stream, eventstore.event to eventstore_app;
+grant select, insert (user_id, position, hash, recorded_at) on eventstore.user_log to eventstore_app;
 grant update (position, hash, recorded_at, retried) on eventstore.user_log to eventstore_app;
 grant update (version, closed) on eventstore.stream to eventstore_app;
 grant select, insert, update, delete
@@ -54,7 +57,8 @@ grant select, insert, update, delete
     to eventstore_app;
 
 -- The operator role: which users there are, where their logs end, and how many calls and turns wait.
-grant select (user_id, position, hash, recorded_at) on eventstore.user_log to eventstore_operator;
+grant select (user_id, position, hash, recorded_at, quota), update (quota)
+    on eventstore.user_log to eventstore_operator;
 grant select (user_id) on eventstore.stream, eventstore.event, eventstore.task,
     eventstore.conversation, eventstore.message, eventstore.tool_call, eventstore.turn
     to eventstore_operator;
@@ -88,7 +92,7 @@ begin
                 ' using (user_id = eventstore.current_user_id())'
                 ' with check (user_id = eventstore.current_user_id())', v_table);
         end if;
-        if v_table not in ('rebuild_progress', 'feed_checkpoint') then
+        if v_table not in ('user_log', 'rebuild_progress', 'feed_checkpoint') then
             execute format(
                 'create policy operator_lists on eventstore.%I for select to eventstore_operator'
                 ' using (current_user = ''eventstore_operator'')', v_table);
@@ -96,6 +100,8 @@ begin
     end loop;
 end
 $policies$;
+create policy operator_works on eventstore.user_log to eventstore_operator
+    using (current_user = 'eventstore_operator') with check (current_user = 'eventstore_operator');
 create policy operator_works on eventstore.rebuild_progress to eventstore_operator
     using (current_user = 'eventstore_operator') with check (current_user = 'eventstore_operator');
 create policy operator_works on eventstore.feed_checkpoint to eventstore_operator

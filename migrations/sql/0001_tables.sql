@@ -16,6 +16,7 @@ create table eventstore.user_log (
     hash         bytea not null,
     recorded_at  timestamptz not null,
     retried      uuid[],   -- event ids of newest appends that came again after a lost connection
+    quota        bigint,   -- how many events the log may hold; null: as many as the user appends
     constraint user_log_pkey primary key (user_id)
 ) with (fillfactor = 80);  -- every append updates the row: the new version fits on the same page
 

@@ -202,6 +202,12 @@ ERRORS = {
         EVENT,
         "eventstore_operator may DELETE, UPDATE",
     ),
+    "an operator role that moves heads": Break(
+        "grant update (position) on eventstore.user_log to eventstore_operator",
+        "rights",
+        "eventstore.user_log",
+        "needless rights on columns: position",
+    ),
     "an operator role that reads every row": Break(
         f"create policy all_rows on {EVENT} to eventstore_operator using (true)",
         "table",
@@ -366,7 +372,7 @@ WARNINGS = {
         "grant update on eventstore.user_log to eventstore_app",
         "rights",
         "eventstore.user_log",
-        "eventstore_app may update user_id, which no append does",
+        "eventstore_app may update quota, user_id, which no append does",
     ),
     "UPDATE on another column of a stream": Break(
         "grant update (kind) on eventstore.stream to eventstore_app",

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from eventstore import EventStore, User
+from eventstore import EventStore, RecordedEvent, User
 from eventstore.admin import health
 from eventstore.admin.status import Status
+from eventstore.log.feeds import Feed
 from eventstore.schema.expected import REVISIONS
 from tests.support.command import Command
 from tests.support.logins import make_logins
@@ -58,6 +59,30 @@ def test_the_progress_of_a_rebuild_is_shown(store: EventStore, admin: psycopg.Co
     assert interrupted.rebuild_started_at is not None
     assert interrupted.rebuild_advanced_at is not None
     assert began < interrupted.rebuild_started_at <= interrupted.rebuild_advanced_at
+
+
+def test_how_far_feeds_are_is_shown(
+    store: EventStore, alice: User, bob: User, eventstore: Command
+) -> None:
+    def refuse_bobs(event: RecordedEvent) -> None:
+        if event.user_id == "bob":
+            raise ValueError
+
+    for user in (alice, bob):
+        user.tasks.create("Buy milk")
+    never = store.status().feeds
+    store.subscribe("mail", refuse_bobs, attempts=1).catch_up()
+    for user in (alice, bob):
+        user.tasks.create("Buy bread")
+
+    assert never == []
+    assert store.status().feeds == [Feed("mail", users_behind=2, events_behind=3, parked=1)]
+    shown = json.loads(eventstore("status", "--json").stdout)["feeds"]
+    assert shown == [{"name": "mail", "users_behind": 2, "events_behind": 3, "parked": 1}]
+    printed = eventstore("status").stdout
+    assert "\nfeed mail                   2 users behind by 3 events, 1 parked\n" in printed
+    store.remove_feed("mail")
+    assert "\nfeeds                       (none)\n" in eventstore("status").stdout
 
 
 def test_the_login_of_a_service_is_told_what_it_may_not_see(
@@ -124,7 +149,8 @@ def test_the_command_marks_what_is_not_shown_and_what_is_pending(
     assert service.returncode == 0
     assert "revision                    0001; run `eventstore migrate`" in service.stdout
     assert "migration_pending           yes" in service.stdout
-    assert "pending_calls               (not shown to this login)" in service.stdout
+    for hidden in ("pending_calls", "feeds"):
+        assert f"{hidden:<28}(not shown to this login)" in service.stdout
 
 
 def test_a_finished_rebuild_is_printed_with_its_times(

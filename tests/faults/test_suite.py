@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -40,9 +39,10 @@ def test_the_suite_finds_a_store_that_forgets_its_first_attempt(
     assert figures.inconsistent["ghost"] > 0
 
 
-def test_a_crowd_is_answered_over_a_crash_and_sees_its_own_alone() -> None:
+@pytest.mark.parametrize("threads", [False, True], ids=["tasks", "threads"])
+def test_a_crowd_is_answered_over_a_crash_and_sees_its_own_alone(*, threads: bool) -> None:
     with run_server() as server:
-        figures = asyncio.run(run_crowd(server, server.create_database(), users=12))
+        figures = run_crowd(server, server.create_database(), users=12, threads=threads)
 
     assert figures.well, figures
     assert figures.answered == 24

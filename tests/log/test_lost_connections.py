@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from eventstore import Erased, EventStore, TaskUpdated, User, WrongVersion
+from eventstore import Erased, EventStore, QuotaReached, TaskUpdated, User, WrongVersion
 from tests.log.conftest import Network
 
 
@@ -309,3 +310,20 @@ def test_what_was_retried_is_noted_for_its_user_only(
     noted = admin.execute("select user_id from eventstore.user_log where retried is not null")
 
     assert noted.fetchall() == [("alice",)]
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_retry_at_the_quota_finds_what_was_written_or_is_refused(
+    store: EventStore, alice: User, task: UUID, network: Network, *, settled: bool
+) -> None:
+    held = store.quota("alice").events
+    store.set_quota("alice", held + settled)
+    if settled:
+        network.lose_reply()
+    else:
+        network.hold_request()
+
+    with nullcontext() if settled else pytest.raises(QuotaReached):
+        alice.tasks.create("Bread")
+
+    assert store.quota("alice").events == held + settled

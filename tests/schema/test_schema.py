@@ -44,7 +44,9 @@ def test_policies_show_and_accept_only_rows_of_the_user_in_scope(
     }
     for name in {*TABLES} - {"rebuild_progress", "feed_checkpoint"}:
         expected.add((name, "{eventstore_app}", "ALL", "PERMISSIVE", own, own))
-        expected.add((name, "{eventstore_operator}", "SELECT", "PERMISSIVE", operator, None))
+        changes = name == "user_log"  # the quota, by a right on its column alone
+        command, check = ("ALL", operator) if changes else ("SELECT", None)
+        expected.add((name, "{eventstore_operator}", command, "PERMISSIVE", operator, check))
     assert set(rows) == expected
 
 
@@ -88,7 +90,7 @@ def test_the_roles_have_exactly_the_table_rights_they_need(admin: psycopg.Connec
     read_and_write = "DELETE, INSERT, SELECT, UPDATE"
     assert set(rows) == {
         ("eventstore_app", "event", "INSERT, SELECT"),
-        ("eventstore_app", "user_log", "INSERT, SELECT"),  # UPDATE is granted on some columns only
+        ("eventstore_app", "user_log", "SELECT"),  # INSERT and UPDATE on some columns only
         ("eventstore_app", "stream", "INSERT, SELECT"),
         ("eventstore_app", "task", read_and_write),
         ("eventstore_app", "conversation", read_and_write),
@@ -145,6 +147,12 @@ def test_the_roles_have_exactly_the_column_rights_they_need(
             ("eventstore.user_log", one, "eventstore_app", "UPDATE")
             for one in ("position", "hash", "recorded_at", "retried")
         ),
+        *(
+            ("eventstore.user_log", one, "eventstore_app", "INSERT")
+            for one in ("user_id", "position", "hash", "recorded_at")
+        ),
+        ("eventstore.user_log", "quota", "eventstore_operator", "SELECT"),
+        ("eventstore.user_log", "quota", "eventstore_operator", "UPDATE"),
         *(("eventstore.stream", one, "eventstore_app", "UPDATE") for one in ("version", "closed")),
     }
 

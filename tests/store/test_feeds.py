@@ -208,7 +208,7 @@ def test_a_search_between_complete_ones_finds_new_events(database_url: str) -> N
     seen = Delivered()
     with EventStore.connect(database_url) as store:
         feed = store.subscribe("search", seen, poll_seconds=0.01)
-        worker = _Worker(feed._feed, Flag())
+        worker = _Worker(feed._feed, Flag(), None)
         worker._complete_at = float("inf")
         create(store.user("alice"), "1")
         worker._since = datetime.now(UTC).replace(year=2000)

@@ -23,8 +23,11 @@ READ_MODELS = (
     "eventstore.turn", "service.box", "service.done",
 )  # fmt: skip
 LOG = ("eventstore.event", "eventstore.user_log", "eventstore.stream")
-NO_EVIDENCE = ("eventstore.user_log", "retried")
-"""The column that says nothing of what was recorded, only of connections that were lost."""
+NO_EVIDENCE = ("eventstore.user_log", {"retried", "quota"})
+"""
+The columns that say nothing of what was recorded, only of connections that were lost and of what an
+administrator allows.
+"""
 
 _TABLES: dict[str, Table] = {
     table.fullname: table
@@ -76,7 +79,8 @@ def every_column(admin: psycopg.Connection) -> list[tuple[str, str, str]]:
     """Return the table, column and type of each column; the catalog also names new columns."""
     tables = [*LOG, *READ_MODELS]
     columns = [(str(row[0]), row[1], row[2]) for row in admin.execute(_COLUMNS, (tables,))]
-    return [one for one in columns if one[:2] != NO_EVIDENCE]
+    table, without = NO_EVIDENCE
+    return [one for one in columns if one[0] != table or one[1] not in without]
 
 
 def values_of(kind: str, stored: str | None) -> Iterator[str]:

@@ -46,8 +46,9 @@ def test_a_column_rewritten_by_alter_table_is_found_though_no_trigger_fires(
     store: EventStore, admin: psycopg.Connection, column: str
 ) -> None:
     write_built_in_log(store)
-    # PostgreSQL alters no column that the condition of a trigger names.
-    admin.execute("drop trigger forward_only on eventstore.stream")
+    # PostgreSQL alters no column that a trigger names.
+    for log in ("stream", "user_log"):
+        admin.execute(f"drop trigger forward_only on eventstore.{log}")
     table, name = column.split(".")
     kind, value = REWRITES[column]
 
@@ -356,13 +357,15 @@ def test_text_with_invalid_bytes_is_a_problem_of_its_user_only(
     assert problems == {("bob", kind), ("carol", "changed_row")}
 
 
-def test_a_note_of_retried_events_is_no_evidence_and_no_problem(
+def test_a_note_of_retried_events_and_a_quota_are_no_evidence_and_no_problem(
     disarmed_store: EventStore, admin: psycopg.Connection
 ) -> None:
     write_log(disarmed_store, "alice")
-    table, column = NO_EVIDENCE
+    table, columns = NO_EVIDENCE
 
-    for value in ("array[gen_random_uuid()]", "'{}'", "null"):
+    values = {"retried": ("array[gen_random_uuid()]", "'{}'", "null"), "quota": ("1000", "null")}
+    assert values.keys() == columns
+    for column, value in ((one, value) for one in values for value in values[one]):
         admin.execute(f"update {table} set {column} = {value}")
         disarmed_store.user("alice").tasks.create("still appended")
 

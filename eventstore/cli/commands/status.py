@@ -7,7 +7,7 @@ from datetime import datetime
 
 from eventstore.admin.status import Status
 from eventstore.cli.options import Database, Json, open_store
-from eventstore.cli.output import format_timestamp, print_fields, print_json
+from eventstore.cli.output import format_timestamp, pluralize, print_fields, print_json
 
 __all__ = ["status"]
 
@@ -19,9 +19,9 @@ def status(database: Database = None, *, json: Json = False) -> None:
     Show what is stored, what waits and what runs, as far as the login may see.
 
     The schema's revision and whether a migration is pending, sizes, the oldest
-    transaction; users, events, tool calls and turns that wait, and how far a rebuild
-    has come. What a login may not see, such as a service's what is about all users,
-    is marked, or null with --json.
+    transaction; users, events, tool calls and turns that wait, how far a rebuild has
+    come, and how far each feed is behind. What a login may not see, such as a
+    service's what is about all users, is marked, or null with --json.
 
     Exit status 2 if the database has not been migrated.
     """
@@ -36,16 +36,25 @@ def status(database: Database = None, *, json: Json = False) -> None:
 def _lines(found: Status) -> dict[str, object]:
     """Return what is printed for people, by field."""
     lines = asdict(found)
+    del lines["feeds"]
     revision, oldest = found.revision, found.oldest_transaction_seconds
     if found.migration_pending:
         lines["revision"] = f"{revision}; run `eventstore migrate`"
     lines["migration_pending"] = "yes" if found.migration_pending else "no"
     lines["oldest_transaction_seconds"] = "(none)" if oldest is None else round(oldest, 1)
-    if found.users is None:
+    if found.users is None or found.feeds is None:
+        lines["feeds"] = None
         return {name: _NOT_SHOWN if value is None else value for name, value in lines.items()}
-    if found.rebuild_started_at is None:
-        return {name: "(none)" if value is None else value for name, value in lines.items()}
     for name, value in lines.items():
-        if isinstance(value, datetime):
+        if value is None:
+            lines[name] = "(none)"
+        elif isinstance(value, datetime):
             lines[name] = format_timestamp(value)
+    if not found.feeds:
+        lines["feeds"] = "(none)"
+    for one in found.feeds:
+        lines[f"feed {one.name}"] = (
+            f"{pluralize(one.users_behind, 'user')} behind by "
+            f"{pluralize(one.events_behind, 'event')}, {one.parked:,} parked"
+        )
     return lines

@@ -27,6 +27,7 @@ import psycopg
 from eventstore.database.driver.observer import CallReport
 from eventstore.database.errors import classify, may_be_committed
 from eventstore.database.plan import (
+    AboutToolCall,
     Batch,
     GiveWay,
     Parallel,
@@ -191,7 +192,9 @@ def _classified(caught: psycopg.Error, request: object) -> EventStoreError:
 
 def _holds(request: object) -> bool:
     """Return whether a transaction stays open behind a request."""
-    return isinstance(request, GiveWay) or (isinstance(request, Batch) and request.hold)
+    return isinstance(request, GiveWay | AboutToolCall) or (
+        isinstance(request, Batch) and request.hold
+    )
 
 
 class _Held:
@@ -217,7 +220,7 @@ class _Held:
         self.scope: Scope | None = None
 
     def answer(
-        self, request: Batch | Rollback | Pause | Retry | GiveWay | Parallel
+        self, request: Batch | Rollback | Pause | Retry | GiveWay | Parallel | AboutToolCall
     ) -> Generator[Any, Any, Any]:
         """Do what the plan asks for."""
         match request:
@@ -233,6 +236,10 @@ class _Held:
                 return (yield from self._retry(request))
             case GiveWay():
                 return (yield self.io.sleep(0))
+            case AboutToolCall():
+                if self.call is not None:
+                    self.call.tool_call = request
+                return []
             case Parallel(plans, jobs):
                 return (yield self.io.fan_out(plans, jobs))
             case _:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, get_args
 from uuid import UUID, uuid5
 
-from eventstore.database.plan import Pause, Plan
+from eventstore.database.plan import AboutToolCall, Pause, Plan
 from eventstore.errors import OUTCOME_KEY, Conflict, IdempotencyConflict, InvalidInput, NotFound
 from eventstore.events.event import Event, make_event
 from eventstore.events.fields import MAX_KEY, check_choice, check_label, check_timestamp
@@ -142,6 +142,7 @@ class ToolCallCommands(Commands):
             data = make_event(ToolCallRequested, call_id=call.id, name=name, arguments=text)
             requested = work.record(work.conversation(conversation), data, caused_by=caused_by)
         event_id = requested.event_id
+        work.tool_calls.append(AboutToolCall(call.id, requested.stream_id, name))
 
         def now() -> Plan[ToolCallView]:
             known = yield from get_tool_call(work.context.user_id, event_id)
@@ -171,7 +172,7 @@ class ToolCallCommands(Commands):
         :raises NotFound: the call is another user's.
         :raises InvalidInput: the seconds are out of range.
         """
-        _require_reference(call)
+        self._tell(call)
         claim = make_event(
             ToolCallClaimed,
             call_id=call.call_id,
@@ -254,6 +255,14 @@ class ToolCallCommands(Commands):
         ended = self._end(call, ToolCallAbandoned, None, {"error": reason})
         return Handle(ended.id, ended.event_id, lambda _: None)
 
+    def _tell(self, call: ToolCallReference, *, ended: bool = False) -> None:
+        """Check what a caller gave as a call, and have an observer told of it."""
+        _require_reference(call)
+        name = getattr(call, "name", None)  # the handle of a request has none
+        self._work.tool_calls.append(
+            AboutToolCall(call.call_id, call.conversation_id, name, ended=ended)
+        )
+
     def _end(
         self,
         call: ToolCallReference,
@@ -261,7 +270,7 @@ class ToolCallCommands(Commands):
         reply: dict[str, Any] | None,
         stored: dict[str, Any],
     ) -> Handle[MessageView | None]:
-        _require_reference(call)
+        self._tell(call, ended=kind is not ToolCallAbandoned)
         if reply is not None:
             stored = {"reply": reply, **stored}
         data = make_event(kind, call_id=call.call_id, request_event_id=call.event_id, **stored)

@@ -12,14 +12,14 @@ that whoever posts all the time cannot keep a decision from being made.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from eventstore.database.errors import WrongKind, sqlstate_of
-from eventstore.database.plan import Plan, Rollback, Rows, Statement, retrying
+from eventstore.database.plan import AboutToolCall, Plan, Rollback, Rows, Statement, retrying
 from eventstore.errors import (
     OUTCOME_KEY,
     AlreadyExists,
@@ -200,6 +200,8 @@ class UnitOfWork:
         """Statements that are sent behind the append, in its transaction."""
         self.default_key: str | None = None
         """The key if the caller gave none, so that a tool call's outcome is recorded once."""
+        self.tool_calls: list[AboutToolCall] = []
+        """The tool calls that commands are about, for an observer."""
         self._ended = False
         # An id is derived from a key and cannot be turned back, but errors name what was given.
         self._references: dict[UUID, UUID | str] = {}
@@ -325,12 +327,22 @@ class UnitOfWork:
         :raises OutcomeUnknown: it may have been written.
         """
         self._reads = reads
+        if self.tool_calls:
+            yield from self._tell_tool_call()
         attempts = retrying(self._attempt, also=Overtaken, unknown=self._unknown)
         try:
             return (yield from attempts)
         except (Overtaken, CallerVersionConflict) as conflict:
             # Both classes are internal; callers know their base.
             raise WrongVersion(conflict.stream_id, conflict.expected, conflict.actual) from None
+
+    def _tell_tool_call(self) -> Plan[None]:
+        """Tell which tool call all of this is about, if it is one."""
+        first, *others = self.tool_calls
+        if all(one.call_id == first.call_id for one in others):
+            name = next((one.name for one in self.tool_calls if one.name is not None), None)
+            ended = any(one.ended for one in self.tool_calls)
+            yield replace(first, name=name, ended=ended)
 
     def _attempt(self) -> Plan[Outcome]:
         # A second time a connection was lost, and with it perhaps the reply to a commit.

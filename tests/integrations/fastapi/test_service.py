@@ -220,6 +220,22 @@ def test_a_full_disk_is_a_507(alice: httpx.Client, admin: psycopg.Connection) ->
     assert (refused.status_code, refused.headers["Content-Type"]) == (507, PROBLEM)
 
 
+def test_a_reached_quota_is_a_507_that_names_the_numbers(
+    alice: httpx.Client, admin: psycopg.Connection
+) -> None:
+    alice.post("/tasks", json={"title": "Milk"}, headers=keyed("one"))
+    admin.execute("update eventstore.user_log set quota = position")
+
+    repeated = alice.post("/tasks", json={"title": "Milk"}, headers=keyed("one"))
+    refused = alice.post("/tasks", json={"title": "Bread"}, headers=keyed("two"))
+
+    assert repeated.is_success
+    assert (refused.status_code, refused.headers["Content-Type"]) == (507, PROBLEM)
+    assert refused.json()["type"] == "urn:eventstore:QuotaReached"
+    assert "exceed their quota of 2;" in refused.json()["detail"]
+    assert "Retry-After" not in refused.headers
+
+
 def test_no_store_or_no_schema_is_not_ready(server: Any, model: Model) -> None:
     storeless = FastAPI(exception_handlers=problem_handlers())
     storeless.include_router(health_routes())
