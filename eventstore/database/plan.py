@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from eventstore.database.scope import Scope
 from eventstore.errors import (
@@ -86,6 +86,8 @@ class Rollback:
     For a plan that goes on after an error of its own: after one of a batch it is done already.
     """
 
+    hold: ClassVar = False
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
@@ -95,6 +97,7 @@ class Pause:
     The deadline of the call begins anew behind it.
     """
 
+    hold: ClassVar = False
     seconds: float
 
 
@@ -106,6 +109,7 @@ class Retry:
     :ivar since: when the first attempt failed, by the monotonic clock.
     """
 
+    hold: ClassVar = False
     seconds: float
     since: float
 
@@ -119,6 +123,8 @@ class GiveWay:
     else in an event loop would wait for the last one. What is held stays held.
     """
 
+    hold: ClassVar = True
+
 
 GIVE_WAY = GiveWay()
 ROWS_AT_A_TIME = 500
@@ -128,6 +134,8 @@ ROWS_AT_A_TIME = 500
 @dataclass(frozen=True, slots=True)
 class Parallel:
     """Ask the driver to run other plans, so many at once; answered with their results in order."""
+
+    hold: ClassVar = False
 
     plans: Sequence[Callable[[], Plan[Any]]]
     jobs: int

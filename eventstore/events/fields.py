@@ -166,7 +166,8 @@ def storable_label(text: str) -> str:
 
 def has_visible(text: str) -> bool:
     """Return whether a text has a character that shows something by itself."""
-    return any(map(_is_visible, text))
+    # Most begin with a letter; what is below "!" in ASCII is blank.
+    return "!" <= text[:1] <= "~" or any(map(_is_visible, text))
 
 
 def _is_visible(char: str) -> bool:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventstore.database.plan import Statement
-from eventstore.database.timestamps import as_utc
 from eventstore.errors import BatchTooLarge, InvalidInput, StreamClosed
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import Event
@@ -174,8 +173,10 @@ def prepare_append(
         _check_event(event, path, user_id)
         data = event.data
         payload = data.payload_text()
-        metadata = _metadata_text(event.metadata, path) if event.metadata else "{}"
-        size = _bytes_of(payload) + _bytes_of(metadata)
+        metadata, size = "{}", _bytes_of(payload)
+        if event.metadata:
+            metadata = _metadata_text(event.metadata, path)
+            size += _bytes_of(metadata)
         if size > MAX_PAYLOAD:
             raise InvalidInput(
                 path,
@@ -222,7 +223,7 @@ def prepare_append(
         )
         # Projectors are given metadata as a replay will read it, with lists for tuples.
         stored_metadata = loads(metadata) if event.metadata else {}
-        request.envelopes.append(envelope_of(user_id, event, stored_metadata))
+        request.envelopes.append(envelope_of(user_id, event, stored_metadata, occurred_at))
     return request
 
 
@@ -252,11 +253,14 @@ def _bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> EventEnvelope:
+def envelope_of(
+    user_id: str, event: NewEvent, metadata: Mapping[str, Any], occurred_at: datetime | None
+) -> EventEnvelope:
     """
     Return a new event as projectors see it.
 
     :param metadata: in place of the event's own, as it comes back from JSON.
+    :param occurred_at: in place of the event's own, in UTC.
     """
     return EventEnvelope(
         user_id,
@@ -266,7 +270,7 @@ def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> E
         metadata,
         event.correlation_id,
         event.causation_id,
-        as_utc(event.occurred_at),
+        occurred_at,
     )
 
 
@@ -315,7 +319,9 @@ def _check_event(event: NewEvent, path: str, user_id: str) -> None:
         if value is not None and not isinstance(value, UUID):
             raise InvalidInput(f"{path}.{name}", f"is a {type(value).__name__}; give a UUID")
     # Callers can compute this id, and a stream of another kind would refuse all later erasures.
-    if event.stream_id == erasure_stream(user_id) and not isinstance(event.data, ContentErased):
+    if event.stream_id.int == erasure_stream(user_id).int and not isinstance(
+        event.data, ContentErased
+    ):
         raise InvalidInput(
             f"{path}.stream_id", f"{event.stream_id} is reserved for erasures; give another id"
         )

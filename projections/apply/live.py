@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple, assert_never
 from uuid import UUID
 
@@ -44,6 +45,8 @@ from projections.projector import Projections
 
 __all__ = ["live_statements"]
 
+_given_time = attrgetter("given_occurred_at")
+
 
 def live_statements(
     projections: Projections,
@@ -57,17 +60,17 @@ def live_statements(
 
     :param envelopes: at least one, in the order of the append, all of one user.
     :param changes: for each event what `Projections.project` gave.
-    :return: deletions, then insertions, then updates.
+    :return: deletions, children before parents, then all others, parents before children.
     :raises InvalidInput: one append inserts a row twice.
     :raises NotStorable: a value of a `json` column has no JSON form.
     """
     user_id, shapes = envelopes[0].user_id, projections.shapes_by_model
-    if any(one.given_occurred_at for one in envelopes):
+    if any(map(_given_time, envelopes)):
         changes = list(map(_dated, envelopes, changes))
     if len(envelopes) == 1 and len({one.table for one in changes[0]}) == len(changes[0]):
-        # No two changes are of one table, so there is nothing to fold.
+        # No two changes are of one table, so there is nothing to fold. They are parents first.
         place, ordered = Place(0, envelopes[0].stream_id, 0), changes[0]
-        if len(ordered) > 1:
+        if Delete in map(type, ordered):
             ordered = sorted(ordered, key=lambda one: _order(shapes[one.table], one))
         return [_statement(shapes[one.table], user_id, one, place) for one in ordered]
     touched = _fold_all(projections, envelopes, changes)
