@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import count
 from statistics import median
 from typing import Any
@@ -43,7 +44,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from benchmarks.measure import Size
+from benchmarks.measure import Size, count_python_calls
 from benchmarks.server import Server, run_server
 from benchmarks.turns import EVENTS_PER_AGENT_TURN, agent_turn, text
 from eventstore import AsyncEventStore, EventStore, Settings
@@ -82,6 +83,7 @@ class Result:
     :ivar client: CPU time of this process for one append, in µs, by round.
     :ivar server: CPU time of the server for one append, in µs, by round.
     :ivar one: appends per second by one writer, by round; `many` by `_WRITERS` on their own users.
+    :ivar calls: Python functions that one append enters, those of an event loop among them.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Result:
     server: list[float] = field(default_factory=list)
     one: list[float] = field(default_factory=list)
     many: list[float] = field(default_factory=list)
+    calls: int = 0
 
     def cpu(self) -> list[float]:
         """Return the CPU time of client and server together, by round."""
@@ -266,6 +269,7 @@ def _measure(server: Server, sides: list[Side], *, quick: bool) -> dict[str, Res
     for side in sides:  # opens every connection of every pool
         _run_one(side, appends)
         _run_many(side, appends)
+        results[side.name].calls = count_python_calls(partial(_run_one, side, 1))
     for number in range(_ROUNDS.choose(quick=quick)):
         print(f"\rround {number + 1}", end="", file=sys.stderr, flush=True)
         for side in sides:
@@ -326,23 +330,25 @@ async def _append_in_tasks(side: Side, appends: int) -> None:
 def _print(version: str, sides: list[Side], results: dict[str, Result]) -> None:
     table = Table(
         title=f"PostgreSQL {version}: appends of this store and of others",
-        caption=f"CPU in µs for one append, medians; appends per second of 1 and {_WRITERS} "
-        "writers; ratios: the store by the side named, median of the rounds",
+        caption=f"CPU in µs for one append, medians; Python calls; appends per second of 1 and "
+        f"{_WRITERS} writers; ratios: the store by the side named, median of the rounds",
     )
     for heading in ("append", "compared with"):
         table.add_column(heading)
-    for heading in ("client", "server", "CPU ratio", "1 writer", f"{_WRITERS} writers", "ratios"):
+    throughput = ("1 writer", f"{_WRITERS} writers", "ratios")
+    for heading in ("client", "calls", "server", "CPU ratio", *throughput):
         table.add_column(heading, justify="right", no_wrap=True)
     for side in sides:
         mine = results[side.name]
-        row = [side.name, "", f"{median(mine.client):.0f}", f"{median(mine.server):.0f}", ""]
+        row = [side.name, "", f"{median(mine.client):.0f}", f"{mine.calls}"]
+        row += [f"{median(mine.server):.0f}", ""]
         row += [f"{median(mine.one):,.0f}", f"{median(mine.many):,.0f}", ""]
         table.add_row(*row)
         for peer in _compared_with(side, sides):
             other = results[peer]
-            throughput = (_ratio(mine.one, other.one), _ratio(mine.many, other.many))
+            ratios = f"{_ratio(mine.one, other.one):.2f}; {_ratio(mine.many, other.many):.2f}"
             cpu = f"{_ratio(mine.cpu(), other.cpu()):.2f}"
-            table.add_row("", peer, "", "", cpu, "", "", "{:.2f}; {:.2f}".format(*throughput))
+            table.add_row("", peer, "", "", "", cpu, "", "", ratios)
     Console(width=130).print(table)
 
 

@@ -111,6 +111,7 @@ class Projections:
         for number, shape in enumerate(self.shapes):
             shape.number = number
         self.tables = [shape.name for shape in self.shapes]
+        self._in_order = sorted(projectors, key=lambda one: self.shapes_by_model[one.table].number)
         self._parts: dict[tuple[type[SQLModel], ...], Projections] = {}
         self._wanting: dict[type[Event], list[Projector]] = {}
 
@@ -129,7 +130,7 @@ class Projections:
 
     def project(self, event: EventEnvelope) -> list[RowChange]:
         """
-        Return what every projector wants done for an event, in the order of registration.
+        Return what every projector wants done for an event, parents before children.
 
         Nothing is done for an erased event. What a projector itself raises reaches the caller.
 
@@ -141,7 +142,7 @@ class Projections:
         if wanting is None:
             # An erased event is an `Event` too, so a projector of all events would be given it.
             erased = kind is ErasedEvent
-            wanting = [one for one in self.projectors if one.wants(kind) and not erased]
+            wanting = [one for one in self._in_order if one.wants(kind) and not erased]
             self._wanting[kind] = wanting
         changes: list[RowChange] = []
         for one in wanting:

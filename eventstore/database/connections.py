@@ -10,6 +10,7 @@ That of a call is its deadline (see `driver.interpreter`); who has none is conte
 from __future__ import annotations
 
 import os
+from collections import deque
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
 from math import ceil, inf
@@ -44,6 +45,7 @@ __all__ = [
     "no_connection",
     "pool_options",
     "refuse_fork",
+    "take_newest_first",
     "with_keepalives",
 ]
 
@@ -257,6 +259,24 @@ def pool_options(conninfo: str, settings: Settings, outage: Outage) -> dict[str,
         "reconnect_timeout": _RECONNECT_SECONDS,
         "kwargs": connect_options(conninfo, settings) | {"outage": outage},
     }
+
+
+class _NewestFirst(deque[Any]):
+    """The idle connections of a pool, the one that was given back last in front."""
+
+    append = deque.appendleft
+
+
+def take_newest_first(pool: BasePool) -> None:
+    """
+    Have a pool give out the connection that was given back last, as PgBouncer does.
+
+    psycopg's pools take turns. Then every call meets a server process whose memory has gone cold
+    since its last one: with eight connections and one caller this costs half as much CPU again.
+
+    :param pool: one that is not open yet.
+    """
+    pool._pool = _NewestFirst()  # noqa: SLF001 - psycopg has no option for it
 
 
 def no_connection(pool: BasePool, settings: Settings, outage: Outage) -> EventStoreError:

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from eventstore.database.scope import Scope
@@ -90,6 +90,8 @@ class Rollback:
     For a plan that goes on after an error of its own: after one of a batch it is done already.
     """
 
+    hold: ClassVar = False
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
@@ -99,6 +101,7 @@ class Pause:
     The deadline of the call begins anew behind it.
     """
 
+    hold: ClassVar = False
     seconds: float
 
 
@@ -110,6 +113,7 @@ class Retry:
     :ivar since: when the first attempt failed, by the monotonic clock.
     """
 
+    hold: ClassVar = False
     seconds: float
     since: float
 
@@ -123,6 +127,8 @@ class GiveWay:
     else in an event loop would wait for the last one. What is held stays held.
     """
 
+    hold: ClassVar = True
+
 
 GIVE_WAY = GiveWay()
 ROWS_AT_A_TIME = 500
@@ -132,6 +138,8 @@ ROWS_AT_A_TIME = 500
 @dataclass(frozen=True, slots=True)
 class Parallel:
     """Ask the driver to run other plans, so many at once; answered with their results in order."""
+
+    hold: ClassVar = False
 
     plans: Sequence[Callable[[], Plan[Any]]]
     jobs: int
@@ -149,6 +157,8 @@ class AboutToolCall:
     :ivar name: of the tool, where the caller's value has it.
     :ivar ended: its outcome is recorded by this.
     """
+
+    hold: ClassVar = True
 
     call_id: str
     conversation_id: UUID

@@ -11,6 +11,7 @@ pooler may drop what the URL asks for: two time limits, the search path and `row
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from psycopg.sql import Literal
@@ -37,6 +38,7 @@ operator = Scope(Role.OPERATOR, "")
 """The scope of work that lists the users of all logs."""
 
 
+@lru_cache(maxsize=4096)
 def user_scope(user_id: str) -> Scope:
     """
     Return the scope in which only the rows of one user exist.

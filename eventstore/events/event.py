@@ -229,8 +229,10 @@ def make_event[E: Event](kind: type[E], **fields: object) -> E:
         path begins with the field.
     :raises NotStorable: JSON or PostgreSQL cannot hold a value.
     """
+    # What the class does when it is called, without the call.
+    make: Callable[[object], E] = kind.__pydantic_validator__.validate_python
     try:
-        return kind(**fields)
+        return make(fields)
     except ValidationError as error:
         # pydantic's message quotes the value, and messages of the store never quote content.
         first = error.errors(include_url=False, include_input=False)[0]

@@ -158,7 +158,7 @@ def storable_label(text: str) -> str:
     What fits stays as it is. Of a name that is too long the end becomes a digest, so that two
     long names stay two; the item itself has the name as it came.
     """
-    shown = plain_text(text)
+    shown = text if text.isascii() and "\0" not in text else plain_text(text)
     if len(shown) <= MAX_KEY:
         return shown
     # Of the text as it came, because lone surrogates may be all that tells two names apart.
@@ -168,7 +168,8 @@ def storable_label(text: str) -> str:
 
 def has_visible(text: str) -> bool:
     """Return whether a text has a character that shows something by itself."""
-    return any(map(_is_visible, text))
+    # Most begin with a letter; what is below "!" in ASCII is blank.
+    return "!" <= text[:1] <= "~" or any(map(_is_visible, text))
 
 
 def _is_visible(char: str) -> bool:

@@ -97,8 +97,8 @@ def read_item(body: Mapping[str, Any]) -> ItemParts:
     return ItemParts(
         _sender(body, calls, answers),
         _text_of(body),
-        tuple(call for call, _ in calls),
-        tuple(answer for answer, _ in answers),
+        tuple([call for call, _ in calls]),
+        tuple([answer for answer, _ in answers]),
     )
 
 
@@ -232,9 +232,10 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, list | tuple):
-        yield from (one for one in value if isinstance(one, Mapping))
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list | tuple):
+        return []
+    return [one for one in value if type(one) is dict or isinstance(one, Mapping)]
 
 
 def _text(value: object) -> str:

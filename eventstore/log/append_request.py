@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventstore.database.plan import Statement
-from eventstore.database.timestamps import as_utc
 from eventstore.errors import BatchTooLarge, InvalidInput, StreamClosed
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import Event
@@ -64,12 +63,14 @@ class _Stream:
     """
     What an append says of a stream.
 
+    :ivar id: of the task or conversation.
     :ivar number: among the streams of the append, from 1.
     :ivar expected: its version; 0 if it must be new, -1 if any but none will do, -2 if any will.
     :ivar closes: whether its last event closes it.
     :ivar reopens: whether it may be closed, because its first event reopens it.
     """
 
+    id: UUID
     number: int
     kind: str
     expected: int
@@ -85,13 +86,15 @@ class AppendRequest:
 
     :ivar envelopes: the events in order, as projectors see them.
     :ivar columns: what is stored of each of them.
+    :ivar numbers: of each of them the number of its stream.
     """
 
     user_id: str
     idempotency_key: str | None
     envelopes: list[EventEnvelope]
     columns: list[_Columns]
-    streams: dict[UUID, _Stream]
+    numbers: list[int]
+    streams: list[_Stream]
 
     def statement(self, *, retry: bool = False) -> Statement:
         """
@@ -101,33 +104,30 @@ class AppendRequest:
         """
         # `append_event` is faster for most appends: it looks for no key and no earlier attempt.
         if len(self.columns) == 1 and self.idempotency_key is None and not retry:
-            ((stream_id, stream),) = self.streams.items()
+            (stream,) = self.streams
             if stream.expected and not stream.reopens:  # and it is not new
-                of_stream = (stream_id, stream.kind, stream.expected, stream.closes)
+                of_stream = (stream.id, stream.kind, stream.expected, stream.closes)
                 return Statement(_ONE, (self.user_id, *of_stream, *self.columns[0]))
         # Few long arrays cost client and server less than many short ones.
-        streams = self.streams.values()
+        streams, columns = self.streams, self.columns
         numbers = [(one.expected, one.events, one.closes + 2 * one.reopens) for one in streams]
+        versions = [one.schema_version for one in columns]
         return Statement(
             _MANY,
             (
                 self.user_id,
                 self.idempotency_key,
                 retry,
-                [*self.streams],
+                [one.id for one in streams],
                 [one.kind for one in streams],
                 [*chain.from_iterable(numbers)],
-                [*chain.from_iterable([(c[0], c[5], c[6]) for c in self.columns])],
-                [*chain.from_iterable(self._numbers())],
-                [*chain.from_iterable([(c[1], c[3], c[4]) for c in self.columns])],
-                b"".join(chain.from_iterable([c[7:10] for c in self.columns])),
+                [*chain.from_iterable([(c[0], c[5], c[6]) for c in columns])],
+                [*chain.from_iterable(zip(self.numbers, versions, strict=True))],
+                [*chain.from_iterable([(c[1], c[3], c[4]) for c in columns])],
+                b"".join(chain.from_iterable([c[7:10] for c in columns])),
                 self._times(),
             ),
         )
-
-    def _numbers(self) -> Iterator[tuple[int, int]]:
-        for envelope, columns in zip(self.envelopes, self.columns, strict=True):
-            yield self.streams[envelope.stream_id].number, columns.schema_version
 
     def _times(self) -> list[datetime | None] | None:
         times = [columns.occurred_at for columns in self.columns]
@@ -168,14 +168,18 @@ def prepare_append(
     salts = os.urandom(_SALT_BYTES * count)  # one system call for all events
     total = 0
     key, key_size = idempotency_key, None if idempotency_key is None else count
-    request = AppendRequest(user_id, idempotency_key, [], [], {})
+    request = AppendRequest(user_id, idempotency_key, [], [], [], [])
+    # By the number in the id, because the hash of a UUID is a function of Python.
+    streams: dict[int, _Stream] = {}
     for number, event in enumerate(events):
         path = f"events[{number}]"
         _check_event(event, path, user_id)
         data = event.data
         payload = data.payload_text()
-        metadata = _metadata_text(event.metadata, path) if event.metadata else "{}"
-        size = _bytes_of(payload) + _bytes_of(metadata)
+        metadata, size = "{}", _bytes_of(payload)
+        if event.metadata:
+            metadata = _metadata_text(event.metadata, path)
+            size += _bytes_of(metadata)
         if size > MAX_PAYLOAD:
             raise InvalidInput(
                 path,
@@ -188,7 +192,7 @@ def prepare_append(
         occurred_at = None
         if event.occurred_at is not None:
             occurred_at = check_occurred_at(event.occurred_at, f"{path}.occurred_at")
-        _add_to_stream(request.streams, event, path)
+        request.numbers.append(_add_to_stream(streams, event, path))
         salt = salts[number * _SALT_BYTES : (number + 1) * _SALT_BYTES]
         content_digest = payload_digest(salt, payload, metadata)
         digest = event_digest(
@@ -222,7 +226,8 @@ def prepare_append(
         )
         # Projectors are given metadata as a replay will read it, with lists for tuples.
         stored_metadata = loads(metadata) if event.metadata else {}
-        request.envelopes.append(envelope_of(user_id, event, stored_metadata))
+        request.envelopes.append(envelope_of(user_id, event, stored_metadata, occurred_at))
+    request.streams += streams.values()
     return request
 
 
@@ -252,11 +257,14 @@ def _bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> EventEnvelope:
+def envelope_of(
+    user_id: str, event: NewEvent, metadata: Mapping[str, Any], occurred_at: datetime | None
+) -> EventEnvelope:
     """
     Return a new event as projectors see it.
 
     :param metadata: in place of the event's own, as it comes back from JSON.
+    :param occurred_at: in place of the event's own, in UTC.
     """
     return EventEnvelope(
         user_id,
@@ -266,13 +274,14 @@ def envelope_of(user_id: str, event: NewEvent, metadata: Mapping[str, Any]) -> E
         metadata,
         event.correlation_id,
         event.causation_id,
-        as_utc(event.occurred_at),
+        occurred_at,
     )
 
 
-def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> None:
+def _add_to_stream(streams: dict[int, _Stream], event: NewEvent, path: str) -> int:
+    """Note an event in what is said of its stream; return the number of the stream."""
     stream_id, data = event.stream_id, event.data
-    stream = streams.get(stream_id)
+    stream = streams.get(stream_id.int)
     if stream is None:
         expected: object = event.expected
         if expected is Expected.EXISTS:
@@ -286,10 +295,11 @@ def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> 
                 raise InvalidInput(
                     f"{path}.expected", f"{data.type} cannot be the first event of a stream"
                 )
-        streams[stream_id] = _Stream(
-            len(streams) + 1, data.stream_kind, version, 1, data.closes, data.reopens
+        number = len(streams) + 1
+        streams[stream_id.int] = _Stream(
+            stream_id, number, data.stream_kind, version, 1, data.closes, data.reopens
         )
-        return
+        return number
     # The SQL function is sent one kind and one flag a stream, so mixed kinds would pass it.
     if stream.kind != data.stream_kind:
         raise InvalidInput(
@@ -301,6 +311,7 @@ def _add_to_stream(streams: dict[UUID, _Stream], event: NewEvent, path: str) -> 
         raise StreamClosed(stream_id)
     stream.events += 1
     stream.closes = data.closes
+    return stream.number
 
 
 def _check_event(event: NewEvent, path: str, user_id: str) -> None:
@@ -315,7 +326,9 @@ def _check_event(event: NewEvent, path: str, user_id: str) -> None:
         if value is not None and not isinstance(value, UUID):
             raise InvalidInput(f"{path}.{name}", f"is a {type(value).__name__}; give a UUID")
     # Callers can compute this id, and a stream of another kind would refuse all later erasures.
-    if event.stream_id == erasure_stream(user_id) and not isinstance(event.data, ContentErased):
+    if event.stream_id.int == erasure_stream(user_id).int and not isinstance(
+        event.data, ContentErased
+    ):
         raise InvalidInput(
             f"{path}.stream_id", f"{event.stream_id} is reserved for erasures; give another id"
         )

@@ -7,11 +7,12 @@ one statement. New rows of one table are one statement too (docs/decisions/0005)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple, assert_never
-from uuid import UUID
 
 from eventstore.database.plan import Statement
 from eventstore.errors import InvalidInput
@@ -44,6 +45,9 @@ from projections.projector import Projections
 
 __all__ = ["live_statements"]
 
+_given_time = attrgetter("given_occurred_at")
+_number = attrgetter("shape.number")
+
 
 def live_statements(
     projections: Projections,
@@ -57,17 +61,17 @@ def live_statements(
 
     :param envelopes: at least one, in the order of the append, all of one user.
     :param changes: for each event what `Projections.project` gave.
-    :return: deletions, then insertions, then updates.
+    :return: deletions, children before parents, then all others, parents before children.
     :raises InvalidInput: one append inserts a row twice.
     :raises NotStorable: a value of a `json` column has no JSON form.
     """
     user_id, shapes = envelopes[0].user_id, projections.shapes_by_model
-    if any(one.given_occurred_at for one in envelopes):
+    if any(map(_given_time, envelopes)):
         changes = list(map(_dated, envelopes, changes))
     if len(envelopes) == 1 and len({one.table for one in changes[0]}) == len(changes[0]):
-        # No two changes are of one table, so there is nothing to fold.
+        # No two changes are of one table, so there is nothing to fold. They are parents first.
         place, ordered = Place(0, envelopes[0].stream_id, 0), changes[0]
-        if len(ordered) > 1:
+        if Delete in map(type, ordered):
             ordered = sorted(ordered, key=lambda one: _order(shapes[one.table], one))
         return [_statement(shapes[one.table], user_id, one, place) for one in ordered]
     touched = _fold_all(projections, envelopes, changes)
@@ -78,13 +82,10 @@ def live_statements(
             new.setdefault((row.shape, markers_of(row.insert)), []).append((row.insert, row.place))
     # Deletions come first: a row that is deleted and inserted anew would violate its own key.
     # Updates come last, because the row may be one of those that are inserted here.
+    deleted = [row for row in touched if row.delete]
     return [
-        *(
-            delete_row(row.shape, user_id, row.key)
-            for row in _children_first(touched)
-            if row.delete
-        ),
-        *(insert_rows(shape, user_id, rows) for (shape, _), rows in new.items()),
+        *[delete_row(row.shape, user_id, row.key) for row in _children_first(deleted)],
+        *[insert_rows(shape, user_id, rows) for (shape, _), rows in new.items()],
         *_updates(user_id, touched),
     ]
 
@@ -115,7 +116,7 @@ def _updates(user_id: str, touched: Sequence[_Touched]) -> list[Statement]:
     # Of one table in the order of the events: an update without a key and one by key may be about
     # one row, and the first of them counts.
     ordered = sorted(
-        ((row, one) for row in touched for one in row.updates),
+        [(row, one) for row in touched for one in row.updates],
         key=lambda pair: (pair[0].shape.number, -pair[1].place.later),
     )
     return [
@@ -191,14 +192,14 @@ def _fold_all(
     rows: dict[tuple[TableShape, Key], _Touched] = {}
     # Places are counted from the end: the locked head has the position of the last event.
     later = len(envelopes)
-    later_in_stream: dict[UUID, int] = {}
     unkeyed: dict[TableShape, int] = {}
-    for event in envelopes:
-        later_in_stream[event.stream_id] = later_in_stream.get(event.stream_id, 0) + 1
+    # By the number in the id, because the hash of a UUID is a function of Python.
+    later_in_stream = Counter(event.stream_id.int for event in envelopes)
     for event, its_changes in zip(envelopes, changes, strict=True):
         later -= 1
-        later_in_stream[event.stream_id] -= 1
-        place = Place(later, event.stream_id, later_in_stream[event.stream_id])
+        stream = event.stream_id.int
+        later_in_stream[stream] -= 1
+        place = Place(later, event.stream_id, later_in_stream[stream])
         for change in its_changes:
             shape = projections.shapes_by_model[change.table]
             if isinstance(change, UpdateFirst | UpdateAfter):
@@ -209,7 +210,7 @@ def _fold_all(
                 continue
             named = change.values if isinstance(change, Insert) else change.key
             key = shape.key_of(named)
-            if any(type(part) is Marker for part in key):
+            if Marker in map(type, key):
                 # Two events with POSITION as the key touch two rows, before either is numbered.
                 key = shape.key_of(_at(named, place))
             row = rows.get((shape, key))
@@ -218,7 +219,7 @@ def _fold_all(
             _fold(row, change, place, unkeyed.get(shape, 0))
     # The sort is stable, so rows of one table stay in the order asked for. A table with a foreign
     # key to itself depends on it (docs/decisions/0021).
-    return sorted(rows.values(), key=lambda row: row.shape.number)
+    return sorted(rows.values(), key=_number)
 
 
 def _children_first(rows: Sequence[_Touched]) -> list[_Touched]:

@@ -11,13 +11,12 @@ the database gives an event, from the locked head of the user's log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventstore.database.plan import Statement
-from projections.apply.table_shape import Key, Row, TableShape
+from projections.apply.table_shape import Key, Row, TableShape, sql_once
 from projections.changes import Increment, Marker, UpdateAfter
 
 __all__ = [
@@ -82,15 +81,14 @@ def insert_rows(
     :raises NotStorable: a value has no JSON form.
     """
     row, place = rows[0]
-    markers = markers_of(row)
     if len(rows) == 1:
         # A single row goes as parameters, because reading JSON costs the server more.
-        values = _sent(shape.encoded({**shape.nulls, **row}), place)
+        markers, values = _sent(shape.encoded({**shape.nulls, **row}), place)
         return Statement(_insert_sql(shape, markers), (user_id, *values))
     # One JSON array has one SQL text for any number of rows. A parameter for each value would need
     # a text for each number of rows, and every text is prepared on every connection.
     texts = [shape.json_row(_sent_by_name(row, place)) for row, place in rows]
-    return Statement(_insert_all_sql(shape, markers), (user_id, f"[{','.join(texts)}]"))
+    return Statement(_insert_all_sql(shape, markers_of(row)), (user_id, f"[{','.join(texts)}]"))
 
 
 def update_row(
@@ -110,10 +108,8 @@ def update_row(
     :raises NotStorable: a value of a `json` column has no JSON form.
     """
     increments = {name: one.by for name, one in changes.items() if type(one) is Increment}
-    sql = _update_sql(
-        shape, tuple(changes), markers_of(changes), tuple(increments), tuple(only_where)
-    )
-    values = _sent(shape.encoded({**changes, **increments}), place)
+    markers, values = _sent(shape.encoded({**changes, **increments}), place)
+    sql = _update_sql(shape, tuple(changes), markers, tuple(increments), tuple(only_where))
     return Statement(sql, (user_id, *key, *only_where.values(), *values))
 
 
@@ -130,10 +126,8 @@ def update_first(
 
     :param place: of the event that asks for it; rows of later events are passed over.
     """
-    sql = _update_first_sql(
-        shape, tuple(changes), markers_of(changes), tuple(found_by), tuple(only_where)
-    )
-    values = _sent(shape.encoded(dict(changes)), place)
+    markers, values = _sent(shape.encoded(dict(changes)), place)
+    sql = _update_first_sql(shape, tuple(changes), markers, tuple(found_by), tuple(only_where))
     return Statement(sql, (user_id, place.later, *found_by.values(), *only_where.values(), *values))
 
 
@@ -143,16 +137,16 @@ def update_after(shape: TableShape, user_id: str, change: UpdateAfter, place: Pl
 
     :param place: of the event that asks for it; rows of later events are passed over.
     """
+    markers, values = _sent(shape.encoded(dict(change.changes)), place)
     sql = _update_after_sql(
         shape,
         tuple(change.changes),
-        markers_of(change.changes),
+        markers,
         tuple(change.group),
         tuple(change.only_where),
         tuple(change.unless),
     )
     compared = (*change.group.values(), *change.only_where.values(), *change.unless.values())
-    values = _sent(shape.encoded(dict(change.changes)), place)
     return Statement(sql, (user_id, place.later, change.after, *compared, *values))
 
 
@@ -161,22 +155,27 @@ def delete_row(shape: TableShape, user_id: str, key: Key) -> Statement:
     return Statement(_delete_sql(shape), (user_id, *key))
 
 
-def _sent(row: Row, place: Place) -> list[Any]:
-    """Return what is sent of a row: of a marker, how many events come after the marked one."""
+def _sent(row: Row, place: Place) -> tuple[Markers, list[Any]]:
+    """
+    Return which values of a row the database gives, and what is sent of the row.
+
+    Of a marker that is how many events come after the marked one.
+    """
     # The order is that in which `_values` numbers its parameters. Nothing is sent for a time:
     # the events of an append share that of the head.
-    sent = []
-    for value in row.values():
-        marker, of = value, place
-        if type(value) is Marked:
-            marker, of = value
+    sent: list[Any] = []
+    markers: list[tuple[str, Marker]] = []
+    for name, value in row.items():
+        marker, of = value if type(value) is Marked else (value, place)
         if type(marker) is not Marker:
             sent.append(value)
-        elif marker is Marker.POSITION:
+            continue
+        markers.append((name, marker))
+        if marker is Marker.POSITION:
             sent.append(of.later)
         elif marker is Marker.VERSION:
             sent += (of.later_in_stream, of.stream_id)
-    return sent
+    return tuple(markers), sent
 
 
 _STREAM = "_stream_of_version"
@@ -196,7 +195,7 @@ def _sent_by_name(row: Mapping[str, Any], place: Place) -> Row:
     return sent
 
 
-@cache
+@sql_once
 def _insert_sql(shape: TableShape, markers: Markers) -> str:
     # Every column is written, so that a default of the table never shows (docs/decisions/0021). The
     # head is read in the transaction that holds its lock, so no other append moves it meanwhile.
@@ -209,7 +208,7 @@ def _insert_sql(shape: TableShape, markers: Markers) -> str:
     )
 
 
-@cache
+@sql_once
 def _insert_all_sql(shape: TableShape, markers: Markers) -> str:
     # The columns of the record are listed as they are asked for: a VERSION needs two values.
     record: list[str] = []
@@ -228,7 +227,7 @@ def _insert_all_sql(shape: TableShape, markers: Markers) -> str:
     )
 
 
-@cache
+@sql_once
 def _update_sql(
     shape: TableShape,
     names: tuple[str, ...],
@@ -251,7 +250,7 @@ def _update_sql(
     )
 
 
-@cache
+@sql_once
 def _update_first_sql(
     shape: TableShape,
     names: tuple[str, ...],
@@ -282,7 +281,7 @@ def _update_first_sql(
     )
 
 
-@cache
+@sql_once
 def _update_after_sql(
     shape: TableShape,
     names: tuple[str, ...],
@@ -309,7 +308,7 @@ def _update_after_sql(
     )
 
 
-@cache
+@sql_once
 def _delete_sql(shape: TableShape) -> str:
     sent = _parameters(2)
     conditions = ["t.user_id = $1", *_compared(shape, "t", shape.key, sent)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from functools import lru_cache
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -31,13 +32,16 @@ from projections.changes import (
     UpdateFirst,
 )
 
-__all__ = ["Key", "Row", "TableShape"]
+__all__ = ["Key", "Row", "TableShape", "sql_once"]
 
 type Row = dict[str, Any]
 """A row by column name, without `user_id`."""
 
 type Key = tuple[Any, ...]
 """The primary key of a row, without `user_id`."""
+
+sql_once = lru_cache(maxsize=1024)
+"""Decorates a function that makes SQL of a shape; those of stores that are closed drop out."""
 
 
 class TableShape:
@@ -92,11 +96,6 @@ class TableShape:
                 "fills"
             )
         self.nulls: Row = dict.fromkeys(self.columns)
-        # Each store of a process has its own shape of a table. Shapes of the same SQL are equal, so
-        # that all of them find the texts which `statements` and `compare` cache.
-        columns = tuple((name, kind.sql) for name, kind in self.columns.items())
-        self._identity = (self.name, self.key, columns)
-        self._hash = hash(self._identity)
         self.number = 0
         # Values of built-in events were checked when the events were made. What a service's own
         # projector yields may have no JSON form, and is checked as it is written.
@@ -107,13 +106,6 @@ class TableShape:
         self._json_encoders = [
             (name, encode) for name, encode in self._encoders if not self.columns[name].is_list
         ]
-
-    def __eq__(self, other: object) -> bool:
-        """Tell whether both have the same SQL, which is made once for all stores of a process."""
-        return isinstance(other, TableShape) and self._identity == other._identity
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def key_of(self, values: Mapping[str, Any]) -> Key:
         """

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, NamedTuple
 
 from eventstore.database.plan import Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope
 from projections.apply.column_types import key_value_text
 from projections.apply.replay import Replay
-from projections.apply.table_shape import Key, Row, TableShape
+from projections.apply.table_shape import Key, Row, TableShape, sql_once
 from projections.projector import Projections
 from projections.rebuild.parts import WHOLE, Part, sql_key_text
 
@@ -246,7 +245,7 @@ def _json_keys(shape: TableShape, keys: Iterable[Key | KeyText]) -> str:
     return _json_list(shape, (dict(zip(shape.key, key, strict=True)) for key in keys))
 
 
-@cache
+@sql_once
 def _differing_sql(shape: TableShape) -> str:
     # Only names of columns come back: a tampered row may have values that Python cannot hold.
     differs = {
@@ -265,12 +264,12 @@ def _differing_sql(shape: TableShape) -> str:
     )
 
 
-@cache
+@sql_once
 def _count_sql(shape: TableShape, part: Part) -> str:
     return f"select count(*) from {shape.name} as t where t.user_id = $1{part.condition(shape)}"
 
 
-@cache
+@sql_once
 def _extra_sql(shape: TableShape, part: Part) -> str:
     stored = f"from {shape.name} as t where t.user_id = $1{part.condition(shape)}"
     key = key_array(shape, "t")
@@ -282,7 +281,7 @@ def _extra_sql(shape: TableShape, part: Part) -> str:
     )
 
 
-@cache
+@sql_once
 def _stored_sql(shape: TableShape) -> str:
     return (
         f"select {key_array(shape, 't')} from {shape.keys_record()}\n"

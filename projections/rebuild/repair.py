@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import batched
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.scope import Scope
 from eventstore.errors import AlreadyExists, DatabaseFault, EventStoreError, InvalidInput
 from projections.apply.statements import NOWHERE, insert_rows
-from projections.apply.table_shape import TableShape
+from projections.apply.table_shape import TableShape, sql_once
 from projections.rebuild.compare import Difference, KeyText, key_array, same_key
 
 __all__ = ["empty", "repair"]
@@ -127,7 +126,7 @@ def _delete(shape: TableShape, user_id: str, keys: Sequence[KeyText]) -> Stateme
     return Statement(_delete_sql(shape), (user_id, orjson.dumps(rows).decode()), prepared=False)
 
 
-@cache
+@sql_once
 def _delete_sql(shape: TableShape) -> str:
     return (
         f"delete from {shape.name} as t using {shape.keys_record()}\n"

@@ -125,3 +125,27 @@ def test_a_cancelled_call_does_not_wait_for_a_silent_server(
             return took
 
     assert asyncio.run(run()) < 2
+
+
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_one_caller_keeps_to_one_connection_of_a_large_pool(
+    direct_url: str, admin: psycopg.Connection, driver: str
+) -> None:
+    settings = Settings(
+        database_url=direct_url, pool_min_size=CONNECTIONS, pool_max_size=CONNECTIONS
+    )
+    with open_store(driver, settings=settings) as store:
+        alice = store.user("alice")
+        until(lambda: has_idle(store))
+        began = admin.execute("select clock_timestamp()").fetchone()
+
+        for _ in range(2 * CONNECTIONS):
+            alice.tasks.list()
+
+        used = admin.execute(
+            "select pid from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+            " and query_start > %s",
+            began,
+        ).fetchall()
+        assert len(used) == 1

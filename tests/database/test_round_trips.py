@@ -1,4 +1,8 @@
-"""Round trips, counted by a proxy: an append costs one, and so does a page of history."""
+"""
+Round trips, counted by a proxy: an append costs one, and so does a page of history.
+
+And Python calls, counted by the interpreter: they say what an append costs on any machine.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from benchmarks.measure import count_python_calls
+from benchmarks.turns import agent_turn
 from eventstore import EventStore, Settings, User
 from tests.support.drivers import open_store
 from tests.support.proxy import Proxy, url_through
@@ -303,3 +309,26 @@ def test_a_lost_request_is_sent_again(
 
     assert [one.id for one in remote_alice.history(chat.id)] == [message.id]
     assert remote_store.verify().ok
+
+
+# A little more than it is, for other versions of psycopg's pool and of pydantic.
+@pytest.mark.parametrize(("append", "limit"), [("post", 152), ("turn", 550)])
+def test_an_append_enters_few_functions_of_python(
+    database_url: str, append: str, limit: int
+) -> None:
+    with EventStore.connect(database_url) as store:
+        _warm(store)
+        alice = store.user("alice")
+        chat = alice.conversations.start().id
+
+        def post() -> None:
+            alice.messages.post(chat, sender="user", content="Buy milk")
+
+        def turn() -> None:
+            with alice.transaction() as record:
+                agent_turn(record, chat, 1)
+
+        operation = {"post": post, "turn": turn}[append]
+        operation()
+
+        assert count_python_calls(operation) <= limit

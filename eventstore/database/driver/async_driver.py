@@ -26,6 +26,7 @@ from eventstore.database.connections import (
     no_connection,
     pool_options,
     refuse_fork,
+    take_newest_first,
     with_keepalives,
 )
 from eventstore.database.driver.interpreter import CallTime, interpret
@@ -54,6 +55,7 @@ class AsyncDriver(CallTime):
             reconnect_failed=_connect_again,
             **pool_options(conninfo, settings, self._outage),
         )
+        take_newest_first(self.pool)
         self._process = getpid()
         self._enter_scope = EnterScope(settings)
         self.seconds = settings.deadline_seconds

@@ -129,7 +129,7 @@ _BEGIN_SNAPSHOT = Statement("begin isolation level repeatable read, read only", 
 _COMMIT = Statement("commit", prepared=False)
 
 
-def interpret[T](
+def interpret[T](  # noqa: C901 - the fate of each error
     plan: Plan[T], io: Io, enter_scope: EnterScope, call: CallReport | None = None
 ) -> Generator[Any, Any, T]:
     """
@@ -159,17 +159,17 @@ def interpret[T](
             answer, error = [], None
             # Ctrl-C and other errors do not reach the plan, which might catch them and try again.
             try:
-                answer = yield from held.answer(request)
+                if isinstance(request, Batch):
+                    answer = yield from held.exchange(request)
+                else:
+                    answer = yield from held.answer(request)
             except psycopg.Error as caught:
-                error = _classified(caught, request)
+                error = _classified(caught, held_open=request.hold)
             except EventStoreError as caught:
                 error = caught
             if error is not None:
-                held.met = (held.met[-1], error)
-            if isinstance(error, ConnectionLost):
-                yield from held.distrust(error)
-            # The plan may catch the error and go on, but not in the transaction that failed.
-            if error is not None or not _holds(request):
+                yield from held.fail(error)
+            elif not request.hold and held.connection is not None:
                 yield from held.release()
     except GeneratorExit:
         # A generator that is closed may not yield, so nobody would wait for the release.
@@ -177,24 +177,21 @@ def interpret[T](
         raise
     finally:
         # A plan may raise between two batches of a transaction that it holds open.
-        yield from held.release()
+        if held.connection is not None:
+            yield from held.release()
 
 
-def _classified(caught: psycopg.Error, request: object) -> EventStoreError:
-    """Return the error of the store for what a batch failed with."""
+def _classified(caught: psycopg.Error, *, held_open: bool) -> EventStoreError:
+    """
+    Return the error of the store for what a batch failed with.
+
+    :param held_open: the batch was not to commit.
+    """
     error = classify(caught)
     error.__cause__ = caught
     if isinstance(error, ConnectionLost):
-        held_open = isinstance(request, Batch) and request.hold
         error.may_be_committed = not held_open and may_be_committed(caught)
     return error
-
-
-def _holds(request: object) -> bool:
-    """Return whether a transaction stays open behind a request."""
-    return isinstance(request, GiveWay | AboutToolCall) or (
-        isinstance(request, Batch) and request.hold
-    )
 
 
 class _Held:
@@ -220,12 +217,10 @@ class _Held:
         self.scope: Scope | None = None
 
     def answer(
-        self, request: Batch | Rollback | Pause | Retry | GiveWay | Parallel | AboutToolCall
+        self, request: Rollback | Pause | Retry | GiveWay | Parallel | AboutToolCall
     ) -> Generator[Any, Any, Any]:
-        """Do what the plan asks for."""
+        """Do what the plan asks for beside batches."""
         match request:
-            case Batch():
-                return (yield from self._exchange(request))
             case Rollback():
                 return []
             case Pause(seconds):
@@ -245,7 +240,7 @@ class _Held:
             case _:
                 assert_never(request)
 
-    def _exchange(self, batch: Batch) -> Generator[Any, Any, list[Rows]]:
+    def exchange(self, batch: Batch) -> Generator[Any, Any, list[Rows]]:
         """Send a batch, on a connection that is taken for it if none is held."""
         io = self.io
         if io.stepwise:
@@ -316,16 +311,18 @@ class _Held:
             connection, self.connection = self.connection, None
             self.io.abandon(connection)
 
-    def distrust(self, error: ConnectionLost) -> Generator[Any, Any]:
-        """Drop the idle connections after the one that is held was lost."""
-        # A restart or a NAT that forgets ends them too, and each would cost a retry: after a
-        # silence, a whole limit.
+    def fail(self, error: EventStoreError) -> Generator[Any, Any]:
+        """Give up the transaction that failed: the plan may catch the error and go on without."""
+        self.met = (self.met[-1], error)
         if self.connection is not None:
-            yield self.io.distrust(self.connection, error)
+            if isinstance(error, ConnectionLost):
+                # A restart or a NAT that forgets ends the idle connections too, and each would
+                # cost a retry: after a silence, a whole limit.
+                yield self.io.distrust(self.connection, error)
+            yield from self.release()
 
     def release(self) -> Generator[Any, Any]:
-        """Give the connection back, if there is one; what is open on it is rolled back."""
-        if self.connection is not None:
-            # If the release is interrupted, the next call must not give the connection back again.
-            connection, self.connection = self.connection, None
-            yield self.io.release(connection)
+        """Give the connection back; what is open on it is rolled back."""
+        # If the release is interrupted, the next call must not give the connection back again.
+        connection, self.connection = self.connection, None
+        yield self.io.release(connection)

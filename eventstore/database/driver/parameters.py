@@ -27,7 +27,7 @@ type Parameters = tuple[list[bytes | None], list[int]]
 _TEXT, _BINARY = 0, 1
 
 
-def encode(parameter_lists: Iterable[Sequence[object]]) -> list[Parameters]:
+def encode(parameter_lists: Iterable[Sequence[Any]]) -> list[Parameters]:  # noqa: C901 - a case a type
     """
     Return the parameters of some statements as libpq takes them.
 
@@ -44,18 +44,21 @@ def encode(parameter_lists: Iterable[Sequence[object]]) -> list[Parameters]:
             formats: list[int] = []
             for value in values:
                 one: bytes | None
-                if isinstance(value, str):
+                kind = type(value)
+                if kind is str:
                     one, form = value.encode(), _TEXT
                     if b"\0" in one:
                         raise _nul()
                 elif value is None:
                     one, form = None, _TEXT
-                elif isinstance(value, UUID):
+                elif kind is UUID:
                     one, form = value.int.to_bytes(16), _BINARY
-                elif isinstance(value, list):
-                    one, form = _array(value)
+                elif kind is bytes:
+                    one, form = value, _BINARY
+                elif kind is int:
+                    one, form = b"%d" % value, _TEXT
                 else:
-                    one, form = _scalar(value)
+                    one, form = _encode_other(value)
                 data.append(one)
                 formats.append(form)
             encoded.append((data, formats))
@@ -66,7 +69,17 @@ def encode(parameter_lists: Iterable[Sequence[object]]) -> list[Parameters]:
     return encoded
 
 
-def _scalar(value: object) -> tuple[bytes, int]:
+def _encode_other(value: object) -> tuple[bytes, int]:
+    """Return a value of a rarer type, or of a subclass, and its format."""
+    if isinstance(value, list):
+        return _array(value)
+    if isinstance(value, str):
+        data = str.encode(value)
+        if b"\0" in data:
+            raise _nul()
+        return data, _TEXT
+    if isinstance(value, UUID):
+        return value.int.to_bytes(16), _BINARY
     if isinstance(value, bytes):
         return value, _BINARY
     if isinstance(value, bool):

@@ -90,7 +90,8 @@ def run_pipeline(
     if error is not None:
         _cut_if_useless(pgconn, error)
         raise error
-    return [_rows(connection.transformer, result) for result in results[unread:]]
+    transformer = connection.transformer
+    return [_rows(transformer, one) if one.nfields else [] for one in results[unread:]]
 
 
 type _Prepares = list[tuple[str, bytes] | None]
@@ -140,8 +141,6 @@ def _cut_if_useless(pgconn: PGconn, error: psycopg.Error) -> None:
 
 
 def _rows(transformer: Transformer, result: PGresult) -> Rows:
-    if not result.nfields:
-        return []
     transformer.set_pgresult(result)
     try:
         return transformer.load_rows(0, result.ntuples, tuple)

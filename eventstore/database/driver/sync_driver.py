@@ -29,6 +29,7 @@ from eventstore.database.connections import (
     no_connection,
     pool_options,
     refuse_fork,
+    take_newest_first,
     with_keepalives,
 )
 from eventstore.database.driver.interpreter import CallTime, interpret
@@ -57,6 +58,7 @@ class Driver(CallTime):
             reconnect_failed=_connect_again,
             **pool_options(conninfo, settings, self._outage),
         )
+        take_newest_first(self.pool)
         self._process = getpid()
         self._enter_scope = EnterScope(settings)
         self.seconds = settings.deadline_seconds

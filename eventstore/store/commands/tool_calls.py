@@ -331,7 +331,7 @@ def _ended_so(call: ToolCallView, outcome: ToolCallOutcome) -> bool:
 
 
 def _require_reference(call: object) -> None:
-    if not all(hasattr(call, name) for name in ("event_id", "call_id", "message_id")):
+    if not (hasattr(call, "event_id") and hasattr(call, "call_id") and hasattr(call, "message_id")):
         fact = f"a {type(call).__name__}; give what request or find returned"
         raise InvalidInput("call", fact)
 

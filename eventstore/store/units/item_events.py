@@ -57,7 +57,7 @@ def item_events(
         those that the item asks for are taken out of it.
     :raises InvalidInput: it is no JSON object, or has a value that cannot be stored.
     """
-    if not isinstance(body, Mapping):
+    if type(body) is not dict and not isinstance(body, Mapping):
         raise InvalidInput(path, f"a {type(body).__name__}; give a dict, as model_dump() does")
     try:
         item = read_item(body)

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from eventstore.database.errors import WrongKind, sqlstate_of
 from eventstore.database.plan import AboutToolCall, Plan, Rollback, Rows, Statement, retrying
+from eventstore.database.timestamps import as_utc
 from eventstore.errors import (
     OUTCOME_KEY,
     AlreadyExists,
@@ -233,13 +234,6 @@ class UnitOfWork:
         """Refuse commands from now on: nobody would write them."""
         self._ended = True
 
-    def _require_open(self) -> None:
-        if self._ended:
-            raise ConfigurationError(
-                "the transaction has ended, so this command would not be written; give it inside "
-                "of the block, or to the user"
-            )
-
     def record(
         self,
         stream_id: UUID,
@@ -258,7 +252,8 @@ class UnitOfWork:
         :raises ConfigurationError: the transaction has ended.
         :raises InvalidInput: `caused_by` does not stand for an event.
         """
-        self._require_open()
+        if self._ended:
+            raise _ended()
         context = self.context
         event = NewEvent(
             stream_id=stream_id,
@@ -297,7 +292,8 @@ class UnitOfWork:
         :raises ConfigurationError: the transaction has ended.
         :raises InvalidInput: `caused_by` does not stand for an event.
         """
-        self._require_open()
+        if self._ended:
+            raise _ended()
         # The event gets its id before it is known: the handle refers to it, and a retry without a
         # key is recognized by it, whatever is decided in the second attempt.
         decision = Decision(
@@ -612,6 +608,13 @@ def _outcomes(events: Sequence[NewEvent]) -> list[EndedCall]:
     return [call for call in found if call.id not in new]
 
 
+def _ended() -> ConfigurationError:
+    return ConfigurationError(
+        "the transaction has ended, so this command would not be written; give it inside of the "
+        "block, or to the user"
+    )
+
+
 def check_key(idempotency_key: str | None) -> str | None:
     """
     Return a caller's idempotency key if it can be one.
@@ -625,6 +628,6 @@ def check_key(idempotency_key: str | None) -> str | None:
 
 def _as_if_recorded(user_id: str, event: NewEvent) -> RecordedEvent:
     """Return an event as if it were recorded now, for the decisions that follow it."""
-    envelope = envelope_of(user_id, event, event.metadata)
+    envelope = envelope_of(user_id, event, event.metadata, as_utc(event.occurred_at))
     # Position 0 tells the replay that a value it refuses is the caller's and not a stored one.
     return recorded(envelope, 0, 0, datetime.now(UTC))
