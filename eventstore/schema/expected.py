@@ -80,7 +80,7 @@ FUNCTION_DECLARATIONS = {
 
 FUNCTION_DIGESTS = {
     "append_event": "b2c9092cd2b9eadce0e422fcbf05dd03",
-    "append_events": "4fd6c23f56ace0a0509cfe35815920c0",
+    "append_events": "df1fa098bd41fab8dc81b6d817466753",
     "position_at": "c8d24cb6a89119071b82ef1966b3d6c8",
     "refuse_change": "5b32691c4d137f308be85707ee8f888a",
     "refuse_older_head": "ce5c59c35cc03602fe311d6b63437c3f",

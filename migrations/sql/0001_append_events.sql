@@ -167,8 +167,9 @@ begin
         v_heads[s] := v_version;
     end loop;
 
-    -- What was appended before, and what is there already under its key, was answered so far. The record of an erasure, an append of its own, is
-    -- never refused: content must be removable from a full log.
+    -- What was appended before, and what is there already under its key, was answered so far. The
+    -- record of an erasure, an append of its own, is never refused: content must be removable from
+    -- a full log.
     if v_position + v_events > v_quota and p_texts[1] <> 'ContentErased' then
         raise exception 'the quota is reached' using errcode = 'VE006',
             detail = pg_catalog.json_build_object(

@@ -202,16 +202,17 @@ def _starts(server: LocalServer) -> bool:
 
 def kill_backend(place: Place) -> bool:
     """Kill the process of one session with SIGKILL; the server ends all others and recovers."""
-    pids = place.ask(
-        "select pid from pg_stat_activity where datname = current_database()"
-        " and pid <> pg_backend_pid() and backend_type = 'client backend'"
-        " order by state = 'active' desc"
-    )
-    if not pids:
-        return False
     try:
+        pids = place.ask(
+            "select pid from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid() and backend_type = 'client backend'"
+            " order by state = 'active' desc"
+        )
+        if not pids:
+            return False
         os.kill(pids[0], signal.SIGKILL)
-    except ProcessLookupError:  # it has ended by itself
+    except (psycopg.OperationalError, ProcessLookupError):
+        # The server had not noticed the strike before when it answered, or the session has ended.
         return False
     return _until(lambda: _answers(place))
 

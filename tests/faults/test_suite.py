@@ -32,7 +32,7 @@ def test_the_suite_finds_a_store_that_forgets_its_first_attempt(
 
     monkeypatch.setattr(eventstore.store.units.unit_of_work, "append", forget_the_first_attempt)
 
-    figures = run_kind(server, "reply dropped", 4 * FAULTS, seed=1)
+    figures = run_kind(server, "reply dropped", 10 * FAULTS, seed=1)
 
     # The second attempt is refused by the ids of its rows, and its client told that nothing was
     # written; but the first was.
