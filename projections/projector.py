@@ -81,7 +81,7 @@ class Projections:
     """
     The projectors a store runs; each table has one owner.
 
-    :param projectors: in the order in which each event is given to them.
+    :param projectors: each event is given to all of them.
     :raises ConfigurationError: one of them is no projector, or two have one table, or a projector
         cannot keep its table.
 

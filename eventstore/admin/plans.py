@@ -282,6 +282,7 @@ class AdminPlans:
         :raises Incomplete: the named users were left as they were, because their log cannot be
             read, is locked for too long, or yields rows that the tables refuse. All other users
             were rebuilt.
+        :raises InvalidInput: `jobs` is no number over 0, or the user id is wrong.
         :raises CorruptLog: with `user_id`: an event cannot be read; nothing was changed.
         :raises AccessDenied: without `user_id`: the login may not enter the operator role.
         """
@@ -367,6 +368,7 @@ class AdminPlans:
         :raises AccessDenied: the login may not enter the eraser role.
         :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
         :raises InvalidInput: an argument is wrong.
+        :raises TimedOut: another erasure of this user, or a writer, took too long.
         :raises CorruptLog: an event that stays cannot be read; nothing was changed.
         """
         check_user_id(user_id)

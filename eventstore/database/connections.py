@@ -273,6 +273,8 @@ def take_newest_first(pool: BasePool) -> None:
 
     psycopg's pools take turns. Then every call meets a server process whose memory has gone cold
     since its last one: with eight connections and one caller this costs half as much CPU again.
+    An idle connection is not renewed then: a pool checks its age when it is given back, and those
+    that nobody needs wait behind, to be closed after `max_idle_seconds`, down to `pool_min_size`.
 
     :param pool: one that is not open yet.
     """

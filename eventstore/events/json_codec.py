@@ -92,8 +92,8 @@ def plain_json(value: object, path: str) -> Json:
     except NotStorable:
         try:
             written = to_jsonable_python(value, bytes_mode="base64", fallback=_note_of)
-        except ValueError:  # pydantic's own limit, or a value that holds itself
-            raise NotStorable(path, _TOO_DEEP) from None
+        except ValueError as error:  # too deep for pydantic, or a serializer's own
+            raise NotStorable(path, f"cannot be written as JSON: {error}") from error
         return check_json(_finite(written), path)
 
 

@@ -92,7 +92,7 @@ class Telemetry:
                 "eventstore.round_trips": call.round_trips,
                 "eventstore.retries": len(call.retries),
                 "eventstore.pool_seconds": call.pool_seconds,
-                **({} if call.tool_call is None else _of_tool_call(call.tool_call)),
+                **({} if call.tool_call is None else _of_tool_call(call.tool_call, call.error)),
             },
         )
         if call.error is not None:
@@ -110,7 +110,7 @@ class Telemetry:
             self._failures.add(1, {**attributes, **failed, **parked})
 
 
-def _of_tool_call(call: AboutToolCall) -> dict[str, str]:
+def _of_tool_call(call: AboutToolCall, error: BaseException | None) -> dict[str, str]:
     """Return what a span says of a tool call: names and ids, and that it was executed."""
     attributes = {
         "gen_ai.tool.call.id": call.call_id,
@@ -118,7 +118,7 @@ def _of_tool_call(call: AboutToolCall) -> dict[str, str]:
     }
     if call.name is not None:
         attributes["gen_ai.tool.name"] = call.name
-    if call.ended:
-        # One span for each tool that ran, or who counts them would count the request too.
+    if call.ended and error is None:
+        # Of the outcome alone, or who counts the tools that ran would count their requests too.
         attributes["gen_ai.operation.name"] = "execute_tool"
     return attributes

@@ -301,7 +301,7 @@ class FeedPlans:
         head, last = head or 0, rows[-1][0] if rows else position
         cut = bool(rows) and (rows[-1][-1] == self.batch or len(rows) < rows[-1][-1])
         through = last if cut else max(last, min(head, position + _POSITIONS_AT_A_TIME))
-        lag = (now - rows[0][_RECORDED_AT]).total_seconds() if rows else 0.0
+        lag = max(0.0, (now - rows[0][_RECORDED_AT]).total_seconds()) if rows else 0.0
         return ClaimedBatch(position, through, through < head, [row[:-1] for row in rows], lag)
 
     def move(self, user_id: str, worker: UUID, position: int, *, hold: bool = False) -> Plan[bool]:

@@ -76,6 +76,7 @@ select w.name,
        triggers.triggers,
        keys.definitions || indexes.definitions || columns.not_null as constraints,
        columns.application_updates,
+       columns.application_inserts,
        columns.operator_reads,
        columns.operator_updates,
        columns.eraser_rights
@@ -103,6 +104,9 @@ cross join lateral (
            coalesce(array_agg(a.attname) filter (
                where has_column_privilege(role_oids.application, c.oid, a.attnum, 'UPDATE')), '{}')
                as application_updates,
+           coalesce(array_agg(a.attname) filter (
+               where has_column_privilege(role_oids.application, c.oid, a.attnum, 'INSERT')), '{}')
+               as application_inserts,
            coalesce(array_agg(a.attname) filter (
                where has_column_privilege(role_oids.operator, c.oid, a.attnum, 'SELECT')), '{}')
                as operator_reads,

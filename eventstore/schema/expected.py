@@ -11,6 +11,7 @@ from __future__ import annotations
 from eventstore.database.roles import Role
 
 __all__ = [
+    "APPLICATION_INSERTS",
     "APPLICATION_UPDATES",
     "CALLED_FUNCTIONS",
     "COLUMNS",
@@ -240,6 +241,9 @@ The columns of the log that the application role may update, because every appen
 They are never all columns of a table: the right to update a whole table includes the right to lock
 it, and one lock would stop the appends of all users.
 """
+
+APPLICATION_INSERTS = {_LOG: {"user_id", "position", "hash", "recorded_at"}}
+"""The columns that the application role gives a new row; elsewhere all. A quota is none of them."""
 
 OPERATOR_READS = {
     _LOG: {"user_id", "position", "hash", "recorded_at", "quota"},

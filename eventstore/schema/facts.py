@@ -103,7 +103,8 @@ class TableFacts:
         disabled.
     :ivar constraints: the definitions of the valid constraints, of the unique and other indexes
         without a constraint, and of NOT NULL columns.
-    :ivar application_updates: the columns that the application role may update.
+    :ivar application_updates: the columns that the application role may update;
+        `application_inserts` those that it may give a new row.
     :ivar operator_reads: the columns that the operator role may read; `operator_updates` those that
         it may update.
     :ivar eraser_rights: the rights of the eraser role on columns, such as `salt update`.
@@ -133,6 +134,7 @@ class TableFacts:
     triggers: dict[str, dict[str, str]]
     constraints: dict[str, str]
     application_updates: list[str]
+    application_inserts: list[str]
     operator_reads: list[str]
     operator_updates: list[str]
     eraser_rights: list[str]

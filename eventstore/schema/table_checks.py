@@ -9,6 +9,7 @@ from typing import Any
 from eventstore.database.roles import Role, with_role_names
 from eventstore.log.tables import FEED_CHECKPOINT, LOG_TABLES, STORE_TABLES
 from eventstore.schema.expected import (
+    APPLICATION_INSERTS,
     APPLICATION_UPDATES,
     COLUMNS,
     CONSTRAINTS,
@@ -242,19 +243,23 @@ class TableCheck:
             )
 
     def _check_updates(self) -> Iterator[Finding]:
-        """Check the columns that the application role may update; see `APPLICATION_UPDATES`."""
+        """Check the columns that the application role may write; see `APPLICATION_UPDATES`."""
         table, name = self.table, self.names[Role.APPLICATION]
         # Whoever may update the whole table may also LOCK it, and that stops the appends of all.
-        actual = {*table.application_updates}
-        needed = APPLICATION_UPDATES.get(table.name, actual)
-        if lacks := ", ".join(sorted(needed - actual)):
-            detail = f"{name} may not update {lacks}, which every append does"
-            remedy = f"grant update ({lacks}) on {table.name} to {name}"
-            yield Finding("error", "rights", table.name, detail, remedy)
-        if excess := ", ".join(sorted(actual - needed)):
-            detail = f"{name} may update {excess}, which no append does"
-            remedy = f"revoke update on {table.name} from it and public"
-            yield Finding("warning", "rights", table.name, detail, remedy)
+        for right, expected, columns in (
+            ("update", APPLICATION_UPDATES, table.application_updates),
+            ("insert", APPLICATION_INSERTS, table.application_inserts),
+        ):
+            actual = {*columns}
+            needed = expected.get(table.name, actual)
+            if lacks := ", ".join(sorted(needed - actual)):
+                detail = f"{name} may not {right} {lacks}, which every append does"
+                remedy = f"grant {right} ({lacks}) on {table.name} to {name}"
+                yield Finding("error", "rights", table.name, detail, remedy)
+            if excess := ", ".join(sorted(actual - needed)):
+                detail = f"{name} may {right} {excess}, which no append does"
+                remedy = f"revoke {right} on {table.name} from it and public"
+                yield Finding("warning", "rights", table.name, detail, remedy)
 
     def _check_triggers(self) -> Iterator[tuple[str, str]]:
         table = self.table

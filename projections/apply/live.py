@@ -61,7 +61,7 @@ def live_statements(
 
     :param envelopes: at least one, in the order of the append, all of one user.
     :param changes: for each event what `Projections.project` gave.
-    :return: deletions, children before parents, then all others, parents before children.
+    :return: deletions, children before parents, then insertions, parents first, then updates.
     :raises InvalidInput: one append inserts a row twice.
     :raises NotStorable: a value of a `json` column has no JSON form.
     """

@@ -47,6 +47,7 @@ class LockedReplay:
     suspects: list[Difference] | None = None
 
 
+# Of a table that shall have no rows all go at once, and the others are compared.
 # Comparing 2,000 rows takes some 30 milliseconds (docs/decisions/0021), for which writers wait.
 _FEW = 2_000
 """Rows that are compared again under the lock; for more, whole tables are compared."""
@@ -123,7 +124,7 @@ def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) 
     suspects, replay = locked.suspects, locked.replay
     emptied = 0
     if suspects is None or len(suspects) + len(replay.touched) > _FEW:
-        if locked.part is WHOLE:
+        if locked.part.parts == 1:
             emptied = yield from empty(
                 scope, [one for one in projections.shapes if not replay.rows(one.model)]
             )
@@ -132,7 +133,7 @@ def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) 
         differences = yield from compare_keys(scope, projections, replay, suspects, replay.touched)
     else:
         return 0
-    if differences:
+    if emptied or differences:
         yield from repair(scope, differences)
     return emptied + len(differences)
 

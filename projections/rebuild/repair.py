@@ -20,6 +20,7 @@ __all__ = ["empty", "repair"]
 
 _ROWS_TOGETHER = 2_000
 
+_DEFER = Statement("set constraints all deferred", prepared=False)
 _EMPTY = """
 with gone as (delete from {table} where user_id = $1 returning 1)
 select count(*) from gone
@@ -70,21 +71,20 @@ def empty(scope: Scope, shapes: Sequence[TableShape]) -> Plan[int]:
 
     One round trip for any number of rows: their keys are not sent.
 
-    :return: how many there were.
-    :raises DatabaseFault: some are still there.
+    :return: how many there were. Constraints are still deferred: `repair` checks them.
+    :raises DatabaseFault: some are still there, or a constraint is in the way.
     """
-    user_id = scope.user_id
     # Children go before their parents.
     ordered = sorted(shapes, key=lambda one: one.number, reverse=True)
-    answers = yield Batch(
-        scope,
-        tuple(
-            Statement(sql.format(table=shape.name), (user_id,), prepared=False)
-            for sql in (_EMPTY, _LEFT)
-            for shape in ordered
-        ),
-        hold=True,
+    statements = (
+        Statement(sql.format(table=shape.name), (scope.user_id,), prepared=False)
+        for sql in (_EMPTY, _LEFT)
+        for shape in ordered
     )
+    try:
+        _, *answers = yield Batch(scope, (_DEFER, *statements), hold=True)
+    except (AlreadyExists, InvalidInput) as error:
+        raise _in_the_way(error) from error
     for shape, left in zip(ordered, answers[len(ordered) :], strict=True):
         if left:
             raise DatabaseFault(f"rows of {shape.name} {_NOT_DELETED}")
@@ -107,7 +107,7 @@ def _steps(user_id: str, found: Sequence[Difference]) -> Iterator[_Step]:
     for one in sorted(found, key=lambda one: one.shape.number):  # parents before their children
         by_table.setdefault(one.shape, []).append(one)
     # Between the deletions and the insertions a foreign key that can wait is violated.
-    yield _Step(Statement("set constraints all deferred", prepared=False))
+    yield _Step(_DEFER)
     for shape, group in reversed(by_table.items()):
         keys = [one.key for one in group if one.kind != "missing_row"]
         for some in batched(keys, _ROWS_TOGETHER, strict=False):

@@ -374,6 +374,12 @@ WARNINGS = {
         "eventstore.user_log",
         "eventstore_app may update quota, user_id, which no append does",
     ),
+    "INSERT of a quota": Break(
+        "grant insert on eventstore.user_log to eventstore_app",
+        "rights",
+        "eventstore.user_log",
+        "eventstore_app may insert quota, retried, which no append does",
+    ),
     "UPDATE on another column of a stream": Break(
         "grant update (kind) on eventstore.stream to eventstore_app",
         "rights",
