@@ -312,7 +312,7 @@ def test_a_lost_request_is_sent_again(
 
 
 # A little more than it is, for other versions of psycopg's pool and of pydantic.
-@pytest.mark.parametrize(("append", "limit"), [("post", 152), ("turn", 560)])
+@pytest.mark.parametrize(("append", "limit"), [("post", 160), ("turn", 600)])
 def test_an_append_enters_few_functions_of_python(
     database_url: str, append: str, limit: int
 ) -> None:
