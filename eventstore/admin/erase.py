@@ -45,7 +45,6 @@ where user_id = $1 and stream_id = $2 and kind = 'conversation'
 _ONE_AT_A_TIME = """
 select pg_advisory_xact_lock(hashtextextended('eventstore erases ' || $1, 0))
 """
-_HEAD = "select position from eventstore.user_log where user_id = $1"
 _DONE = f"""
 select {select_list(REPLAY_COLUMNS)} from eventstore.event
 where user_id = $1 and stream_id = $2 and event_id = $3
@@ -158,40 +157,35 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     unreached = tuple(name for (name,) in others)
     _require_reached(order, unreached)
     # The record is looked for when no other erasure is at work: a first attempt may have been.
-    _, done, heads = yield Batch(
+    _, done = yield Batch(
         scope,
         (
             Statement(_ONE_AT_A_TIME, (user_id,)),
             Statement(_DONE, (user_id, erasure_stream(user_id), order.record_id)),
-            Statement(_HEAD, (user_id,)),
         ),
         hold=True,
     )
     if done:
         yield Batch(scope, ())
         return _erasure(recorded_event(user_id, done[0], registry), unreached)
-    ((head,),) = heads
-    removed: list[tuple[int, int]] = []
+    count = last = reached = 0
 
-    def remove_content(after: int, through: int) -> Plan[None]:
-        removed.append((yield from _remove_content(order, after, through)))
+    def remove_through(position: int) -> Plan[None]:
+        nonlocal count, last, reached
+        removed, newest = yield from _remove_content(order, reached, position)
+        count, last, reached = count + removed, max(last, newest), position
 
     # The replay leaves out what is to go, and it and most of the removal come before the lock: this
     # user's writers wait for the rows to go, and nobody else waits. It comes before the removal,
     # because an event tells of which rows it is only with its payload.
     locked = yield from replay_then_lock(
-        scope,
-        projections,
-        registry,
-        skip=order.covers,
-        before_lock=lambda: remove_content(0, head),
+        scope, projections, registry, skip=order.covers, before_lock=remove_through
     )
-    yield from remove_content(head, locked.replay.position)
-    count, through = sum(count for count, _ in removed), max(last for _, last in removed)
+    yield from remove_through(locked.replay.position)
     if not count:
         yield Batch(scope, ())
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
-    event = yield from _record_erasure(scope, order, through, count)
+    event = yield from _record_erasure(scope, order, last, count)
     # The record of the erasure is an event too, and a projector of a service may make a row of it.
     yield from replay_to_end(scope, locked, registry)
     yield from repair_locked(scope, locked, projections)

@@ -272,7 +272,7 @@ def take_newest_first(pool: BasePool) -> None:
     Have a pool give out the connection that was given back last, as PgBouncer does.
 
     psycopg's pools take turns. Then every call meets a server process whose memory has gone cold
-    since its last one: with eight connections and one caller this costs half as much CPU again.
+    since its last one: with eight connections and one caller this costs two fifths more CPU there.
     An idle connection is not renewed then: a pool checks its age when it is given back, and those
     that nobody needs wait behind, to be closed after `max_idle_seconds`, down to `pool_min_size`.
 

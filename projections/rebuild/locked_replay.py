@@ -68,7 +68,7 @@ def replay_then_lock(
     *,
     part: Part = WHOLE,
     skip: Skip | None = None,
-    before_lock: Callable[[], Plan[None]] | None = None,
+    before_lock: Callable[[int], Plan[None]] | None = None,
 ) -> Plan[LockedReplay]:
     """
     Replay the log and compare the rows with it, then lock the user's row.
@@ -78,7 +78,8 @@ def replay_then_lock(
 
     :param part: the rows to replay and compare.
     :param skip: events to leave out; the rows they are about are noted as touched.
-    :param before_lock: what else to do in the transaction while writers still go on.
+    :param before_lock: what else to do in the transaction while writers still go on; given the
+        position through which the log was replayed.
     :return: the replay, and which rows have to be compared again.
     :raises CorruptLog: an event cannot be read, and is not skipped.
     :raises InvalidInput: a row of the replay has a value that cannot be stored.
@@ -94,7 +95,7 @@ def replay_then_lock(
         locked.suspects = None if stored_twice else differences
     locked.replay.watching = True
     if before_lock is not None:
-        yield from before_lock()
+        yield from before_lock(locked.replay.position)
     user_id = scope.user_id
     _, erased = yield Batch(
         scope,
