@@ -15,7 +15,7 @@ from sqlalchemy.schema import sort_tables
 from sqlmodel import SQLModel
 
 from eventstore.errors import ConfigurationError
-from eventstore.events.erasure import ErasedEvent
+from eventstore.events.erasure import ContentErased, ErasedEvent
 from eventstore.events.event import Event
 from eventstore.log.envelope import EventEnvelope
 from projections.apply.table_shape import TableShape
@@ -36,6 +36,8 @@ class Projector:
     :ivar events: the classes whose events the function is given, subclasses included.
     :ivar stream_kind: the kind of stream whose events it is given; None for any.
     :ivar trusted: True for the built-in ones: their row changes need not be checked.
+    :ivar stream_column: the column that holds the id of the stream whose events alone make the row;
+        None if a row may be made of several streams.
     """
 
     table: type[SQLModel]
@@ -43,6 +45,7 @@ class Projector:
     events: EventTypes = (Event,)
     trusted: bool = False
     stream_kind: str | None = None
+    stream_column: str | None = None
 
     def wants(self, kind: type[Event]) -> bool:
         """Tell whether the function is given the events of a class."""
@@ -55,6 +58,7 @@ def projector(
     events: type[Event] | EventTypes = Event,
     stream_kind: str | None = None,
     trusted: bool = False,
+    stream_column: str | None = None,
 ) -> Callable[[Project], Projector]:
     """
     Decorate the function that keeps `table`.
@@ -71,10 +75,13 @@ def projector(
     :param events: the classes whose events the function wants, subclasses included.
     :param stream_kind: only events of this kind of stream, `task` or another; None for any.
     :param trusted: do not check its row changes; a wrong one would show as an error of PostgreSQL.
+    :param stream_column: the column with the id of the stream, if each row is made and changed by
+        the events of one stream alone. Then an erasure deletes the rows of a stream by it; without
+        it, an erasure replays the log to find out what is left of them.
     :return: a decorator that makes a `Projector`, to be passed to `connect(projectors=[…])`.
     """
     wanted = events if isinstance(events, tuple) else (events,)
-    return lambda project: Projector(table, project, wanted, trusted, stream_kind)
+    return lambda project: Projector(table, project, wanted, trusted, stream_kind, stream_column)
 
 
 class Projections:
@@ -103,6 +110,8 @@ class Projections:
         if len(self.shapes_by_model) < len(projectors):
             names = sorted(one.table.__name__ for one in projectors)
             raise ConfigurationError(f"two projectors for one table among {', '.join(names)}")
+        for one in projectors:
+            self.shapes_by_model[one.table].require_stream_column(one.stream_column)
         # SQLAlchemy knows the foreign keys that the classes declare. Rows have to be inserted along
         # them, because a key that is not deferrable is checked with each statement.
         order = sort_tables([shape.table for shape in self.shapes_by_model.values()])
@@ -127,6 +136,23 @@ class Projections:
             chosen = (one for one in self.projectors if one.table in tables)
             part = self._parts[tables] = Projections(*chosen)
         return part
+
+    def split_by_stream(self) -> tuple[dict[TableShape, str], Projections]:
+        """
+        Return the tables whose rows are each of one stream, and the projectors of the others.
+
+        :return: of the tables the column with the id of the stream.
+        """
+        # What a projector makes of the record of an erasure stays when all else is erased.
+        columns = {
+            self.shapes_by_model[one.table]: one.stream_column
+            for one in self.projectors
+            if one.stream_column is not None and not one.wants(ContentErased)
+        }
+        others = [
+            one.table for one in self.projectors if self.shapes_by_model[one.table] not in columns
+        ]
+        return columns, self.of(*others)
 
     def project(self, event: EventEnvelope) -> list[RowChange]:
         """

@@ -4,9 +4,10 @@ Erase a user's content, or that of one conversation, for good and keep the evide
 It is one transaction. The eraser role removes payload, metadata and salt of the events, while the
 user's writers go on. Then the user's row is locked, and the same is done with the events that they
 appended meanwhile. The application role records the erasure as an event of the same log and closes
-the streams. The read models are replayed and repaired, so that the rows which any projector made
-from the erased events are gone too. Positions, types, times, digests and hashes stay, and with them
-the chain. A digest without its salt does not give its content away.
+the streams. The rows that projectors made from the erased events go too: those of the built-in
+tables by the id of their stream, and those of a service's own by a replay of the log without the
+erased events, unless their projector names a `stream_column` too. Positions, types, times, digests
+and hashes stay, and with them the chain. A digest without its salt does not give its content away.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from eventstore.log.ids import erasure_stream
 from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_event, select_list
 from eventstore.schema.catalog import other_protected_tables
 from projections.projector import Projections
+from projections.rebuild.garbage import postpone_full_collections
 from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
+from projections.rebuild.repair import delete_stream, empty, repair
 
 __all__ = ["Erasure", "ErasureOrder", "erase"]
 
@@ -137,11 +140,11 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     :raises NotFound: no such user, or no such conversation of theirs.
     :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
     :raises AccessDenied: the login may not enter the eraser role, or that role reaches no event.
-    :raises CorruptLog: an event that stays cannot be read; nothing was changed.
+    :raises CorruptLog: an event that is needed for a replay cannot be read; nothing was changed.
     """
     user_id, conversation_id = order.user_id, order.conversation_id
     scope = user_scope(user_id)
-    known, streams, others = yield Batch(
+    known, streams, unkept = yield Batch(
         scope,
         (
             Statement(_KNOWN, (user_id,)),
@@ -154,7 +157,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         raise NotFound("user", user_id)
     if conversation_id is not None and not streams:
         raise NotFound("conversation", conversation_id)
-    unreached = tuple(name for (name,) in others)
+    unreached = tuple(name for (name,) in unkept)
     _require_reached(order, unreached)
     # The record is looked for when no other erasure is at work: a first attempt may have been.
     _, done = yield Batch(
@@ -168,6 +171,18 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     if done:
         yield Batch(scope, ())
         return _erasure(recorded_event(user_id, done[0], registry), unreached)
+    with postpone_full_collections():
+        event = yield from _carry_out(order, scope, projections, registry)
+    yield Batch(scope, ())
+    if event is None:
+        return Erasure(user_id, conversation_id, 0, unreached=unreached)
+    return _erasure(event, unreached)
+
+
+def _carry_out(
+    order: ErasureOrder, scope: Scope, projections: Projections, registry: EventRegistry
+) -> Plan[RecordedEvent | None]:
+    """Erase, and leave the transaction open; return the record, or None if there was nothing."""
     count = last = reached = 0
 
     def remove_through(position: int) -> Plan[None]:
@@ -175,22 +190,26 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         removed, newest = yield from _remove_content(order, reached, position)
         count, last, reached = count + removed, max(last, newest), position
 
-    # The replay leaves out what is to go, and it and most of the removal come before the lock: this
-    # user's writers wait for the rows to go, and nobody else waits. It comes before the removal,
-    # because an event tells of which rows it is only with its payload.
+    # What the other projectors need is a replay, which leaves out what is to go. It and most of the
+    # removal come before the lock: this user's writers wait for the rows to go, and nobody else
+    # waits. It comes before the removal, because an event tells of its rows only with its payload.
+    columns, others = projections.split_by_stream()
     locked = yield from replay_then_lock(
-        scope, projections, registry, skip=order.covers, before_lock=remove_through
+        scope, others, registry, skip=order.covers, before_lock=remove_through
     )
     yield from remove_through(locked.replay.position)
     if not count:
-        yield Batch(scope, ())
-        return Erasure(user_id, conversation_id, 0, unreached=unreached)
+        return None
     event = yield from _record_erasure(scope, order, last, count)
     # The record of the erasure is an event too, and a projector of a service may make a row of it.
     yield from replay_to_end(scope, locked, registry)
-    yield from repair_locked(scope, locked, projections)
-    yield Batch(scope, ())
-    return _erasure(event, unreached)
+    yield from repair_locked(scope, locked, others)
+    if order.conversation_id is None:
+        yield from empty(scope, columns)
+    else:
+        yield from delete_stream(scope, columns, order.conversation_id)
+    yield from repair(scope, ())
+    return event
 
 
 def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ from uuid import UUID
 
 from eventstore.admin.verify_streams import STREAM_COLUMNS
 from eventstore.database.pages import page_of, page_query
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
 from eventstore.database.timestamps import readable_timestamp, timestamp_text
 from eventstore.errors import NotFound, NotStorable
@@ -117,9 +117,8 @@ def _streams(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
         statement = select_stream_page(STREAM_COLUMNS, scope.user_id, after)
         (page,) = yield Batch(scope, (statement,), hold=True)
         rows, more = page_of(page)
-        for values in rows:
-            after = values[0]
-            lines.add(_object(zip(STREAM_COLUMNS, values, strict=True)))
+        yield from lines.add(_object(zip(STREAM_COLUMNS, values, strict=True)) for values in rows)
+        after = rows[-1][0] if rows else None
         more = more and after is not None  # nulls, of tampering, are ordered last
     return lines.end()
 
@@ -131,8 +130,7 @@ def _table(scope: Scope, shape: TableShape, write: Callable[[str], object]) -> P
     while more:
         (page,) = yield Batch(scope, (_select_rows(shape, scope.user_id, after),), hold=True)
         rows, more = page_of(page)
-        for line, _ in rows:
-            lines.add(line)
+        yield from lines.add(line for line, _ in rows)
         after = rows[-1][1] if rows else after
         more = more and bool(shape.key)  # without one, a user has one row
     return lines.end()
@@ -169,10 +167,12 @@ def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
         statement = select_log_page(ALL_COLUMNS, scope.user_id, position)
         (page,) = yield Batch(scope, (statement,), hold=True)
         rows, more = page_of(page)
-        for values in rows:
-            position = values[0]
-            # Payload and metadata stay as their text, which their digest covers.
-            lines.add(_object(zip(ALL_COLUMNS, values, strict=True), {"payload", "metadata"}))
+        # Payload and metadata stay as their text, which their digest covers.
+        yield from lines.add(
+            _object(zip(ALL_COLUMNS, values, strict=True), {"payload", "metadata"})
+            for values in rows
+        )
+        position = rows[-1][0] if rows else position
     return lines.end()
 
 
@@ -184,9 +184,13 @@ class _Lines:
         self._count = 0
         write("[")
 
-    def add(self, text: str) -> None:
-        self._write(f"{',' if self._count else ''}\n{text}")
-        self._count += 1
+    def add(self, texts: Iterable[str]) -> Plan[None]:
+        """Write some elements; others run in between."""
+        for text in texts:
+            self._write(f"{',' if self._count else ''}\n{text}")
+            self._count += 1
+            if self._count % ROWS_AT_A_TIME == 0:
+                yield GIVE_WAY
 
     def end(self) -> int:
         self._write("\n]")

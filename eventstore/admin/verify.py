@@ -30,6 +30,7 @@ from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, recorded_event
 from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import Difference, compare
+from projections.rebuild.garbage import postpone_full_collections
 from projections.rebuild.parts import Part, parts_of, select_size
 
 __all__ = [
@@ -126,12 +127,14 @@ def verify_user(
         replay = Replay(projections, part.keeps)
         # Each pass reads the whole log, and one is enough for the chain.
         checks = [streams.check] if part.number else [log.check, streams.check]
-        unreadable = yield from _replay_log(scope, replay, registry, checks, progress, problems)
-        if part.number == 0:
-            log.end(head, events=sizes[0][0])
-        yield from _check_streams(scope, streams)
-        if unreadable is None:
-            unreadable = yield from _compare_rows(scope, projections, replay, part, problems)
+        with postpone_full_collections():
+            unreadable = yield from _replay_log(scope, replay, registry, checks, progress, problems)
+            if part.number == 0:
+                log.end(head, events=sizes[0][0])
+            yield from _check_streams(scope, streams)
+            if unreadable is None:
+                unreadable = yield from _compare_rows(scope, projections, replay, part, problems)
+            del replay
         # A replay without that event is another state: rows would differ that nobody touched.
         if unreadable is not None:
             problems.append(unreadable)

@@ -41,7 +41,7 @@ class Replay:
     """
 
     def __init__(self, projections: Projections, keep: Callable[[Key], bool] | None = None) -> None:
-        self._projections = projections
+        self.projections = projections
         self._keep = keep
         self._tables: dict[type[SQLModel], dict[Key, Row]] = {
             one.table: {} for one in projections.projectors
@@ -72,7 +72,7 @@ class Replay:
         :raises InvalidInput: a projector fails on an event that is about to be recorded.
         """
         try:
-            self.apply_changes(event, self._projections.project(event))
+            self.apply_changes(event, self.projections.project(event))
         except InvalidInput as error:
             if not event.position:  # it is about to be recorded and is refused
                 raise
@@ -91,7 +91,7 @@ class Replay:
         :param event: the recorded event, whose values replace the markers.
         """
         for change in changes:
-            shape = self._projections.shapes_by_model[change.table]
+            shape = self.projections.shapes_by_model[change.table]
             if isinstance(change, UpdateAfter):
                 self._update_after(shape, change, event)
                 continue
@@ -181,8 +181,8 @@ class Replay:
 
         Whatever a projector raises reaches the caller as it is.
         """
-        for change in self._projections.project(event):
-            shape = self._projections.shapes_by_model[change.table]
+        for change in self.projections.project(event):
+            shape = self.projections.shapes_by_model[change.table]
             if isinstance(change, Insert):
                 row = _resolved({**shape.nulls, **change.values}, event)
                 if self._keeps(shape, row):

@@ -115,6 +115,18 @@ class TableShape:
         """
         return tuple([values[name] for name in self.key])  # a list is built faster than a generator
 
+    def require_stream_column(self, name: str | None) -> None:
+        """
+        Require that a column can hold the id of a stream.
+
+        :param name: None for no column.
+        :raises ConfigurationError: there is no such column, or it is no uuid.
+        """
+        if name is not None and (name not in self.columns or self.columns[name].sql != "uuid"):
+            raise ConfigurationError(
+                f"read model {self.name}: its stream_column {name} is no column of type uuid"
+            )
+
     def encoded(self, values: Row) -> Row:
         """
         Encode values of a row as parameters of SQL, in place, and return them.

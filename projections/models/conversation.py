@@ -99,7 +99,7 @@ ACTIVITY: tuple[type[Event], ...] = (MessagePosted, MessageEdited, ToolCallEvent
 """The events, starts aside, that are activity in a conversation."""
 
 
-@projector(Conversation, events=ConversationEvent, trusted=True)
+@projector(Conversation, events=ConversationEvent, trusted=True, stream_column="id")
 def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
     """
     Keep one row per conversation.

@@ -149,7 +149,7 @@ def posted_view(
     )
 
 
-@projector(Message, events=ConversationEvent, trusted=True)
+@projector(Message, events=ConversationEvent, trusted=True, stream_column="conversation_id")
 def project_message(event: EventEnvelope) -> Sequence[RowChange]:
     """
     Keep one row per message; the outcome of a tool call is the tool's message as well.

@@ -107,7 +107,7 @@ class TaskView(View):
 
 
 # Not only of `TaskEvent`: an event of a service's own also is the newest one of the task's stream.
-@projector(Task, stream_kind="task", trusted=True)
+@projector(Task, stream_kind="task", trusted=True, stream_column="id")
 def project_task(event: EventEnvelope) -> Iterator[RowChange]:
     """
     Keep one row per task; a deleted one keeps its row.

@@ -194,7 +194,7 @@ CALL_EVENTS: tuple[type[Event], ...] = (
 """The events that request, claim or end calls."""
 
 
-@projector(ToolCall, events=CALL_EVENTS, trusted=True)
+@projector(ToolCall, events=CALL_EVENTS, trusted=True, stream_column="conversation_id")
 def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:  # noqa: C901 - one case for each event
     """
     Keep one row per tool call; what comes after its first outcome changes nothing.

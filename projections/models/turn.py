@@ -118,7 +118,7 @@ class TurnView(View):
         return self.leased_at + timedelta(seconds=self.lease_seconds)
 
 
-@projector(Turn, events=TurnEvent, trusted=True)
+@projector(Turn, events=TurnEvent, trusted=True, stream_column="conversation_id")
 def project_turn(event: EventEnvelope) -> Sequence[RowChange]:
     """
     Keep one row per turn.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from eventstore.database.plan import Batch, Plan, Rows, Statement
+from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope
 from projections.apply.column_types import key_value_text
 from projections.apply.replay import Replay
@@ -87,9 +87,7 @@ def compare(
     for shape in projections.shapes:
         rows = replay.rows(shape.model)
         if stored[shape] != len(rows) - missing[shape]:
-            statement = _select_extra(shape, scope.user_id, rows, part)
-            (answer,) = yield Batch(scope, (statement,), hold=True)
-            found += _extra(shape, [tuple(key) for (key,) in answer], rows)
+            found += yield from _extra(scope, shape, rows, part)
     return found
 
 
@@ -194,7 +192,8 @@ def _together(questions: Iterable[_Question]) -> Iterator[list[_Question]]:
             some, size = [], 0
         some.append(one)
         size += one.size
-    yield some
+    if some:
+        yield some
 
 
 def _differences(shape: TableShape, rows: Sequence[Row], answer: Rows) -> list[Difference]:
@@ -214,35 +213,43 @@ def _differences(shape: TableShape, rows: Sequence[Row], answer: Rows) -> list[D
 
 
 def _extra(
-    shape: TableShape, keys: Sequence[KeyText], rows: Mapping[Key, Row]
-) -> Iterator[Difference]:
-    """Yield the differences of rows that the replay lacks, or that are stored twice."""
-    extra = set(keys)
-    wanted = {text: row for key, row in rows.items() if (text := key_text(key)) in extra}
-    for text in keys:
-        yield Difference("extra_row", shape, text, (), wanted.get(text))
+    scope: Scope, shape: TableShape, rows: Mapping[Key, Row], part: Part
+) -> Plan[list[Difference]]:
+    """Return the differences of rows that the replay lacks, or that are stored twice."""
+    texts: list[str] = []
+    for number, key in enumerate(rows, 1):
+        texts.append(_json_key(shape, key))
+        if number % ROWS_AT_A_TIME == 0:
+            yield GIVE_WAY
+    keys = f"[{','.join(texts)}]"
+    statement = Statement(_extra_sql(shape, part), (scope.user_id, keys), prepared=False)
+    (answer,) = yield Batch(scope, (statement,), hold=True)
+    twice = {tuple(key) for key, is_twice in answer if is_twice}
+    wanted = {}
+    if twice:
+        wanted = {text: row for key, row in rows.items() if (text := key_text(key)) in twice}
+    return [
+        Difference("extra_row", shape, text, (), wanted.get(text))
+        for text in (tuple(key) for key, _ in answer)
+    ]
 
 
 def _select_differing(shape: TableShape, user_id: str, rows: Sequence[Row]) -> Statement:
     return Statement(_differing_sql(shape), (user_id, _json_list(shape, rows)))
 
 
-def _select_extra(shape: TableShape, user_id: str, keys: Iterable[Key], part: Part) -> Statement:
-    """Return the statement for the keys that are stored and not wanted, or are stored twice."""
-    return Statement(_extra_sql(shape, part), (user_id, _json_keys(shape, keys)), prepared=False)
-
-
 def _select_stored(shape: TableShape, user_id: str, keys: Iterable[KeyText]) -> Statement:
     """Return the statement for those of some keys that are stored."""
-    return Statement(_stored_sql(shape), (user_id, _json_keys(shape, keys)), prepared=False)
+    texts = ",".join(_json_key(shape, key) for key in keys)
+    return Statement(_stored_sql(shape), (user_id, f"[{texts}]"), prepared=False)
 
 
 def _json_list(shape: TableShape, rows: Iterable[Row]) -> str:
     return f"[{','.join(map(shape.json_row, rows))}]"
 
 
-def _json_keys(shape: TableShape, keys: Iterable[Key | KeyText]) -> str:
-    return _json_list(shape, (dict(zip(shape.key, key, strict=True)) for key in keys))
+def _json_key(shape: TableShape, key: Key | KeyText) -> str:
+    return shape.json_row(dict(zip(shape.key, key, strict=True)))
 
 
 @sql_once
@@ -274,10 +281,10 @@ def _extra_sql(shape: TableShape, part: Part) -> str:
     stored = f"from {shape.name} as t where t.user_id = $1{part.condition(shape)}"
     key = key_array(shape, "t")
     return (
-        f"select {key} {stored}\n"
+        f"select {key}, false {stored}\n"
         f"and not exists (select from {shape.keys_record()} where {same_key(shape)})\n"
         f"union all\n"
-        f"select {key} {stored} group by {key} having count(*) > 1"
+        f"select {key}, true {stored} group by {key} having count(*) > 1"
     )
 
 

@@ -149,12 +149,18 @@ def replay_to_end(
     """
     Replay the events of the log after the replay's position, a page a round trip.
 
+    Without a projector none is read.
+
     :param skip: events to leave out.
     :return: the position of the log's head before they were read; 0 without a log.
     :raises CorruptLog: an event cannot be read, and is not skipped.
     """
     replay, user_id, head = locked.replay, scope.user_id, 0
     first: tuple[Statement, ...] = (Statement(_HEAD, (user_id,)),)
+    if not replay.projections.projectors:
+        (heads,) = yield Batch(scope, first, hold=True)
+        ((replay.position,),) = heads or [(0,)]
+        return replay.position
     while True:
         # The head is asked for before the first page, so that an erasure between the two has a
         # position after the head and is found by `_ERASED`.

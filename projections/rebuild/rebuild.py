@@ -19,7 +19,7 @@ from datetime import datetime
 from functools import partial
 
 from eventstore.database.plan import Batch, Plan, Rollback, Statement, retrying
-from eventstore.database.scope import operator, user_scope
+from eventstore.database.scope import Scope, operator, user_scope
 from eventstore.errors import (
     Conflict,
     CorruptLog,
@@ -33,13 +33,14 @@ from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import compare
 from projections.rebuild.fingerprint import fingerprint
+from projections.rebuild.garbage import postpone_full_collections
 from projections.rebuild.locked_replay import (
     LockedReplay,
     repair_locked,
     replay_then_lock,
     replay_to_end,
 )
-from projections.rebuild.parts import parts_of, select_size
+from projections.rebuild.parts import Part, parts_of, select_size
 from projections.rebuild.users import users_union
 
 __all__ = [
@@ -298,11 +299,20 @@ def _rebuilt(
                 (claimed,) = yield Batch(operator, (claim,), hold=True)
                 if not claimed:
                     raise _TakenOverError(changed)
-        locked = yield from replay_then_lock(scope, projections, registry, part=part)
-        changed += yield from repair_locked(scope, locked, projections)
-        rows += _count(projections, locked.replay)
-        events = locked.events
+        # The replay of a part must be gone before that of the next one is made.
+        events, some_rows, some_changed = yield from _repaired(scope, projections, registry, part)
+        rows, changed = rows + some_rows, changed + some_changed
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
+
+
+def _repaired(
+    scope: Scope, projections: Projections, registry: EventRegistry, part: Part
+) -> Plan[tuple[int, int, int]]:
+    """Repair one part; return the number of events, of rows and of wrong rows."""
+    with postpone_full_collections():
+        locked = yield from replay_then_lock(scope, projections, registry, part=part)
+        changed = yield from repair_locked(scope, locked, projections)
+        return locked.events, _count(projections, locked.replay), changed
 
 
 def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
@@ -311,11 +321,13 @@ def _compared(user_id: str, projections: Projections, registry: EventRegistry) -
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True, snapshot=True)
     events = rows = changed = 0
     for part in parts_of(sizes[0]):
-        locked = LockedReplay(part, Replay(projections, part.keeps))
-        yield from replay_to_end(scope, locked, registry)
-        changed += len((yield from compare(scope, projections, locked.replay, part)))
-        rows += _count(projections, locked.replay)
-        events = locked.events
+        with postpone_full_collections():
+            locked = LockedReplay(part, Replay(projections, part.keeps))
+            yield from replay_to_end(scope, locked, registry)
+            changed += len((yield from compare(scope, projections, locked.replay, part)))
+            rows += _count(projections, locked.replay)
+            events = locked.events
+            del locked
     yield Batch(scope, ())
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
 

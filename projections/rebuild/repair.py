@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import batched
 from typing import NamedTuple
+from uuid import UUID
 
 import orjson
 import psycopg
@@ -16,16 +17,16 @@ from projections.apply.statements import NOWHERE, insert_rows
 from projections.apply.table_shape import TableShape, sql_once
 from projections.rebuild.compare import Difference, KeyText, key_array, same_key
 
-__all__ = ["empty", "repair"]
+__all__ = ["delete_stream", "empty", "repair"]
 
 _ROWS_TOGETHER = 2_000
 
 _DEFER = Statement("set constraints all deferred", prepared=False)
-_EMPTY = """
-with gone as (delete from {table} where user_id = $1 returning 1)
+_DELETE = """
+with gone as (delete from {table} where {where} returning 1)
 select count(*) from gone
 """
-_LEFT = "select 1 from {table} where user_id = $1 limit 1"
+_LEFT = "select 1 from {table} where {where} limit 1"
 _NOT_DELETED = "could not be deleted; nothing was changed, run `eventstore doctor`"
 
 
@@ -65,7 +66,7 @@ def repair(scope: Scope, found: Sequence[Difference]) -> Plan[None]:
                 )
 
 
-def empty(scope: Scope, shapes: Sequence[TableShape]) -> Plan[int]:
+def empty(scope: Scope, shapes: Iterable[TableShape]) -> Plan[int]:
     """
     Delete all rows of a user from tables that shall have none, and leave the transaction open.
 
@@ -74,11 +75,33 @@ def empty(scope: Scope, shapes: Sequence[TableShape]) -> Plan[int]:
     :return: how many there were. Constraints are still deferred: `repair` checks them.
     :raises DatabaseFault: some are still there, or a constraint is in the way.
     """
+    return (yield from _delete_where(scope, dict.fromkeys(shapes, "user_id = $1"), ()))
+
+
+def delete_stream(scope: Scope, columns: Mapping[TableShape, str], stream_id: UUID) -> Plan[int]:
+    """
+    Delete the rows of one stream, and leave the transaction open; one round trip.
+
+    :param columns: of each table the column with the id of the stream.
+    :return: how many there were. Constraints are still deferred: `repair` checks them.
+    :raises DatabaseFault: some are still there, or a constraint is in the way.
+    """
+    conditions = {shape: f"user_id = $1 and {name} = $2" for shape, name in columns.items()}
+    return (yield from _delete_where(scope, conditions, (stream_id,)))
+
+
+def _delete_where(
+    scope: Scope, conditions: Mapping[TableShape, str], values: tuple[UUID, ...]
+) -> Plan[int]:
     # Children go before their parents.
-    ordered = sorted(shapes, key=lambda one: one.number, reverse=True)
+    ordered = sorted(conditions, key=lambda one: one.number, reverse=True)
     statements = (
-        Statement(sql.format(table=shape.name), (scope.user_id,), prepared=False)
-        for sql in (_EMPTY, _LEFT)
+        Statement(
+            sql.format(table=shape.name, where=conditions[shape]),
+            (scope.user_id, *values),
+            prepared=False,
+        )
+        for sql in (_DELETE, _LEFT)
         for shape in ordered
     )
     try:

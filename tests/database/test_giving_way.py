@@ -22,6 +22,7 @@ LONG_WORK: dict[str, Callable[[AsyncEventStore], Any]] = {
     "an audit": lambda store: store.user("alice").audit(),
     "verify": lambda store: store.verify("alice"),
     "rebuild": lambda store: store.rebuild("alice"),
+    "export": lambda store: store.export("alice", len),
 }
 
 

@@ -15,6 +15,7 @@ from eventstore import Event, EventStore, NewEvent, User
 from eventstore.database.driver.pipeline import run_pipeline
 from eventstore.database.plan import Statement
 from eventstore.events.json_codec import loads
+from projections.projector import Projections
 from projections.rebuild import compare as comparison
 from tests.support.erasing import all_rows
 
@@ -50,6 +51,18 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
         monkeypatch.setattr(projections.rebuild.locked_replay, "compare", compare_and_then)
 
     return arrange
+
+
+@pytest.fixture(params=["by stream", "by replay"])
+def erasing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Erase rows of the built-in tables by their stream, and as a service's own that have none."""
+    if request.param == "by replay":
+        erase_by_replay(monkeypatch)
+
+
+def erase_by_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no projector tell by which column its rows belong to a stream."""
+    monkeypatch.setattr(Projections, "split_by_stream", lambda self: ({}, self))
 
 
 # With a limit of 0 the rebuild compares complete tables under the lock, otherwise single rows.
@@ -91,6 +104,7 @@ def add_an_unknown_event(user: User, chat: Any) -> None:
     user.append([NewEvent(stream_id=chat, data=Noted(text="zebra"))])
 
 
+@pytest.mark.usefixtures("erasing")
 @pytest.mark.parametrize("add", [add_a_message, add_an_unknown_event])
 def test_an_erasure_includes_events_appended_before_the_conversation_was_closed(
     sync_store: EventStore, other_store: EventStore, admin: psycopg.Connection,
@@ -113,6 +127,7 @@ def test_an_erasure_includes_events_appended_before_the_conversation_was_closed(
     assert other_store.verify().ok
 
 
+@pytest.mark.usefixtures("erasing")
 def test_an_erasure_removes_rows_that_a_rebuild_wrote_meanwhile(
     sync_store: EventStore, other_store: EventStore, admin: psycopg.Connection, meanwhile: Meanwhile
 ) -> None:
@@ -147,6 +162,7 @@ def test_complete_tables_are_not_compared_while_the_user_is_locked(
         return run_pipeline(connection, statements, unread)
 
     monkeypatch.setattr(eventstore.database.driver.sync_driver, "run_pipeline", record)
+    erase_by_replay(monkeypatch)
     for work, suspects in (
         (lambda: sync_store.rebuild("alice"), 1),
         (lambda: sync_store.erase("alice", ordered_by="alice", conversation=chat.id), 0),

@@ -1,0 +1,54 @@
+"""
+Postpone full collections of Python's garbage collector while a replay holds many rows.
+
+A full collection looks at every object of the process, and whenever the objects have grown by a
+quarter there is one more. The rows of a long log are a million objects that all live. To look at
+them takes a second, in which no other thread and no event loop of the process runs.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+__all__ = ["postpone_full_collections"]
+
+# No count of young collections reaches this, the largest that the collector takes.
+_NEVER = 2**31 - 1
+
+_lock = Lock()
+_works = 0
+_own = 0
+"""The threshold that the process had before the works that are going on."""
+
+
+@contextmanager
+def postpone_full_collections() -> Iterator[None]:
+    """
+    Let full collections wait until the work inside has ended, and all that runs beside it.
+
+    Young objects are collected as ever, and what no cycle holds is freed at once. The thresholds
+    belong to the process, so cycles of the service that have grown old wait as well.
+    """
+    global _works, _own  # noqa: PLW0603 - the thresholds are the process's too
+    with _lock:
+        _works += 1
+        if _works == 1:
+            _own = _set_threshold(_NEVER)
+    try:
+        yield
+    finally:
+        with _lock:
+            _works -= 1
+            # Whoever set another one meanwhile keeps it.
+            if _works == 0 and gc.get_threshold()[2] == _NEVER:
+                _set_threshold(_own)
+
+
+def _set_threshold(number: int) -> int:
+    """Set how many collections of middle age bring a full one; return what it was before."""
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, number)
+    return old

@@ -1,0 +1,75 @@
+"""Full collections of Python wait while a replay holds many rows, and come again afterwards."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from eventstore import EventStore, User
+from projections.apply.replay import Replay
+from projections.rebuild.garbage import postpone_full_collections
+
+OWN = (500, 7, 3)
+
+
+@pytest.fixture(autouse=True)
+def thresholds() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(*OWN)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda store: store.verify("alice"),
+        lambda store: store.rebuild("alice"),
+        lambda store: store.rebuild("alice", check=True),
+    ],
+    ids=["verify", "rebuild", "check"],
+)
+def test_full_collections_wait_while_a_log_is_replayed(
+    store: EventStore,
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[[EventStore], object],
+) -> None:
+    alice.tasks.create("Buy milk")
+    apply, seen = Replay.apply, list[tuple[int, ...]]()
+
+    def applied(self: Replay, *arguments: object) -> None:
+        seen.append(gc.get_threshold())
+        apply(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Replay, "apply", applied)
+    work(store)
+
+    assert [one[:2] for one in seen] == [OWN[:2]]
+    assert seen[0][2] > 1_000_000
+    assert gc.get_threshold() == OWN
+
+
+def test_full_collections_come_again_after_the_last_of_works_at_once_and_after_an_error() -> None:
+    def work(number: int) -> None:
+        for _ in range(200):
+            with postpone_full_collections():
+                assert gc.get_threshold()[2] > 1_000_000
+            if number == 0:
+                with pytest.raises(ZeroDivisionError), postpone_full_collections():
+                    _ = 1 / 0
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+    assert gc.get_threshold() == OWN
+
+
+def test_a_threshold_that_somebody_sets_meanwhile_stays() -> None:
+    with postpone_full_collections():
+        gc.set_threshold(600, 8, 9)
+
+    assert gc.get_threshold() == (600, 8, 9)
