@@ -95,7 +95,7 @@ def test_of_an_erased_conversation_no_row_stays_and_of_others_all(
 
     store.erase("alice", ordered_by="op", conversation=erased)
 
-    assert notes(admin) == ["stays too", "of bob"]
+    assert notes(admin) == ["of bob", "stays too"]
     assert [one.content for one in store.user("alice").history(staying)] == ["stays too"]
     assert [row for row in all_rows(admin) if "xylem" in row or "teasel" in row] == []
     assert [task.title for task in store.user("alice").tasks.list()] == ["sorrel", "quince"]
@@ -141,9 +141,9 @@ def test_a_row_that_no_event_made_in_an_erased_conversation_goes_with_it(
     assert store.verify().ok
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["a conversation", "the user"])
+@pytest.mark.parametrize("everything", [False, True], ids=["a conversation", "the user"])
 def test_an_erasure_reads_no_event_if_all_projectors_tell_the_stream(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch, whole: bool
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, everything: bool
 ) -> None:
     erased, _ = two_chats(store)
     read: list[int] = []
@@ -154,7 +154,7 @@ def test_an_erasure_reads_no_event_if_all_projectors_tell_the_stream(
         return event(user_id, row, registry)
 
     monkeypatch.setattr("projections.rebuild.locked_replay.recorded_event", recorded)
-    store.erase("alice", ordered_by="op", conversation=None if whole else erased)
+    store.erase("alice", ordered_by="op", conversation=None if everything else erased)
     assert read == []
 
     monkeypatch.setattr(Projections, "split_by_stream", lambda self: ({}, self))
