@@ -12,6 +12,9 @@ from dataclasses import replace
 from itertools import count
 from uuid import UUID
 
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
 from benchmarks.measure import Figure, Side, Size, run_in_turn, time_calls
 from benchmarks.pgbench import MARK, Pgbench, marked_ids
 from benchmarks.server import Server
@@ -20,6 +23,7 @@ from eventstore import EventStore, Settings
 from eventstore.database.plan import Statement
 from eventstore.database.scope import EnterScope, user_scope
 from eventstore.events.registry import EventRegistry
+from eventstore.integrations.opentelemetry import Telemetry
 from eventstore.log.append_request import prepare_append
 from eventstore.log.envelope import NewEvent
 from eventstore.store.context import UserContext
@@ -66,6 +70,36 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
         ):
             floor = Pgbench(server, "append", _statements(server, floor_chat, command))
             yield _figure(server, name, floor, append, events, quick=quick)
+        with EventStore.connect(url, observer=_telemetry()) as observed:
+            watched = observed.user("alice")
+
+            def watched_post() -> None:
+                watched.messages.post(chat, sender="user", content=text(next(numbers)))
+
+            yield _compared("append with telemetry", "without", post, watched_post, quick=quick)
+
+
+def _telemetry() -> Telemetry:
+    """Return an observer whose spans and metrics are recorded, and then sent nowhere."""
+    return Telemetry(tracer_provider=TracerProvider(), meter_provider=MeterProvider())
+
+
+def _compared(
+    name: str,
+    floor_name: str,
+    floor: Callable[[], None],
+    append: Callable[[], None],
+    *,
+    quick: bool,
+) -> Figure:
+    appends = _APPENDS.choose(quick=quick)
+    rounds = run_in_turn(
+        lambda: time_calls(floor, appends),
+        lambda: time_calls(append, appends),
+        rounds=_ROUNDS.choose(quick=quick),
+        within_seconds=_WITHIN_SECONDS.choose(quick=quick),
+    )
+    return Figure(name, floor_name, 1, "events", *rounds)
 
 
 def _figure(
