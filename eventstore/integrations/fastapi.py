@@ -28,7 +28,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
@@ -43,7 +43,6 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from eventstore import (
-    AsyncActiveTurn,
     AsyncEventStore,
     AsyncUser,
     BatchTooLarge,
@@ -84,7 +83,20 @@ type Stores = Literal["async", "sync", "both"]
 type Subject = Callable[..., str | None] | Callable[..., Awaitable[str | None]]
 """A dependency of the service's that verifies a request and returns whose it is."""
 type Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
-type Speak = Callable[[AsyncActiveTurn], AsyncGenerator[str]]
+
+
+class EndingTurn(Protocol):
+    """What a streamed response needs of a turn: that of `user.turn`, or of an agent's session."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end is recorded."""
+
+    async def end(self) -> object:
+        """Record its end."""
+
+
+type Speak[T: EndingTurn] = Callable[[T], AsyncGenerator[str]]
 
 _ENDING_SECONDS = 10.0
 """How long a turn is ended for, once its request is gone."""
@@ -407,9 +419,9 @@ def health_routes(*, health: str = "/health", ready: str = "/ready") -> APIRoute
     return routes
 
 
-async def turn_response(
-    turn: AbstractAsyncContextManager[AsyncActiveTurn],
-    speak: Speak,
+async def turn_response[T: EndingTurn](
+    turn: AbstractAsyncContextManager[T],
+    speak: Speak[T],
     *,
     media_type: str = "text/plain; charset=utf-8",
     headers: Mapping[str, str] | None = None,
@@ -434,7 +446,8 @@ async def turn_response(
 
         return await turn_response(user.turn(chat, key=key, items=[said]), speak)
 
-    :param turn: what `user.turn(…)` returned, not entered.
+    :param turn: what `user.turn(…)` returned, not entered, or `session.turn(…)` of an
+        `EventStoreSession`.
     :param speak: is given the turn and yields the pieces of the response. Nothing of the turn's is
         held while it waits for the model.
     :param media_type: `text/event-stream`, if the pieces are events.
@@ -443,12 +456,12 @@ async def turn_response(
     return _TurnResponse(turn, await turn.__aenter__(), speak, media_type, headers)
 
 
-class _TurnResponse(StreamingResponse):
+class _TurnResponse[T: EndingTurn](StreamingResponse):
     def __init__(
         self,
-        block: AbstractAsyncContextManager[AsyncActiveTurn],
-        turn: AsyncActiveTurn,
-        speak: Speak,
+        block: AbstractAsyncContextManager[T],
+        turn: T,
+        speak: Speak[T],
         media_type: str,
         headers: Mapping[str, str] | None,
     ) -> None:
@@ -457,7 +470,7 @@ class _TurnResponse(StreamingResponse):
         self._block = block
         self._spoken = False
 
-    async def _spoken_pieces(self, turn: AsyncActiveTurn, speak: Speak) -> AsyncGenerator[str]:
+    async def _spoken_pieces(self, turn: T, speak: Speak[T]) -> AsyncGenerator[str]:
         async with aclosing(speak(turn)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -7,17 +7,20 @@ A scripted model stands in for a real one, so that the service needs no key and 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from agents import Agent, RunConfig, Runner
+from agents import Agent, RawResponsesStreamEvent, RunConfig, Runner
 from agents.items import TResponseOutputItem
 from agents.mcp import MCPServerStreamableHttp
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
+from openai.types.responses import ResponseTextDeltaEvent
 
 from eventstore import AsyncUser
-from eventstore.integrations.agents import EventStoreSession
+from eventstore.integrations.agents import EventStoreSession, SessionTurn
 from eventstore.integrations.mcp import tool_call_meta
 
 LEASE_SECONDS = 30
@@ -42,20 +45,58 @@ async def answer(user: AsyncUser, chat: str, text: str, *, key: str, tools: Tool
 
     :raises ConversationBusy: another request of this chat, or this one, is still being answered.
     """
-    session = EventStoreSession(chat, user)
-    async with session.turn(text, key=key, lease_seconds=LEASE_SECONDS) as turn:
+    async with turn_of(user, chat, text, key=key) as turn:
         if not turn.ended:
             async with mcp_client(chat, tools) as mcp:
-                # Calls that were left open when a process died keep their ids.
-                model = turn.continued(scripted_model())
-                agent = Agent[None](name="todo", model=model, mcp_servers=[mcp])
-                await Runner.run(
-                    agent,
-                    turn.input,
-                    session=turn.session,
-                    hooks=turn.hooks,
-                    run_config=RunConfig(tracing_disabled=True),  # traces go to OpenAI
-                )
+                await Runner.run(agent(turn, mcp), turn.input, **options(turn))
+    return answer_of(turn)
+
+
+async def stream_answer(turn: SessionTurn, chat: str, tools: Tools) -> AsyncGenerator[str]:
+    """Yield the pieces of an answer as the model says them, or an earlier answer at once."""
+    if turn.ended:
+        yield answer_of(turn)
+        return
+    pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def run() -> None:
+        async with mcp_client(chat, tools) as mcp:
+            running = Runner.run_streamed(agent(turn, mcp), turn.input, **options(turn))
+            async for event in running.stream_events():
+                if isinstance(event, RawResponsesStreamEvent):
+                    said = event.data
+                    if isinstance(said, ResponseTextDeltaEvent):
+                        pieces.put_nowait(said.delta)
+
+    # The task that opens the MCP client must close it, and a generator may be closed by another.
+    speaking = asyncio.create_task(run())
+    speaking.add_done_callback(lambda _: pieces.put_nowait(None))
+    try:
+        while (piece := await pieces.get()) is not None:
+            yield piece
+        await speaking  # raises what it raised
+    finally:
+        speaking.cancel()
+        await asyncio.wait([speaking])
+
+
+def turn_of(user: AsyncUser, chat: str, text: str, *, key: str) -> SessionTurn:
+    """Return the turn in which a request is answered; it begins when it is entered."""
+    return EventStoreSession(chat, user).turn(text, key=key, lease_seconds=LEASE_SECONDS)
+
+
+def agent(turn: SessionTurn, mcp: MCPServerStreamableHttp) -> Agent[None]:
+    # Calls that were left open when a process died keep their ids.
+    return Agent(name="todo", model=turn.continued(scripted_model()), mcp_servers=[mcp])
+
+
+def options(turn: SessionTurn) -> dict[str, Any]:
+    """Return what each run is given: where it is recorded, and that no trace goes to OpenAI."""
+    config = RunConfig(tracing_disabled=True)
+    return {"session": turn.session, "hooks": turn.hooks, "run_config": config}
+
+
+def answer_of(turn: SessionTurn) -> str:
     return "" if turn.answer is None else text_of(turn.answer.body)
 
 

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel
 
 from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, NotFound
+from eventstore.integrations.agents import SessionTurn
 from eventstore.integrations.fastapi import (
     RequestKey,
     eventstore_lifespan,
     health_routes,
     problem_handlers,
+    turn_response,
     user_of,
 )
 from projections.models.message import MessageView
 from projections.queries.tool_call_audit import AuditEntry
 
-from .agent import Tools, answer
+from .agent import Tools, answer, stream_answer, turn_of
 from .login_stub import COOKIE, LoginStub
 from .pages import Unsent, audit_page, chat_page, login_page
 from .tools import make_tools
@@ -76,6 +78,14 @@ class Said(BaseModel):
 @app.post("/api/chats/{chat}/messages")
 async def say(chat: str, said: Said, user: CurrentUser, key: RequestKey) -> Said:
     return Said(text=await answer(user, chat, said.text, key=key, tools=tools_of(user)))
+
+
+@app.post("/api/chats/{chat}/stream")
+async def stream(chat: str, said: Said, user: CurrentUser, key: RequestKey) -> StreamingResponse:
+    def speak(turn: SessionTurn) -> AsyncGenerator[str]:
+        return stream_answer(turn, chat, tools_of(user))
+
+    return await turn_response(turn_of(user, chat, said.text, key=key), speak)
 
 
 def tools_of(user: AsyncUser) -> Tools:

@@ -21,6 +21,37 @@ text-align: left; vertical-align: top } .error { color: #b00 } input[name=text] 
 """
 
 
+# The answer grows in the page while it is streamed. Without scripts the form is sent, and answered
+# as a page.
+_SCRIPT = """
+const form = document.getElementById("say"), list = document.getElementById("messages");
+const line = (kind) => {
+  const item = document.createElement("li");
+  item.className = kind;
+  return list.appendChild(item);
+};
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { text, key } = Object.fromEntries(new FormData(form));
+  try {
+    const response = await fetch("/api" + location.pathname + "/stream", {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "Idempotency-Key": key },
+      body: JSON.stringify({ text }),
+    });
+    if (!response.ok) throw new Error(response.statusText);
+    line("user").textContent = text;
+    const answer = line("assistant");
+    const pieces = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let piece; !(piece = await pieces.read()).done; ) answer.textContent += piece.value;
+    location.reload();
+  } catch {
+    form.submit();  // with the same key: it goes on with what was begun, or says what is wrong
+  }
+});
+"""
+
+
 def _page(title: str, body: str) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -62,11 +93,12 @@ def chat_page(
         f"{user}: {chat}",
         f'<p><a href="/chats/{quote(chat, safe="")}/audit">Audit</a></p>'
         f'<ul id="messages">{said}</ul>{alert}'
-        f'<form method="post"><input type="hidden" name="key" value="{escape(again.key)}">'
+        f'<form id="say" method="post"><input type="hidden" name="key" value="{escape(again.key)}">'
         f'<input name="text" value="{escape(again.text)}" required autofocus '
         'placeholder="add milk, bread"><button>Send</button></form>'
         f'<h2>Tasks</h2><ul id="tasks">{done}</ul>'
-        '<form method="post" action="/logout"><button>Log out</button></form>',
+        '<form method="post" action="/logout"><button>Log out</button></form>'
+        f"<script>{_SCRIPT}</script>",
     )
 
 

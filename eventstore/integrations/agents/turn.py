@@ -87,7 +87,7 @@ class SessionTurn:
         if run is None or active is None or block is None or active.ended:
             return
 
-        async def end() -> None:
+        async def close() -> None:
             try:
                 await run.flush()
             except EventStoreError as unwritten:
@@ -100,7 +100,23 @@ class SessionTurn:
         # They were cancelled, or still run in threads that nobody waits for.
         run.abandon_running("the run ended before its tool did")
         # Together, because some cancel again at each step of who cleans up, as anyio does.
-        await settled(end())
+        await settled(close())
+
+    async def end(self) -> None:
+        """
+        Record that the run is over, before the block is left.
+
+        Whoever is sent a streamed answer can then rely on its being recorded.
+        """
+        run, active = self._run, self._require_active()
+
+        async def end() -> None:
+            if run is not None:
+                await run.flush()
+            await active.end()
+
+        if not active.ended:
+            await settled(end())
 
     @property
     def session(self) -> Session:

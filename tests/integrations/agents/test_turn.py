@@ -55,6 +55,28 @@ async def test_a_turn_has_the_items_the_calls_and_the_cost_of_its_run(alice: Asy
     assert turn.answer.body == items[-1]
 
 
+async def test_a_turn_that_is_ended_in_its_block_has_all_of_its_run_recorded_there(
+    alice: AsyncUser,
+) -> None:
+    one = one_tool()
+    async with EventStoreSession("s", alice).turn("hello", key="r1", context=alice) as turn:
+        streamed = Runner.run_streamed(
+            one, turn.input, session=turn.session, hooks=turn.hooks, context=alice
+        )
+        async for _ in streamed.stream_events():
+            pass
+        await turn.end()
+
+        (recorded,) = await alice.turns.list("s")
+        assert (recorded.status, recorded.input_tokens) == ("completed", 20)
+        assert [one.status for one in await calls_of(alice)] == ["succeeded"]
+        assert turn.ended
+        assert turn.answer is not None
+        await turn.end()
+
+    assert await alice.turns.list("s") == [recorded]
+
+
 async def test_a_request_that_is_sent_again_is_answered_with_the_first_answer(
     alice: AsyncUser,
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
+from contextlib import AbstractContextManager
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -15,7 +18,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
 
 def say(page: Page, text: str) -> None:
     page.fill("input[name=text]", text)
-    page.click("text=Send")
+    send(page)
+
+
+def send(page: Page) -> None:
+    """Send the form, and wait for the page that follows the answer."""
+    with page.expect_navigation():
+        page.click("text=Send")
 
 
 def listed(page: Page, name: str) -> list[str]:
@@ -32,6 +41,56 @@ def test_what_is_said_changes_the_tasks(page: Page) -> None:
         'complete_task({"title":"milk"})',
         "Completed “milk”.",
     ]
+
+
+def test_an_answer_is_streamed_and_a_page_without_scripts_works_too(
+    browser: Browser, context: BrowserContext, page: Page, service: Service
+) -> None:
+    requests: list[str] = []
+    page.on("request", lambda one: requests.append(f"{one.method} {one.url}"))
+    say(page, "add milk")
+
+    plain = browser.new_context(
+        base_url=service.url, java_script_enabled=False, storage_state=context.storage_state()
+    )
+    with plain.new_page() as form:
+        form.goto("/chats/todo")
+        say(form, "done milk")
+        assert listed(form, "messages")[-1] == "Completed “milk”."
+    plain.close()
+
+    assert f"POST {service.url}/api/chats/todo/stream" in requests
+    assert f"POST {service.url}/chats/todo" not in requests
+
+
+def test_a_streamed_answer_comes_again_under_its_key_and_a_broken_one_is_finished(
+    context: BrowserContext, page: Page, service: Service
+) -> None:
+    assert page.url.endswith("/chats/todo")  # logged in
+    token = context.cookies()[0]["value"]
+    url = f"{service.url}/api/chats/streamed/stream"
+
+    def ask(client: httpx.Client, text: str, key: str) -> AbstractContextManager[httpx.Response]:
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+        return client.stream("POST", url, headers=headers, json={"text": text})
+
+    def answer(client: httpx.Client, text: str, key: str) -> str:
+        while True:
+            with ask(client, text, key) as response:
+                if response.status_code != 409:  # its first attempt is still being ended
+                    assert response.status_code == 200
+                    return "".join(response.iter_text())
+                time.sleep(0.1)
+
+    with httpx.Client(timeout=60) as client:
+        with ask(client, "add bread", "gone"):
+            pass  # the connection is closed before the answer is there
+        assert answer(client, "add bread", "gone") == "Added “bread”."
+        for _ in range(2):
+            assert answer(client, "add milk, eggs", "one") == "Added “milk”. Added “eggs”."
+
+    page.reload()
+    assert listed(page, "tasks") == ["☐ bread", "☐ milk", "☐ eggs"]
 
 
 def test_item_call_and_event_are_joined_by_one_id(
@@ -121,6 +180,6 @@ def test_what_could_not_be_answered_is_sent_again_as_it_was(
             assert page.input_value("input[name=text]") == "add milk"
             assert page.get_attribute("input[name=key]", "value") == key
 
-    page.click("text=Send")
+    send(page)
 
     assert listed(page, "tasks") == ["☐ milk"]
