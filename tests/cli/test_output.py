@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from eventstore import EventStore, SchemaMissing, Settings
 from eventstore.admin.verify import Verified
 from eventstore.cli import parallel
-from eventstore.cli.commands.verify import _verify_share
+from eventstore.cli.admin.verify import _verify_share
 from eventstore.cli.output import printable
 from eventstore.cli.output_files import atomic_new_file
 from eventstore.cli.parallel import Workers, delay_interrupts, run_parallel, start_workers

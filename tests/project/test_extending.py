@@ -33,7 +33,7 @@ MODEL = "projections/models/task.py"
 STORE = "eventstore/store/commands/tasks.py"
 MIGRATION = "migrations/versions/0002_task_remind_at.py"
 PACKAGE = "eventstore/__init__.py"
-COMMAND = "eventstore/cli/commands/show.py"
+COMMAND = "eventstore/cli/reading/show.py"
 
 EVENT_WITH_COLUMN: list[Edit] = [
     (EVENTS, "from pydantic import model_validator", "from pydantic import AwareDatetime\n"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from eventstore.cli.commands.verify import problem_json
+from eventstore.cli.admin.verify import problem_json
 from eventstore.cli.demo.evidence import show_erasure, show_isolation, show_tampering
 from eventstore.cli.demo.narration import Narration, require_promise
 from eventstore.cli.options import Json

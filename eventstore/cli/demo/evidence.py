@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import Connection
 
-from eventstore.cli.commands.verify import problem_json
+from eventstore.cli.admin.verify import problem_json
 from eventstore.cli.demo.narration import Narration, require_promise
 from eventstore.database.embedded import start_embedded
 from eventstore.errors import NotFound

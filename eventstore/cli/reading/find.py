@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from eventstore.cli.commands.show import message_json, summary
 from eventstore.cli.options import (
     READ_SECONDS,
     After,
@@ -20,6 +19,7 @@ from eventstore.cli.options import (
     parse_as_of,
 )
 from eventstore.cli.output import format_timestamp, print_json, print_table, report_more
+from eventstore.cli.reading.show import message_json, summary
 
 __all__ = ["conversations", "search"]
 

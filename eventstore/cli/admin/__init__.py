@@ -1,0 +1,1 @@
+"""The commands of an administrator, mostly one module each; `cli.app` registers them."""

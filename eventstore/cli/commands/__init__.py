@@ -1,1 +1,0 @@
-"""The commands of `eventstore`, mostly one module each; `cli.app` registers them."""

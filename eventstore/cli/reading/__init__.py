@@ -1,0 +1,1 @@
+"""The commands that show what the log of one user holds; `cli.app` registers them."""
