@@ -134,7 +134,7 @@ def verify_user(
             yield from _check_streams(scope, streams)
             if unreadable is None:
                 unreadable = yield from _compare_rows(scope, projections, replay, part, problems)
-            del replay
+            yield from replay.release()
         # A replay without that event is another state: rows would differ that nobody touched.
         if unreadable is not None:
             problems.append(unreadable)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlmodel import SQLModel
 
+from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Plan
 from eventstore.errors import EventStoreError, InvalidInput, UnreadableEvent
 from eventstore.log.envelope import RecordedEvent
 from projections.apply.table_shape import Key, Row, TableShape
@@ -197,6 +198,14 @@ class Replay:
                 key = shape.key_of(change.key)
                 if key in self._tables[change.table]:
                     self.touched.add((shape, key))
+
+    def release(self) -> Plan[None]:
+        """Free the rows, and let others run: a hundred thousand at once take a tenth of a second."""
+        for rows in self._tables.values():
+            while len(rows) > ROWS_AT_A_TIME:
+                for _ in range(ROWS_AT_A_TIME):
+                    rows.popitem()
+                yield GIVE_WAY
 
     def _keeps(self, shape: TableShape, row: Row) -> bool:
         return self._keep is None or self._keep(tuple([row[name] for name in shape.spread_by]))

@@ -19,7 +19,7 @@ from datetime import datetime
 from functools import partial
 
 from eventstore.database.plan import Batch, Plan, Rollback, Statement, retrying
-from eventstore.database.scope import Scope, operator, user_scope
+from eventstore.database.scope import operator, user_scope
 from eventstore.errors import (
     Conflict,
     CorruptLog,
@@ -40,7 +40,7 @@ from projections.rebuild.locked_replay import (
     replay_then_lock,
     replay_to_end,
 )
-from projections.rebuild.parts import Part, parts_of, select_size
+from projections.rebuild.parts import parts_of, select_size
 from projections.rebuild.users import users_union
 
 __all__ = [
@@ -145,9 +145,7 @@ def rebuild_user(
     """
     if check:
         return (yield from _compared(user_id, projections, registry))
-    done = yield from _rebuilt(user_id, projections, registry)
-    yield Batch(user_scope(user_id), ())
-    return done
+    return (yield from _rebuilt(user_id, projections, registry, Batch(user_scope(user_id), ())))
 
 
 def prepare_rebuild(projections: Projections, *, restart: bool = False) -> Plan[Rebuilt]:
@@ -224,26 +222,27 @@ def _next_rebuilt(
     claims: _Claims,
 ) -> Plan[Rebuilt | None]:
     """Rebuild the next user, in one transaction; return None if there is none."""
-    user_id, done = (yield from claims.next()), Rebuilt()
+    user_id = yield from claims.next()
     if user_id is None:
         yield Batch(operator, ())
         return None
+    finish = Batch(operator, (Statement(_FINISH, (user_id,)),))
     # A user that failed here can come again, if another worker held the row when it was given up.
-    if user_id not in failures:
-        try:
-            claim = Statement(_CLAIM_AGAIN, (user_id,))
-            done = yield from _rebuilt(user_id, projections, registry, claim)
-        except _TakenOverError as other:
-            yield Batch(operator, ())
-            return Rebuilt(changed=other.changed)
-        except _OF_ONE_USER as error:
-            failures[user_id] = error
-            # After an error of a projector the transaction is open, with the claim and some rows.
-            yield Rollback()
-            yield Batch(operator, (Statement(_GIVE_UP, (user_id,)),))
-            return done
-    yield Batch(operator, (Statement(_FINISH, (user_id,)),))
-    return done
+    if user_id in failures:
+        yield finish
+        return Rebuilt()
+    try:
+        claim = Statement(_CLAIM_AGAIN, (user_id,))
+        return (yield from _rebuilt(user_id, projections, registry, finish, claim))
+    except _TakenOverError as other:
+        yield Batch(operator, ())
+        return Rebuilt(changed=other.changed)
+    except _OF_ONE_USER as error:
+        failures[user_id] = error
+        # After an error of a projector the transaction is open, with the claim and some rows.
+        yield Rollback()
+        yield Batch(operator, (Statement(_GIVE_UP, (user_id,)),))
+        return Rebuilt()
 
 
 def check_user(
@@ -278,13 +277,15 @@ def _rebuilt(
     user_id: str,
     projections: Projections,
     registry: EventRegistry,
+    end: Batch,
     claim: Statement | None = None,
 ) -> Plan[Rebuilt]:
     """
-    Do the work of one user and leave the last transaction open, for the caller to commit.
+    Do the work of one user.
 
     Only a log that is too long for memory takes more than one transaction, one for each part.
 
+    :param end: commits the last transaction.
     :param claim: begins each transaction but the first one, so that other workers leave the user.
     """
     scope = user_scope(user_id)
@@ -292,27 +293,20 @@ def _rebuilt(
     parts = parts_of(sizes[0])
     events = rows = changed = 0
     for part in parts:
-        if part.number:
-            # The commit ends the lock on the user's row: writers wait for one part, not for all.
-            yield Batch(scope, ())
-            if claim is not None:
-                (claimed,) = yield Batch(operator, (claim,), hold=True)
-                if not claimed:
-                    raise _TakenOverError(changed)
-        # The replay of a part must be gone before that of the next one is made.
-        events, some_rows, some_changed = yield from _repaired(scope, projections, registry, part)
-        rows, changed = rows + some_rows, changed + some_changed
+        if part.number and claim is not None:
+            (claimed,) = yield Batch(operator, (claim,), hold=True)
+            if not claimed:
+                raise _TakenOverError(changed)
+        with postpone_full_collections():
+            locked = yield from replay_then_lock(scope, projections, registry, part=part)
+            changed += yield from repair_locked(scope, locked, projections)
+            # The commit ends the lock on the user's row: writers wait for one part, and not for its
+            # rows to be freed either.
+            yield end if part is parts[-1] else Batch(scope, ())
+            rows += _count(projections, locked.replay)
+            events = locked.events
+            yield from locked.replay.release()
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
-
-
-def _repaired(
-    scope: Scope, projections: Projections, registry: EventRegistry, part: Part
-) -> Plan[tuple[int, int, int]]:
-    """Repair one part; return the number of events, of rows and of wrong rows."""
-    with postpone_full_collections():
-        locked = yield from replay_then_lock(scope, projections, registry, part=part)
-        changed = yield from repair_locked(scope, locked, projections)
-        return locked.events, _count(projections, locked.replay), changed
 
 
 def _compared(user_id: str, projections: Projections, registry: EventRegistry) -> Plan[Rebuilt]:
@@ -327,7 +321,7 @@ def _compared(user_id: str, projections: Projections, registry: EventRegistry) -
             changed += len((yield from compare(scope, projections, locked.replay, part)))
             rows += _count(projections, locked.replay)
             events = locked.events
-            del locked
+            yield from locked.replay.release()
     yield Batch(scope, ())
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
 
