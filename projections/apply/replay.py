@@ -200,7 +200,7 @@ class Replay:
                     self.touched.add((shape, key))
 
     def release(self) -> Plan[None]:
-        """Free the rows, and let others run: a hundred thousand at once take a tenth of a second."""
+        """Free the rows and let others run; to free very many at once takes a tenth of a second."""
         for rows in self._tables.values():
             while len(rows) > ROWS_AT_A_TIME:
                 for _ in range(ROWS_AT_A_TIME):
