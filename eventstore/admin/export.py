@@ -42,6 +42,7 @@ from eventstore.log.stored_event import ALL_COLUMNS
 from eventstore.schema.catalog import other_protected_tables
 from projections.apply.table_shape import TableShape
 from projections.projector import Projections
+from projections.rebuild.garbage import postpone_full_collections
 
 __all__ = ["Exported", "export_user"]
 
@@ -98,14 +99,15 @@ def export_user(
     }
     # Pieces leave as they are made, so the object is left open, and `tables` and `events` follow.
     write(f'{_object(about.items())[:-1]},\n"tables": {{\n"eventstore.stream": ')
-    rows = yield from _streams(scope, write)
-    for shape in projections.shapes:
-        write(f",\n{dumps(shape.name)}: ")
-        rows += yield from _table(scope, shape, write)
-    write('},\n"events": ')
-    events = yield from _events(scope, write)
-    write("}\n")
-    yield Batch(scope, ())
+    with postpone_full_collections():
+        rows = yield from _streams(scope, write)
+        for shape in projections.shapes:
+            write(f",\n{dumps(shape.name)}: ")
+            rows += yield from _table(scope, shape, write)
+        write('},\n"events": ')
+        events = yield from _events(scope, write)
+        write("}\n")
+        yield Batch(scope, ())
     return Exported(user_id, events, rows, tuple(unreached))
 
 

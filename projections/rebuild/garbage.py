@@ -1,5 +1,5 @@
 """
-Postpone full collections of Python's garbage collector while a replay holds many rows.
+Postpone full collections of Python's garbage collector while a long log is read or replayed.
 
 A full collection looks at every object of the process, and whenever the objects have grown by a
 quarter there is one more. The rows of a long log are a million objects that all live. To look at
