@@ -8,6 +8,7 @@ one. `direct_url` always leads to the server itself, for migrations and for a su
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from uuid import UUID
@@ -53,6 +54,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items.remove(item)
         seen.add(name)
     config.hook.pytest_deselected(items=others)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let no garbage collection look at modules and collected tests, which live to the end."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from eventstore.events.json_codec import loads
 from tests.support.server import Server
 
 USERS = 100
+SOME = 400
+"""As many conversations as an import can be killed in the midst of, with five users."""
 
 # The tests share one imported database, so one worker has to run all of them.
 pytestmark = [pytest.mark.xdist_group("real conversations"), pytest.mark.slow]
@@ -127,7 +130,6 @@ def test_verify_reports_and_rebuild_repairs_exactly_the_changed_rows(
         )
 
     found = json.loads(run_command(imported, "verify", "--json").stdout)
-    check = run_command(imported, "rebuild", "--check", "--json")
     repaired = json.loads(run_command(imported, "rebuild", "--json").stdout)
     after = run_command(imported, "verify", "--json")
 
@@ -135,8 +137,7 @@ def test_verify_reports_and_rebuild_repairs_exactly_the_changed_rows(
     for kind, ids in kinds.items():
         assert {one["key"] for one in found["problems"] if one["kind"] == kind} == ids
     assert len(found["problems"]) == 7
-    assert check.returncode == 1
-    assert json.loads(check.stdout)["changed"] == repaired["changed"] == 7
+    assert repaired["changed"] == 7
     assert after.returncode == 0
     assert json.loads(after.stdout)["ok"] is True
 
@@ -166,9 +167,13 @@ def test_the_history_command_prints_a_conversation_as_it_was_imported(
 
 
 def test_an_import_that_was_killed_is_completed_without_duplicates(
-    server: Server, folder: Path
+    server: Server, folder: Path, tmp_path: Path
 ) -> None:
-    path = folder / "sgd_dev.jsonl.xz"
+    path = tmp_path / "some.jsonl"
+    with lzma.open(folder / "sgd_dev.jsonl.xz", "rt", encoding="utf-8") as lines:
+        some = [*islice(lines, SOME)]
+    path.write_text("".join(some), encoding="utf-8")
+    sizes = {one["id"]: len(one["messages"]) for one in map(loads, some)}
     url = server.create_database()
     arguments = ["import", "--users", "5", "--json", "--database", url, str(path)]
     killed = subprocess.Popen([sys.executable, "-m", "eventstore.cli", *arguments])
@@ -177,7 +182,6 @@ def test_an_import_that_was_killed_is_completed_without_duplicates(
             assert killed.poll() is None
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
-        sizes = {key: len(messages) for key, messages in read_conversations(path)}
         stored = admin.execute(
             "select c.key, count(m.id) from eventstore.conversation as c"
             " left join eventstore.message as m"
@@ -188,7 +192,7 @@ def test_an_import_that_was_killed_is_completed_without_duplicates(
 
     assert all(sizes[key] == count for key, count in stored)
     assert again["skipped"] >= 50
-    assert again["imported"] + again["skipped"] == 2098
+    assert again["imported"] + again["skipped"] == SOME
     with psycopg.connect(server.direct(url)) as admin:
         assert _count(admin, "eventstore.message") == sum(sizes.values())
     assert run_command(url, "verify").returncode == 0

@@ -53,7 +53,8 @@ _CATALOGS = (
     "extension",
     "statistic",
 )
-_VERSIONS = "(select count(*) || '/' || sum(xmin::text::bigint) from pg_{})"
+# How many rows, and the newest transaction of which there is one; 3 is the oldest transaction.
+_VERSIONS = "(select count(*) || '/' || age('3'::xid) - min(age(xmin)) from pg_{})"
 _READ_CATALOG = _CATALOG.format(",\n    ".join(map(_VERSIONS.format, _CATALOGS)))
 
 
@@ -79,10 +80,14 @@ class Database:
             "select schemaname || '.' || tablename from pg_tables"
             " where schemaname = 'eventstore' and tablename <> 'alembic_version'"
         )
-        self._deletes = [f"delete from {table}" for (table,) in tables.fetchall()]
         append_only = "alter table eventstore.{} {} trigger append_only"
-        self._disarm = "; ".join(append_only.format(table, "disable") for table in _LOG)
-        self._arm = "; ".join(append_only.format(table, "enable always") for table in _LOG)
+        self._delete_rows = "; ".join((
+            "begin",
+            *(append_only.format(table, "disable") for table in _LOG),
+            *(f"delete from {table}" for (table,) in tables.fetchall()),
+            *(append_only.format(table, "enable always") for table in _LOG),
+            "commit",
+        ))  # fmt: skip
         self._dead_rows = 0
         self._store: EventStore | None = None
 
@@ -97,9 +102,8 @@ class Database:
         try:
             if self._read_catalog() != self._catalog:
                 return False
-            self._admin.execute(f"begin; {self._disarm}")
-            self._dead_rows += sum(self._admin.execute(one).rowcount for one in self._deletes)
-            self._admin.execute(f"{self._arm}; commit")
+            answers = self._admin.execute(self._delete_rows).results()
+            self._dead_rows += sum(max(one.rowcount, 0) for one in answers)
         except psycopg.Error:
             return False
         return self._dead_rows < _MOST_DEAD_ROWS
