@@ -77,7 +77,8 @@ def projector(
     :param trusted: do not check its row changes; a wrong one would show as an error of PostgreSQL.
     :param stream_column: the column with the id of the stream, if each row is made and changed by
         the events of one stream alone. Then an erasure deletes the rows of a stream by it; without
-        it, an erasure replays the log to find out what is left of them.
+        it, or if the function is given `ContentErased`, an erasure replays the log to find out what
+        is left of them.
     :return: a decorator that makes a `Projector`, to be passed to `connect(projectors=[…])`.
     """
     wanted = events if isinstance(events, tuple) else (events,)
