@@ -9,7 +9,7 @@ are read from it, and a command's answer is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlmodel import SQLModel
 
@@ -201,10 +201,11 @@ class Replay:
 
     def release(self) -> Plan[None]:
         """Free the rows and let others run; to free very many at once takes a tenth of a second."""
-        for rows in self._tables.values():
-            while len(rows) > ROWS_AT_A_TIME:
+        held = (*self._tables.values(), *self._found_by.values(), *self._groups.values())
+        for some in cast("tuple[dict[Key, Any], ...]", held):
+            while len(some) > ROWS_AT_A_TIME:
                 for _ in range(ROWS_AT_A_TIME):
-                    rows.popitem()
+                    some.popitem()
                 yield GIVE_WAY
 
     def _keeps(self, shape: TableShape, row: Row) -> bool:
