@@ -17,7 +17,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from eventstore.admin.plans import AdminPlans
-from eventstore.database.plan import Batch, Parallel, Plan, Statement
+from eventstore.database.plan import Batch, Parallel, Plan, Statement, retrying
 from eventstore.database.scope import user_scope
 from eventstore.errors import (
     Conflict,
@@ -47,12 +47,10 @@ from eventstore.log.append_request import AppendRequest, parts_of
 from eventstore.log.envelope import Expected, ExpectedVersion, NewEvent
 from eventstore.log.ids import NewId, conversation_id, derived_ids
 from eventstore.store.context import UserContext
+from eventstore.store.units.decisions import Overtaken
 from eventstore.store.units.item_events import ItemEvent, item_events
 
 __all__ = ["Imported", "import_conversations", "user_context"]
-
-_ATTEMPTS = 10
-"""Rounds of reading and comparing before a conflict with other writers is reported."""
 
 # Index: stream_pkey.
 _EXISTING = "select stream_id from eventstore.stream where user_id = $1 and stream_id = any($2)"
@@ -162,7 +160,7 @@ def _import_of_user(
         try:
             one = _Import(context, conversation, dry_run=dry_run)
             attempt = one.grow if one.stream_id in existing else one.start
-            done += yield from context.retrying(attempt)
+            done += yield from retrying(attempt, also=Overtaken)
         except (Conflict, InvalidInput, QuotaReached) as error:
             done += Imported(1, failures=(_failure(conversation, error),))
     return done
@@ -237,23 +235,20 @@ class _Import:
         """
         Write what the conversation has and the log does not.
 
-        :raises Conflict: what is there is something else, or other writers always came first.
+        :raises Overtaken: another writer came in between; then it is compared again.
+        :raises Conflict: what is there is something else.
         """
-        for attempts_left in reversed(range(_ATTEMPTS)):
-            version, closed, tail = yield from self._compare()
-            if not tail:
-                return Imported(1, skipped=1)
-            if closed:
-                raise StreamClosed(self.stream_id, version)
-            requests = self._requests(tail, version)
-            if self._dry_run:
-                break
+        version, closed, tail = yield from self._compare()
+        if not tail:
+            return Imported(1, skipped=1)
+        if closed:
+            raise StreamClosed(self.stream_id, version)
+        requests = self._requests(tail, version)
+        if not self._dry_run:
             try:
                 yield from append_together(requests)
-                break
-            except WrongVersion:
-                if not attempts_left:
-                    raise
+            except WrongVersion as error:
+                raise Overtaken(error.stream_id, error.expected, error.actual) from None
         return replace(_count(tail), grown=1)
 
     def _compare(self) -> Plan[tuple[int, bool, list[NewEvent]]]:
