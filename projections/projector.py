@@ -19,7 +19,7 @@ from eventstore.events.erasure import ContentErased, ErasedEvent
 from eventstore.events.event import Event
 from eventstore.log.envelope import EventEnvelope
 from projections.apply.table_shape import TableShape
-from projections.changes import RowChange
+from projections.changes import Insert, RowChange, Update
 
 __all__ = ["Projections", "Projector", "projector"]
 
@@ -116,8 +116,8 @@ class Projections:
         # SQLAlchemy knows the foreign keys that the classes declare. Rows have to be inserted along
         # them, because a key that is not deferrable is checked with each statement.
         order = sort_tables([shape.table for shape in self.shapes_by_model.values()])
-        by_table = {shape.table: shape for shape in self.shapes_by_model.values()}
-        self.shapes = [by_table[table] for table in order]
+        self._by_table = {shape.table: shape for shape in self.shapes_by_model.values()}
+        self.shapes = [self._by_table[table] for table in order]
         for number, shape in enumerate(self.shapes):
             shape.number = number
         self.tables = [shape.name for shape in self.shapes]
@@ -144,12 +144,17 @@ class Projections:
 
         :return: of the tables the column with the id of the stream.
         """
-        # What a projector makes of the record of an erasure stays when all else is erased.
-        columns = {
-            self.shapes_by_model[one.table]: one.stream_column
-            for one in self.projectors
-            if one.stream_column is not None and not one.wants(ContentErased)
-        }
+        columns: dict[TableShape, str] = {}
+        for one in self._in_order:
+            shape = self.shapes_by_model[one.table]
+            # What a projector makes of the record of an erasure stays when all else is erased. And
+            # a row goes before the one that it refers to, so it is replayed with that.
+            replayed = one.wants(ContentErased) or any(
+                self._by_table.get(key.column.table, shape) not in {shape, *columns}
+                for key in shape.table.foreign_keys
+            )
+            if one.stream_column is not None and not replayed:
+                columns[shape] = one.stream_column
         others = [
             one.table for one in self.projectors if self.shapes_by_model[one.table] not in columns
         ]
@@ -177,10 +182,12 @@ class Projections:
                 changes += one.project(event)
             else:
                 # A function that reached no `yield` because it has none returns None.
-                changes += self._checked(one, one.project(event) or ())
+                changes += self._checked(one, event, one.project(event) or ())
         return changes
 
-    def _checked(self, one: Projector, changes: Iterable[RowChange]) -> Iterator[RowChange]:
+    def _checked(
+        self, one: Projector, event: EventEnvelope, changes: Iterable[RowChange]
+    ) -> Iterator[RowChange]:
         shape = self.shapes_by_model[one.table]
         for change in changes:
             # `of` leaves out projectors by their tables, and would lose changes of another table.
@@ -190,4 +197,21 @@ class Projections:
                     f"Update and Delete of {one.table.__name__}, and of no other table"
                 )
             shape.check(change)
+            if one.stream_column is not None:
+                _require_stream(one.stream_column, change, event)
             yield change
+
+
+def _require_stream(column: str, change: RowChange, event: EventEnvelope) -> None:
+    """Refuse a row whose stream column is not of its event's stream: an erasure goes by it."""
+    match change:
+        case Insert(values=values) if values.get(column) != event.stream_id:
+            problem = "inserts a row of another stream"
+        case Update(changes=changes) if column in changes:
+            problem = "moves a row to another stream"
+        case _:
+            return
+    raise ConfigurationError(
+        f"the projector of {change.table.__name__} {problem}; its stream_column {column} is always "
+        "the stream_id of the row's events, or leave stream_column out"
+    )

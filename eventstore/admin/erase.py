@@ -173,7 +173,6 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
         return _erasure(recorded_event(user_id, done[0], registry), unreached)
     with postpone_full_collections():
         event = yield from _carry_out(order, scope, projections, registry)
-    yield Batch(scope, ())
     if event is None:
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
     return _erasure(event, unreached)
@@ -182,7 +181,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
 def _carry_out(
     order: ErasureOrder, scope: Scope, projections: Projections, registry: EventRegistry
 ) -> Plan[RecordedEvent | None]:
-    """Erase, and leave the transaction open; return the record, or None if there was nothing."""
+    """Erase, and commit; return the record, or None if there was nothing to erase."""
     count = last = reached = 0
 
     def remove_through(position: int) -> Plan[None]:
@@ -199,16 +198,19 @@ def _carry_out(
     )
     yield from remove_through(locked.replay.position)
     if not count:
+        yield Batch(scope, ())
         return None
     event = yield from _record_erasure(scope, order, last, count)
     # The record of the erasure is an event too, and a projector of a service may make a row of it.
     yield from replay_to_end(scope, locked, registry)
-    yield from repair_locked(scope, locked, others)
+    yield from repair_locked(scope, locked, others, check=False)
     if order.conversation_id is None:
         yield from empty(scope, columns)
     else:
         yield from delete_stream(scope, columns, order.conversation_id)
     yield from repair(scope, ())
+    yield Batch(scope, ())
+    yield from locked.release()
     return event
 
 

@@ -369,7 +369,8 @@ class AdminPlans:
         :raises ConfigurationError: a table holds rows of the user that nothing here can erase.
         :raises InvalidInput: an argument is wrong.
         :raises TimedOut: another erasure of this user, or a writer, took too long.
-        :raises CorruptLog: an event that stays cannot be read; nothing was changed.
+        :raises CorruptLog: the log is replayed for a service's own table, and an event that stays
+            cannot be read; nothing was changed.
         """
         check_user_id(user_id)
         check_label(ordered_by, "ordered_by", MAX_TITLE)

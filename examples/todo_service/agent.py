@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import anyio
 from agents import Agent, RawResponsesStreamEvent, RunConfig, Runner
 from agents.items import TResponseOutputItem
 from agents.mcp import MCPServerStreamableHttp
@@ -77,7 +78,11 @@ async def stream_answer(turn: SessionTurn, chat: str, tools: Tools) -> AsyncGene
         await speaking  # raises what it raised
     finally:
         speaking.cancel()
-        await asyncio.wait([speaking])
+        # A request whose client is gone is cancelled again at each wait that is not shielded.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([speaking])
+        if not speaking.cancelled():
+            speaking.exception()  # it was raised above, or nobody is there to be told
 
 
 def turn_of(user: AsyncUser, chat: str, text: str, *, key: str) -> SessionTurn:

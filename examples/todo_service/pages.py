@@ -33,6 +33,7 @@ const line = (kind) => {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const { text, key } = Object.fromEntries(new FormData(form));
+  form.inert = true;  // until the page comes with another key
   try {
     const response = await fetch("/api" + location.pathname + "/stream", {
       method: "POST",
@@ -44,7 +45,7 @@ form.addEventListener("submit", async (event) => {
     const answer = line("assistant");
     const pieces = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let piece; !(piece = await pieces.read()).done; ) answer.textContent += piece.value;
-    location.reload();
+    location.replace(location.pathname);
   } catch {
     form.submit();  // with the same key: it goes on with what was begun, or says what is wrong
   }

@@ -15,7 +15,7 @@ from threading import Lock
 
 __all__ = ["postpone_full_collections"]
 
-# No count of young collections reaches this, the largest that the collector takes.
+# No count of collections of middle age reaches this, the largest that the collector takes.
 _NEVER = 2**31 - 1
 
 _lock = Lock()
@@ -30,13 +30,16 @@ def postpone_full_collections() -> Iterator[None]:
     Let full collections wait until the work inside has ended, and all that runs beside it.
 
     Young objects are collected as ever, and what no cycle holds is freed at once. The thresholds
-    belong to the process, so cycles of the service that have grown old wait as well.
+    belong to the process, so cycles of the service that have grown old wait as well. Nothing is
+    done where there is no such threshold, as in a Python whose collector works in small steps.
     """
     global _works, _own  # noqa: PLW0603 - the thresholds are the process's too
     with _lock:
         _works += 1
         if _works == 1:
-            _own = _set_threshold(_NEVER)
+            _own = gc.get_threshold()[2]
+            if _own:
+                _set_threshold(_NEVER)
     try:
         yield
     finally:
@@ -47,8 +50,7 @@ def postpone_full_collections() -> Iterator[None]:
                 _set_threshold(_own)
 
 
-def _set_threshold(number: int) -> int:
-    """Set how many collections of middle age bring a full one; return what it was before."""
-    young, middle, old = gc.get_threshold()
+def _set_threshold(number: int) -> None:
+    """Set how many collections of middle age bring a full one."""
+    young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, number)
-    return old

@@ -46,6 +46,13 @@ class LockedReplay:
     events: int = 0
     suspects: list[Difference] | None = None
 
+    def release(self) -> Plan[None]:
+        """Free the rows, which take as much memory as all else; see `Replay.release`."""
+        while self.suspects:
+            del self.suspects[-ROWS_AT_A_TIME:]
+            yield GIVE_WAY
+        yield from self.replay.release()
+
 
 # Of a table that shall have no rows all go at once, and the others are compared.
 # Comparing 2,000 rows takes some 30 milliseconds (docs/decisions/0021), for which writers wait.
@@ -113,11 +120,14 @@ def replay_then_lock(
     return locked
 
 
-def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) -> Plan[int]:
+def repair_locked(
+    scope: Scope, locked: LockedReplay, projections: Projections, *, check: bool = True
+) -> Plan[int]:
     """
     Make the user's rows those of the replay, and leave the transaction open.
 
     :param locked: of `replay_then_lock`, in the same transaction.
+    :param check: as of `repair`.
     :return: how many rows were missing, wrong or too many.
     :raises DatabaseFault: a constraint refuses the rows, or a wrong row cannot be deleted.
     :raises InvalidInput: a row of the replay has a value that cannot be stored.
@@ -135,7 +145,7 @@ def repair_locked(scope: Scope, locked: LockedReplay, projections: Projections) 
     else:
         return 0
     if emptied or differences:
-        yield from repair(scope, differences)
+        yield from repair(scope, differences, check=check)
     return emptied + len(differences)
 
 

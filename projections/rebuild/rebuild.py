@@ -305,7 +305,7 @@ def _rebuilt(
             yield end if part is parts[-1] else Batch(scope, ())
             rows += _count(projections, locked.replay)
             events = locked.events
-            yield from locked.replay.release()
+            yield from locked.release()
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
 
 
@@ -321,7 +321,7 @@ def _compared(user_id: str, projections: Projections, registry: EventRegistry) -
             changed += len((yield from compare(scope, projections, locked.replay, part)))
             rows += _count(projections, locked.replay)
             events = locked.events
-            yield from locked.replay.release()
+            yield from locked.release()
     yield Batch(scope, ())
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Text
+from sqlalchemy import Column, ForeignKeyConstraint, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from eventstore import ConfigurationError, EventEnvelope, EventStore, MessagePosted, User
 from eventstore.events.erasure import ContentErased
 from eventstore.log import stored_event
-from projections import BUILT_IN, Insert, Projector, RowChange, projector
+from projections import BUILT_IN, Insert, Projector, RowChange, Update, projector
 from projections.projector import Projections
 from tests.support.erasing import WORDS, all_rows, write_words
 from tests.support.own_read_model import protect
@@ -23,6 +23,24 @@ from tests.support.own_read_model import protect
 
 class Base(SQLModel, registry=registry()):
     """Has metadata of its own."""
+
+
+class Topic(Base, table=True):
+    """Of each message."""
+
+    __tablename__ = "topic"
+    user_id: str = Field(sa_column=Column(Text, primary_key=True))
+    id: UUID = Field(primary_key=True)
+
+
+class Remark(Base, table=True):
+    """Of each message, with the conversation that it is in."""
+
+    __tablename__ = "remark"
+    __table_args__ = (ForeignKeyConstraint(["user_id", "id"], ["topic.user_id", "topic.id"]),)
+    user_id: str = Field(sa_column=Column(Text, primary_key=True))
+    id: UUID = Field(primary_key=True)
+    chat: UUID
 
 
 class Note(Base, table=True):
@@ -49,6 +67,17 @@ def note(event: EventEnvelope) -> Iterator[RowChange]:
 OF_MESSAGES = projector(Note, events=MessagePosted, stream_column="chat")(note)
 OF_ERASURES_TOO = projector(Note, events=(MessagePosted, ContentErased), stream_column="chat")(note)
 REPLAYED = projector(Note, events=MessagePosted)(note)
+
+
+@projector(Topic, events=MessagePosted)
+def project_topic(event: EventEnvelope) -> Iterator[RowChange]:
+    yield Insert(Topic, {"id": event.event_id})
+
+
+@projector(Remark, events=MessagePosted, stream_column="chat")
+def project_remark(event: EventEnvelope) -> Iterator[RowChange]:
+    yield Insert(Remark, {"id": event.event_id, "chat": event.stream_id})
+
 
 type Open = Callable[..., EventStore]
 
@@ -160,6 +189,52 @@ def test_an_erasure_reads_no_event_if_all_projectors_tell_the_stream(
     monkeypatch.setattr(Projections, "split_by_stream", lambda self: ({}, self))
     store.erase("bob", ordered_by="op")
     assert read == [1, 2, 3]  # the last one is the record of the erasure
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["a conversation", "the user"])
+@pytest.mark.parametrize("deferrable", ["", "deferrable"])
+def test_rows_that_refer_to_replayed_ones_are_replayed_with_them(
+    database_url: str, admin: psycopg.Connection, everything: bool, deferrable: str
+) -> None:
+    admin.execute(
+        "create table topic (user_id text, id uuid, primary key (user_id, id));"
+        "create table remark (user_id text, id uuid, chat uuid, primary key (user_id, id),"
+        f" foreign key (user_id, id) references topic {deferrable})"
+    )
+    protect(admin, Topic, Remark)
+    with EventStore.connect(database_url, projectors=[project_topic, project_remark]) as store:
+        erased, _ = two_chats(store)
+
+        store.erase("alice", ordered_by="op", conversation=None if everything else erased)
+
+        assert store.verify().ok
+        left = admin.execute("select count(*) from remark").fetchone()
+        assert left == (1 if everything else 2,)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda _: Insert(Note, {"id": uuid4(), "chat": uuid4()}), "inserts a row of another"),
+        (lambda _: Insert(Note, {"id": uuid4()}), "inserts a row of another stream"),
+        (
+            lambda event: Update(Note, {"id": uuid4()}, {"chat": event.stream_id}),
+            "moves a row to another stream",
+        ),
+    ],
+    ids=["another", "none", "update"],
+)
+def test_a_row_of_another_stream_than_its_stream_column_tells_is_refused(
+    open_store: Open, change: Callable[[EventEnvelope], RowChange], problem: str
+) -> None:
+    own = projector(Note, events=MessagePosted, stream_column="chat")(lambda one: [change(one)])
+    alice = open_store(own).user("alice")
+    chat = alice.conversations.start().id
+
+    with pytest.raises(ConfigurationError, match=problem):
+        alice.messages.post(chat, sender="user", content="hello")
+
+    assert len(alice.events()) == 1
 
 
 def test_a_stream_column_that_holds_no_id_of_a_stream_is_refused() -> None:

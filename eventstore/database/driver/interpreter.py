@@ -176,6 +176,8 @@ def interpret[T](  # noqa: C901 - the fate of each error
         held.abandon()
         raise
     finally:
+        # What ended the call did not reach the plan, whose own blocks must end all the same.
+        plan.close()
         # A plan may raise between two batches of a transaction that it holds open.
         if held.connection is not None:
             yield from held.release()

@@ -116,6 +116,8 @@ class SessionTurn:
             await active.end()
 
         if not active.ended:
+            if run is not None:
+                run.abandon_running("the run ended before its tool did")
             await settled(end())
 
     @property

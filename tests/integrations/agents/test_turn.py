@@ -55,23 +55,30 @@ async def test_a_turn_has_the_items_the_calls_and_the_cost_of_its_run(alice: Asy
     assert turn.answer.body == items[-1]
 
 
-async def test_a_turn_that_is_ended_in_its_block_has_all_of_its_run_recorded_there(
+async def test_a_turn_that_is_ended_while_a_tool_runs_leaves_no_call_pending(
     alice: AsyncUser,
 ) -> None:
-    one = one_tool()
+    one = agent([call("sleep_long", "c1")], [assistant_message("Done.")])
     async with EventStoreSession("s", alice).turn("hello", key="r1", context=alice) as turn:
         streamed = Runner.run_streamed(
             one, turn.input, session=turn.session, hooks=turn.hooks, context=alice
         )
-        async for _ in streamed.stream_events():
-            pass
+
+        async def consume() -> None:
+            async for _ in streamed.stream_events():
+                pass
+
+        consumed = asyncio.create_task(consume())
+        while not await calls_of(alice):  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.02)
+        streamed.cancel()
+        await asyncio.wait([consumed])
         await turn.end()
 
         (recorded,) = await alice.turns.list("s")
-        assert (recorded.status, recorded.input_tokens) == ("completed", 20)
-        assert [one.status for one in await calls_of(alice)] == ["succeeded"]
         assert turn.ended
-        assert turn.answer is not None
+        assert recorded.status == "completed"
+        assert [one.status for one in await calls_of(alice)] == ["abandoned"]
         await turn.end()
 
     assert await alice.turns.list("s") == [recorded]
