@@ -86,10 +86,10 @@ def test_full_collections_come_again_when_a_work_is_cancelled_and_its_error_is_k
                 await asyncio.sleep(0.01)
             work.cancel()
             # The error holds the frames of the call, and so what the call was working on.
-            with pytest.raises(asyncio.CancelledError) as kept:
+            with pytest.raises(asyncio.CancelledError) as raised:
                 await work
             assert gc.get_threshold() == OWN
-            assert kept.tb is not None
+            assert raised.tb is not None
 
     asyncio.run(run())
 
