@@ -59,7 +59,7 @@ from projections.apply.table_shape import Key, Row
 from projections.changes import RowChange
 from projections.models.task import TaskView
 from projections.queries.lists import select_task
-from projections.queries.tool_calls import ENDED_BEFORE, EndedCall, fence_outcomes, obstacles
+from projections.queries.tool_calls import ENDED_BEFORE, EndedCall, fence_outcome, obstacles
 
 __all__ = ["Commands", "Handle", "Outcome", "UnitOfWork", "check_key", "run_command"]
 
@@ -393,8 +393,8 @@ class UnitOfWork:
         # A retry that is found in the log has this content, so these row changes are its own too.
         of_task = () if self._reads is None else (select_task(context.user_id, self._reads),)
         outcomes = _outcomes(events)
-        fence = (fence_outcomes(context.user_id, outcomes),) if outcomes else ()
-        reads = (*of_task, *fence, *self.also)
+        fences = (fence_outcome(context.user_id, one) for one in outcomes)
+        reads = (*of_task, *fences, *self.also)
         try:
             done = yield from append(request, row_changes, reads, retry=retry)
         except EventStoreError as error:
