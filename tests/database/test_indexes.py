@@ -151,6 +151,29 @@ def test_a_long_conversation_is_read_once_also_where_no_statistics_tell_its_leng
     assert read < 3 * turns * MESSAGES_PER_TURN
 
 
+def test_a_search_looks_at_each_row_once_where_nothing_tells_how_many_match(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, chats, said = server.create_database(), 60, 30
+    with EventStore.connect(url) as store:
+        alice = store.user("alice")
+        for number in range(chats):
+            chat = alice.conversations.start(key=str(number)).id
+            alice.messages.extend(chat, [{"role": "user", "content": "buy milk"}] * said)
+        sent = sent_by(monkeypatch, lambda: alice.messages.search("buy milk"))
+
+    (search,) = (one for one in sent if "eventstore.message" in one.sql)
+    with psycopg.connect(server.direct(url), cursor_factory=psycopg.RawCursor) as admin:
+        admin.execute("analyze")
+        # Row-level security hides statistics from what a row could be leaked by.
+        admin.execute("set role eventstore_app")
+        admin.execute("select set_config('eventstore.user_id', 'alice', true)")
+        query = f"explain (analyze, format json) {search.sql}"
+        (row,) = admin.execute(query, _values(search)).fetchall()
+    server.drop_database(url)
+    assert rows_read(row[0][0]["Plan"]) < 2 * chats * said
+
+
 def rows_read(node: dict[str, Any]) -> float:
     """Return how many rows the scans of a plan have looked at."""
     below = sum(map(rows_read, node.get("Plans", [])))
