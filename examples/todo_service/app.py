@@ -13,12 +13,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 from urllib.parse import quote
+from uuid import uuid4
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel
 
-from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, NotFound
+from eventstore import (
+    AsyncEventStore,
+    AsyncUser,
+    ConversationBusy,
+    IdempotencyConflict,
+    NotFound,
+)
 from eventstore.integrations.agents import SessionTurn
 from eventstore.integrations.fastapi import (
     RequestKey,
@@ -131,6 +138,9 @@ async def send(
     except ConversationBusy as error:
         page = await chat_page_of(user, chat, Unsent(text, key, str(error)))
         return HTMLResponse(page, 503)
+    except IdempotencyConflict as error:  # another text, under the key of one that was sent
+        page = await chat_page_of(user, chat, Unsent(text, str(uuid4()), str(error)))
+        return HTMLResponse(page, 409)
     # The page is fetched anew, so that reloading it sends nothing again.
     return RedirectResponse(f"/chats/{quote(chat, safe='')}", 303)
 

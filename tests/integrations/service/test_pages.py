@@ -127,6 +127,22 @@ def test_a_form_that_is_sent_twice_is_one_request(context: BrowserContext, page:
     assert len(listed(page, "messages")) == 3
 
 
+def test_another_text_under_the_key_of_one_that_was_sent_comes_back_with_a_key_of_its_own(
+    context: BrowserContext, page: Page
+) -> None:
+    key = str(page.get_attribute("input[name=key]", "value"))
+    sent = [
+        context.request.post("/chats/todo", form={"text": text, "key": key})
+        for text in ("add milk", "add bread")
+    ]
+
+    assert [one.status for one in sent] == [200, 409]
+    assert 'value="add bread"' in sent[1].text()
+    assert f'value="{key}"' not in sent[1].text()
+    page.reload()
+    assert listed(page, "tasks") == ["☐ milk"]
+
+
 def test_nobody_sees_what_another_one_has(browser: Browser, page: Page, service: Service) -> None:
     say(page, "add milk")
 
