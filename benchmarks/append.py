@@ -15,7 +15,7 @@ from uuid import UUID
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
-from benchmarks.measure import Figure, Side, Size, run_in_turn, time_calls
+from benchmarks.measure import Figure, Samples, Side, Size, run_in_turn, time_calls
 from benchmarks.pgbench import MARK, Pgbench, marked_ids
 from benchmarks.server import Server
 from benchmarks.turns import EVENTS_PER_AGENT_TURN, agent_turn, text
@@ -76,7 +76,13 @@ def figures(server: Server, *, quick: bool) -> Iterator[Figure]:
             def watched_post() -> None:
                 watched.messages.post(chat, sender="user", content=text(next(numbers)))
 
-            yield _compared("append with telemetry", "without", post, watched_post, quick=quick)
+            appends = _APPENDS.choose(quick=quick)
+            without, watching = _rounds(
+                lambda: time_calls(post, appends),
+                lambda: time_calls(watched_post, appends),
+                quick=quick,
+            )
+            yield Figure("append with telemetry", "without", 1, "events", without, watching)
 
 
 def _telemetry() -> Telemetry:
@@ -84,22 +90,13 @@ def _telemetry() -> Telemetry:
     return Telemetry(tracer_provider=TracerProvider(), meter_provider=MeterProvider())
 
 
-def _compared(
-    name: str,
-    floor_name: str,
-    floor: Callable[[], None],
-    append: Callable[[], None],
-    *,
-    quick: bool,
-) -> Figure:
-    appends = _APPENDS.choose(quick=quick)
-    rounds = run_in_turn(
-        lambda: time_calls(floor, appends),
-        lambda: time_calls(append, appends),
+def _rounds(floor: Side, append: Side, *, quick: bool) -> list[list[Samples]]:
+    return run_in_turn(
+        floor,
+        append,
         rounds=_ROUNDS.choose(quick=quick),
         within_seconds=_WITHIN_SECONDS.choose(quick=quick),
     )
-    return Figure(name, floor_name, 1, "events", *rounds)
 
 
 def _figure(
@@ -113,11 +110,8 @@ def _figure(
 ) -> Figure:
     appends = _APPENDS.choose(quick=quick)
     before = _position(server)
-    sides: tuple[Side, Side] = (lambda: floor.run(appends), lambda: time_calls(append, appends))
-    floor_rounds, store_rounds = run_in_turn(
-        *sides,
-        rounds=_ROUNDS.choose(quick=quick),
-        within_seconds=_WITHIN_SECONDS.choose(quick=quick),
+    floor_rounds, store_rounds = _rounds(
+        lambda: floor.run(appends), lambda: time_calls(append, appends), quick=quick
     )
     # A floor that appends other events than the store would be no floor.
     written = _position(server) - before

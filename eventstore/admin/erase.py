@@ -208,7 +208,7 @@ def _carry_out(
         yield from empty(scope, columns)
     else:
         yield from delete_stream(scope, columns, order.conversation_id)
-    yield from repair(scope, ())
+    yield from repair(scope, ())  # there is nothing left to repair: it checks the constraints
     yield Batch(scope, ())
     yield from locked.release()
     return event

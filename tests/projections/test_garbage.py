@@ -82,8 +82,9 @@ def test_full_collections_come_again_when_a_work_is_cancelled_and_its_error_is_k
         async with AsyncEventStore.connect(database_url) as store:
             await store.user("alice").tasks.create("Buy milk")
             work = asyncio.create_task(store.verify("alice"))
-            while gc.get_threshold() == OWN:  # noqa: ASYNC110 - nothing tells of it
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(15):
+                while gc.get_threshold() == OWN:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.01)
             work.cancel()
             # The error holds the frames of the call, and so what the call was working on.
             with pytest.raises(asyncio.CancelledError) as raised:

@@ -69,8 +69,9 @@ async def test_a_turn_that_is_ended_while_a_tool_runs_leaves_no_call_pending(
                 pass
 
         consumed = asyncio.create_task(consume())
-        while not await calls_of(alice):  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(15):
+            while not await calls_of(alice):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
         streamed.cancel()
         await asyncio.wait([consumed])
         await turn.end()
