@@ -50,9 +50,11 @@ from benchmarks.turns import EVENTS_PER_AGENT_TURN, agent_turn, text
 from eventstore import AsyncEventStore, EventStore, Settings
 
 _WRITERS = 8
-_ROUNDS = Size(full=40, quick=5)
+_ROUNDS = Size(full=25, quick=5)
 _APPENDS = Size(full=40, quick=20)
 """Of each side in one round: short rounds, so that all sides of a round meet the same noise."""
+_APPENDS_OF_MANY = Size(full=160, quick=20)
+"""Of each of many writers: the first 40 go to threads that start and to caches that are cold."""
 
 type Append = Callable[[int], object]
 """Appends once; its argument is the number of the writer."""
@@ -264,7 +266,7 @@ def _payload(number: int) -> bytes:
 
 
 def _measure(server: Server, sides: list[Side], *, quick: bool) -> dict[str, Result]:
-    appends = _APPENDS.choose(quick=quick)
+    appends, of_many = _APPENDS.choose(quick=quick), _APPENDS_OF_MANY.choose(quick=quick)
     results = {side.name: Result(side.name) for side in sides}
     for side in sides:  # opens every connection of every pool
         _run_one(side, appends)
@@ -282,7 +284,7 @@ def _measure(server: Server, sides: list[Side], *, quick: bool) -> dict[str, Res
             result.server.append(
                 (server.cpu_seconds(side.database) - server_before) / appends * 1e6
             )
-            result.many.append(appends * _WRITERS / _run_many(side, appends))
+            result.many.append(of_many * _WRITERS / _run_many(side, of_many))
     print(file=sys.stderr)
     return results
 
