@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from eventstore.database.garbage import postpone_full_collections
 from eventstore.database.plan import Batch, Plan, Statement
 from eventstore.database.roles import Role
 from eventstore.database.scope import Scope, user_scope
@@ -32,7 +33,6 @@ from eventstore.log.ids import erasure_stream
 from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_event, select_list
 from eventstore.schema.catalog import other_protected_tables
 from projections.projector import Projections
-from projections.rebuild.garbage import postpone_full_collections
 from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
 from projections.rebuild.repair import delete_stream, empty, repair
 

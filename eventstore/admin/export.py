@@ -31,6 +31,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.admin.verify_streams import STREAM_COLUMNS
+from eventstore.database.garbage import postpone_full_collections
 from eventstore.database.pages import page_of, page_query
 from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Statement
 from eventstore.database.scope import Scope, user_scope
@@ -42,7 +43,6 @@ from eventstore.log.stored_event import ALL_COLUMNS
 from eventstore.schema.catalog import other_protected_tables
 from projections.apply.table_shape import TableShape
 from projections.projector import Projections
-from projections.rebuild.garbage import postpone_full_collections
 
 __all__ = ["Exported", "export_user"]
 

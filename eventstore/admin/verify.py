@@ -15,6 +15,7 @@ from uuid import UUID
 from eventstore.admin.problems import Problem
 from eventstore.admin.verify_log import LogCheck
 from eventstore.admin.verify_streams import STREAM_COLUMNS, StreamCheck
+from eventstore.database.garbage import postpone_full_collections
 from eventstore.database.pages import page_of
 from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Batch, Plan, Rows, Statement
 from eventstore.database.scope import Scope, user_scope
@@ -30,7 +31,6 @@ from eventstore.log.stored_event import ALL_COLUMNS, StoredEvent, recorded_event
 from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import Difference, compare
-from projections.rebuild.garbage import postpone_full_collections
 from projections.rebuild.parts import Part, parts_of, select_size
 
 __all__ = [

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from eventstore.database.garbage import postpone_full_collections
 from eventstore.database.pages import PAGE_ROWS, page_query
 from eventstore.database.plan import (
     GIVE_WAY,
@@ -253,7 +254,17 @@ def for_each_event(
     :raises UnknownEventType: no registered class reads an event; its position is named.
     :raises UnreadableEvent: a payload does not fit its class.
     """
-    scope, page = user_scope(user_id), replace(wanted, limit=PAGE_ROWS)
+    with postpone_full_collections():
+        yield from _for_each_event(user_id, replace(wanted, limit=PAGE_ROWS), registry, do)
+
+
+def _for_each_event(
+    user_id: str,
+    page: Selection,
+    registry: EventRegistry,
+    do: Callable[[RecordedEvent], object],
+) -> Plan[None]:
+    scope = user_scope(user_id)
     (rows,) = yield Batch(scope, (select_events(user_id, page),))
     if len(rows) < PAGE_ROWS:
         yield from for_each_row(user_id, rows, registry, do)
@@ -278,7 +289,8 @@ def for_each_row(
     :param do: is given one event after another.
     :raises CorruptLog: a row cannot be read.
     """
-    for number, row in enumerate(rows, 1):
-        do(recorded_event(user_id, row, registry))
-        if number % ROWS_AT_A_TIME == 0:
-            yield GIVE_WAY
+    with postpone_full_collections():
+        for number, row in enumerate(rows, 1):
+            do(recorded_event(user_id, row, registry))
+            if number % ROWS_AT_A_TIME == 0:
+                yield GIVE_WAY

@@ -141,6 +141,9 @@ _RESTORED: dict[str, Any] = {
 
 def _changes(event: EventEnvelope) -> dict[str, Any]:
     """Return what an event changes of its conversation, beside its newest event."""
+    # Most events are activity, and each case that does not match takes its time.
+    if isinstance(event.data, ACTIVITY):
+        return {"last_activity_at": OCCURRED_AT, "activity_position": POSITION}
     match event.data:
         case ConversationRenamed(title=title):
             return {"title": title}
@@ -158,7 +161,5 @@ def _changes(event: EventEnvelope) -> dict[str, Any]:
             return {"status": "active", **_RESTORED}
         case ConversationRestarted(title=title):
             return {**_started(event, title), **_RESTORED}
-        case _ if isinstance(event.data, ACTIVITY):
-            return {"last_activity_at": OCCURRED_AT, "activity_position": POSITION}
         case _:
             return {}

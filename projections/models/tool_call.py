@@ -202,6 +202,10 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:  # noqa: C90
     :param event: of any class of `CALL_EVENTS`.
     """
     match event.data:
+        # First, because it is what most events are.
+        case MessagePosted(item=item):
+            for answer in item.answers:
+                yield _answer(event, answer)
         case ToolCallRequested() as call:
             yield Insert(
                 ToolCall,
@@ -232,9 +236,6 @@ def project_tool_call(event: EventEnvelope) -> Iterator[RowChange]:  # noqa: C90
             yield _end(event, call_event_id, {"status": "failed", "error": error})
         case ToolCallAbandoned(request_event_id=call_event_id, error=error):
             yield _end(event, call_event_id, {"status": "abandoned", "error": error})
-        case MessagePosted(item=item):
-            for answer in item.answers:
-                yield _answer(event, answer)
         case ConversationRewound(position=position, message_id=message_id):
             yield _abandon_after(event, position, message_id)
         case ConversationRestarted():

@@ -428,7 +428,12 @@ def _from_log(
     wanted = Selection(stream_id=conversation, moment=moment)
 
     def apply(event: RecordedEvent) -> None:
-        if isinstance(event.data, CALL_EVENTS):
+        data = event.data
+        # Most messages answer no call.
+        if isinstance(data, MessagePosted):
+            if data.item.answers:
+                calls.apply(event)
+        elif isinstance(data, CALL_EVENTS):
             calls.apply(event)
         # Messages and calls are most of a stream, and say nothing of whether it was deleted.
         if not shown.apply(event):

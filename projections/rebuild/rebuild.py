@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+from eventstore.database.garbage import postpone_full_collections
 from eventstore.database.plan import Batch, Plan, Rollback, Statement, retrying
 from eventstore.database.scope import operator, user_scope
 from eventstore.errors import (
@@ -33,7 +34,6 @@ from projections.apply.replay import Replay
 from projections.projector import Projections
 from projections.rebuild.compare import compare
 from projections.rebuild.fingerprint import fingerprint
-from projections.rebuild.garbage import postpone_full_collections
 from projections.rebuild.locked_replay import (
     LockedReplay,
     repair_locked,

@@ -11,9 +11,9 @@ import pytest
 
 from eventstore import AsyncEventStore, EventStore, User
 from eventstore.admin import verify
+from eventstore.database.garbage import postpone_full_collections
 from eventstore.database.plan import Statement
 from projections.apply.replay import Replay
-from projections.rebuild.garbage import postpone_full_collections
 
 OWN = (500, 7, 3)
 pytestmark = pytest.mark.skipif(not gc.get_threshold()[2], reason="this Python has none")
@@ -33,8 +33,9 @@ def thresholds() -> Iterator[None]:
         lambda store: store.verify("alice"),
         lambda store: store.rebuild("alice"),
         lambda store: store.rebuild("alice", check=True),
+        lambda store: _as_of(store.user("alice")),
     ],
-    ids=["verify", "rebuild", "check"],
+    ids=["verify", "rebuild", "check", "as_of"],
 )
 def test_full_collections_wait_while_a_log_is_replayed(
     store: EventStore,
@@ -55,6 +56,11 @@ def test_full_collections_wait_while_a_log_is_replayed(
     assert [one[:2] for one in seen] == [OWN[:2]]
     assert seen[0][2] > 1_000_000
     assert gc.get_threshold() == OWN
+
+
+def _as_of(user: User) -> object:
+    (task,) = user.tasks.list()
+    return user.tasks.get(task.id, as_of=1)
 
 
 def test_full_collections_come_again_after_the_last_of_works_at_once_and_after_an_error() -> None:
