@@ -321,11 +321,14 @@ def with_keepalives(conninfo: str) -> str:
     return make_conninfo("", **(_KEEPALIVES | conninfo_to_dict(conninfo)))
 
 
-def connect_options(conninfo: str, settings: Settings) -> dict[str, Any]:
+def connect_options(
+    conninfo: str, settings: Settings, seconds: float | None = None
+) -> dict[str, Any]:
     """
     Return the keywords of a psycopg connection; without BEGIN a pipeline is one transaction.
 
-    :param conninfo: a `connect_timeout` in it stands; otherwise it is the time of a call.
+    :param conninfo: a `connect_timeout` in it stands.
+    :param seconds: in which to connect otherwise, rounded up; None for the time of a call.
     """
     options: dict[str, Any] = {
         "autocommit": True,
@@ -334,5 +337,5 @@ def connect_options(conninfo: str, settings: Settings) -> dict[str, Any]:
         "fallback_application_name": APPLICATION_NAME,
     }
     if "connect_timeout" not in conninfo_to_dict(conninfo):
-        options["connect_timeout"] = ceil(settings.deadline_seconds)
+        options["connect_timeout"] = ceil(seconds or settings.deadline_seconds)
     return options

@@ -69,6 +69,7 @@ class _Parts:
 
     :ivar database: names it without its password.
     :ivar embedded: whether it is an embedded server, whose only login is a superuser.
+    :ivar until: when connecting has to end, by the monotonic clock.
     """
 
     settings: Settings
@@ -76,6 +77,7 @@ class _Parts:
     plans: AdminPlans
     database: str
     embedded: bool
+    until: float
 
     def context(self, user_id: str) -> UserContext:
         return user_context(self.plans, check_user_id(user_id))
@@ -111,31 +113,33 @@ def _prepare(
         upgrade(chosen)  # nobody else migrates an embedded server
     else:
         conninfo = target.conninfo
-    _require_reachable(conninfo, target.display, chosen)
+    # To start and migrate an embedded server takes the time that it takes.
+    until = time.monotonic() + chosen.deadline_seconds
+    _require_reachable(conninfo, target.display, chosen, until)
     plans = AdminPlans(projections, registry, chosen)
-    return _Parts(chosen, conninfo, plans, target.display, isinstance(target, Embedded))
+    return _Parts(chosen, conninfo, plans, target.display, isinstance(target, Embedded), until)
 
 
-def _require_reachable(conninfo: str, display: str, settings: Settings) -> None:
+def _require_reachable(conninfo: str, display: str, settings: Settings, until: float) -> None:
     """
     Connect once, to learn why it fails if it does; a service may start before its server does.
 
     :param display: the server's name in the log.
+    :param until: when to give up, by the monotonic clock.
     :raises LoginRefused: at once: the server answers.
-    :raises Unavailable: no connection could be made in the time of a call.
+    :raises Unavailable: no connection could be made in time.
     """
     # A pool connects in the background and tries again there. All it raises is that no connection
     # came in time.
-    deadline = time.monotonic() + settings.deadline_seconds
-    options = connect_options(conninfo, settings)
     outage = Outage(display)
     while True:
+        options = connect_options(conninfo, settings, until - time.monotonic())
         try:
             with outage.watch():
                 psycopg.connect(conninfo, **options).close()
         except psycopg.Error as error:
             refused = unreachable(error)
-            if isinstance(refused, LoginRefused) or time.monotonic() + _RECONNECT > deadline:
+            if isinstance(refused, LoginRefused) or time.monotonic() + _RECONNECT > until:
                 raise refused from error
         else:
             return
@@ -221,7 +225,8 @@ class EventStore(SyncFacade[AdminPlans]):
         try:
             store._driver.open()
             if checked:
-                _require_safe(store.doctor(), parts)
+                driver = store._calls.within(parts.until - time.monotonic())
+                _require_safe(driver.run(parts.plans.doctor(), "doctor"), parts)
         except BaseException:
             # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
@@ -368,7 +373,8 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
             store = cls(parts, observer)
             try:
                 await store._driver.open()
-                _require_safe(await store.doctor(), parts)
+                driver = store._calls.within(parts.until - time.monotonic())
+                _require_safe(await driver.run(parts.plans.doctor(), "doctor"), parts)
             except BaseException:
                 await store.close()
                 raise

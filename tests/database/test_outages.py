@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -39,9 +39,56 @@ DEADLINE_SECONDS = 2.0
 NOTICED_SECONDS = 1.0
 
 
+def silent_from(asked: bytes) -> Callable[[bytes], bool]:
+    """Return what lets a proxy forget that and all that comes after it."""
+    seen = False
+
+    def silence(data: bytes) -> bool:
+        nonlocal seen
+        seen = seen or asked in data
+        return seen
+
+    return silence
+
+
 def through(proxy: Proxy, database_url: str, **settings: object) -> Settings:
     url = url_through(proxy, database_url)
     return Settings(database_url=url, **settings)  # type: ignore[arg-type]  # pydantic checks
+
+
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_connecting_has_one_deadline_for_a_server_that_comes_late_and_then_falls_silent(
+    server: Server, database_url: str, driver: str
+) -> None:
+    with run_proxy(server.socket) as proxy:
+        settings = through(proxy, database_url, deadline_seconds=DEADLINE_SECONDS)
+
+    def come_late() -> None:
+        time.sleep(DEADLINE_SECONDS * 0.6)
+        with run_proxy(server.socket, proxy.port) as late:
+            late.silence = silent_from(b"pg_catalog")  # what the doctor asks
+            time.sleep(DEADLINE_SECONDS * 1.5)
+
+    with ThreadPoolExecutor(1) as threads:
+        began = time.monotonic()
+        threads.submit(come_late)
+        with pytest.raises(Unavailable), open_store(driver, settings=settings):
+            pass
+        waited = time.monotonic() - began
+
+    # Closing the pool waits for its own attempt to connect, which has the time of a call too.
+    assert DEADLINE_SECONDS * 0.6 < waited < DEADLINE_SECONDS * 2.2
+
+
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_an_answer_that_belongs_to_no_question_is_a_lost_connection(
+    database_url: str, proxy: Proxy, driver: str
+) -> None:
+    settings = through(proxy, database_url, deadline_seconds=DEADLINE_SECONDS)
+    # The doctor's questions are more than one packet, and some of them arrive.
+    proxy.silence = lambda data: b"pg_catalog" in data
+    with pytest.raises(Unavailable), open_store(driver, settings=settings):
+        pass
 
 
 @pytest.mark.parametrize("driver", ["sync", "async"])

@@ -71,9 +71,16 @@ def run_pipeline(
     error: psycopg.Error | None = None
     while True:
         try:
-            result = (yield from fetch_many(pgconn))[0]
-        except psycopg.Error as lost:
-            raise error or lost from None  # the server may have said why it ends the connection
+            answers = yield from fetch_many(pgconn)
+            if not answers:  # something on the way swallowed a part of what was sent or answered
+                pgconn.finish()
+                raise psycopg.OperationalError("the answers do not belong to what was asked")
+        except psycopg.Error:
+            # The server may have said why it ends the connection. What has no SQLSTATE is libpq's.
+            if error is not None and error.sqlstate is not None:
+                raise error from None
+            raise
+        result = answers[0]
         if result.status == ExecStatus.PIPELINE_SYNC:
             break
         # An error of the commit is one answer more than there are requests.
