@@ -93,7 +93,9 @@ def classify(error: psycopg.Error) -> EventStoreError:
             if isinstance(classified, DatabaseFault):
                 classified.sqlstate = state
             return classified
-    if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    # A bare DatabaseError without SQLSTATE is libpq's, which could not make sense of an answer.
+    lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if not state and (lost or type(error) is psycopg.DatabaseError):
         return ConnectionLost(f"the database connection was lost: {_message(error)}")
     fault = DatabaseFault(f"the database failed: {_message(error)} (SQLSTATE {state or 'none'})")
     fault.sqlstate = error.sqlstate

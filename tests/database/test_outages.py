@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
@@ -89,6 +91,45 @@ def test_an_answer_that_belongs_to_no_question_is_a_lost_connection(
     proxy.silence = lambda data: b"pg_catalog" in data
     with pytest.raises(Unavailable), open_store(driver, settings=settings):
         pass
+
+
+class Mutilating(Proxy):
+    """Makes something else of the reply to the next append that is committed."""
+
+    mutilate: Callable[[bytes], bytes]
+
+    def _pump_replies(self, pair: Any) -> None:
+        while data := pair.server.recv(65536):
+            if pair.committed(data) and self._replies_to_lose:
+                self._replies_to_lose = 0
+                data = self.mutilate(data)
+            pair.client.sendall(data)
+
+
+def noise(_: bytes) -> bytes:
+    return b"2\0\0\0\x04D" + bytes(60)
+
+
+def another_number_of_columns(data: bytes) -> bytes:
+    row = data.index(b"D\0\0\0")
+    return data[: row + 5] + b"\0\x09" + data[row + 7 :]
+
+
+@pytest.mark.parametrize("driver", ["sync", "async"])
+@pytest.mark.parametrize("mutilate", [noise, another_number_of_columns])
+def test_an_append_whose_answer_was_mutilated_is_settled(
+    server: Server, database_url: str, driver: str, mutilate: Callable[[bytes], bytes]
+) -> None:
+    proxy = Mutilating(server.socket)
+    proxy.mutilate = mutilate
+    with closing(proxy), open_store(driver, settings=through(proxy, database_url)) as store:
+        alice = store.user("alice")
+        alice.tasks.create("Buy milk")
+        proxy.lose_commit_reply()
+        alice.tasks.create("Buy bread")
+        assert proxy._replies_to_lose == 0
+
+        assert [one.title for one in alice.tasks.list()] == ["Buy milk", "Buy bread"]
 
 
 @pytest.mark.parametrize("driver", ["sync", "async"])
