@@ -14,8 +14,9 @@ with the same name, parameters and docstring::
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import signature
 from typing import Any, ClassVar, Concatenate
 
@@ -30,6 +31,7 @@ __all__ = [
     "async_command",
     "async_method",
     "block_method",
+    "settled",
     "sync_command",
     "sync_method",
 ]
@@ -198,3 +200,29 @@ def _named[M: Callable[..., Any]](
             result = result.removeprefix(wrapper).removesuffix("]")
     method.__signature__ = known.replace(return_annotation=result)  # type: ignore[attr-defined]  # `inspect` reads it
     return method
+
+
+async def settled[T](work: Awaitable[T], on_cancel: Callable[[], None] | None = None) -> T:
+    """
+    Wait for an append until it has ended, also if the caller is cancelled meanwhile.
+
+    Who is cancelled and reads again must see what was written. Some cancel again at each step of
+    who cleans up, as anyio does.
+
+    :param on_cancel: called when the caller is cancelled, to have the work end soon.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            if cancelled is None and on_cancel is not None:
+                on_cancel()
+            cancelled = cancelled or error
+    if cancelled is not None:
+        # Its error, if it has one, is looked at, or the event loop would complain of it.
+        if not task.cancelled():
+            task.exception()
+        raise cancelled
+    return task.result()

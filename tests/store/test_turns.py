@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -328,7 +329,8 @@ def test_usage_is_summed_by_day_conversation_and_model(alice: User) -> None:
     by_chat = {one.of: one.turns for one in alice.turns.usage(by="conversation")}
     assert by_chat[other] == 1
     (day,) = alice.turns.usage(by="day", zone="Europe/Berlin")
-    assert (day.of, day.turns) == (alice.turns.list("chat")[0].started_at.astimezone().date(), 3)
+    started_at = alice.turns.list("chat")[0].started_at.astimezone(ZoneInfo("Europe/Berlin"))
+    assert (day.of, day.turns) == (started_at.date(), 3)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     assert alice.turns.usage(since=tomorrow)[0:] in ([], [type(total)(None, 0, 0, 0)])
     for wrong in ({"zone": "Mars/Olympus"}, {"by": "week"}, {"since": datetime(2026, 1, 1)}):  # noqa: DTZ001 - wrong

@@ -29,11 +29,12 @@ from agents.tool import (
 from agents.tool_context import ToolContext
 
 from eventstore import ConfigurationError
-from eventstore.integrations.agents.run import RecordedCall, Run, run_of, settled
+from eventstore.integrations.agents.run import RecordedCall, Run, run_of
 from eventstore.store.commands.conversations import ConversationCommands
 from eventstore.store.commands.messages import MessageCommands
 from eventstore.store.commands.tasks import TaskCommands
 from eventstore.store.commands.tool_calls import ToolCallCommands
+from eventstore.store.sync_async import settled
 from eventstore.store.units.transaction import TransactionCommands
 
 __all__ = ["RecordToolCalls", "Recording", "current_call", "recording"]

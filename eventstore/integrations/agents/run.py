@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import batched
@@ -33,31 +33,10 @@ from eventstore import (
 from eventstore.store.units.transaction import TransactionCommands
 from projections.models.tool_call import ToolCallView
 
-__all__ = ["MOST_ITEMS", "RecordedCall", "Run", "Writer", "enter_run", "run_of", "settled"]
+__all__ = ["MOST_ITEMS", "RecordedCall", "Run", "Writer", "enter_run", "run_of"]
 
 MOST_ITEMS = 500
 """Items in one append, which takes 1,000 events: each may ask for a call, which is one too."""
-
-
-async def settled[T](work: Awaitable[T]) -> T:
-    """
-    Wait for an append until it has ended, also if the caller is cancelled meanwhile.
-
-    The SDK asks it of sessions: who is cancelled and reads again must see what was written.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = cancelled or error
-    if cancelled is not None:
-        # Its error, if it has one, is looked at, or the event loop would complain of it.
-        if not task.cancelled():
-            task.exception()
-        raise cancelled
-    return task.result()
 
 
 class Writer(Protocol):

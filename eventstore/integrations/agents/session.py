@@ -18,8 +18,9 @@ from eventstore import (
     StreamClosed,
 )
 from eventstore.integrations.agents.hooks import RecordToolCalls
-from eventstore.integrations.agents.run import MOST_ITEMS, Run, enter_run, settled
+from eventstore.integrations.agents.run import MOST_ITEMS, Run, enter_run
 from eventstore.integrations.agents.turn import SessionTurn
+from eventstore.store.sync_async import settled
 from eventstore.store.turns.block import AsyncActiveTurn
 from projections.models.message import MessageView
 

@@ -12,7 +12,8 @@ from agents.memory import Session
 from eventstore import AsyncUser, ConfigurationError, EventStoreError, NotFound, StreamClosed
 from eventstore.integrations.agents.continued import ContinuedModel
 from eventstore.integrations.agents.hooks import RecordToolCalls
-from eventstore.integrations.agents.run import Run, settled
+from eventstore.integrations.agents.run import Run
+from eventstore.store.sync_async import settled
 from eventstore.store.turns.block import AsyncActiveTurn, AsyncTurnBlock
 from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
@@ -62,7 +63,7 @@ class SessionTurn:
     async def _begin(self) -> None:
         sent = cast("list[dict[str, Any]]", self._sent)
         self._block = self._user.turn(self._session_id, items=sent, **self._options)
-        active = self._active = await settled(self._block.__aenter__())
+        active = self._active = await self._block.__aenter__()
         run = Run(
             self._session_id,
             self._user.annotated(correlation_id=active.id),

@@ -7,6 +7,8 @@ sync and async code.
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -20,6 +22,7 @@ from eventstore.store.sync_async import (
     SyncFacade,
     async_method,
     block_method,
+    settled,
     sync_method,
 )
 from eventstore.store.turns.plans import TurnPlans
@@ -156,11 +159,9 @@ class TurnBlock:
             if self._plans.turn.status == "running":
                 self._driver.run(self._plans.end(), "turn.end")
             return
-        try:
+        # The first error is what the caller must see. Without the event the lease runs out.
+        with suppress(EventStoreError):
             self._driver.run(self._plans.fail_turn(error), "turn.end")
-        except EventStoreError:
-            # The first error is what the caller must see. Without the event the lease runs out.
-            return
 
 
 class AsyncTurnBlock:
@@ -170,7 +171,12 @@ class AsyncTurnBlock:
         self._driver, self._plans = driver, plans
 
     async def __aenter__(self) -> AsyncActiveTurn:
-        await self._driver.run(self._plans.begin(), "turn.begin")
+        beginning = self._driver.run(self._plans.begin(), "turn.begin")
+        try:
+            await settled(beginning, self._plans.stop_waiting)
+        except asyncio.CancelledError as cancelled:
+            await self._fail(cancelled)  # nobody will work on it, and a retry must not wait
+            raise
         return AsyncActiveTurn(self._driver, self._plans)
 
     async def __aexit__(
@@ -181,9 +187,10 @@ class AsyncTurnBlock:
     ) -> None:
         if error is None:
             if self._plans.turn.status == "running":
-                await self._driver.run(self._plans.end(), "turn.end")
+                await settled(self._driver.run(self._plans.end(), "turn.end"))
             return
-        try:
-            await self._driver.run(self._plans.fail_turn(error), "turn.end")
-        except EventStoreError:
-            return
+        await self._fail(error)
+
+    async def _fail(self, error: BaseException) -> None:
+        with suppress(EventStoreError):  # as in the sync block
+            await settled(self._driver.run(self._plans.fail_turn(error), "turn.end"))

@@ -178,7 +178,7 @@ class TurnPlans:
 
     def begin(self) -> Plan[None]:
         """Start the turn, or find what is recorded of it: see `User.turn`."""
-        deadline, pause = time.monotonic() + self._wait_seconds, _FIRST_PAUSE_SECONDS
+        began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
         try:
             if (yield from self._start()):
                 return
@@ -186,13 +186,17 @@ class TurnPlans:
                 holder = yield from self._context.retrying(self._join)
                 if holder is None:
                     return
-                left = deadline - time.monotonic()
+                left = began + self._wait_seconds - time.monotonic()
                 if left <= 0:
                     raise ConversationBusy(self._conversation, holder)
                 yield Pause(min(pause, left))
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         except NotFound as error:
             raise NotFound(error.kind, self._reference) from None
+
+    def stop_waiting(self) -> None:
+        """Have `begin` wait no longer for another turn, because its caller was cancelled."""
+        self._wait_seconds = 0
 
     def _start(self) -> Plan[bool]:
         """Start the turn; False if it is there, or another one has the conversation."""

@@ -227,6 +227,43 @@ async def test_a_turn_that_is_cancelled_at_each_step_of_its_end_is_failed_all_th
     assert [one.status for one in await calls_of(alice)] == ["abandoned"]
 
 
+async def test_a_turn_that_is_cancelled_while_it_begins_is_left_to_the_next_request(
+    alice: AsyncUser,
+) -> None:
+    await alice.conversations.start(key="s")
+
+    async def wait_in_turn(key: str) -> None:
+        async with EventStoreSession("s", alice).turn("hello", key=key):
+            await asyncio.sleep(60)
+
+    for number in range(40):
+        task = asyncio.create_task(wait_in_turn(f"r{number}"))
+        await asyncio.sleep(number * 0.0005)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert task.cancelled()
+        assert {one.status for one in await alice.turns.list("s", limit=50)} <= {"failed"}
+
+    async with EventStoreSession("s", alice).turn("hello", key="r39", wait_seconds=0) as turn:
+        assert turn.record.attempt == 2  # the one before had begun
+
+
+async def test_a_turn_that_is_cancelled_while_it_waits_for_another_one_waits_no_longer(
+    alice: AsyncUser,
+) -> None:
+    session = EventStoreSession("s", alice)
+    async with session.turn("hello", key="r1"):
+        waiting = asyncio.create_task(session.turn("hi", key="r2", wait_seconds=20).__aenter__())
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        done, _ = await asyncio.wait({waiting}, timeout=5)
+
+        assert done == {waiting}
+        assert waiting.cancelled()
+        assert [one.key for one in await alice.turns.list("s")] == ["r1"]
+
+
 async def test_two_turns_of_a_session_do_not_run_at_once(alice: AsyncUser) -> None:
     session = EventStoreSession("s", alice)
     async with session.turn("hello", key="r1"):
