@@ -41,13 +41,13 @@ DEADLINE_SECONDS = 2.0
 NOTICED_SECONDS = 1.0
 
 
-def silent_from(asked: bytes) -> Callable[[bytes], bool]:
+def silent_from(text: bytes) -> Callable[[bytes], bool]:
     """Return what lets a proxy forget that and all that comes after it."""
     seen = False
 
     def silence(data: bytes) -> bool:
         nonlocal seen
-        seen = seen or asked in data
+        seen = seen or text in data
         return seen
 
     return silence
