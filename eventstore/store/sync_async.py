@@ -2,7 +2,7 @@
 Sync and async methods from one definition.
 
 What a method does is written once, as a plan (see `database.plan`) or as a command (see
-`unit_of_work`). The functions below make a method of it that runs at once, or one that is awaited,
+`units`). The functions below make a method of it that runs at once, or one that is awaited,
 with the same name, parameters and docstring::
 
     class Tasks(SyncFacade[TaskQueries]):
@@ -23,7 +23,8 @@ from typing import Any, ClassVar, Concatenate
 from eventstore.database.driver.async_driver import AsyncDriver
 from eventstore.database.driver.sync_driver import Driver
 from eventstore.database.plan import Plan
-from eventstore.store.units.unit_of_work import Commands, Handle, run_command
+from eventstore.store.units.commands import Commands, run_command
+from eventstore.store.units.outcome import Handle
 
 __all__ = [
     "AsyncFacade",
@@ -39,6 +40,7 @@ __all__ = [
 _ROOMS = {
     "": "store",  # of a function, as an import of conversations is
     "AdminPlans": "store",
+    "FeedAdmin": "store",
     "UserPlans": "user",
     "TurnPlans": "turn",
     "DraftPlans": "draft",

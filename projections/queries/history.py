@@ -9,14 +9,11 @@ is read, which also works where the read model is not trusted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 from uuid import UUID
 
 from eventstore.database.plan import (
-    GIVE_WAY,
-    ROWS_AT_A_TIME,
     Batch,
     Plan,
     Rows,
@@ -28,31 +25,31 @@ from eventstore.events.conversations import (
     ConversationDeleted,
     ConversationRestarted,
     ConversationRestored,
-    ConversationRewound,
     ConversationStarted,
 )
 from eventstore.events.fields import check_choice, check_number
 from eventstore.events.items import read_item
 from eventstore.events.json_codec import loads
-from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
+from eventstore.events.messages import MessageEdited
 from eventstore.events.registry import EventRegistry
-from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
-from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
+from eventstore.log.envelope import NOW, PointInTime
 from eventstore.log.paging import Cursors, Page, fetched
-from eventstore.log.read import Selection, for_each_event
 from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
-from projections.apply.replay import Replay
-from projections.models.conversation import Conversation
 from projections.models.message import MessageView, full_body, posted_view
-from projections.models.tool_call import CALL_EVENTS, ToolCall, ToolCallView
+from projections.models.tool_call import ToolCallView
 from projections.projector import Projections
-from projections.queries.moments import END, moment_position
-from projections.queries.tool_calls import calls_of_messages, tool_call_view
+from projections.queries.history_from_log import ShownMessages, history_from_log
+from projections.queries.moments import moment_position
+from projections.queries.tool_calls import (
+    CallsByMessage,
+    by_message,
+    calls_of_messages,
+    tool_call_view,
+)
 
 __all__ = [
     "MESSAGE_COLUMNS",
     "Source",
-    "by_message",
     "get_answer",
     "history",
     "history_page",
@@ -66,8 +63,6 @@ __all__ = [
 ]
 
 type Source = Literal["projection", "events"]
-
-type CallsByMessage = Mapping[UUID, tuple[ToolCallView, ...]]
 
 # $3 and $4 are the moment. Index: conversation_pkey.
 _EXISTENCE = f"""
@@ -168,9 +163,10 @@ def history(
     if source == "projection":
         page = page_statements(user_id, conversation, moment, before, limit)
         return (yield from read_page(user_id, conversation, moment, page, registry))
-    return (
-        yield from _from_log(user_id, conversation, moment, projections, registry, before, limit)
+    page_of_log = history_from_log(
+        user_id, conversation, moment, projections, registry, before, limit
     )
+    return (yield from page_of_log)
 
 
 def history_page(
@@ -385,7 +381,7 @@ def read_page(
         return messages
     (versions,) = results
     calls = by_message(map(tool_call_view, call_rows), last)
-    shown = _Shown()
+    shown = ShownMessages()
     for row in versions:
         shown.apply(recorded_event(user_id, row, registry))
     then = {
@@ -398,104 +394,3 @@ def read_page(
         for one in messages
         if one.position not in edited or one.id in then
     ]
-
-
-def by_message(calls: Iterable[ToolCallView], last: int | None) -> CallsByMessage:
-    """
-    Return calls as they were at a moment, by their message, in their order.
-
-    :param last: the position of the moment; None for now.
-    """
-    found: dict[UUID, tuple[ToolCallView, ...]] = {}
-    for call in calls:
-        if call.message_id is not None and (last is None or call.position <= last):
-            found[call.message_id] = (*found.get(call.message_id, ()), call.as_of(last))
-    return found
-
-
-def _from_log(
-    user_id: str,
-    conversation: UUID,
-    moment: PointInTime,
-    projections: Projections,
-    registry: EventRegistry,
-    before: int | None,
-    limit: int | None,
-) -> Plan[list[MessageView]]:
-    """Return a page of the messages of a conversation from its events."""
-    shown = _Shown()
-    calls, rest = Replay(projections.of(ToolCall)), Replay(projections.of(Conversation))
-    wanted = Selection(stream_id=conversation, moment=moment)
-
-    def apply(event: RecordedEvent) -> None:
-        data = event.data
-        # Most messages answer no call.
-        if isinstance(data, MessagePosted):
-            if data.item.answers:
-                calls.apply(event)
-        elif isinstance(data, CALL_EVENTS):
-            calls.apply(event)
-        # Messages and calls are most of a stream, and say nothing of whether it was deleted.
-        if not shown.apply(event):
-            rest.apply(event)
-
-    yield from for_each_event(user_id, wanted, registry, apply)
-    row = rest.rows(Conversation).get((conversation,))
-    if row is None or row["deleted_position"] is not None:
-        raise NotFound("conversation", conversation)
-    page = shown.page(before, limit)
-    ids = {message.event_id for message, _ in page}
-    rows = (one for one in calls.rows(ToolCall).values() if one["message_id"] in ids)
-    ordered = sorted(map(ToolCallView.from_row, rows), key=attrgetter("index", "position"))
-    # What was replayed ends at the moment.
-    requested = by_message(ordered, None if moment == NOW else END)
-    views = []
-    for message, edit in page:
-        views.append(posted_view(message, requested.get(message.event_id, ()), edit))
-        if len(views) % ROWS_AT_A_TIME == 0:
-            yield GIVE_WAY
-    return views
-
-
-class _Shown:
-    """The messages that a history shows after the events of one conversation applied so far."""
-
-    def __init__(self) -> None:
-        self._messages: dict[UUID, tuple[RecordedEvent, RecordedEvent | None]] = {}
-
-    def apply(self, event: RecordedEvent) -> bool:
-        """Apply the next event of the conversation; tell whether it is about its messages alone."""
-        messages = self._messages
-        match event.data:
-            case MessagePosted() | ToolCallOutcome(reply=dict()):
-                messages[event.event_id] = event, None
-            case MessageEdited(message_id=message_id):
-                # A raw append may name a message of another conversation, or one that is gone.
-                if message_id in messages:
-                    messages[message_id] = messages[message_id][0], event
-            case MessageRetracted(message_id=message_id):
-                messages.pop(message_id, None)
-            case ConversationRewound(position=position):
-                # The newest ones are last.
-                while messages and next(reversed(messages.values()))[0].position > position:
-                    messages.popitem()
-            case ConversationRestarted():
-                messages.clear()
-                return False
-            case data:
-                return isinstance(data, ToolCallEvent)
-        return True
-
-    def page(
-        self, before: int | None, limit: int | None
-    ) -> list[tuple[RecordedEvent, RecordedEvent | None]]:
-        """
-        Return what posted the newest messages, and what edited each last; oldest first.
-
-        :param before: only messages at earlier positions; None for all.
-        :param limit: messages at most; None for all.
-        """
-        found = [
-            one for one in self._messages.values() if before is None or one[0].position < before
-        ]
-        return found if limit is None else found[max(0, len(found) - limit) :]

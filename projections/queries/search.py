@@ -25,12 +25,11 @@ from eventstore.log.paging import Cursors, Page, fetched
 from projections.models.message import MessageView
 from projections.queries.history import (
     MESSAGE_COLUMNS,
-    by_message,
     message_view,
     require_conversation,
     select_existence,
 )
-from projections.queries.tool_calls import TOOL_CALL_COLUMNS, tool_call_view
+from projections.queries.tool_calls import TOOL_CALL_COLUMNS, by_message, tool_call_view
 
 __all__ = ["MAX_SEARCH", "search_messages", "search_patterns"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,7 +18,9 @@ from projections.models.tool_call import ToolCallStatus, ToolCallView
 __all__ = [
     "ENDED_BEFORE",
     "TOOL_CALL_COLUMNS",
+    "CallsByMessage",
     "EndedCall",
+    "by_message",
     "calls_of_messages",
     "fence_outcome",
     "find_tool_call",
@@ -27,6 +30,8 @@ __all__ = [
     "read_json",
     "tool_call_view",
 ]
+
+type CallsByMessage = Mapping[UUID, tuple[ToolCallView, ...]]
 
 _JSON = {"arguments", "output", "error"}
 _JSON_TEXTS = (*_JSON, "body")
@@ -242,3 +247,16 @@ def read_json(values: dict[str, Any]) -> dict[str, Any]:
         if values.get(name) is not None:
             values[name] = loads(values[name])
     return values
+
+
+def by_message(calls: Iterable[ToolCallView], last: int | None) -> CallsByMessage:
+    """
+    Return calls as they were at a moment, by their message, in their order.
+
+    :param last: the position of the moment; None for now.
+    """
+    found: dict[UUID, tuple[ToolCallView, ...]] = {}
+    for call in calls:
+        if call.message_id is not None and (last is None or call.position <= last):
+            found[call.message_id] = (*found.get(call.message_id, ()), call.as_of(last))
+    return found

@@ -16,7 +16,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from eventstore import NotFound, RequestedCall
-from eventstore.store.units.unit_of_work import Handle
+from eventstore.store.units.outcome import Handle
 from tests.store.state_model import Call, Chat, Message, State, Todo
 
 __all__ = [

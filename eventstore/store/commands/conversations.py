@@ -25,8 +25,10 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
+from eventstore.store.units.commands import Commands, run_command
 from eventstore.store.units.decisions import Cause, state_of
-from eventstore.store.units.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
+from eventstore.store.units.outcome import Handle, Outcome
+from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import Conversation, Message
 from projections.models.conversation import ConversationView
 from projections.queries.counts import ConversationCounts, count_conversations

@@ -44,9 +44,11 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
+from eventstore.store.units.commands import Commands, run_command
 from eventstore.store.units.decisions import Cause, require_shown
 from eventstore.store.units.item_events import item_events
-from eventstore.store.units.unit_of_work import Commands, Handle, Outcome, UnitOfWork, run_command
+from eventstore.store.units.outcome import Handle, Outcome
+from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import Message, ToolCall
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView, full_body, posted_view

@@ -26,9 +26,10 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
+from eventstore.store.units.commands import Commands
 from eventstore.store.units.decisions import Cause, state_of
 from eventstore.store.units.moves import Beside
-from eventstore.store.units.unit_of_work import Commands, Handle
+from eventstore.store.units.outcome import Handle
 from projections import Task
 from projections.models.task import TaskView
 from projections.queries.counts import TaskCounts, count_tasks

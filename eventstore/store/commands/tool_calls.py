@@ -40,8 +40,9 @@ from eventstore.store.sync_async import (
     sync_command,
     sync_method,
 )
+from eventstore.store.units.commands import Commands
 from eventstore.store.units.decisions import Cause
-from eventstore.store.units.unit_of_work import Commands, Handle, Outcome
+from eventstore.store.units.outcome import Handle, Outcome
 from projections import ToolCall
 from projections.apply.table_shape import Row
 from projections.models.message import MessageView

@@ -54,20 +54,21 @@ from eventstore.log.ids import resolve_conversation
 from eventstore.store.commands.messages import MessageCommands, ToolCallReference
 from eventstore.store.commands.tool_calls import ToolCallCommands
 from eventstore.store.context import UserContext
-from eventstore.store.units.unit_of_work import Handle, Outcome, UnitOfWork, run_command
+from eventstore.store.units.commands import run_command
+from eventstore.store.units.outcome import Handle, Outcome
+from eventstore.store.units.unit_of_work import UnitOfWork
 from projections import Turn
 from projections.models.message import MessageView, posted_view, posts_message
 from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
 from projections.queries.history import (
-    by_message,
     history,
     messages_of_page,
     page_statements,
     require_conversation,
 )
 from projections.queries.moments import END
-from projections.queries.tool_calls import tool_call_view
+from projections.queries.tool_calls import by_message, tool_call_view
 from projections.queries.turns import (
     FENCED,
     KnownTurn,

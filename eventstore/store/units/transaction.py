@@ -21,8 +21,10 @@ from eventstore.store.commands.conversations import ConversationCommands
 from eventstore.store.commands.messages import MessageCommands
 from eventstore.store.commands.tasks import TaskCommands
 from eventstore.store.commands.tool_calls import ToolCallCommands
+from eventstore.store.units.commands import Commands
 from eventstore.store.units.decisions import Cause
-from eventstore.store.units.unit_of_work import Commands, Handle, UnitOfWork
+from eventstore.store.units.outcome import Handle
+from eventstore.store.units.unit_of_work import UnitOfWork
 
 __all__ = ["AsyncTransaction", "Transaction", "TransactionCommands"]
 

@@ -11,11 +11,10 @@ that whoever posts all the time cannot keep a decision from being made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any
 from uuid import UUID
 
 from eventstore.database.errors import WrongKind, sqlstate_of
@@ -25,7 +24,6 @@ from eventstore.errors import (
     OUTCOME_KEY,
     AlreadyExists,
     ConfigurationError,
-    Conflict,
     EventStoreError,
     IdempotencyConflict,
     InvalidInput,
@@ -35,7 +33,6 @@ from eventstore.errors import (
     WrongVersion,
 )
 from eventstore.events.event import Event
-from eventstore.events.fields import MAX_KEY, check_label
 from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.append import append, first_result, recorded
 from eventstore.log.append_request import AppendRequest, envelope_of, prepare_append
@@ -52,139 +49,16 @@ from eventstore.store.units.decisions import (
     expect_version,
 )
 from eventstore.store.units.moves import Beside, Order
+from eventstore.store.units.outcome import Outcome
 from eventstore.store.units.read_for_decision import DecisionState, read_for_decision
 from projections import Conversation, Message, Task, ToolCall
 from projections.apply.replay import Replay
-from projections.apply.table_shape import Key, Row
-from projections.changes import RowChange
+from projections.apply.table_shape import Row
 from projections.models.task import TaskView
 from projections.queries.lists import select_task
 from projections.queries.tool_calls import ENDED_BEFORE, EndedCall, fence_outcome, obstacles
 
-__all__ = ["Commands", "Handle", "Outcome", "UnitOfWork", "check_key", "run_command"]
-
-
-@dataclass(slots=True)
-class Outcome:
-    """
-    What a commit did.
-
-    :ivar recorded: the events in order; none if every decision found nothing to change.
-    :ivar repeated: an earlier append with the same key wrote them.
-    :ivar read: the row that was read with the append, if one was.
-    :ivar also: the rows of the statements `UnitOfWork.also`; empty of a retry.
-    """
-
-    recorded: list[RecordedEvent]
-    _changes: Sequence[Sequence[RowChange]]
-    _replay: Callable[[], Replay]
-    repeated: bool = False
-    read: Row | None = None
-    also: Sequence[Rows] = ()
-    _rows: Replay | None = None
-    _by_id: dict[UUID, RecordedEvent] | None = None
-    _by_cause: dict[UUID, list[RecordedEvent]] | None = None
-
-    def row(self, table: type[Any], key: UUID) -> Row:
-        """
-        Return the row of something that this unit of work created or changed, as it is now.
-
-        :param table: the class of a built-in read model.
-        :param key: the row's `id`.
-        """
-        # What was written without reading was read with the append.
-        if self.read is not None:
-            return self.read
-        return self.rows(table)[key,]
-
-    def rows(self, table: type[Any]) -> Mapping[Key, Row]:
-        """Return the rows of a table by key: those that were read or written here, as now."""
-        # The rows are replayed from what was read and written, which saves a round trip. A
-        # transaction returns no views, so it never comes to this.
-        if self._rows is None:
-            self._rows = self._replay()
-            for event, changes in zip(self.recorded, self._changes, strict=True):
-                self._rows.apply_changes(event, changes)
-        return self._rows.rows(table)
-
-    def event(self, event_id: UUID) -> RecordedEvent:
-        """Return the recorded event with this id."""
-        if len(self.recorded) == 1:
-            return self.recorded[0]
-        # Several commands ask for theirs: each looking through all would take a second for 1,000.
-        if self._by_id is None:
-            self._by_id = {one.event_id: one for one in self.recorded}
-        return self._by_id[event_id]
-
-    def caused_by(self, event_id: UUID) -> Sequence[RecordedEvent]:
-        """Return the recorded events that name an event as their cause, in order."""
-        if self._by_cause is None:
-            self._by_cause = {}
-            for one in self.recorded:
-                if one.causation_id is not None:
-                    self._by_cause.setdefault(one.causation_id, []).append(one)
-        return self._by_cause.get(event_id, ())
-
-
-@dataclass(slots=True)
-class Handle[V]:
-    """
-    What a command in a transaction returns, before anything is written.
-
-    :ivar id: of the entity that the command is about, known at once.
-    :ivar event_id: of the command's event; give the handle as `caused_by` of later commands.
-    :ivar view: makes the command's answer from the outcome.
-    :ivar on_conflict: answers instead of a `Conflict` or `NotFound`, where the command runs alone;
-        it may raise the error again.
-    :ivar on_repeat: answers instead of `view` where the command runs alone and was a retry.
-    :ivar reads: the task whose row the answer shows, if that is to be read with the append.
-    """
-
-    id: UUID
-    event_id: UUID
-    view: Callable[[Outcome], V] = field(repr=False)
-    on_conflict: Callable[[Conflict | NotFound], Plan[V]] | None = field(default=None, repr=False)
-    on_repeat: Callable[[], Plan[V]] | None = field(default=None, repr=False)
-    reads: UUID | None = field(default=None, repr=False)
-
-
-class Commands:
-    """
-    The base of the command classes; each command adds steps to one unit of work.
-
-    An instance is what a transaction offers (`tx.tasks`, …).
-    """
-
-    def __init__(self, work: UnitOfWork) -> None:
-        self._work = work
-
-
-def run_command[V](
-    context: UserContext,
-    record: Callable[[UnitOfWork], Handle[V]],
-    work: UnitOfWork | None = None,
-) -> Plan[V]:
-    """
-    Commit one command in a unit of work of its own, and return its answer.
-
-    :param record: adds the command to the unit of work.
-    :param work: that unit of work, empty; None makes one.
-    :raises NotFound: the command is about something that this user does not have.
-    :raises Conflict: another append came first; see the tree in `errors`.
-    """
-    work = UnitOfWork(context) if work is None else work
-    handle = record(work)
-    try:
-        outcome = yield from work.commit(handle.reads)
-    except (Conflict, NotFound) as conflict:
-        # To answer instead is right only where the command is alone: of a transaction the other
-        # commands were not written either.
-        if handle.on_conflict is None:
-            raise
-        return (yield from handle.on_conflict(conflict))
-    if outcome.repeated and handle.on_repeat is not None:
-        return (yield from handle.on_repeat())
-    return handle.view(outcome)
+__all__ = ["UnitOfWork"]
 
 
 class UnitOfWork:
@@ -613,17 +487,6 @@ def _ended() -> ConfigurationError:
         "the transaction has ended, so this command would not be written; give it inside of the "
         "block, or to the user"
     )
-
-
-def check_key(idempotency_key: str | None) -> str | None:
-    """
-    Return a caller's idempotency key if it can be one.
-
-    :raises InvalidInput: not text, blank, or over 255 characters.
-    """
-    if idempotency_key is not None:
-        check_label(idempotency_key, "idempotency_key", MAX_KEY)
-    return idempotency_key
 
 
 def _as_if_recorded(user_id: str, event: NewEvent) -> RecordedEvent:
