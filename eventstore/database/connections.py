@@ -328,7 +328,8 @@ def connect_options(
     Return the keywords of a psycopg connection; without BEGIN a pipeline is one transaction.
 
     :param conninfo: a `connect_timeout` in it stands.
-    :param seconds: in which to connect otherwise, rounded up; None for the time of a call.
+    :param seconds: in which to connect otherwise, rounded up to 1 at least, because 0 would be for
+        ever; None for the time of a call.
     """
     options: dict[str, Any] = {
         "autocommit": True,
@@ -337,5 +338,6 @@ def connect_options(
         "fallback_application_name": APPLICATION_NAME,
     }
     if "connect_timeout" not in conninfo_to_dict(conninfo):
-        options["connect_timeout"] = ceil(seconds or settings.deadline_seconds)
+        left = settings.deadline_seconds if seconds is None else seconds
+        options["connect_timeout"] = max(1, ceil(left))
     return options

@@ -28,6 +28,7 @@ from eventstore import (
     Unavailable,
 )
 from eventstore.cli.app import exit_status
+from eventstore.database.connections import connect_options
 from eventstore.database.errors import unreachable
 from eventstore.schema.migrate import upgrade
 from tests.attacks.pooler import run_narrow_pooler
@@ -80,6 +81,14 @@ def test_connecting_has_one_deadline_for_a_server_that_comes_late_and_then_falls
 
     # Closing the pool waits for its own attempt to connect, which has the time of a call too.
     assert DEADLINE_SECONDS * 0.6 < waited < DEADLINE_SECONDS * 2.2
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(None, 2), (1.2, 2), (0.0, 1), (-0.1, 1)])
+def test_no_attempt_to_connect_is_without_limit(seconds: float | None, limit: int) -> None:
+    settings = Settings(database_url="postgresql://host/db", deadline_seconds=1.5)
+
+    assert connect_options("", settings, seconds)["connect_timeout"] == limit  # 0 is no limit
+    assert "connect_timeout" not in connect_options("connect_timeout=9", settings, seconds)
 
 
 @pytest.mark.parametrize("driver", ["sync", "async"])
