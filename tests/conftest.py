@@ -36,6 +36,16 @@ from tests.support.tampering import disarm
 os.environ.setdefault("EVENTSTORE_DEADLINE_SECONDS", "30")
 
 
+_LONGEST_ID = 100
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long text by its length: the name of a test is for people to read."""
+    if isinstance(val, str | bytes) and len(val) > _LONGEST_ID:
+        return f"{argname}-{len(val)}"
+    return None  # as pytest does
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
     Keep one case of each test, if EVENTSTORE_TEST_CASES is `first`.
