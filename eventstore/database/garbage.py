@@ -15,8 +15,13 @@ from threading import Lock
 
 __all__ = ["postpone_full_collections"]
 
-# No count of collections of middle age reaches this, the largest that the collector takes.
-_NEVER = 2**31 - 1
+_SELDOM = 100
+"""
+Collections of middle age between two full ones: some two million new objects that live.
+
+A part of a log has fewer. Where works overlap all the time, or one is abandoned, full collections
+are ten times as rare as Python has them, and still come.
+"""
 
 _lock = Lock()
 _works = 0
@@ -27,7 +32,7 @@ _own = 0
 @contextmanager
 def postpone_full_collections() -> Iterator[None]:
     """
-    Let full collections wait until the work inside has ended, and all that runs beside it.
+    Have full collections be rare until the work inside has ended, and all that runs beside it.
 
     Young objects are collected as ever, and what no cycle holds is freed at once. The thresholds
     belong to the process, so cycles of the service that have grown old wait as well. Nothing is
@@ -39,14 +44,14 @@ def postpone_full_collections() -> Iterator[None]:
         if _works == 1:
             _own = gc.get_threshold()[2]
             if _own:
-                _set_threshold(_NEVER)
+                _set_threshold(max(_own, _SELDOM))
     try:
         yield
     finally:
         with _lock:
             _works -= 1
             # Whoever set another one meanwhile keeps it.
-            if _works == 0 and gc.get_threshold()[2] == _NEVER:
+            if _works == 0 and gc.get_threshold()[2] == max(_own, _SELDOM):
                 _set_threshold(_own)
 
 

@@ -254,28 +254,26 @@ def for_each_event(
     :raises UnknownEventType: no registered class reads an event; its position is named.
     :raises UnreadableEvent: a payload does not fit its class.
     """
-    with postpone_full_collections():
-        yield from _for_each_event(user_id, replace(wanted, limit=PAGE_ROWS), registry, do)
-
-
-def _for_each_event(
-    user_id: str,
-    page: Selection,
-    registry: EventRegistry,
-    do: Callable[[RecordedEvent], object],
-) -> Plan[None]:
-    scope = user_scope(user_id)
+    scope, page = user_scope(user_id), replace(wanted, limit=PAGE_ROWS)
     (rows,) = yield Batch(scope, (select_events(user_id, page),))
     if len(rows) < PAGE_ROWS:
         yield from for_each_row(user_id, rows, registry, do)
         return
+    with postpone_full_collections():
+        yield from _for_each_page(user_id, page, registry, do)
+
+
+def _for_each_page(
+    user_id: str, page: Selection, registry: EventRegistry, do: Callable[[RecordedEvent], object]
+) -> Plan[None]:
     # An erasure between two pages would show a state that never existed. So all pages are read in
     # one snapshot, the first one for the second time.
     while True:
-        (rows,) = yield Batch(scope, (select_events(user_id, page),), hold=True, snapshot=True)
+        statement = select_events(user_id, page)
+        (rows,) = yield Batch(user_scope(user_id), (statement,), hold=True, snapshot=True)
         yield from for_each_row(user_id, rows, registry, do)
         if len(rows) < PAGE_ROWS:
-            yield Batch(scope, ())  # ends the transaction that is held
+            yield Batch(user_scope(user_id), ())  # ends the transaction that is held
             return
         page = replace(page, after=rows[-1][_POSITION])
 
@@ -289,8 +287,7 @@ def for_each_row(
     :param do: is given one event after another.
     :raises CorruptLog: a row cannot be read.
     """
-    with postpone_full_collections():
-        for number, row in enumerate(rows, 1):
-            do(recorded_event(user_id, row, registry))
-            if number % ROWS_AT_A_TIME == 0:
-                yield GIVE_WAY
+    for number, row in enumerate(rows, 1):
+        do(recorded_event(user_id, row, registry))
+        if number % ROWS_AT_A_TIME == 0:
+            yield GIVE_WAY

@@ -57,6 +57,8 @@ _settings_log = logging.getLogger("eventstore.settings")
 _doctor_log = logging.getLogger("eventstore.doctor")
 _RECONNECT = 0.5
 """Seconds between attempts to connect while the server is away."""
+_DOCTOR_SECONDS = 0.5
+"""The least that the doctor gets, however late the server came."""
 
 _warned: set[str] = set()
 """The warnings that this process has logged: once is enough, however many stores it connects."""
@@ -78,6 +80,10 @@ class _Parts:
     database: str
     embedded: bool
     until: float
+
+    def doctor_seconds(self) -> float:
+        """Return how long the doctor may take; a server that came just in time is not refused."""
+        return max(self.until - time.monotonic(), _DOCTOR_SECONDS)
 
     def context(self, user_id: str) -> UserContext:
         return user_context(self.plans, check_user_id(user_id))
@@ -225,8 +231,8 @@ class EventStore(SyncFacade[AdminPlans]):
         try:
             store._driver.open()
             if checked:
-                driver = store._calls.within(parts.until - time.monotonic())
-                _require_safe(driver.run(parts.plans.doctor(), "doctor"), parts)
+                driver = store._calls.within(parts.doctor_seconds())
+                _require_safe(driver.run(parts.plans.doctor(), "store.doctor"), parts)
         except BaseException:
             # Ctrl-C too: the caller has got no store yet that they could close.
             store.close()
@@ -373,8 +379,8 @@ class AsyncEventStore(AsyncFacade[AdminPlans]):
             store = cls(parts, observer)
             try:
                 await store._driver.open()
-                driver = store._calls.within(parts.until - time.monotonic())
-                _require_safe(await driver.run(parts.plans.doctor(), "doctor"), parts)
+                driver = store._calls.within(parts.doctor_seconds())
+                _require_safe(await driver.run(parts.plans.doctor(), "store.doctor"), parts)
             except BaseException:
                 await store.close()
                 raise

@@ -325,7 +325,9 @@ class UserPlans(Queries):
         wait. A key whose turn is completed gives that turn, with its answer, and `ended` is True.
         A turn whose process died is continued by whoever sends its key after the lease: with what
         it recorded, so that a call that has its outcome is not run again. Leaving the block ends
-        the turn; an exception that leaves it makes it failed, and its key continues it at once.
+        the turn; an exception that leaves it makes it failed, and its key continues it at once. An
+        async caller that is cancelled waits for what is under way, and a second at most for the
+        turn to be failed.
 
         :param conversation: its id or key.
         :param key: the caller's name for the request, 1 to 255 characters, the same on each retry.

@@ -262,6 +262,17 @@ def test_an_observer_that_fails_ends_no_feed(
     ]
 
 
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_what_connect_asks_the_doctor_has_the_name_of_the_call(
+    database_url: str, driver: str
+) -> None:
+    calls: list[CallReport] = []
+    with open_store(driver, database_url, observer=calls.append) as store:
+        store.doctor()
+
+    assert [one.name for one in calls] == ["store.doctor", "store.doctor"]
+
+
 def test_an_observer_that_fails_ends_no_call(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,7 +71,8 @@ class DeliveryReport:
 
 type Observer = Callable[[CallReport], object]
 """
-Called once for each call of the store, in the thread or task of its caller.
+Called once for each call of the store, in the thread or task of its caller; the begin and the end
+of an async turn in a task with a copy of its context.
 
 It must not wait: the caller waits for it. What it raises is logged and does not end the call.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
@@ -101,7 +102,12 @@ class SessionTurn:
         # They were cancelled, or still run in threads that nobody waits for.
         run.abandon_running("the run ended before its tool did")
         # Together, because some cancel again at each step of who cleans up, as anyio does.
-        await settled(close())
+        try:
+            await settled(close())
+        except asyncio.CancelledError as cancelled:
+            # An event loop that ends cancels that too. A turn that has ended stays as it is.
+            await block.__aexit__(type(cancelled), cancelled, cancelled.__traceback__)
+            raise
 
     async def end(self) -> None:
         """

@@ -36,6 +36,10 @@ from projections.models.turn import TurnView
 __all__ = ["ActiveTurn", "AsyncActiveTurn", "AsyncTurnBlock", "TurnBlock"]
 
 
+_CANCELLED_SECONDS = 1.0
+"""How long a cancelled caller is made to wait, beside what is under way, for its turn to fail."""
+
+
 class _Known:
     """What a turn knows without asking the database, sync and async alike."""
 
@@ -185,12 +189,26 @@ class AsyncTurnBlock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            if self._plans.turn.status == "running":
+        if error is not None:
+            await self._fail(error)
+        elif self._plans.turn.status == "running":
+            try:
                 await settled(self._driver.run(self._plans.end(), "turn.end"))
-            return
-        await self._fail(error)
+            except asyncio.CancelledError as cancelled:
+                await self._fail(cancelled)  # unless it has ended
+                raise
 
     async def _fail(self, error: BaseException) -> None:
-        with suppress(EventStoreError):  # as in the sync block
-            await settled(self._driver.run(self._plans.fail_turn(error), "turn.end"))
+        driver = self._driver
+        if isinstance(error, asyncio.CancelledError):
+            driver = driver.within(min(_CANCELLED_SECONDS, driver.seconds))
+        try:
+            await settled(driver.run(self._plans.fail_turn(error), "turn.end"))
+        except EventStoreError:
+            return  # as in the sync block
+        except asyncio.CancelledError:
+            # An event loop that ends cancels all its tasks, this append's too. Of two that are
+            # written after all, the second finds the turn ended.
+            with suppress(EventStoreError):
+                await settled(driver.run(self._plans.fail_turn(error), "turn.end"))
+            raise

@@ -133,6 +133,7 @@ class TurnPlans:
         self._context = replace(context, correlation_id=self.id, idempotency_key=None)
         self._items = items
         self._wait_seconds = wait_seconds
+        self._stopped = self._interrupted = False
         self._limit = check_number(history_limit, "history_limit")
         self._known: KnownTurn | None = None
         self._lost = False
@@ -181,6 +182,8 @@ class TurnPlans:
         """Start the turn, or find what is recorded of it: see `User.turn`."""
         began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
         try:
+            if self._stopped:
+                raise ConversationBusy(self._conversation, self.id)
             if (yield from self._start()):
                 return
             while True:
@@ -191,13 +194,18 @@ class TurnPlans:
                 if left <= 0:
                     raise ConversationBusy(self._conversation, holder)
                 yield Pause(min(pause, left))
+                if self._stopped:
+                    raise ConversationBusy(self._conversation, holder)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         except NotFound as error:
             raise NotFound(error.kind, self._reference) from None
+        except GeneratorExit:  # cut off: what was sent may still be written
+            self._interrupted = True
+            raise
 
     def stop_waiting(self) -> None:
-        """Have `begin` wait no longer for another turn, because its caller was cancelled."""
-        self._wait_seconds = 0
+        """Have `begin` send nothing more than what is under way: its caller was cancelled."""
+        self._stopped = True
 
     def _start(self) -> Plan[bool]:
         """Start the turn; False if it is there, or another one has the conversation."""
@@ -480,6 +488,11 @@ class TurnPlans:
 
     def fail_turn(self, error: BaseException) -> Plan[None]:
         """Record that the turn failed; its request can be sent again at once."""
+        if self._interrupted:
+            # Begun again under its own key, it is found, or what is still on its way is refused.
+            self._interrupted = self._stopped = False
+            self._wait_seconds = 0
+            yield from self.begin()
         if self._known is None or self.turn.status != "running":
             return
         work = UnitOfWork(self._context)

@@ -10,10 +10,18 @@ import pytest
 from agents import Agent, MaxTurnsExceeded, Runner, UserError
 from agents.testing import ScriptedModel, assistant_message
 
-from eventstore import AsyncEventStore, AsyncUser, ConversationBusy, InvalidInput, Settings
+from eventstore import (
+    AsyncEventStore,
+    AsyncUser,
+    ConversationBusy,
+    EventStore,
+    InvalidInput,
+    Settings,
+)
 from eventstore.integrations.agents import EventStoreSession, RecordToolCalls
 from tests.integrations.agents.test_recording import agent, call, calls_of
 from tests.support.proxy import Proxy, url_through
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -247,6 +255,36 @@ async def test_a_turn_that_is_cancelled_while_it_begins_is_left_to_the_next_requ
 
     async with EventStoreSession("s", alice).turn("hello", key="r39", wait_seconds=0) as turn:
         assert turn.record.attempt == 2  # the one before had begun
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_event_loop_that_ends_leaves_no_turn_that_nobody_works_on(
+    database_url: str, raises: bool
+) -> None:
+    async def main(key: str, seconds: float) -> asyncio.Task[None]:
+        # The tasks that would connect again are cancelled as well.
+        settings = Settings(database_url=database_url, pool_min_size=4)
+        store = await AsyncEventStore.connect(settings=settings)
+        alice = store.user("alice")
+        await asyncio.gather(*[alice.turns.list("s") for _ in range(4)])
+
+        async def work() -> None:
+            async with EventStoreSession("s", alice).turn("hello", key=key, wait_seconds=0):
+                if raises:
+                    raise ValueError
+
+        working = asyncio.create_task(work())
+        working.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.sleep(seconds)
+        return working  # a loop has weak references alone
+
+    with EventStore.connect(database_url) as store:
+        alice = store.user("alice")
+        alice.conversations.start(key="s")
+        for number in range(20):
+            asyncio.run(main(f"r{number}", number * 0.0005))
+            # What was sent last may still arrive.
+            until(lambda: "running" not in {one.status for one in alice.turns.list("s")})
 
 
 async def test_a_turn_that_is_cancelled_while_it_waits_for_another_one_waits_no_longer(
