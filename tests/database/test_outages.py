@@ -80,7 +80,7 @@ def test_connecting_has_one_deadline_for_a_server_that_comes_late_and_then_falls
         waited = time.monotonic() - began
 
     # Closing the pool waits for its own attempt to connect, which has the time of a call too.
-    assert DEADLINE_SECONDS * 0.6 < waited < DEADLINE_SECONDS * 2.2
+    assert DEADLINE_SECONDS * 0.6 < waited < DEADLINE_SECONDS * 2.6
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(None, 2), (1.2, 2), (0.0, 1), (-0.1, 1)])
