@@ -74,12 +74,15 @@ class Batch:
     :ivar scope: None for questions about the login itself: no role is entered, no user set.
     :ivar hold: keep the transaction open for the next batch; the last batch without it commits.
     :ivar snapshot: begin REPEATABLE READ, READ ONLY: all held batches see one moment.
+    :ivar planned_once: all statements have one index to go along, whatever their values. In tables
+        of some size PostgreSQL would plan some of them each time, which costs more than they do.
     """
 
     scope: Scope | None
     statements: tuple[Statement, ...]
     hold: bool = False
     snapshot: bool = False
+    planned_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,27 +52,37 @@ class EnterScope:
     """
     The SQL that enters a scope until the transaction ends, and its parameters.
 
-    There is one text for each role, with the names of the settings in it, so that PostgreSQL
+    There are two texts for each role, with the names of the settings in them, so that PostgreSQL
     prepares each of them once. The parameters are the user and the limits of a lock and of a
     statement, in milliseconds: what is left of a call is another time in each transaction.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._sql = {role.value: _sql(role, settings) for role in Role}
+        self._sql = {
+            (role.value, planned_once): _sql(role, settings, planned_once=planned_once)
+            for role in Role
+            for planned_once in (False, True)
+        }
 
     def sql(
-        self, scope: Scope, lock_seconds: float, statement_seconds: float
+        self,
+        scope: Scope,
+        lock_seconds: float,
+        statement_seconds: float,
+        *,
+        planned_once: bool = False,
     ) -> tuple[str, tuple[str, ...]]:
         """
         Return the SQL that enters a scope, and its parameters.
 
         :param statement_seconds: 0 for no limit.
+        :param planned_once: as of `Batch`.
         """
         # PostgreSQL takes 0 for no limit, and what is left of a call may round to it.
         statement = f"{statement_seconds * 1000 + 1:.0f}" if statement_seconds else "0"
         # `value` of an enum is a function of Python, and this runs in every transaction.
         params = (scope.user_id, f"{lock_seconds * 1000 + 1:.0f}", statement)
-        return self._sql[scope.role._value_], params
+        return self._sql[scope.role._value_, planned_once], params
 
     def literal_sql(self, scope: Scope, seconds: float) -> str:
         """
@@ -88,7 +98,7 @@ class EnterScope:
         return sql.replace("$1", Literal(user_id).as_string())  # the last: it may hold a $2
 
 
-def _sql(role: Role, settings: Settings) -> str:
+def _sql(role: Role, settings: Settings, *, planned_once: bool) -> str:
     values = {  # none of them can hold a quote
         "role": f"'{settings.role_names[role]}'",
         "eventstore.user_id": "$1",
@@ -99,5 +109,7 @@ def _sql(role: Role, settings: Settings) -> str:
         # While it is off, PostgreSQL refuses every query to which a policy applies.
         "row_security": "'on'",
     }
+    if planned_once:
+        values["plan_cache_mode"] = "'force_generic_plan'"
     calls = (f"pg_catalog.set_config('{name}', {value}, true)" for name, value in values.items())
     return f"select {', '.join(calls)}"

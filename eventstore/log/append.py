@@ -101,7 +101,7 @@ def append(
     try:
         # Row changes come after the append: they read a position from the head as it left it.
         statements = (request.statement(retry=retry), *row_changes, *reads)
-        rows = yield Batch(user_scope(request.user_id), statements)
+        rows = yield Batch(user_scope(request.user_id), statements, planned_once=True)
     except AlreadyAppended:
         return Appended((yield from first_result(request)), repeated=True, rows=[])
     events = recorded_events(request.envelopes, rows[0][0][0])
@@ -127,6 +127,7 @@ def append_together(requests: Sequence[tuple[AppendRequest, Sequence[Statement]]
             user_scope(request.user_id),
             (request.statement(), *row_changes),
             hold=number < last,
+            planned_once=True,
         )
 
 

@@ -220,7 +220,7 @@ def items_page(user_id: str, conversation: UUID, limit: int | None) -> Plan[list
         select_existence(user_id, conversation, NOW),
         Statement(_ITEMS, (user_id, conversation, None, *NOW.bounds, limit)),
     )
-    found, rows = yield Batch(user_scope(user_id), statements)
+    found, rows = yield Batch(user_scope(user_id), statements, planned_once=True)
     require_conversation(conversation, found)
     return [
         full_body(None if stored is None else loads(stored), sender, content)
@@ -353,7 +353,7 @@ def read_page(
     :raises NotFound: the conversation is absent, deleted or another user's, as of `moment`.
     :raises CorruptLog: an event of an edited message cannot be read.
     """
-    answers = yield Batch(user_scope(user_id), tuple(statements))
+    answers = yield Batch(user_scope(user_id), tuple(statements), planned_once=True)
     messages = messages_of_page(conversation, moment, answers)
     found, rows, call_rows = answers
     _, _, restored_position, last = found[0]

@@ -43,3 +43,25 @@ def test_no_statement_of_a_command_is_planned_again_and_again(
     assert max(generic for _, _, generic in plans) >= ROUNDS
     # The first five plans are for the values themselves, of any statement.
     assert [sql for sql, custom, _ in plans if custom > ROUNDS // 2] == []
+
+
+def test_histories_and_what_is_taken_away_are_planned_once_in_tables_of_some_size(
+    direct_url: str, admin: psycopg.Connection
+) -> None:
+    with EventStore.connect(settings=Settings(database_url=direct_url, pool_max_size=1)) as store:
+        alice = store.user("alice")
+        for number in range(25):
+            alice.messages.extend(f"chat {number}", [QUESTION] * 900, start=True)
+        admin.execute("analyze")
+        for _ in range(ROUNDS):
+            alice.messages.extend("chat 1", [QUESTION])
+            alice.messages.pop("chat 1")
+            alice.history("chat 1", limit=20)
+            alice.items("chat 1", limit=20)
+        with store._calls.pool.connection() as connection:
+            plans = connection.execute(
+                "select statement, custom_plans, generic_plans from pg_prepared_statements"
+            ).fetchall()
+
+    assert max(generic for _, _, generic in plans) >= ROUNDS
+    assert [sql for sql, custom, _ in plans if custom > ROUNDS // 2] == []

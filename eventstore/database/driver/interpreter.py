@@ -293,7 +293,12 @@ class _Held:
         # role. The limits stay as they were at its begin: what ends a later statement is `until`.
         if batch.scope is not None and (opening or batch.scope != self.scope):
             statement_seconds = 0 if self.io.stepwise else seconds * _STATEMENT
-            entering = self.enter_scope.sql(batch.scope, seconds * _LOCK, statement_seconds)
+            entering = self.enter_scope.sql(
+                batch.scope,
+                seconds * _LOCK,
+                statement_seconds,
+                planned_once=batch.planned_once,
+            )
             statements.append(Statement(*entering))
         before = len(statements)
         statements += batch.statements

@@ -335,7 +335,8 @@ class TurnPlans:
 
     def _read_state(self) -> Plan[KnownTurn | None]:
         """Read what there is to know; return another turn that runs in the conversation."""
-        answers = yield Batch(user_scope(self._context.user_id), self._state_statements())
+        scope = user_scope(self._context.user_id)
+        answers = yield Batch(scope, self._state_statements(), planned_once=True)
         return (yield from self._know(answers))
 
     def _know(self, answers: Sequence[Rows]) -> Plan[KnownTurn | None]:

@@ -129,6 +129,7 @@ def read_for_decision(
             *others,
         ),
         hold=lock,
+        planned_once=True,
     )
     results = results[lock:]
     found = results.pop(0) if existing else []
