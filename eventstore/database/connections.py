@@ -257,7 +257,7 @@ def pool_options(conninfo: str, settings: Settings, outage: Outage) -> dict[str,
         "timeout": settings.deadline_seconds,  # of sessions; calls say what is left of their time
         "max_idle": settings.max_idle_seconds,
         "reconnect_timeout": _RECONNECT_SECONDS,
-        "kwargs": connect_options(conninfo, settings) | {"outage": outage},
+        "kwargs": connect_options(conninfo, settings.deadline_seconds) | {"outage": outage},
     }
 
 
@@ -321,15 +321,12 @@ def with_keepalives(conninfo: str) -> str:
     return make_conninfo("", **(_KEEPALIVES | conninfo_to_dict(conninfo)))
 
 
-def connect_options(
-    conninfo: str, settings: Settings, seconds: float | None = None
-) -> dict[str, Any]:
+def connect_options(conninfo: str, seconds: float) -> dict[str, Any]:
     """
     Return the keywords of a psycopg connection; without BEGIN a pipeline is one transaction.
 
     :param conninfo: a `connect_timeout` in it stands.
-    :param seconds: in which to connect otherwise, rounded up to 1 at least, because 0 would be for
-        ever; None for the time of a call.
+    :param seconds: in which to connect otherwise, rounded up to 1 at least: 0 would be for ever.
     """
     options: dict[str, Any] = {
         "autocommit": True,
@@ -338,6 +335,5 @@ def connect_options(
         "fallback_application_name": APPLICATION_NAME,
     }
     if "connect_timeout" not in conninfo_to_dict(conninfo):
-        left = settings.deadline_seconds if seconds is None else seconds
-        options["connect_timeout"] = max(1, ceil(left))
+        options["connect_timeout"] = max(1, ceil(seconds))
     return options

@@ -43,15 +43,15 @@ def postpone_full_collections() -> Iterator[None]:
         _works += 1
         if _works == 1:
             _own = gc.get_threshold()[2]
-            if _own:
-                _set_threshold(max(_own, _SELDOM))
+            if 0 < _own < _SELDOM:
+                _set_threshold(_SELDOM)
     try:
         yield
     finally:
         with _lock:
             _works -= 1
             # Whoever set another one meanwhile keeps it.
-            if _works == 0 and gc.get_threshold()[2] == max(_own, _SELDOM):
+            if _works == 0 and gc.get_threshold()[2] == _SELDOM:
                 _set_threshold(_own)
 
 

@@ -121,12 +121,12 @@ def _prepare(
         conninfo = target.conninfo
     # To start and migrate an embedded server takes the time that it takes.
     until = time.monotonic() + chosen.deadline_seconds
-    _require_reachable(conninfo, target.display, chosen, until)
+    _require_reachable(conninfo, target.display, until)
     plans = AdminPlans(projections, registry, chosen)
     return _Parts(chosen, conninfo, plans, target.display, isinstance(target, Embedded), until)
 
 
-def _require_reachable(conninfo: str, display: str, settings: Settings, until: float) -> None:
+def _require_reachable(conninfo: str, display: str, until: float) -> None:
     """
     Connect once, to learn why it fails if it does; a service may start before its server does.
 
@@ -139,7 +139,7 @@ def _require_reachable(conninfo: str, display: str, settings: Settings, until: f
     # came in time.
     outage = Outage(display)
     while True:
-        options = connect_options(conninfo, settings, until - time.monotonic())
+        options = connect_options(conninfo, until - time.monotonic())
         try:
             with outage.watch():
                 psycopg.connect(conninfo, **options).close()

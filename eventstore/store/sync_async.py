@@ -10,6 +10,8 @@ with the same name, parameters and docstring::
 
         create = sync_command(TaskCommands.create)
         get = sync_method(TaskQueries.get)
+
+`settled` is how async code waits for an append that must have ended before a cancellation goes on.
 """
 
 from __future__ import annotations

@@ -11,6 +11,17 @@ QUESTION = {"role": "user", "content": "Is there milk?"}
 CALL = {"type": "function_call", "name": "f", "arguments": "{}"}
 
 
+def planned_again(store: EventStore) -> list[str]:
+    """Return the statements of the one connection that were planned in most of the rounds."""
+    with store._calls.pool.connection() as connection:
+        plans = connection.execute(
+            "select statement, custom_plans, generic_plans from pg_prepared_statements"
+        ).fetchall()
+    assert max(generic for _, _, generic in plans) >= ROUNDS
+    # The first five plans are for the values themselves, of any statement.
+    return [sql for sql, custom, _ in plans if custom > ROUNDS // 2]
+
+
 def test_no_statement_of_a_command_is_planned_again_and_again(
     direct_url: str, admin: psycopg.Connection
 ) -> None:
@@ -35,14 +46,7 @@ def test_no_statement_of_a_command_is_planned_again_and_again(
             # With statistics PostgreSQL knows what a plan for the values themselves would save.
             if number == ROUNDS // 3:
                 admin.execute("analyze")
-        with store._calls.pool.connection() as connection:
-            plans = connection.execute(
-                "select statement, custom_plans, generic_plans from pg_prepared_statements"
-            ).fetchall()
-
-    assert max(generic for _, _, generic in plans) >= ROUNDS
-    # The first five plans are for the values themselves, of any statement.
-    assert [sql for sql, custom, _ in plans if custom > ROUNDS // 2] == []
+        assert planned_again(store) == []
 
 
 def test_histories_and_what_is_taken_away_are_planned_once_in_tables_of_some_size(
@@ -58,10 +62,4 @@ def test_histories_and_what_is_taken_away_are_planned_once_in_tables_of_some_siz
             alice.messages.pop("chat 1")
             alice.history("chat 1", limit=20)
             alice.items("chat 1", limit=20)
-        with store._calls.pool.connection() as connection:
-            plans = connection.execute(
-                "select statement, custom_plans, generic_plans from pg_prepared_statements"
-            ).fetchall()
-
-    assert max(generic for _, _, generic in plans) >= ROUNDS
-    assert [sql for sql, custom, _ in plans if custom > ROUNDS // 2] == []
+        assert planned_again(store) == []

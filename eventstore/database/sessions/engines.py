@@ -95,7 +95,7 @@ def own_engine(settings: Settings) -> Engine:
         poolclass=pool.NullPool,
         creator=lambda: psycopg.connect(
             conninfo,
-            **(connect_options(conninfo, settings) | _MIGRATING),
+            **(connect_options(conninfo, settings.deadline_seconds) | _MIGRATING),
         ),
     )
 

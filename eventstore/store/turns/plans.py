@@ -180,7 +180,7 @@ class TurnPlans:
 
     def begin(self) -> Plan[None]:
         """Start the turn, or find what is recorded of it: see `User.turn`."""
-        began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+        deadline, pause = time.monotonic() + self._wait_seconds, _FIRST_PAUSE_SECONDS
         try:
             if self._stopped:
                 raise ConversationBusy(self._conversation, self.id)
@@ -190,7 +190,7 @@ class TurnPlans:
                 holder = yield from self._context.retrying(self._join)
                 if holder is None:
                     return
-                left = began + self._wait_seconds - time.monotonic()
+                left = deadline - time.monotonic()
                 if left <= 0:
                     raise ConversationBusy(self._conversation, holder)
                 yield Pause(min(pause, left))

@@ -253,7 +253,13 @@ async def test_a_turn_that_is_cancelled_while_it_begins_is_left_to_the_next_requ
         assert task.cancelled()
         assert {one.status for one in await alice.turns.list("s", limit=50)} <= {"failed"}
 
-    async with EventStoreSession("s", alice).turn("hello", key="r39", wait_seconds=0) as turn:
+    task = asyncio.create_task(wait_in_turn("begun"))
+    async with asyncio.timeout(15):
+        while not [one for one in await alice.turns.list("s") if one.key == "begun"]:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    async with EventStoreSession("s", alice).turn("hello", key="begun", wait_seconds=0) as turn:
         assert turn.record.attempt == 2  # the one before had begun
 
 
