@@ -11,11 +11,13 @@ A change never names `user_id`, because every row belongs to the user of its eve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any
 
 from sqlmodel import SQLModel
+
+from eventstore.value_objects import value_object
 
 __all__ = [
     "OCCURRED_AT",
@@ -52,14 +54,14 @@ OCCURRED_AT = Marker.OCCURRED_AT
 """When it happened: as the caller told, or else when it was recorded. It is what users see."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Increment:
     """Add `by` to a column of whole numbers; only in an `Update`. Null stays null."""
 
     by: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Insert:
     """
     A new row; an append whose row exists is refused.
@@ -71,7 +73,7 @@ class Insert:
     values: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Update:
     """
     Changes of one row; nothing happens if the row does not exist.
@@ -87,7 +89,7 @@ class Update:
     only_where: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class UpdateFirst:
     """
     Changes of the first row, by its position, that has certain values; nothing if none has.
@@ -107,7 +109,7 @@ class UpdateFirst:
     only_where: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class UpdateAfter:
     """
     Changes of all rows of a group behind a position; nothing if there is none.
@@ -132,7 +134,7 @@ class UpdateAfter:
     unless: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Delete:
     """
     The deletion of one row; nothing happens if it does not exist.

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
@@ -30,6 +29,7 @@ from eventstore.errors import (
     StorageFull,
     Unavailable,
 )
+from eventstore.value_objects import value_object
 
 __all__ = [
     "GIVE_WAY",
@@ -66,7 +66,7 @@ class Statement(NamedTuple):
     prepared: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Batch:
     """
     Statements for one round trip, all in one transaction and one scope.
@@ -85,7 +85,7 @@ class Batch:
     planned_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Rollback:
     """
     Ask the driver to undo what held batches did; answered with no rows.
@@ -96,7 +96,7 @@ class Rollback:
     hold: ClassVar = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Pause:
     """
     Ask the driver to wait before the next batch, as a caller wanted; answered with no rows.
@@ -108,7 +108,7 @@ class Pause:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Retry:
     """
     Ask the driver to wait before another attempt; answered with False if it would come too late.
@@ -121,7 +121,7 @@ class Retry:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class GiveWay:
     """
     Ask the driver to let other tasks run before the plan works on; answered with no rows.
@@ -138,7 +138,7 @@ ROWS_AT_A_TIME = 500
 """Rows of a log that are read and replayed in some 20 milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class Parallel:
     """Ask the driver to run other plans, so many at once; answered with their results in order."""
 
@@ -148,7 +148,7 @@ class Parallel:
     jobs: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class AboutToolCall:
     """
     Have the observer told which tool call this call of the store is about; answered with no rows.

@@ -9,7 +9,7 @@ database gives: position, version and time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,7 @@ from uuid import UUID
 from eventstore.events.erasure import ErasedEvent
 from eventstore.events.event import Event
 from eventstore.log.ids import uuid7
+from eventstore.value_objects import value_object
 
 __all__ = [
     "NOW",
@@ -45,7 +46,7 @@ class Expected(StrEnum):
 type ExpectedVersion = Expected | int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_object(frozen=True, slots=True, kw_only=True)
 class NewEvent:
     """
     An event to append to a stream.
@@ -71,7 +72,7 @@ class NewEvent:
     occurred_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class EventEnvelope:
     """
     An event and everything that is known of it before it is recorded.
@@ -91,7 +92,7 @@ class EventEnvelope:
     given_occurred_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class RecordedEvent(EventEnvelope):
     """
     An event in the log.
@@ -122,7 +123,7 @@ class RecordedEvent(EventEnvelope):
         return isinstance(self.data, ErasedEvent)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class PointInTime:
     """
     A moment of one user's log: everything up to a position or a timestamp, both inclusive.

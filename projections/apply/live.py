@@ -277,6 +277,11 @@ def _fold_update(updates: list[_Update], update: _Update) -> None:
         updates.append(update)
         return
     earlier = updates[-1].changes
+    if earlier.keys() <= update.changes.keys() and Increment not in map(
+        type, update.changes.values()
+    ):
+        updates[-1] = update  # nothing of the earlier one is left
+        return
     for name, value in update.changes.items():
         if type(value) is Increment and type(earlier.get(name, value)) is not Increment:
             updates.append(update)  # it counts from what the earlier one sets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -26,6 +25,7 @@ from eventstore.events.messages import MessageEdited, MessagePosted
 from eventstore.events.tool_calls import ToolCallEvent
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
+from eventstore.value_objects import value_object
 from projections.changes import OCCURRED_AT, POSITION, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
@@ -67,7 +67,7 @@ class Conversation(ReadModel, table=True):
     restored_position: int | None = bigint(nullable=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class ConversationView(View):
     """
     One conversation at some moment.

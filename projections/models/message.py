@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetr
 from eventstore.events.tool_calls import ToolCallOutcome
 from eventstore.log.envelope import EventEnvelope, RecordedEvent
 from eventstore.log.tables import SCHEMA
+from eventstore.value_objects import value_object
 from projections.changes import OCCURRED_AT, POSITION, Insert, RowChange, Update, UpdateAfter
 from projections.models.read_model import ReadModel, Shown, bigint, text, timestamp, uuid
 from projections.models.tool_call import ToolCallView
@@ -31,10 +32,12 @@ from projections.projector import projector
 __all__ = [
     "Message",
     "MessageView",
+    "edited_view",
     "full_body",
     "posted_view",
     "posts_message",
     "project_message",
+    "with_calls",
 ]
 
 
@@ -77,7 +80,7 @@ class Message(ReadModel, table=True):
     retracted_position: int | None = bigint(nullable=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class MessageView(Shown):
     """
     One message at some moment.
@@ -115,21 +118,16 @@ def posts_message(event: RecordedEvent) -> bool:
             return False
 
 
-def posted_view(
-    event: RecordedEvent,
-    tool_calls: Sequence[ToolCallView],
-    edit: RecordedEvent | None = None,
-) -> MessageView:
+def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView] = ()) -> MessageView:
     """
     Return the view of the message that an event posts.
 
     :param event: of `MessagePosted`, or the outcome of a tool call.
     :param tool_calls: those that name it as their message; shown if its body asks for calls.
-    :param edit: the `MessageEdited` that says what it says instead, if there is one.
     :raises TypeError: the event posts no message.
     """
-    match event.data if edit is None else edit.data:
-        case MessagePosted(sender=sender, body=body) | MessageEdited(sender=sender, body=body):
+    match event.data:
+        case MessagePosted(sender=sender, body=body):
             pass
         case ToolCallOutcome(reply=dict() as body):
             sender = "tool"
@@ -142,11 +140,37 @@ def posted_view(
         sender,
         body.get("content"),
         body,
-        tuple(tool_calls) if tool_calls and read_item(body).calls else (),
+        _requested(body, tool_calls),
         event.occurred_at,
         event.correlation_id,
-        None if edit is None else edit.occurred_at,
     )
+
+
+def edited_view(message: MessageView, edit: MessageEdited, edited_at: datetime) -> MessageView:
+    """Return the view of a message that says something else since."""
+    return replace(
+        message,
+        sender=edit.sender,
+        content=edit.body.get("content"),
+        body=edit.body,
+        edited_at=edited_at,
+    )
+
+
+def with_calls(message: MessageView, tool_calls: Sequence[ToolCallView]) -> MessageView:
+    """
+    Return the view of a message with its calls.
+
+    :param tool_calls: those that name it as their message; shown if its body asks for calls.
+    """
+    return replace(message, tool_calls=_requested(message.body, tool_calls))
+
+
+def _requested(
+    body: Mapping[str, Any], tool_calls: Sequence[ToolCallView]
+) -> tuple[ToolCallView, ...]:
+    # An edit may have taken the calls away, and a raw append may name any message.
+    return tuple(tool_calls) if tool_calls and read_item(body).calls else ()
 
 
 @projector(Message, events=ConversationEvent, trusted=True, stream_column="conversation_id")

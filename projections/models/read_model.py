@@ -9,7 +9,7 @@ stand in one file, with the projector that keeps the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from sqlmodel import Field, SQLModel
 
 from eventstore.database.timestamps import as_utc
 from eventstore.log.tables import metadata
+from eventstore.value_objects import value_object
 from projections.model_input.content import plain
 
 __all__ = ["ReadModel", "Shown", "View", "bigint", "text", "timestamp", "uuid"]
@@ -90,7 +91,7 @@ def _is_json(value: object) -> bool:
     return isinstance(value, str | dict | list | Decimal)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class View(Shown):
     """
     The base of views: a dataclass whose fields are columns of its table, in the order selected.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Self
 from uuid import UUID
@@ -24,6 +23,7 @@ from eventstore.events.tasks import (
 )
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
+from eventstore.value_objects import value_object
 from projections.changes import OCCURRED_AT, POSITION, VERSION, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
@@ -69,7 +69,7 @@ class Task(ReadModel, table=True):
     deleted_position: int | None = bigint(nullable=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class TaskView(View):
     """
     One task at some moment.
@@ -103,7 +103,9 @@ class TaskView(View):
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Return the view of a row, its timestamps in UTC and its tags frozen."""
         # super() without arguments would look for the class that `slots` replaced.
-        return super(TaskView, cls).from_row({**row, "tags": tuple(row["tags"])})
+        return super(TaskView, cls).from_row(  # noqa: UP008
+            {**row, "tags": tuple(row["tags"])}
+        )
 
 
 # Not only of `TaskEvent`: an event of a service's own also is the newest one of the task's stream.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -32,6 +32,7 @@ from eventstore.events.tool_calls import (
 )
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
+from eventstore.value_objects import value_object
 from projections.changes import (
     OCCURRED_AT,
     POSITION,
@@ -109,7 +110,7 @@ class ToolCall(ReadModel, table=True):
     correlation_id: UUID | None = uuid(nullable=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class ToolCallView(View):
     """
     One tool call at some moment.

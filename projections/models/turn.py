@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -23,6 +22,7 @@ from eventstore.events.turns import (
 )
 from eventstore.log.envelope import EventEnvelope
 from eventstore.log.tables import SCHEMA
+from eventstore.value_objects import value_object
 from projections.changes import OCCURRED_AT, POSITION, RECORDED_AT, Insert, RowChange, Update
 from projections.models.read_model import ReadModel, View, bigint, text, timestamp, uuid
 from projections.projector import projector
@@ -76,7 +76,7 @@ class Turn(ReadModel, table=True):
     ended_position: int | None = bigint(nullable=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object(frozen=True, slots=True)
 class TurnView(View):
     """
     One turn as it is now.

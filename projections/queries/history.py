@@ -35,7 +35,7 @@ from eventstore.events.registry import EventRegistry
 from eventstore.log.envelope import NOW, PointInTime
 from eventstore.log.paging import Cursors, Page, fetched
 from eventstore.log.stored_event import REPLAY_COLUMNS, recorded_event, select_list
-from projections.models.message import MessageView, full_body, posted_view
+from projections.models.message import MessageView, full_body, with_calls
 from projections.models.tool_call import ToolCallView
 from projections.projector import Projections
 from projections.queries.history_from_log import ShownMessages, history_from_log
@@ -384,10 +384,7 @@ def read_page(
     shown = ShownMessages()
     for row in versions:
         shown.apply(recorded_event(user_id, row, registry))
-    then = {
-        message.event_id: posted_view(message, calls.get(message.event_id, ()), edit)
-        for message, edit in shown.page(None, None)
-    }
+    then = {one.id: with_calls(one, calls.get(one.id, ())) for one in shown.page(None, None)}
     # Of a message that was erased since, the log says nothing any more.
     return [
         then.get(one.id, one) if one.position in edited else one

@@ -12,6 +12,7 @@ from uuid import UUID
 from eventstore.database.plan import GIVE_WAY, ROWS_AT_A_TIME, Plan
 from eventstore.errors import NotFound
 from eventstore.events.conversations import ConversationRestarted, ConversationRewound
+from eventstore.events.items import read_item
 from eventstore.events.messages import MessageEdited, MessagePosted, MessageRetracted
 from eventstore.events.registry import EventRegistry
 from eventstore.events.tool_calls import ToolCallEvent, ToolCallOutcome
@@ -19,7 +20,7 @@ from eventstore.log.envelope import NOW, PointInTime, RecordedEvent
 from eventstore.log.read import Selection, for_each_event
 from projections.apply.replay import Replay
 from projections.models.conversation import Conversation
-from projections.models.message import MessageView, posted_view
+from projections.models.message import MessageView, edited_view, posted_view, with_calls
 from projections.models.tool_call import CALL_EVENTS, ToolCall, ToolCallView
 from projections.projector import Projections
 from projections.queries.moments import END
@@ -53,7 +54,7 @@ def history_from_log(
         data = event.data
         # Most messages answer no call.
         if isinstance(data, MessagePosted):
-            if data.item.answers:
+            if read_item(data.body).answers:
                 calls.apply(event)
         elif isinstance(data, CALL_EVENTS):
             calls.apply(event)
@@ -66,14 +67,18 @@ def history_from_log(
     if row is None or row["deleted_position"] is not None:
         raise NotFound("conversation", conversation)
     page = shown.page(before, limit)
-    ids = {message.event_id for message, _ in page}
-    rows = (one for one in calls.rows(ToolCall).values() if one["message_id"] in ids)
+    found = calls.rows(ToolCall)
+    if not found:
+        return page
+    ids = {message.id for message in page}
+    rows = (one for one in found.values() if one["message_id"] in ids)
     ordered = sorted(map(ToolCallView.from_row, rows), key=attrgetter("index", "position"))
     # What was replayed ends at the moment.
     requested = by_message(ordered, None if moment == NOW else END)
     views = []
-    for message, edit in page:
-        views.append(posted_view(message, requested.get(message.event_id, ()), edit))
+    for message in page:
+        own = requested.get(message.id)
+        views.append(message if own is None else with_calls(message, own))
         if len(views) % ROWS_AT_A_TIME == 0:
             yield GIVE_WAY
     return views
@@ -83,23 +88,25 @@ class ShownMessages:
     """The messages that a history shows after the events of one conversation applied so far."""
 
     def __init__(self) -> None:
-        self._messages: dict[UUID, tuple[RecordedEvent, RecordedEvent | None]] = {}
+        # A view is all that is left of an event, whose other parts are freed at once.
+        self._messages: dict[UUID, MessageView] = {}
 
     def apply(self, event: RecordedEvent) -> bool:
         """Apply the next event of the conversation; tell whether it is about its messages alone."""
         messages = self._messages
         match event.data:
             case MessagePosted() | ToolCallOutcome(reply=dict()):
-                messages[event.event_id] = event, None
-            case MessageEdited(message_id=message_id):
+                messages[event.event_id] = posted_view(event)
+            case MessageEdited(message_id=message_id) as edit:
                 # A raw append may name a message of another conversation, or one that is gone.
-                if message_id in messages:
-                    messages[message_id] = messages[message_id][0], event
+                message = messages.get(message_id)
+                if message is not None:
+                    messages[message_id] = edited_view(message, edit, event.occurred_at)
             case MessageRetracted(message_id=message_id):
                 messages.pop(message_id, None)
             case ConversationRewound(position=position):
                 # The newest ones are last.
-                while messages and next(reversed(messages.values()))[0].position > position:
+                while messages and next(reversed(messages.values())).position > position:
                     messages.popitem()
             case ConversationRestarted():
                 messages.clear()
@@ -108,16 +115,12 @@ class ShownMessages:
                 return isinstance(data, ToolCallEvent)
         return True
 
-    def page(
-        self, before: int | None, limit: int | None
-    ) -> list[tuple[RecordedEvent, RecordedEvent | None]]:
+    def page(self, before: int | None, limit: int | None) -> list[MessageView]:
         """
-        Return what posted the newest messages, and what edited each last; oldest first.
+        Return the newest messages without their calls, oldest first.
 
         :param before: only messages at earlier positions; None for all.
         :param limit: messages at most; None for all.
         """
-        found = [
-            one for one in self._messages.values() if before is None or one[0].position < before
-        ]
+        found = [one for one in self._messages.values() if before is None or one.position < before]
         return found if limit is None else found[max(0, len(found) - limit) :]

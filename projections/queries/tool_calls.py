@@ -39,6 +39,7 @@ TOOL_CALL_COLUMNS = ", ".join(
     f"t.{name}::text" if name in _JSON else f"t.{name}" for name in ToolCallView.columns()
 )
 """The select list of `tool_call as t`, to be read with `tool_call_view`."""
+_JSON_PLACES = tuple(place for place, name in enumerate(ToolCallView.columns()) if name in _JSON)
 
 
 def calls_of_messages(ids: str) -> str:
@@ -238,7 +239,11 @@ def tool_call_view(row: tuple[Any, ...]) -> ToolCallView:
 
     :param row: selected with `TOOL_CALL_COLUMNS`, its JSON columns as text.
     """
-    return ToolCallView(**read_json(dict(zip(ToolCallView.columns(), row, strict=True))))
+    values = list(row)
+    for place in _JSON_PLACES:
+        if values[place] is not None:
+            values[place] = loads(values[place])
+    return ToolCallView(*values)
 
 
 def read_json(values: dict[str, Any]) -> dict[str, Any]:
