@@ -111,8 +111,9 @@ def project_conversation(event: EventEnvelope) -> Sequence[RowChange]:
             return (
                 Insert(Conversation, {"id": event.stream_id, "key": key, **_started(event, title)}),
             )
-        case _:
-            changes = {**_changes(event), "updated_at": OCCURRED_AT, "last_position": POSITION}
+        case data:
+            # Most events are activity, and each case that does not match takes its time.
+            changes = _ACTIVE if isinstance(data, ACTIVITY) else {**_changes(event), **_NEWEST}
             return (Update(Conversation, {"id": event.stream_id}, changes),)
 
 
@@ -131,6 +132,12 @@ def _started(event: EventEnvelope, title: str | None) -> dict[str, Any]:
     }
 
 
+_NEWEST: dict[str, Any] = {"updated_at": OCCURRED_AT, "last_position": POSITION}
+_ACTIVE: dict[str, Any] = {
+    "last_activity_at": OCCURRED_AT,
+    "activity_position": POSITION,
+    **_NEWEST,
+}
 _RESTORED: dict[str, Any] = {
     "deleted_at": None,
     "deleted_position": None,
@@ -140,10 +147,7 @@ _RESTORED: dict[str, Any] = {
 
 
 def _changes(event: EventEnvelope) -> dict[str, Any]:
-    """Return what an event changes of its conversation, beside its newest event."""
-    # Most events are activity, and each case that does not match takes its time.
-    if isinstance(event.data, ACTIVITY):
-        return {"last_activity_at": OCCURRED_AT, "activity_position": POSITION}
+    """Return what an event that is no activity changes, beside the newest event."""
     match event.data:
         case ConversationRenamed(title=title):
             return {"title": title}

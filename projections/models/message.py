@@ -140,7 +140,7 @@ def posted_view(event: RecordedEvent, tool_calls: Sequence[ToolCallView] = ()) -
         sender,
         body.get("content"),
         body,
-        _requested(body, tool_calls),
+        _requested(body, tool_calls) if tool_calls else (),
         event.occurred_at,
         event.correlation_id,
     )
@@ -170,7 +170,7 @@ def _requested(
     body: Mapping[str, Any], tool_calls: Sequence[ToolCallView]
 ) -> tuple[ToolCallView, ...]:
     # An edit may have taken the calls away, and a raw append may name any message.
-    return tuple(tool_calls) if tool_calls and read_item(body).calls else ()
+    return tuple(tool_calls) if read_item(body).calls else ()
 
 
 @projector(Message, events=ConversationEvent, trusted=True, stream_column="conversation_id")

@@ -1,7 +1,7 @@
 """
 What every built-in read model is made of: the base of the tables, their columns, and views.
 
-A table class says how rows are stored. A view is a frozen value that shows one row as it was at
+A table class says how rows are stored. A view is a value that shows one row as it was at
 some moment; it lists the columns it shows, and queries select exactly those. A table and its view
 stand in one file, with the projector that keeps the table.
 """
