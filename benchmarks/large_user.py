@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.server import Server, run_server
 from benchmarks.turns import EVENTS_PER_TURN, fill
-from eventstore import AsyncEventStore, EventStore
+from eventstore import AsyncEventStore, EventStore, StreamClosed
 
 _SHORT = 1_000
 _USER = "alice"
@@ -80,7 +80,6 @@ def _measure_log(server: Server, database: str, events: int) -> dict[str, Measur
     url = server.create_database(database)
     with EventStore.connect(url) as store:
         user = store.user(_USER)
-        user.conversations.start(key="busy")
         for number in range(max(1, events // EVENTS_PER_TURN // _TURNS_OF_A_CONVERSATION)):
             chat = user.conversations.start(key=f"chat {number}").id
             fill(user, chat, min(_TURNS_OF_A_CONVERSATION, events // EVENTS_PER_TURN))
@@ -112,12 +111,15 @@ def _measure_log(server: Server, database: str, events: int) -> dict[str, Measur
 def _write(url: str) -> None:
     """Write as the user until standard input ends; print begin, seconds and success of each."""
     with EventStore.connect(url) as store:
-        user = store.user(_USER)
+        user, erased = store.user(_USER), 0
+        item = {"role": "user", "content": "still here"}
         while not select([sys.stdin], [], [], _PAUSE_SECONDS)[0]:
             begin = time.monotonic()
+            done = True
             try:
-                user.messages.post("busy", sender="user", content="still here")
-                done = True
+                user.messages.extend(f"busy {erased}", [item], start=True)
+            except StreamClosed:
+                erased += 1
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted and shown
                 print(f"{type(error).__name__}: {error}"[:120], file=sys.stderr)
                 done = False

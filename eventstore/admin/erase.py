@@ -8,17 +8,22 @@ the streams. The rows that projectors made from the erased events go too: those 
 tables by the id of their stream, and those of a service's own by a replay of the log without the
 erased events, unless their projector names a `stream_column` too. Positions, types, times, digests
 and hashes stay, and with them the chain. A digest without its salt does not give its content away.
+
+Writers wait while rows go. So of a user with very many events some streams are erased at a time,
+each time in a transaction with a record of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from uuid import UUID
+from functools import partial
+from uuid import UUID, uuid5
 
 from eventstore.database.garbage import postpone_full_collections
-from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.pages import PAGE_ROWS
+from eventstore.database.plan import Batch, Plan, Statement, retrying
 from eventstore.database.roles import Role
 from eventstore.database.scope import Scope, user_scope
 from eventstore.errors import AccessDenied, ConfigurationError, NotFound
@@ -34,10 +39,26 @@ from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_ev
 from eventstore.schema.catalog import other_protected_tables
 from projections.projector import Projections
 from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
-from projections.rebuild.repair import delete_stream, empty, repair
+from projections.rebuild.repair import delete_streams, empty, repair
 
 __all__ = ["Erasure", "ErasureOrder", "erase"]
 
+# As an array that is compared with each event, thousands of ids take as many comparisons.
+_OF_STREAMS = "stream_id in (select unnest($2::uuid[]))"
+_OF_ALL = "$2::uuid[] is null"
+
+_AT_ONCE = 25_000
+"""Events that are erased in one transaction, while whose rows go the user's writers wait 0.1 s."""
+_MOST_STREAMS = 5_000
+"""Streams that are named in one record."""
+
+# Index: stream_pkey.
+_STREAMS = """
+select stream_id, version from eventstore.stream
+where user_id = $1 and stream_id > $2 and kind <> 'erasure'
+order by stream_id
+limit $3
+"""
 _KNOWN = "select 1 from eventstore.user_log where user_id = $1"
 _IS_CONVERSATION = """
 select 1 from eventstore.stream
@@ -56,7 +77,7 @@ _TO_ERASE = """
 select count(*), array_agg(position) filter (where salt is null)
 from eventstore.event
 where user_id = $1
-  and ($2::uuid is null or stream_id = $2)
+  and {of_streams}
   and position > $3
   and position <= $4
   and type <> 'ContentErased'
@@ -70,21 +91,21 @@ with erased as (
     update eventstore.event
     set payload = null, metadata = null, salt = null
     where user_id = $1
-      and ($2::uuid is null or stream_id = $2)
+      and {of_streams}
       and position > $3
       and position <= $4
       and type <> 'ContentErased'
       and (salt is not null or position = any($5))
-    returning position
+    returning 1
 )
-select count(*), max(position) from erased
+select count(*) from erased
 """
 
 _CLOSE = """
 update eventstore.stream
 set closed = true
 where user_id = $1
-  and ($2::uuid is null or stream_id = $2)
+  and {of_streams}
   and kind <> 'erasure'
   and not closed
 """
@@ -116,7 +137,9 @@ class ErasureOrder:
     """
     What to erase, and what to record about it.
 
+    :ivar conversation_id: the one conversation; None for all content of the user.
     :ivar record_id: the id of the erasure's event, by which a retry of the order is found.
+    :ivar part: of all content, the streams that are erased together.
     :ivar leave: tables of the service's own whose rows may stay; see `Erasure.unreached`.
     """
 
@@ -126,15 +149,75 @@ class ErasureOrder:
     ordered_by: str
     reason: str | None = None
     leave: Sequence[str] = ()
+    part: list[UUID] | None = None
+
+    @property
+    def streams(self) -> list[UUID] | None:
+        """Whose events are to be erased; None for those of all."""
+        return self.part if self.conversation_id is None else [self.conversation_id]
+
+    def sql(self, template: str) -> str:
+        """Return SQL with the condition of the streams, which are $2."""
+        return template.format(of_streams=_OF_ALL if self.streams is None else _OF_STREAMS)
 
     def covers(self, event: StoredEvent) -> bool:
         """Tell whether an event is to be erased; the records of erasures never are."""
-        return event.type != ContentErased.type and self.conversation_id in {None, event.stream_id}
+        streams = self.streams
+        return event.type != ContentErased.type and (streams is None or event.stream_id in streams)
 
 
 def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry) -> Plan[Erasure]:
     """
-    Erase, or find that this order was carried out before.
+    Erase; a user's everything in parts, if it is much.
+
+    Each part is whole and recorded. An error leaves those before it, and the same order again goes
+    on behind them.
+
+    :return: what all parts erased, with the record of the last one, which is of everything.
+    :raises NotFound: these and the rest as in `_erase`.
+    """
+    done: list[Erasure] = []
+    for part in (yield from retrying(partial(_parts, order, projections))):
+        some = replace(order, part=part, record_id=uuid5(order.record_id, str(part[0])))
+        done.append((yield from retrying(partial(_erase, some, projections, registry))))
+    last = yield from retrying(partial(_erase, order, projections, registry))
+    # Nothing may be left for it, where somebody erased the rest before.
+    recorded = [one for one in (*done, last) if one.events] or [last]
+    return replace(recorded[-1], events=sum(one.events for one in recorded))
+
+
+def _parts(order: ErasureOrder, projections: Projections) -> Plan[list[list[UUID]]]:
+    """
+    Return streams that are erased together, a part after another.
+
+    The last part is none of them: it goes with the erasure of everything, as do streams that begin
+    meanwhile.
+    """
+    columns, others = projections.split_by_stream()
+    # Each part would replay the log again, and along a foreign key of a service's own rows of one
+    # part may refer to those of another.
+    at_once = others.projectors or any(shape.table.foreign_keys for shape in columns)
+    if order.conversation_id is not None or at_once:
+        return []
+    parts: list[list[UUID]] = [[]]
+    events, after = 0, UUID(int=0)
+    while True:
+        page = Statement(_STREAMS, (order.user_id, after, PAGE_ROWS))
+        (rows,) = yield Batch(user_scope(order.user_id), (page,))
+        for stream_id, version in rows:
+            events += version
+            if parts[-1] and (events > _AT_ONCE or len(parts[-1]) == _MOST_STREAMS):
+                parts.append([])
+                events = version
+            parts[-1].append(stream_id)
+        if len(rows) < PAGE_ROWS:
+            return parts[:-1]
+        after = rows[-1][0]
+
+
+def _erase(order: ErasureOrder, projections: Projections, registry: EventRegistry) -> Plan[Erasure]:
+    """
+    Erase in one transaction, or find that this order was carried out before.
 
     :return: what this order erased; 0 events if nothing was left to erase.
     :raises NotFound: no such user, or no such conversation of theirs.
@@ -170,24 +253,24 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     )
     if done:
         yield Batch(scope, ())
-        return _erasure(recorded_event(user_id, done[0], registry), unreached)
+        return _erasure(order, recorded_event(user_id, done[0], registry), unreached)
     with postpone_full_collections():
         event = yield from _carry_out(order, scope, projections, registry)
     if event is None:
         return Erasure(user_id, conversation_id, 0, unreached=unreached)
-    return _erasure(event, unreached)
+    return _erasure(order, event, unreached)
 
 
 def _carry_out(
     order: ErasureOrder, scope: Scope, projections: Projections, registry: EventRegistry
 ) -> Plan[RecordedEvent | None]:
     """Erase, and commit; return the record, or None if there was nothing to erase."""
-    count = last = reached = 0
+    count = reached = 0
 
     def remove_through(position: int) -> Plan[None]:
-        nonlocal count, last, reached
-        removed, newest = yield from _remove_content(order, reached, position)
-        count, last, reached = count + removed, max(last, newest), position
+        nonlocal count, reached
+        count += yield from _remove_content(order, reached, position)
+        reached = position
 
     # What the other projectors need is a replay, which leaves out what is to go. It and most of the
     # removal come before the lock: this user's writers wait for the rows to go, and nobody else
@@ -200,14 +283,14 @@ def _carry_out(
     if not count:
         yield Batch(scope, ())
         return None
-    event = yield from _record_erasure(scope, order, last, count)
+    event = yield from _record_erasure(scope, order, reached, count)
     # The record of the erasure is an event too, and a projector of a service may make a row of it.
     yield from replay_to_end(scope, locked, registry)
     yield from repair_locked(scope, locked, others, check=False)
-    if order.conversation_id is None:
+    if order.streams is None:
         yield from empty(scope, columns)
     else:
-        yield from delete_stream(scope, columns, order.conversation_id)
+        yield from delete_streams(scope, columns, order.streams)
     yield from repair(scope, ())  # there is nothing left to repair: it checks the constraints
     yield Batch(scope, ())
     yield from locked.release()
@@ -223,31 +306,28 @@ def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
         )
 
 
-def _remove_content(order: ErasureOrder, after: int, through: int) -> Plan[tuple[int, int]]:
-    """
-    Remove the payloads of a part of the log as the eraser role.
-
-    :return: how many were removed, and the last position of one; 0 if there was none.
-    """
-    part = (order.user_id, order.conversation_id, after, through)
+def _remove_content(order: ErasureOrder, after: int, through: int) -> Plan[int]:
+    """Remove the payloads of a part of the log as the eraser role; return how many."""
+    part = (order.user_id, order.streams, after, through)
     scope, eraser = user_scope(order.user_id), Scope(Role.ERASER, order.user_id)
-    (found,) = yield Batch(scope, (Statement(_TO_ERASE, part),), hold=True)
+    (found,) = yield Batch(scope, (Statement(order.sql(_TO_ERASE), part),), hold=True)
     expected, unsalted = found[0]
-    (erased,) = yield Batch(eraser, (Statement(_ERASE, (*part, unsalted or [])),), hold=True)
-    count, last = erased[0]
+    erasing = Statement(order.sql(_ERASE), (*part, unsalted or []))
+    (erased,) = yield Batch(eraser, (erasing,), hold=True)
+    count: int = erased[0][0]
     # A policy that was dropped hides events from the eraser, and PostgreSQL raises nothing.
     if count != expected:
         raise AccessDenied(
             f"of {expected} events the eraser role reached {count}; nothing was erased, "
             "run `eventstore doctor`"
         )
-    return count, last or 0
+    return count
 
 
 def _record_erasure(
     scope: Scope, order: ErasureOrder, through: int, count: int
 ) -> Plan[RecordedEvent]:
-    optional = {"conversation_id": order.conversation_id, "reason": order.reason}
+    optional = {"streams": order.streams, "reason": order.reason}
     data = make_event(
         ContentErased,
         through=through,
@@ -262,7 +342,7 @@ def _record_erasure(
         scope,
         (
             request.statement(),
-            Statement(_CLOSE, (scope.user_id, order.conversation_id)),
+            Statement(order.sql(_CLOSE), (scope.user_id, order.streams)),
             erase_errors(scope.user_id),
         ),
         hold=True,
@@ -270,12 +350,12 @@ def _record_erasure(
     return recorded_events(request.envelopes, rows[0][0])[0]
 
 
-def _erasure(event: RecordedEvent, unreached: tuple[str, ...]) -> Erasure:
+def _erasure(order: ErasureOrder, event: RecordedEvent, unreached: tuple[str, ...]) -> Erasure:
     data = event.data
     assert isinstance(data, ContentErased)  # noqa: S101 - the stream has no other events
     return Erasure(
-        event.user_id,
-        data.conversation_id,
+        order.user_id,
+        order.conversation_id,
         data.events,
         event.position,
         event.recorded_at,

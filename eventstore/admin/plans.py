@@ -342,9 +342,11 @@ class AdminPlans(FeedAdmin):
 
         Payloads and metadata are removed from the log and rows from the read models. Positions,
         types, times and hashes stay, so `verify` stays clean, and the erasure itself is recorded
-        in the log. The erased streams take no more events. Backups, replicas and server logs are
-        out of reach, and so is what is not content: ids, idempotency keys, and ids that were
-        derived from conversation keys.
+        in the log. The erased streams take no more events. Everything of a user with more than
+        25,000 events goes in several transactions, each recorded: an error leaves those before it,
+        and the same again goes on. Backups, replicas and server logs are out of reach, and so is
+        what is not content: ids, idempotency keys, and ids that were derived from conversation
+        keys.
 
         :param ordered_by: who ordered it, up to 500 characters; recorded.
         :param conversation: its id or key; tasks that came out of it are not part of it. None
@@ -369,7 +371,7 @@ class AdminPlans(FeedAdmin):
         chosen = None if conversation is None else resolve_conversation(user_id, conversation)
         # The id is made here and not in the plan, so that each attempt of a retry records the same.
         order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)
-        plan = retrying(lambda: erase(order, self.projections, self.registry))
+        plan = erase(order, self.projections, self.registry)
         if conversation is None or chosen is None:
             return plan
         return with_given_reference(plan, conversation, chosen)

@@ -28,13 +28,14 @@ class ContentErased(Event, type="ContentErased", stream_kind="erasure"):
 
     Stored names and fields are the stored format (see `event`). Only an erasure records this event.
 
-    :ivar conversation_id: the conversation whose events were erased; None for all of the user's.
+    :ivar streams: whose events were erased: a conversation, or a part of what a user has; None for
+        everything.
     :ivar through: the position up to which every event of those streams was erased.
     :ivar events: how many payloads were removed.
     :ivar ordered_by: who ordered the erasure, as the caller named them.
     """
 
-    conversation_id: UUID | None = None
+    streams: list[UUID] | None = None
     through: int = Field(ge=1)
     events: int = Field(ge=1)
     ordered_by: _Note
@@ -60,10 +61,15 @@ class Erasures:
     """
 
     def __init__(self, records: Iterable[ContentErased] = ()) -> None:
-        self._through: dict[UUID | None, int] = {None: 0}
+        records = [*records]
+        everything = (one.through for one in records if one.streams is None)
+        self._all_through = max(everything, default=0)
+        self._through: dict[UUID, int] = {}
         for one in records:
-            known = self._through.get(one.conversation_id, 0)
-            self._through[one.conversation_id] = max(known, one.through)
+            # What an erasure of everything covers may be thousands of streams.
+            if one.streams is not None and one.through > self._all_through:
+                for stream in one.streams:
+                    self._through[stream] = max(self._through.get(stream, 0), one.through)
 
     def covers(self, type_name: str, stream_id: UUID, position: int) -> bool:
         """
@@ -75,4 +81,4 @@ class Erasures:
         # Records of erasures stand in a stream of their own and are never erased.
         if type_name == ContentErased.type:
             return False
-        return position <= max(self._through[None], self._through.get(stream_id, 0))
+        return position <= max(self._all_through, self._through.get(stream_id, 0))

@@ -164,7 +164,7 @@ class Event(BaseModel):
         # pydantic calls this hook once the fields are known; `__init_subclass__` runs before that.
         fields = cls.model_fields
         kinds = {name: _kinds(field.annotation) for name, field in fields.items()}
-        plain = all(one <= _PLAIN for one in kinds.values())
+        plain = all(one <= _PLAIN and not (list in one and _readers(one)) for one in kinds.values())
         # A service's subclass would otherwise inherit the fields of a built-in event.
         cls._built_in = None
         if plain and cls.__module__.startswith(f"{__package__}."):

@@ -17,7 +17,7 @@ from projections.apply.statements import NOWHERE, insert_rows
 from projections.apply.table_shape import TableShape, sql_once
 from projections.rebuild.compare import Difference, KeyText, key_array, same_key
 
-__all__ = ["delete_stream", "empty", "repair"]
+__all__ = ["delete_streams", "empty", "repair"]
 
 _ROWS_TOGETHER = 2_000
 
@@ -79,20 +79,22 @@ def empty(scope: Scope, shapes: Iterable[TableShape]) -> Plan[int]:
     return (yield from _delete_where(scope, dict.fromkeys(shapes, "user_id = $1"), ()))
 
 
-def delete_stream(scope: Scope, columns: Mapping[TableShape, str], stream_id: UUID) -> Plan[int]:
+def delete_streams(
+    scope: Scope, columns: Mapping[TableShape, str], streams: Sequence[UUID]
+) -> Plan[int]:
     """
-    Delete the rows of one stream, and leave the transaction open; one round trip.
+    Delete the rows of some streams, and leave the transaction open; one round trip.
 
     :param columns: of each table the column with the id of the stream.
     :return: how many there were. Constraints are still deferred: `repair` checks them.
     :raises DatabaseFault: some are still there, or a constraint is in the way.
     """
-    conditions = {shape: f"user_id = $1 and {name} = $2" for shape, name in columns.items()}
-    return (yield from _delete_where(scope, conditions, (stream_id,)))
+    conditions = {shape: f"user_id = $1 and {name} = any($2)" for shape, name in columns.items()}
+    return (yield from _delete_where(scope, conditions, (list(streams),)))
 
 
 def _delete_where(
-    scope: Scope, conditions: Mapping[TableShape, str], values: tuple[UUID, ...]
+    scope: Scope, conditions: Mapping[TableShape, str], values: tuple[object, ...]
 ) -> Plan[int]:
     # Children go before their parents.
     ordered = sorted(conditions, key=lambda one: one.number, reverse=True)

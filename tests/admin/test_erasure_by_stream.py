@@ -13,6 +13,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from eventstore import ConfigurationError, EventEnvelope, EventStore, MessagePosted, User
+from eventstore.admin import erase
 from eventstore.events.erasure import ContentErased
 from eventstore.log import stored_event
 from projections import BUILT_IN, Insert, Projector, RowChange, Update, projector
@@ -142,6 +143,28 @@ def test_of_an_erased_user_no_row_stays_and_of_others_all(
 
     assert notes(admin) == ["of bob"]
     assert [row for row in all_rows(admin) if any(word in row for word in WORDS)] == []
+    assert store.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("own", "in_parts"), [(OF_MESSAGES, True), (REPLAYED, False)], ids=["by stream", "by replay"]
+)
+def test_only_what_needs_no_replay_is_erased_in_parts(
+    open_store: Open,
+    admin: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    own: Projector,
+    in_parts: bool,
+) -> None:
+    monkeypatch.setattr(erase, "_MOST_STREAMS", 1)
+    store = open_store(own)
+    two_chats(store)
+
+    store.erase("alice", ordered_by="op")
+
+    records = store.user("alice").events(types=["ContentErased"])
+    assert (len(records) > 1) is in_parts
+    assert notes(admin) == ["of bob"]
     assert store.verify().ok
 
 
