@@ -124,8 +124,8 @@ def test_the_hash_of_the_head_can_be_computed_from_the_export_alone(
     previous = bytes(32)
     for line, event in ((line, json.loads(line)) for line in events):
         # The digest covers the stored text, so payload and metadata are cut out of the line.
-        payload = line[line.index('"payload": ') + 11 : line.index(', "metadata": ')]
-        metadata = line[line.index('"metadata": ') + 12 : line.index(', "correlation_id": ')]
+        payload = line[line.index('"payload":') + 10 : line.index(',"metadata":')]
+        metadata = line[line.index('"metadata":') + 11 : line.index(',"correlation_id":')]
         salt = bytes.fromhex(event["salt"])
         event["payload_digest"] = bytes.fromhex(event["payload_digest"])
         assert digest_of(salt, payload, metadata) == event["payload_digest"]
