@@ -85,7 +85,7 @@ from eventstore.user_log where user_id = $1
 _ERASURES = """
 select payload::text from eventstore.event
 where user_id = $1 and stream_id = $2 and type = 'ContentErased' and payload is not null
-  and pg_column_size(payload) < 100000  -- ours are far smaller
+  and pg_column_size(payload) < 1000000  -- ours, with the ids of 5,000 streams, are far smaller
 order by version
 """
 
