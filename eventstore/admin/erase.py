@@ -54,10 +54,19 @@ _MOST_STREAMS = 5_000
 
 # Index: stream_pkey.
 _STREAMS = """
-select stream_id, version from eventstore.stream
+select stream_id, coalesce(greatest(version, 0), 0)
+from eventstore.stream
 where user_id = $1 and stream_id > $2 and kind <> 'erasure'
 order by stream_id
 limit $3
+"""
+# Along a foreign key of a service's own, rows of one part may refer to those of another.
+_REFER = """
+select 1 from pg_catalog.pg_constraint
+where contype = 'f'
+  and conrelid = any($1::text[]::regclass[])
+  and confrelid = any($1::text[]::regclass[])
+limit 1
 """
 _KNOWN = "select 1 from eventstore.user_log where user_id = $1"
 _IS_CONVERSATION = """
@@ -118,7 +127,8 @@ class Erasure:
 
     :ivar conversation_id: the one conversation; None for all content of the user.
     :ivar events: payloads removed; 0 if nothing was left to remove, and then nothing is recorded.
-    :ivar position: the position of the erasure's event; `recorded_at` is its time.
+    :ivar position: the position of the erasure's event, of the last one if there are several;
+        `recorded_at` is its time.
     :ivar unreached: tables that are protected like the read models but that no projector of this
         store keeps. The user's rows in them are still there.
     """
@@ -170,10 +180,11 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     """
     Erase; a user's everything in parts, if it is much.
 
-    Each part is whole and recorded. An error leaves those before it, and the same order again goes
-    on behind them.
+    Each part is whole and recorded. An error leaves those before it, and a new order goes on behind
+    them.
 
-    :return: what all parts erased, with the record of the last one, which is of everything.
+    :return: what all parts erased, with the last record: that of everything, unless another erasure
+        has left nothing for it.
     :raises NotFound: these and the rest as in `_erase`.
     """
     done: list[Erasure] = []
@@ -193,17 +204,18 @@ def _parts(order: ErasureOrder, projections: Projections) -> Plan[list[list[UUID
     The last part is none of them: it goes with the erasure of everything, as do streams that begin
     meanwhile.
     """
-    columns, others = projections.split_by_stream()
-    # Each part would replay the log again, and along a foreign key of a service's own rows of one
-    # part may refer to those of another.
-    at_once = others.projectors or any(shape.table.foreign_keys for shape in columns)
-    if order.conversation_id is not None or at_once:
+    _, others = projections.split_by_stream()
+    # Each part would replay the log again.
+    if order.conversation_id is not None or others.projectors:
         return []
     parts: list[list[UUID]] = [[]]
     events, after = 0, UUID(int=0)
+    refer = Statement(_REFER, (projections.tables,))
     while True:
         page = Statement(_STREAMS, (order.user_id, after, PAGE_ROWS))
-        (rows,) = yield Batch(user_scope(order.user_id), (page,))
+        referring, rows = yield Batch(user_scope(order.user_id), (refer, page))
+        if referring:
+            return []
         for stream_id, version in rows:
             events += version
             if parts[-1] and (events > _AT_ONCE or len(parts[-1]) == _MOST_STREAMS):

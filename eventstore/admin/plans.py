@@ -343,10 +343,10 @@ class AdminPlans(FeedAdmin):
         Payloads and metadata are removed from the log and rows from the read models. Positions,
         types, times and hashes stay, so `verify` stays clean, and the erasure itself is recorded
         in the log. The erased streams take no more events. Everything of a user with more than
-        25,000 events goes in several transactions, each recorded: an error leaves those before it,
-        and the same again goes on. Backups, replicas and server logs are out of reach, and so is
-        what is not content: ids, idempotency keys, and ids that were derived from conversation
-        keys.
+        25,000 events, or 5,000 tasks and conversations, goes in several transactions, each
+        recorded: an error leaves those before it, and another erasure goes on. Backups, replicas
+        and server logs are out of reach, and so is what is not content: ids, idempotency keys, and
+        ids that were derived from conversation keys.
 
         :param ordered_by: who ordered it, up to 500 characters; recorded.
         :param conversation: its id or key; tasks that came out of it are not part of it. None

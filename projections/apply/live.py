@@ -117,12 +117,12 @@ def _updates(user_id: str, touched: Sequence[_Touched]) -> list[Statement]:
     # one row, and the first of them counts.
     ordered = sorted(
         [(row, one) for row in touched for one in row.updates],
-        key=lambda pair: (pair[0].shape.number, -pair[1].place.later),
+        key=lambda pair: (pair[0].shape.number, -pair[1].later),
     )
     return [
         _statement(row.shape, user_id, row.unkeyed, one.place)
         if row.unkeyed is not None
-        else update_row(row.shape, user_id, row.key, *one)
+        else update_row(row.shape, user_id, row.key, one.changes, one.only_where, one.place)
         for row, one in ordered
     ]
 
@@ -155,9 +155,17 @@ def _statement(shape: TableShape, user_id: str, change: RowChange, place: Place)
 
 
 class _Update(NamedTuple):
+    """
+    An update that the database must work out.
+
+    :ivar place: of the event whose markers stand in the changes.
+    :ivar later: how many events come after the first one that asked for it.
+    """
+
     changes: Row
     only_where: Mapping[str, Any]
     place: Place
+    later: int
 
 
 @dataclass(slots=True)
@@ -204,7 +212,7 @@ def _fold_all(
             shape = projections.shapes_by_model[change.table]
             if isinstance(change, UpdateFirst | UpdateAfter):
                 unkeyed[shape] = unkeyed.get(shape, 0) + 1
-                update = _Update(dict(change.changes), change.only_where, place)
+                update = _Update(dict(change.changes), change.only_where, place, later)
                 nobodys: Key = ("unkeyed", len(rows))  # no row has such a key
                 rows[shape, nobodys] = _Touched(shape, nobodys, updates=[update], unkeyed=change)
                 continue
@@ -244,7 +252,7 @@ def _fold(row: _Touched, change: RowChange, place: Place, unkeyed: int) -> None:
             # Updates from before the insert found no row, so they are dropped.
             row.insert, row.place, row.updates = {**row.shape.nulls, **values}, place, []
         case Update(changes=changes, only_where=only_where):
-            update = _Update(dict(changes), only_where, place)
+            update = _Update(dict(changes), only_where, place, place.later)
             if row.unkeyed_before < unkeyed:
                 row.updates.append(update)
                 row.unkeyed_before = unkeyed  # until the next one, others are folded into it
@@ -280,7 +288,8 @@ def _fold_update(updates: list[_Update], update: _Update) -> None:
     if earlier.keys() <= update.changes.keys() and Increment not in map(
         type, update.changes.values()
     ):
-        updates[-1] = update  # nothing of the earlier one is left
+        # Nothing of the earlier one is left but its turn among the updates of other rows.
+        updates[-1] = _Update(update.changes, {}, update.place, updates[-1].later)
         return
     for name, value in update.changes.items():
         if type(value) is Increment and type(earlier.get(name, value)) is not Increment:

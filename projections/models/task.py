@@ -102,10 +102,8 @@ class TaskView(View):
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Return the view of a row, its timestamps in UTC and its tags frozen."""
-        # super() without arguments would look for the class that `slots` replaced.
-        return super(TaskView, cls).from_row(  # noqa: UP008
-            {**row, "tags": tuple(row["tags"])}
-        )
+        frozen = {**row, "tags": tuple(row["tags"])}
+        return super(TaskView, cls).from_row(frozen)  # noqa: UP008 - `slots` replaces the class
 
 
 # Not only of `TaskEvent`: an event of a service's own also is the newest one of the task's stream.

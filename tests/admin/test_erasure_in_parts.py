@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Column, ForeignKeyConstraint, Text
+from sqlalchemy import Column, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -29,6 +29,7 @@ from projections import Insert, RowChange, projector
 from tests.support.erasing import WORDS, all_rows, write_words
 from tests.support.own_read_model import protect
 from tests.support.proxy import Proxy, url_through
+from tests.support.tampering import disarm
 
 
 @pytest.fixture
@@ -187,10 +188,9 @@ class Chat(Base, table=True):
 
 
 class ChatTask(Base, table=True):
-    """Of each task, with the conversation that it belongs to."""
+    """Of each task, with the conversation that it belongs to: a key that only the database has."""
 
     __tablename__ = "chat_task"
-    __table_args__ = (ForeignKeyConstraint(["user_id", "chat"], ["chat.user_id", "chat.id"]),)
     user_id: str = Field(sa_column=Column(Text, primary_key=True))
     id: UUID = Field(primary_key=True)
     chat: UUID | None
@@ -252,3 +252,17 @@ def test_the_record_of_the_largest_part_is_read_by_verify(
     assert part.events == 5000
     assert store.verify("alice").ok
     admin.execute("drop function fails cascade")
+
+
+@uses_small_parts
+def test_a_stream_whose_version_is_gone_is_erased(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    write_much(alice)
+    disarm(admin)
+    admin.execute("alter table eventstore.stream alter version drop not null")
+    admin.execute("update eventstore.stream set version = null where kind = 'task'")
+
+    store.erase("alice", ordered_by="desk")
+
+    assert words_left(admin) == []

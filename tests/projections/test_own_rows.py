@@ -34,6 +34,7 @@ from eventstore import (
     TaskCreated,
     TaskDeleted,
     TaskReopened,
+    TaskUpdated,
     UnreadableEvent,
 )
 from projections import (
@@ -243,6 +244,31 @@ def test_an_increment_that_the_column_cannot_hold_is_refused(
         tx.tasks.complete(tx.tasks.create("y").id)
 
     assert admin.execute("select count(*) from eventstore.event").fetchone() == (1,)
+    assert store.verify().problems == ()
+
+
+def test_an_update_that_replaces_another_keeps_its_turn_among_those_of_other_rows(
+    open_notes: Open, admin: psycopg.Connection
+) -> None:
+    def project(event: EventEnvelope) -> Iterator[RowChange]:
+        match event.data:
+            case TaskCreated(title=title):
+                yield Insert(Note, {"id": str(event.stream_id), "text": title})
+            case TaskUpdated(title=title):
+                yield Update(Note, {"id": str(event.stream_id)}, {"text": title, "n": POSITION})
+
+    store = open_notes(project)
+    admin.execute("create unique index on service.note (user_id, text)")
+    alice = store.user("alice")
+    one, other = alice.tasks.create("x").id, alice.tasks.create("q").id
+
+    with alice.transaction() as tx:
+        tx.tasks.update(one, title="y")
+        tx.tasks.update(other, title="x")  # which is free only then
+        tx.tasks.update(one, title="z")
+
+    with alice.session() as session:
+        assert {(note.text, note.n) for note in session.exec(select(Note))} == {("x", 4), ("z", 5)}
     assert store.verify().problems == ()
 
 

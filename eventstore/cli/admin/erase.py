@@ -67,10 +67,10 @@ def erase(
 
     Positions, types, times, digests and hashes stay, so `verify` still passes
     and counts the erased events. Time, author and reason of the erasure are
-    recorded in the log. Of a user with more than 25,000 events some streams go
-    at a time; after an error run it again, and it goes on. Backups, replicas
-    and branches of the database are out of reach. Run `export` first if the
-    user wants a copy.
+    recorded in the log. Of a user with more than 25,000 events, or 5,000 tasks
+    and conversations, some go at a time; after an error run it again, and it
+    goes on. Backups, replicas and branches of the database are out of reach.
+    Run `export` first if the user wants a copy.
 
     Exit status 1 if the user or the conversation does not exist, if the login
     lacks the eraser role, or if the question is answered with no; 2 if a table
