@@ -208,14 +208,15 @@ def _parts(order: ErasureOrder, projections: Projections) -> Plan[list[list[UUID
     # Each part would replay the log again.
     if order.conversation_id is not None or others.projectors:
         return []
+    scope = user_scope(order.user_id)
+    (referring,) = yield Batch(scope, (Statement(_REFER, (projections.tables,)),))
+    if referring:
+        return []
     parts: list[list[UUID]] = [[]]
     events, after = 0, UUID(int=0)
-    refer = Statement(_REFER, (projections.tables,))
     while True:
         page = Statement(_STREAMS, (order.user_id, after, PAGE_ROWS))
-        referring, rows = yield Batch(user_scope(order.user_id), (refer, page))
-        if referring:
-            return []
+        (rows,) = yield Batch(scope, (page,))
         for stream_id, version in rows:
             events += version
             if parts[-1] and (events > _AT_ONCE or len(parts[-1]) == _MOST_STREAMS):

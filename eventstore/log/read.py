@@ -268,12 +268,12 @@ def _for_each_page(
 ) -> Plan[None]:
     # An erasure between two pages would show a state that never existed. So all pages are read in
     # one snapshot, the first one for the second time.
+    scope = user_scope(user_id)
     while True:
-        statement = select_events(user_id, page)
-        (rows,) = yield Batch(user_scope(user_id), (statement,), hold=True, snapshot=True)
+        (rows,) = yield Batch(scope, (select_events(user_id, page),), hold=True, snapshot=True)
         yield from for_each_row(user_id, rows, registry, do)
         if len(rows) < PAGE_ROWS:
-            yield Batch(user_scope(user_id), ())  # ends the transaction that is held
+            yield Batch(scope, ())  # ends the transaction that is held
             return
         page = replace(page, after=rows[-1][_POSITION])
 

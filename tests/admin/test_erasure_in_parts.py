@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,7 +27,7 @@ from eventstore.admin import erase as erasing
 from eventstore.database.plan import Plan
 from eventstore.log.ids import conversation_id
 from projections import Insert, RowChange, projector
-from tests.support.erasing import WORDS, all_rows, write_words
+from tests.support.erasing import WORDS, all_rows, lose_reply_of_record, write_words
 from tests.support.own_read_model import protect
 from tests.support.proxy import Proxy, url_through
 from tests.support.tampering import disarm
@@ -45,6 +46,21 @@ uses_small_parts = pytest.mark.usefixtures("small_parts")
 def records(user: User) -> list[ContentErased]:
     found = user.events(types=["ContentErased"])
     return [one.data for one in found if isinstance(one.data, ContentErased)]
+
+
+@contextmanager
+def refused_records(admin: psycopg.Connection, when: str) -> Iterator[None]:
+    """Have PostgreSQL refuse records of erasures under a condition, in SQL."""
+    admin.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin"
+        f" if {when} then raise exception 'no more'; end if; return new; end $$;"
+        "create trigger refuse before insert on eventstore.event for each row"
+        " when (new.type = 'ContentErased') execute function refuse()"
+    )
+    try:
+        yield
+    finally:
+        admin.execute("drop function refuse cascade")
 
 
 def words_left(admin: psycopg.Connection) -> list[str]:
@@ -103,22 +119,15 @@ def test_an_error_leaves_whole_parts_and_the_next_erasure_goes_on(
     store: EventStore, alice: User, admin: psycopg.Connection
 ) -> None:
     events = write_much(alice)
-    admin.execute(
-        "create function fails() returns trigger language plpgsql as $$ begin"
-        " if (select count(*) from eventstore.event where type = 'ContentErased') = 3"
-        " then raise exception 'no more'; end if; return new; end $$;"
-        "create trigger fails before insert on eventstore.event for each row"
-        " when (new.type = 'ContentErased') execute function fails()"
-    )
+    recorded = "(select count(*) from eventstore.event where type = 'ContentErased')"
 
-    with pytest.raises(Exception, match="no more"):
+    with refused_records(admin, f"{recorded} = 3"), pytest.raises(Exception, match="no more"):
         store.erase("alice", ordered_by="desk")
 
     before = records(alice)
     assert len(before) == 3
     assert store.verify("alice").erased == sum(one.events for one in before)
     assert store.verify().ok
-    admin.execute("drop function fails cascade")
     rest = store.erase("alice", ordered_by="desk")
     assert rest.events == events - sum(one.events for one in before)
     assert words_left(admin) == []
@@ -156,18 +165,8 @@ def test_a_part_whose_reply_is_lost_is_recorded_once(
     with EventStore.connect(url_through(proxy, database_url)) as store:
         alice = store.user("alice")
         events = write_much(alice)
-        lost: list[bytes] = []
+        lost = lose_reply_of_record(proxy, admin, 2)
 
-        def lose_once_after_the_second_part(data: bytes) -> bool:
-            (count,) = admin.execute(
-                "select count(*) from eventstore.event where type = 'ContentErased'"
-            ).fetchone() or (0,)
-            if count == 2 and not lost:
-                lost.append(data)
-                return True
-            return False
-
-        proxy.lose_reply = lose_once_after_the_second_part
         done = store.erase("alice", ordered_by="desk")
 
         assert lost
@@ -236,22 +235,15 @@ def test_the_record_of_the_largest_part_is_read_by_verify(
         alice.append(
             [NewEvent(stream_id=uuid4(), data=TaskCreated(title="sorrel")) for _ in range(1000)]
         )
-    # The erasure of everything, which would cover the part too, is refused.
-    admin.execute(
-        "create function fails() returns trigger language plpgsql as $$ begin"
-        " if new.payload->>'streams' is null then raise exception 'no more'; end if;"
-        " return new; end $$;"
-        "create trigger fails before insert on eventstore.event for each row"
-        " when (new.type = 'ContentErased') execute function fails()"
-    )
+    # Of everything, which would cover the part too.
+    last = "new.payload->>'streams' is null"
 
-    with pytest.raises(Exception, match="no more"):
+    with refused_records(admin, last), pytest.raises(Exception, match="no more"):
         store.erase("alice", ordered_by="desk")
 
     (part,) = records(alice)
     assert part.events == 5000
     assert store.verify("alice").ok
-    admin.execute("drop function fails cascade")
 
 
 @uses_small_parts

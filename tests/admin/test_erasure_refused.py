@@ -16,7 +16,7 @@ from eventstore import (
     User,
 )
 from tests.attacks.support import make_login
-from tests.support.erasing import all_rows, write_words
+from tests.support.erasing import all_rows, lose_reply_of_record, write_words
 from tests.support.proxy import Proxy, url_through
 from tests.support.server import Server
 from tests.support.tampering import disarm
@@ -30,19 +30,8 @@ def test_an_erasure_whose_reply_is_lost_is_recorded_once(
     url = url_through(proxy, database_url)
     with EventStore.connect(settings=Settings(database_url=url, pool_max_size=1)) as store:
         write_words(store.user("alice"))
-        lost: list[bytes] = []
+        lost = lose_reply_of_record(proxy, admin, 1)
 
-        def lose_once_after_commit(data: bytes) -> bool:
-            # Another session reads the record only after the commit, whose reply is then lost.
-            recorded = admin.execute(
-                "select 1 from eventstore.event where type = 'ContentErased'"
-            ).fetchone()
-            if recorded and not lost:
-                lost.append(data)
-                return True
-            return False
-
-        proxy.lose_reply = lose_once_after_commit
         done = store.erase("alice", ordered_by="alice")
 
         assert lost

@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 import psycopg
 
 from eventstore import NewEvent, TaskCreated, User
+from tests.support.proxy import Proxy
 
-__all__ = ["WORDS", "all_rows", "write_words"]
+__all__ = ["WORDS", "all_rows", "lose_reply_of_record", "write_words"]
 
 WORDS = ("zebra", "yucca", "xylem", "walnut", "vervain", "umbra", "teasel", "sorrel", "rhubarb",
          "quince", "parsley", "orchid")  # fmt: skip
@@ -42,3 +43,25 @@ def all_rows(admin: psycopg.Connection, containing: str = "") -> list[str]:
         for (row,) in admin.execute(f"select t::text from {table} as t").fetchall()
         if containing in row
     ]
+
+
+def lose_reply_of_record(proxy: Proxy, admin: psycopg.Connection, number: int) -> list[bytes]:
+    """
+    Lose one reply once so many erasures are recorded.
+
+    :return: gets what was lost.
+    """
+    lost: list[bytes] = []
+
+    def lose_once_after_commit(data: bytes) -> bool:
+        # Another session reads the record only after the commit, whose reply is then lost.
+        (count,) = admin.execute(
+            "select count(*) from eventstore.event where type = 'ContentErased'"
+        ).fetchone() or (0,)
+        if count == number and not lost:
+            lost.append(data)
+            return True
+        return False
+
+    proxy.lose_reply = lose_once_after_commit
+    return lost
