@@ -15,7 +15,8 @@ from eventstore.database.plan import Rows
 
 __all__ = ["PAGE_BYTES", "PAGE_ROWS", "page_of", "page_query", "size_of"]
 
-PAGE_ROWS = 5_000
+PAGE_ROWS = 2_000
+"""Their values are read in one go, in some 20 milliseconds, and no other task runs meanwhile."""
 PAGE_BYTES = 8 * 1024 * 1024
 """The row that reaches this size is the last of its page, so a page may be larger by one row."""
 

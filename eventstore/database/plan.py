@@ -134,8 +134,8 @@ class GiveWay:
 
 
 GIVE_WAY = GiveWay()
-ROWS_AT_A_TIME = 500
-"""Rows of a log that are read and replayed in some 20 milliseconds."""
+ROWS_AT_A_TIME = 200
+"""Rows of a log that are read and replayed in less than 10 milliseconds."""
 
 
 @value_object(frozen=True, slots=True)
