@@ -106,13 +106,12 @@ class Projections:
                 )
         self.projectors = projectors
         self.shapes_by_model = {
-            one.table: TableShape(one.table, trusted=one.trusted) for one in projectors
+            one.table: TableShape(one.table, trusted=one.trusted, stream_column=one.stream_column)
+            for one in projectors
         }
         if len(self.shapes_by_model) < len(projectors):
             names = sorted(one.table.__name__ for one in projectors)
             raise ConfigurationError(f"two projectors for one table among {', '.join(names)}")
-        for one in projectors:
-            self.shapes_by_model[one.table].require_stream_column(one.stream_column)
         # SQLAlchemy knows the foreign keys that the classes declare. Rows have to be inserted along
         # them, because a key that is not deferrable is checked with each statement.
         order = sort_tables([shape.table for shape in self.shapes_by_model.values()])

@@ -120,15 +120,18 @@ def verify_user(
     erasures = Erasures(_readable(erasure_rows))
     problems: list[Problem] = []
     log = LogCheck(user_id, erasures, problems, anchored)
-    parts = parts_of(sizes[0])
-    progress = _Progress(len(parts), seen)
+    parts = yield from parts_of(scope, projections, sizes[0])
+    # By stream all further parts together read the log once more, but for the events of the first.
+    progress = _Progress(2 if parts[0].by_stream else len(parts), seen)
     for part in parts:
         streams = StreamCheck(user_id, registry, erasures, problems, part.keeps)
-        replay = Replay(projections, part.keeps)
-        # Each pass reads the whole log, and one is enough for the chain.
+        replay = Replay(projections, part.keeps_row)
+        # The first part reads the whole log.
         checks = [streams.check] if part.number else [log.check, streams.check]
         with postpone_full_collections():
-            unreadable = yield from _replay_log(scope, replay, registry, checks, progress, problems)
+            unreadable = yield from _replay_log(
+                scope, part, replay, registry, checks, progress, problems
+            )
             if part.number == 0:
                 log.end(head, events=sizes[0][0])
             yield from _check_streams(scope, streams)
@@ -139,6 +142,7 @@ def verify_user(
         if unreadable is not None:
             problems.append(unreadable)
             break
+    progress.end(log.count)
     yield Batch(scope, ())
     users = int(bool(head or problems))
     return Verified(users, log.count, log.erased, log.anchors, log.anchored, _first(problems))
@@ -163,13 +167,22 @@ class _Progress:
     def add_page(self, events: int) -> None:
         """Count a page of one pass."""
         self._read += events
-        more = self._read // self._passes - self._reported
+        self._report_up_to(self._read // self._passes)
+
+    def end(self, events: int) -> None:
+        """Report the events of the log that are not reported yet."""
+        if events > self._reported:
+            self._report_up_to(events)
+
+    def _report_up_to(self, events: int) -> None:
+        more = events - self._reported
         self._reported += more
         self._report(more)
 
 
 def _replay_log(
     scope: Scope,
+    part: Part,
     replay: Replay,
     registry: EventRegistry,
     checks: Sequence[Callable[[StoredEvent], None]],
@@ -180,7 +193,7 @@ def _replay_log(
     user_id, position = scope.user_id, BEFORE_ALL
     unreadable: Problem | None = None
     while True:
-        statement = select_log_page(ALL_COLUMNS, user_id, position)
+        statement = select_log_page(ALL_COLUMNS, user_id, position, part.events)
         (page,) = yield Batch(scope, (statement,), hold=True)
         rows, more = page_of(page)
         for number, row in enumerate(rows, 1):

@@ -166,14 +166,17 @@ def select_events(user_id: str, wanted: Selection) -> Statement:
     return Statement(sql, (*bounds, wanted.stream_id, wanted.limit))
 
 
-def select_log_page(columns: Sequence[str], user_id: str, after: int) -> Statement:
+def select_log_page(
+    columns: Sequence[str], user_id: str, after: int, condition: str = ""
+) -> Statement:
     """
-    Return the statement for the next page of a whole log, to be read with `page_of`.
+    Return the statement for the next page of a log, to be read with `page_of`.
 
     :param columns: columns of `event`, selected as `StoredEvent` holds them.
     :param after: the last position of the page before. Index: `event_pkey`.
+    :param condition: SQL that begins with ` and`: only these events; all if it is empty.
     """
-    where = "user_id = $1 and position > $2"
+    where = f"user_id = $1 and position > $2{condition}"
     sql = page_query(
         select_list(columns), "eventstore.event", where, "position", VARIABLE_SIZE_COLUMNS
     )

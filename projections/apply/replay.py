@@ -37,11 +37,13 @@ class Replay:
     The read-model rows of one user after the events applied so far.
 
     :param projections: the projectors to run, one for each table.
-    :param keep: tells of a key whether its row is kept; a log with too many rows for memory is
-        replayed in parts. None keeps all.
+    :param keep: tells whether a row is kept; a log with too many rows for memory is replayed in
+        parts. None keeps all.
     """
 
-    def __init__(self, projections: Projections, keep: Callable[[Key], bool] | None = None) -> None:
+    def __init__(
+        self, projections: Projections, keep: Callable[[TableShape, Row], bool] | None = None
+    ) -> None:
         self.projections = projections
         self._keep = keep
         self._tables: dict[type[SQLModel], dict[Key, Row]] = {
@@ -136,7 +138,7 @@ class Replay:
                 # `_value_` is a plain attribute; `value` is a property that runs Python.
                 row[name] = getattr(event, value._value_)
         # Only inserts ask: a row of another part is never found by what comes later.
-        if not self._keeps(shape, row):
+        if self._keep is not None and not self._keep(shape, row):
             return None
         key = tuple([row[name] for name in shape.key])
         rows[key] = row
@@ -186,7 +188,7 @@ class Replay:
             shape = self.projections.shapes_by_model[change.table]
             if isinstance(change, Insert):
                 row = _resolved({**shape.nulls, **change.values}, event)
-                if self._keeps(shape, row):
+                if self._keep is None or self._keep(shape, row):
                     self.touched.add((shape, shape.key_of(row)))
             elif isinstance(change, UpdateAfter):
                 self.touched.update((shape, key) for key in self._behind(shape, change))
@@ -207,9 +209,6 @@ class Replay:
                 for _ in range(ROWS_AT_A_TIME):
                     some.popitem()
                 yield GIVE_WAY
-
-    def _keeps(self, shape: TableShape, row: Row) -> bool:
-        return self._keep is None or self._keep(tuple([row[name] for name in shape.spread_by]))
 
     def _found(self, shape: TableShape, change: UpdateFirst) -> Sequence[Key]:
         found_by = tuple([change.found_by[name] for name in shape.found_by])

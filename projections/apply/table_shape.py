@@ -52,17 +52,21 @@ class TableShape:
     :ivar key: the names of the primary key's columns, without `user_id`.
     :ivar found_by: the columns by which an `UpdateFirst` finds a row; none in most tables.
     :ivar grouped_by: the columns whose values an `UpdateAfter` names; none in most tables.
-    :ivar spread_by: the columns that decide to which part of a long log a row belongs.
     :ivar columns: the type of every column but `user_id`.
     :ivar nulls: a row of nulls.
     :ivar number: its place among the tables of a store: parents before children.
+    :ivar stream_column: the column with the id of the stream whose events alone make a row; None if
+        there is none.
 
     :param model: a SQLModel class with `table=True`, whose primary key begins with `user_id`.
     :param trusted: its JSON values are known to be plain, and its timestamps in UTC.
+    :param stream_column: as its projector names it.
     :raises ConfigurationError: a projector cannot keep the table; the message says why.
     """
 
-    def __init__(self, model: type[SQLModel], *, trusted: bool = False) -> None:
+    def __init__(
+        self, model: type[SQLModel], *, trusted: bool = False, stream_column: str | None = None
+    ) -> None:
         table: Table | None = getattr(model, "__table__", None)
         if table is None:
             raise ConfigurationError(
@@ -82,8 +86,6 @@ class TableShape:
         self.key = tuple(primary[1:])
         self.found_by: tuple[str, ...] = table.info.get("found_by", ())
         self.grouped_by: tuple[str, ...] = table.info.get("grouped_by", ())
-        # Rows among which the first is sought must be replayed together.
-        self.spread_by = self.found_by or self.key
         # SQLAlchemy's own kind of text, which column names may have, is no name for orjson.
         self.columns = {
             str(column.name): _require_kept(column)
@@ -95,8 +97,16 @@ class TableShape:
                 f"read model {table.name}: it has no column but user_id; add one that a projector "
                 "fills"
             )
+        if stream_column is not None and (
+            stream_column not in self.columns or self.columns[stream_column].sql != "uuid"
+        ):
+            raise ConfigurationError(
+                f"read model {self.name}: its stream_column {stream_column} is no column of type "
+                "uuid"
+            )
         self.nulls: Row = dict.fromkeys(self.columns)
         self.number = 0
+        self.stream_column = stream_column
         # Values of built-in events were checked when the events were made. What a service's own
         # projector yields may have no JSON form, and is checked as it is written.
         known = _ENCODERS_OF_PLAIN_VALUES if trusted else {}
@@ -114,18 +124,6 @@ class TableShape:
         :param values: by column name; columns that are not of the key are passed over.
         """
         return tuple([values[name] for name in self.key])  # a list is built faster than a generator
-
-    def require_stream_column(self, name: str | None) -> None:
-        """
-        Require that a column can hold the id of a stream.
-
-        :param name: None for no column.
-        :raises ConfigurationError: there is no such column, or it is no uuid.
-        """
-        if name is not None and (name not in self.columns or self.columns[name].sql != "uuid"):
-            raise ConfigurationError(
-                f"read model {self.name}: its stream_column {name} is no column of type uuid"
-            )
 
     def encoded(self, values: Row) -> Row:
         """

@@ -93,7 +93,7 @@ def replay_then_lock(
     :raises TimedOut: the user's row was locked for too long.
     """
     # No snapshot here: after the lock, the transaction must see what was appended before it.
-    locked = LockedReplay(part, Replay(projections, part.keeps), suspects=[])
+    locked = LockedReplay(part, Replay(projections, part.keeps_row), suspects=[])
     head = yield from replay_to_end(scope, locked, registry, skip=skip)
     differences = yield from compare(scope, projections, locked.replay, part)
     # Comparing by keys finds no row that is stored twice, which a lost primary key allows.
@@ -115,7 +115,7 @@ def replay_then_lock(
     # What was erased since the first page was read may have been replayed, and a repair would write
     # it back. So the log is replayed once more, now that nothing can be erased beside it.
     if erased:
-        locked = LockedReplay(part, Replay(projections, part.keeps))
+        locked = LockedReplay(part, Replay(projections, part.keeps_row))
     yield from replay_to_end(scope, locked, registry, skip=skip)
     return locked
 
@@ -174,7 +174,7 @@ def replay_to_end(
     while True:
         # The head is asked for before the first page, so that an erasure between the two has a
         # position after the head and is found by `_ERASED`.
-        statement = select_log_page(REPLAY_COLUMNS, user_id, replay.position)
+        statement = select_log_page(REPLAY_COLUMNS, user_id, replay.position, locked.part.events)
         *heads, page = yield Batch(scope, (*first, statement), hold=True)
         if first:
             ((head,),) = heads[0] or [(0,)]

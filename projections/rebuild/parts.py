@@ -1,21 +1,27 @@
 """
 Parts of a log that is too long to be replayed in memory at once.
 
-A part is the rows whose keys, or the columns that stand for them, have one remainder. Each part
-takes a pass over the whole log, and is replayed and compared by itself, so memory is bounded
-whatever the length of the log.
+A part is the rows of some streams, and is replayed and compared by itself, so memory is bounded
+whatever the length of the log. The first part reads the whole log, and so finds what cannot be read
+before anything is changed; each further one reads the events of its streams.
+
+Where a single stream is too long, or a projector does not tell of which stream its rows are, a part
+is the rows whose keys have one remainder, and each part reads the whole log.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import md5
 from typing import Any, NamedTuple
 
 from eventstore.database.pages import size_of
-from eventstore.database.plan import Statement
+from eventstore.database.plan import Batch, Plan, Statement
+from eventstore.database.scope import Scope
 from eventstore.log.stored_event import VARIABLE_SIZE_COLUMNS
 from projections.apply.column_types import key_value_text
-from projections.apply.table_shape import Key, TableShape
+from projections.apply.table_shape import Key, Row, TableShape
+from projections.projector import Projections
 
 __all__ = [
     "BYTES_PER_PART",
@@ -37,18 +43,41 @@ select count(*), coalesce(sum({size_of(VARIABLE_SIZE_COLUMNS)}), 0)::bigint
 from eventstore.event where user_id = $1
 """
 
+_LONGEST = f"""
+select max(events), max(bytes)::bigint from (
+    select count(*) as events, coalesce(sum({size_of(VARIABLE_SIZE_COLUMNS)}), 0) as bytes
+    from eventstore.event where user_id = $1 group by stream_id
+) as stream
+"""
+
 
 class Part(NamedTuple):
-    """One of several parts; the first has the number 0."""
+    """
+    One of several parts; the first has the number 0.
+
+    :ivar by_stream: a row belongs to the part of its stream, and not to the part of its key.
+    """
 
     number: int = 0
     parts: int = 1
+    by_stream: bool = False
+
+    def spread_by(self, shape: TableShape) -> tuple[str, ...]:
+        """Return the columns that decide to which part a row belongs."""
+        if self.by_stream and shape.stream_column is not None:
+            return (shape.stream_column,)
+        # Rows among which an `UpdateFirst` seeks the first one must be replayed together.
+        return shape.found_by or shape.key
+
+    def keeps_row(self, shape: TableShape, row: Row) -> bool:
+        """Tell whether a row belongs to the part."""
+        return self.parts == 1 or self.keeps(tuple([row[name] for name in self.spread_by(shape)]))
 
     def keeps(self, spread_by: Key) -> bool:
         """
-        Tell whether a row belongs to the part.
+        Tell whether what has these values belongs to the part.
 
-        :param spread_by: its values of the columns `TableShape.spread_by`: the key, in most tables.
+        :param spread_by: a row's values of the columns `spread_by`, or the id of a stream.
         """
         if self.parts == 1:
             return True
@@ -63,10 +92,18 @@ class Part(NamedTuple):
 
         :return: it begins with ` and`, and is empty where there is one part.
         """
+        return self._condition(sql_key_text("t", name) for name in self.spread_by(shape))
+
+    @property
+    def events(self) -> str:
+        """The SQL condition for the events that the part has to read, as `condition` gives it."""
+        return self._condition(["stream_id::text"]) if self.by_stream and self.number else ""
+
+    def _condition(self, texts: Iterable[str]) -> str:
         if self.parts == 1:
             return ""
-        text = ", ".join(sql_key_text("t", name) for name in shape.spread_by) or "''"
-        number = f"('x' || left(md5(concat_ws(E'\\n', {text})), 8))::bit(32)::bigint"
+        text = f"concat_ws(E'\\n', {', '.join(texts) or "''"})"
+        number = f"('x' || left(md5({text}), 8))::bit(32)::bigint"
         return f" and ({number} & 4294967295) % {self.parts} = {self.number}"
 
 
@@ -93,12 +130,20 @@ def select_size(user_id: str) -> Statement:
     return Statement(_SIZE, (user_id,))
 
 
-def parts_of(row: tuple[Any, ...]) -> list[Part]:
+def parts_of(scope: Scope, projections: Projections, size: tuple[Any, ...]) -> Plan[list[Part]]:
     """
-    Return the parts of a log; one part if it fits into memory.
+    Return the parts of a log, and leave the transaction open; one part if it fits into memory.
 
-    :param row: the number of events and of bytes, as `select_size` selects them.
+    A log of several parts takes one round trip more.
+
+    :param size: the number of events and of bytes, as `select_size` selects them.
     """
-    events, size = row
-    parts = 1 + max(events // EVENTS_PER_PART, size // BYTES_PER_PART)
-    return [Part(number, parts) for number in range(parts)]
+    events, total = size
+    parts = 1 + max(events // EVENTS_PER_PART, total // BYTES_PER_PART)
+    by_stream = False
+    if parts > 1 and all(shape.stream_column for shape in projections.shapes):
+        # A part holds as much as the others, and may have a long stream besides.
+        longest = Statement(_LONGEST, (scope.user_id,))
+        (((events, total),),) = yield Batch(scope, (longest,), hold=True)
+        by_stream = 2 * events <= EVENTS_PER_PART and 2 * total <= BYTES_PER_PART
+    return [Part(number, parts, by_stream) for number in range(parts)]

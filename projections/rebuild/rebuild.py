@@ -290,7 +290,7 @@ def _rebuilt(
     """
     scope = user_scope(user_id)
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True)
-    parts = parts_of(sizes[0])
+    parts = yield from parts_of(scope, projections, sizes[0])
     events = rows = changed = 0
     for part in parts:
         if part.number and claim is not None:
@@ -304,7 +304,7 @@ def _rebuilt(
             # rows to be freed either.
             yield end if part is parts[-1] else Batch(scope, ())
             rows += _count(projections, locked.replay)
-            events = locked.events
+            events = max(events, locked.events)
             yield from locked.release()
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
 
@@ -314,13 +314,13 @@ def _compared(user_id: str, projections: Projections, registry: EventRegistry) -
     # Nobody is locked out, so only a snapshot makes log and tables those of one moment.
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True, snapshot=True)
     events = rows = changed = 0
-    for part in parts_of(sizes[0]):
+    for part in (yield from parts_of(scope, projections, sizes[0])):
         with postpone_full_collections():
-            locked = LockedReplay(part, Replay(projections, part.keeps))
+            locked = LockedReplay(part, Replay(projections, part.keeps_row))
             yield from replay_to_end(scope, locked, registry)
             changed += len((yield from compare(scope, projections, locked.replay, part)))
             rows += _count(projections, locked.replay)
-            events = locked.events
+            events = max(events, locked.events)
             yield from locked.release()
     yield Batch(scope, ())
     return Rebuilt(int(bool(events or changed)), events, rows, changed)
