@@ -76,9 +76,10 @@ def projector(
     :param stream_kind: only events of this kind of stream, `task` or another; None for any.
     :param trusted: do not check its row changes; a wrong one would show as an error of PostgreSQL.
     :param stream_column: the column with the id of the stream, if each row is made and changed by
-        the events of one stream alone. Then an erasure deletes the rows of a stream by it; without
-        it, or if the function is given `ContentErased`, an erasure replays the log to find out what
-        is left of them.
+        the events of one stream alone. Then an erasure deletes the rows of a stream by it, and a
+        log too long for memory is rebuilt by its streams; without it each part of such a rebuild
+        reads the whole log, and an erasure replays the log to find out what is left of the rows,
+        as it does if the function is given `ContentErased`.
     :return: a decorator that makes a `Projector`, to be passed to `connect(projectors=[…])`.
     """
     wanted = events if isinstance(events, tuple) else (events,)

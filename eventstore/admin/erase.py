@@ -15,7 +15,7 @@ each time in a transaction with a record of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -176,13 +176,19 @@ class ErasureOrder:
         return event.type != ContentErased.type and (streams is None or event.stream_id in streams)
 
 
-def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry) -> Plan[Erasure]:
+def erase(
+    order: ErasureOrder,
+    projections: Projections,
+    registry: EventRegistry,
+    seen: Callable[[int], object],
+) -> Plan[Erasure]:
     """
     Erase; a user's everything in parts, if it is much.
 
     Each part is whole and recorded. An error leaves those before it, and a new order goes on behind
     them.
 
+    :param seen: called after each part with the number of events erased.
     :return: what all parts erased, with the last record: that of everything, unless another erasure
         has left nothing for it.
     :raises NotFound: these and the rest as in `_erase`.
@@ -191,6 +197,7 @@ def erase(order: ErasureOrder, projections: Projections, registry: EventRegistry
     for part in (yield from retrying(partial(_parts, order, projections))):
         some = replace(order, part=part, record_id=uuid5(order.record_id, str(part[0])))
         done.append((yield from retrying(partial(_erase, some, projections, registry))))
+        seen(done[-1].events)
     last = yield from retrying(partial(_erase, order, projections, registry))
     # Nothing may be left for it, where somebody erased the rest before.
     recorded = [one for one in (*done, last) if one.events] or [last]

@@ -69,7 +69,10 @@ class Exported:
 
 
 def export_user(
-    user_id: str, projections: Projections, write: Callable[[str], object]
+    user_id: str,
+    projections: Projections,
+    write: Callable[[str], object],
+    seen: Callable[[int], object],
 ) -> Plan[Exported]:
     """
     Write one user's document in one snapshot, a page at a time; nobody waits.
@@ -77,6 +80,7 @@ def export_user(
     :param projections: the projectors whose tables are exported, beside the log.
     :param write: called with successive pieces of the document, for the first time once the user is
         found.
+    :param seen: called after each page of the log with the number of further events written.
     :return: how much was written.
     :raises NotFound: nothing is held about this user.
     """
@@ -107,7 +111,7 @@ def export_user(
             write(f",\n{dumps(shape.name)}: ")
             rows += yield from _table(scope, shape, write)
         write('},\n"events": ')
-        events = yield from _events(scope, write)
+        events = yield from _events(scope, write, seen)
         write("}\n")
         yield Batch(scope, ())
     return Exported(user_id, events, rows, tuple(unreached))
@@ -163,7 +167,9 @@ def _select_rows(shape: TableShape, user_id: str, after: Sequence[str]) -> State
     return Statement(sql, (user_id, *after))
 
 
-def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
+def _events(
+    scope: Scope, write: Callable[[str], object], seen: Callable[[int], object]
+) -> Plan[int]:
     lines = _Lines(write)
     position = BEFORE_ALL
     more = True
@@ -176,6 +182,7 @@ def _events(scope: Scope, write: Callable[[str], object]) -> Plan[int]:
             _object(zip(ALL_COLUMNS, values, strict=True), {"payload", "metadata"})
             for values in rows
         )
+        seen(len(rows))
         position = rows[-1][0] if rows else position
     return lines.end()
 

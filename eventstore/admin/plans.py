@@ -336,6 +336,7 @@ class AdminPlans(FeedAdmin):
         conversation: UUID | str | None = None,
         reason: str | None = None,
         leave: Sequence[str] = (),
+        seen: Callable[[int], object] | None = None,
     ) -> Plan[Erasure]:
         """
         Remove a user's content, or one conversation's, for good and keep the evidence.
@@ -354,6 +355,8 @@ class AdminPlans(FeedAdmin):
         :param reason: up to 500 characters; recorded.
         :param leave: schema-qualified tables with users' rows that no projector of this store
             keeps and whose rows may stay. A table that is not named here stops the erasure.
+        :param seen: called after each transaction but the last one with the number of events whose
+            payloads it removed.
         :return: how many payloads were removed and at which position that is recorded.
         :raises NotFound: no such user, or no such conversation of this user.
         :raises AccessDenied: the login may not enter the eraser role.
@@ -371,17 +374,24 @@ class AdminPlans(FeedAdmin):
         chosen = None if conversation is None else resolve_conversation(user_id, conversation)
         # The id is made here and not in the plan, so that each attempt of a retry records the same.
         order = ErasureOrder(user_id, chosen, uuid7(), ordered_by, reason, leave)
-        plan = erase(order, self.projections, self.registry)
+        plan = erase(order, self.projections, self.registry, seen or _ignore)
         if conversation is None or chosen is None:
             return plan
         return with_given_reference(plan, conversation, chosen)
 
-    def export(self, user_id: str, write: Callable[[str], object]) -> Plan[Exported]:
+    def export(
+        self,
+        user_id: str,
+        write: Callable[[str], object],
+        *,
+        seen: Callable[[int], object] | None = None,
+    ) -> Plan[Exported]:
         """
         Write everything that is held about a user as one JSON document, in one snapshot.
 
         :param write: called with successive pieces of the document, like `file.write`; memory use
             does not grow with the log.
+        :param seen: called after each page of the log with the number of further events written.
         :return: how much was written; docs/cli.md describes the document.
         :raises NotFound: nothing is held about this user.
         """
@@ -393,7 +403,7 @@ class AdminPlans(FeedAdmin):
             write(piece)
 
         return retrying(
-            lambda: export_user(user_id, self.projections, writing),
+            lambda: export_user(user_id, self.projections, writing, seen or _ignore),
             unless=began.is_set,  # a piece that was handed over cannot be taken back
         )
 

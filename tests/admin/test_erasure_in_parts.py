@@ -85,7 +85,9 @@ def test_the_parts_leave_nothing_and_the_last_record_is_of_everything(
     bob.tasks.create("stays")
     events = write_much(alice)
 
-    done = store.erase("alice", ordered_by="desk", reason="asked")
+    seen: list[int] = []
+
+    done = store.erase("alice", ordered_by="desk", reason="asked", seen=seen.append)
 
     assert done.events == events == store.verify("alice").erased
     assert words_left(admin) == []
@@ -93,6 +95,7 @@ def test_the_parts_leave_nothing_and_the_last_record_is_of_everything(
     assert [task.title for task in bob.tasks.list()] == ["stays"]
     *parts, last = records(alice)
     assert len(parts) > 5
+    assert seen == [one.events for one in parts]
     assert sum(one.events for one in (*parts, last)) == events
     assert all(one.streams and len(one.streams) <= 3 for one in parts)
     assert last.streams is None

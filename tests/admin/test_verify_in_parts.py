@@ -20,9 +20,11 @@ from sqlmodel import Field
 import eventstore.database.pages
 import projections.rebuild.locked_replay
 import projections.rebuild.parts
-from eventstore import EventEnvelope, EventStore, TaskCreated
+from eventstore import EventEnvelope, EventStore, TaskCreated, User
 from eventstore.database.pages import page_of
 from eventstore.database.plan import Rows
+from eventstore.log.read import select_log_page
+from eventstore.log.stored_event import REPLAY_COLUMNS
 from projections import Insert, RowChange, projector
 from projections.apply.table_shape import TableShape
 from projections.rebuild.parts import Part
@@ -307,3 +309,21 @@ def test_a_log_of_few_large_events_is_verified_in_parts_too(disarmed_store: Even
     assert found.ok
     assert sum(counts) == found.events
     assert len(counts) > found.events  # several passes over pages of one or two events
+
+
+def test_a_page_of_a_part_is_read_along_the_key_of_the_log(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    for _ in range(5):
+        with alice.transaction() as tx:
+            for number in range(1_000):
+                tx.tasks.create(f"task {number}")
+    admin.execute("vacuum analyze eventstore.event")
+
+    with pages(events=1_000, rows=50):
+        page = select_log_page(REPLAY_COLUMNS, "alice", 0, Part(1, 5, by_stream=True).events)
+    sql = page.sql.replace("$1", "'alice'").replace("$2", "0")
+    plan = "\n".join(line for (line,) in admin.execute(f"explain {sql}".encode()))
+
+    assert "Index Scan using event_pkey" in plan
+    assert "Sort" not in plan

@@ -142,11 +142,12 @@ def test_sql_in_the_fields_of_an_erasure_is_stored_as_text(
     for value in SQL:
         user = shared_store.user(f"erased{next(numbers)}")
         user.tasks.create("x")
-        arguments = {"ordered_by": "me", field: value}
+        arguments: dict[str, Any] = {"ordered_by": "me", field: value}
         shared_store.erase(user.user_id, **arguments)
         (record,) = user.events(types=["ContentErased"])
         assert getattr(record.data, field) == value
     for value in UNSTORABLE.values():
+        arguments = {"ordered_by": "me", field: value}
         with pytest.raises(NotStorable) as error:
-            shared_store.erase(user.user_id, **{"ordered_by": "me", field: value})
+            shared_store.erase(user.user_id, **arguments)
         assert error.value.path == field

@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, Json, User, open_store
-from eventstore.cli.output import confirm, print_fields, print_json, warn_unreached
+from eventstore.cli.output import (
+    confirm,
+    print_fields,
+    print_json,
+    report_progress,
+    warn_unreached,
+)
 from eventstore.errors import InvalidInput
 
 __all__ = ["erase"]
@@ -85,13 +91,15 @@ def erase(
             question = f"Erase {content} in {store.database} for good? It cannot be undone."
             if not confirm(question):
                 raise typer.Exit(1)
-        erasure = store.erase(
-            user,
-            ordered_by=ordered_by,
-            conversation=conversation,
-            reason=reason,
-            leave=leave or (),
-        )
+        with report_progress("events", None, quiet=json) as progress:
+            erasure = store.erase(
+                user,
+                ordered_by=ordered_by,
+                conversation=conversation,
+                reason=reason,
+                leave=leave or (),
+                seen=progress.advance,
+            )
     warn_unreached(erasure.unreached, "erased")
     if json:
         print_json(asdict(erasure))

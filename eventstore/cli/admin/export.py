@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eventstore.cli.options import Database, ExtensionsOption, User, open_store
-from eventstore.cli.output import warn_unreached
+from eventstore.cli.output import report_progress, warn_unreached
 from eventstore.cli.output_files import atomic_new_file
 
 __all__ = ["export"]
@@ -46,6 +46,11 @@ def export(
             warn_unreached(exported.unreached, "exported")
             return
         # Everything that the user has said is in it.
-        with atomic_new_file(output, mode=0o600) as file:
-            exported = store.export(user, lambda text: file.write(text.encode()))
+        with (
+            atomic_new_file(output, mode=0o600) as file,
+            report_progress("events", None) as progress,
+        ):
+            exported = store.export(
+                user, lambda text: file.write(text.encode()), seen=progress.advance
+            )
         warn_unreached(exported.unreached, "exported")
