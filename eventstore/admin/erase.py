@@ -110,6 +110,8 @@ with erased as (
 select count(*) from erased
 """
 
+_LOOK = "select count(*) from {table} where user_id = $1"
+
 _CLOSE = """
 update eventstore.stream
 set closed = true
@@ -292,12 +294,20 @@ def _carry_out(
         count += yield from _remove_content(order, reached, position)
         reached = position
 
+    def before_lock(position: int) -> Plan[None]:
+        yield from remove_through(position)
+        # Who first looks at rows that earlier parts deleted has to clear them away, and all of them
+        # are looked at below.
+        if order.streams is None:
+            looks = (Statement(_LOOK.format(table=one.name), (order.user_id,)) for one in columns)
+            yield Batch(scope, tuple(looks), hold=True)
+
     # What the other projectors need is a replay, which leaves out what is to go. It and most of the
     # removal come before the lock: this user's writers wait for the rows to go, and nobody else
     # waits. It comes before the removal, because an event tells of its rows only with its payload.
     columns, others = projections.split_by_stream()
     locked = yield from replay_then_lock(
-        scope, others, registry, skip=order.covers, before_lock=remove_through
+        scope, others, registry, skip=order.covers, before_lock=before_lock
     )
     yield from remove_through(locked.replay.position)
     if not count:
