@@ -45,7 +45,7 @@ def test_full_collections_wait_while_a_log_is_replayed(
     work: Callable[[EventStore], object],
 ) -> None:
     alice.tasks.create("Buy milk")
-    monkeypatch.setattr(read, "PAGE_ROWS", 1)  # so a single event is a long log
+    monkeypatch.setattr(read, "EVENTS_AT_ONCE", 1)  # so a single event is a long log
     apply, seen = Replay.apply, list[tuple[int, ...]]()
 
     def applied(self: Replay, *arguments: object) -> None:

@@ -181,7 +181,7 @@ def test_an_erasure_between_two_pages_leaves_the_audit_as_of_its_first_page(
                 other_store.erase("alice", ordered_by="x", conversation=chat)
         return event
 
-    monkeypatch.setattr(read, "PAGE_ROWS", 3)
+    monkeypatch.setattr(read, "EVENTS_AT_ONCE", 3)
     monkeypatch.setattr(read, "recorded_event", meanwhile)
 
     assert alice.audit() == before
