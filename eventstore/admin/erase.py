@@ -26,7 +26,7 @@ from eventstore.database.pages import PAGE_ROWS
 from eventstore.database.plan import Batch, Plan, Statement, retrying
 from eventstore.database.roles import Role
 from eventstore.database.scope import Scope, user_scope
-from eventstore.errors import AccessDenied, ConfigurationError, NotFound
+from eventstore.errors import AccessDenied, ConfigurationError, InvalidInput, NotFound
 from eventstore.events.erasure import ContentErased
 from eventstore.events.event import make_event
 from eventstore.events.registry import EventRegistry
@@ -39,6 +39,7 @@ from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_ev
 from eventstore.schema.catalog import other_protected_tables
 from projections.projector import Projections
 from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
+from projections.rebuild.parts import select_references
 from projections.rebuild.repair import delete_streams, empty, repair
 
 __all__ = ["Erasure", "ErasureOrder", "erase"]
@@ -59,14 +60,6 @@ from eventstore.stream
 where user_id = $1 and stream_id > $2 and kind <> 'erasure'
 order by stream_id
 limit $3
-"""
-# Along a foreign key of a service's own, rows of one part may refer to those of another.
-_REFER = """
-select 1 from pg_catalog.pg_constraint
-where contype = 'f'
-  and conrelid = any($1::text[]::regclass[])
-  and confrelid = any($1::text[]::regclass[])
-limit 1
 """
 _KNOWN = "select 1 from eventstore.user_log where user_id = $1"
 _IS_CONVERSATION = """
@@ -218,8 +211,8 @@ def _parts(order: ErasureOrder, projections: Projections) -> Plan[list[list[UUID
     if order.conversation_id is not None or others.projectors:
         return []
     scope = user_scope(order.user_id)
-    (referring,) = yield Batch(scope, (Statement(_REFER, (projections.tables,)),))
-    if referring:
+    (references,) = yield Batch(scope, (select_references(projections.tables),))
+    if references:
         return []
     parts: list[list[UUID]] = [[]]
     events, after = 0, UUID(int=0)
@@ -328,6 +321,13 @@ def _carry_out(
 
 
 def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
+    if strange := [name for name in order.leave if name not in unreached]:
+        left = f"leaves {', '.join(unreached)}" if unreached else "leaves no table as it is"
+        raise InvalidInput(
+            "leave",
+            f"names {', '.join(strange)}, which is no table with users' rows (schema.table), or "
+            f"has a projector; without projectors of yours the erasure {left}",
+        )
     if remaining := [name for name in unreached if name not in order.leave]:
         raise ConfigurationError(
             f"{', '.join(remaining)} may hold rows of this user that no projector of this store "

@@ -2,8 +2,8 @@
 Verify one user: the log against itself, and the read models against the log.
 
 Everything is read in one snapshot, so users may write meanwhile, and in pages, so memory is
-bounded: a log that is too long for it is replayed and compared in parts (see `rebuild.parts`), with
-one pass over the log for each part. Every difference is reported.
+bounded: a log that is too long for it is replayed and compared in parts (see `rebuild.parts`).
+Every difference is reported.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ _HEAD = f"""
 select position, hash, {readable_timestamp("recorded_at")}
 from eventstore.user_log where user_id = $1
 """
+_STREAMS = "select count(*) from eventstore.stream where user_id = $1"
 _ERASURES = """
 select payload::text from eventstore.event
 where user_id = $1 and stream_id = $2 and type = 'ContentErased' and payload is not null
@@ -106,11 +107,12 @@ def verify_user(
     :raises ConfigurationError: a projector is wrong, which tells nothing about the log.
     """
     scope = user_scope(user_id)
-    head, sizes, erasure_rows = yield Batch(  # in the order in which an append locks the tables
-        scope,
+    head, sizes, counts, erasure_rows = yield Batch(
+        scope,  # the tables come in the order in which an append locks them
         (
             Statement(_HEAD, (user_id,)),
             select_size(user_id),
+            Statement(_STREAMS, (user_id,)),
             Statement(_ERASURES, (user_id, erasure_stream(user_id))),
         ),
         hold=True,
@@ -123,6 +125,7 @@ def verify_user(
     parts = yield from parts_of(scope, projections, sizes[0])
     # By stream all further parts together read the log once more, but for the events of the first.
     progress = _Progress(2 if parts[0].by_stream else len(parts), seen)
+    unreadable: Problem | None = None
     for part in parts:
         streams = StreamCheck(user_id, registry, erasures, problems, part.keeps)
         replay = Replay(projections, part.keeps_row)
@@ -130,18 +133,18 @@ def verify_user(
         checks = [streams.check] if part.number else [log.check, streams.check]
         with postpone_full_collections():
             unreadable = yield from _replay_log(
-                scope, part, replay, registry, checks, progress, problems
+                scope, part, replay, registry, checks, progress, problems, unreadable
             )
             if part.number == 0:
                 log.end(head, events=sizes[0][0])
-            yield from _check_streams(scope, streams)
+            rows = yield from _check_streams(scope, streams)
+            # A replay without that event is another state: rows would differ that nobody touched.
             if unreadable is None:
                 unreadable = yield from _compare_rows(scope, projections, replay, part, problems)
             yield from replay.release()
-        # A replay without that event is another state: rows would differ that nobody touched.
-        if unreadable is not None:
-            problems.append(unreadable)
-            break
+    problems += _hidden_streams(user_id, rows, counts[0][0])
+    if unreadable is not None:
+        problems.append(unreadable)
     progress.end(log.count)
     yield Batch(scope, ())
     users = int(bool(head or problems))
@@ -188,10 +191,14 @@ def _replay_log(
     checks: Sequence[Callable[[StoredEvent], None]],
     progress: _Progress,
     problems: list[Problem],
+    unreadable: Problem | None,
 ) -> Plan[Problem | None]:
-    """Check and replay the log; return the problem that ended the replay, if any."""
+    """
+    Check and replay the log; return the problem that ended the replay, if any.
+
+    :param unreadable: of a part before; nothing is replayed then.
+    """
     user_id, position = scope.user_id, BEFORE_ALL
-    unreadable: Problem | None = None
     while True:
         statement = select_log_page(ALL_COLUMNS, user_id, position, part.events)
         (page,) = yield Batch(scope, (statement,), hold=True)
@@ -222,18 +229,29 @@ def _replay_log(
             return unreadable
 
 
-def _check_streams(scope: Scope, streams: StreamCheck) -> Plan[None]:
-    """Check the rows of `stream`, once all events were seen."""
+def _check_streams(scope: Scope, streams: StreamCheck) -> Plan[int]:
+    """Check the rows of `stream`, once all events were seen; return how many there are."""
+    count = 0
     after: UUID | None = None
     more = True
     while more:
         statement = select_stream_page(STREAM_COLUMNS, scope.user_id, after)
         (page,) = yield Batch(scope, (statement,), hold=True)
         rows, more = page_of(page)
+        count += len(rows)
         streams.check_rows(rows)
         after = rows[-1][0] if rows else None
         more = more and after is not None  # nulls are ordered last
     streams.end()
+    return count
+
+
+def _hidden_streams(user_id: str, found: int, count: int) -> list[Problem]:
+    """Report rows of `stream` that no page has: one that is there twice, or has no id."""
+    if found == count:
+        return []
+    detail = f"{count} rows, and only {found} of them are found by their stream"
+    return [Problem("stream", user_id, detail, table="eventstore.stream")]
 
 
 def _compare_rows(

@@ -53,32 +53,32 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     database_url: str | None = Field(
-        None, description="postgresql://… or embedded:PATH; None means the embedded server"
+        default=None, description="postgresql://… or embedded:PATH; None means the embedded server"
     )
     deadline_seconds: float = Field(
-        5.0, gt=0, le=LONGEST_SECONDS, description="a call has ended by then, with whatever"
+        default=5.0, gt=0, le=LONGEST_SECONDS, description="a call has ended by then, with whatever"
     )
-    pool_min_size: int = Field(1, ge=0, description="connections kept open")
-    pool_max_size: int = Field(10, ge=1, description="connections at most")
+    pool_min_size: int = Field(default=1, ge=0, description="connections kept open")
+    pool_max_size: int = Field(default=10, ge=1, description="connections at most")
     max_idle_seconds: float = Field(
-        240.0,
+        default=240.0,
         gt=0,
         le=LONGEST_SECONDS,
         description="close a connection that is idle for so long; Neon suspends after 300",
     )
     search_path: str = Field(
-        "public",
+        default="public",
         pattern=rf"^{ROLE_NAME}(, *{ROLE_NAME})*$",
         description="schemas of your own tables and types, after pg_catalog",
     )
     application_role: str = Field(
-        Role.APPLICATION.value, pattern=f"^{ROLE_NAME}$", description="works for one user"
+        default=Role.APPLICATION.value, pattern=f"^{ROLE_NAME}$", description="works for one user"
     )
     operator_role: str = Field(
-        Role.OPERATOR.value, pattern=f"^{ROLE_NAME}$", description="lists users"
+        default=Role.OPERATOR.value, pattern=f"^{ROLE_NAME}$", description="lists users"
     )
     eraser_role: str = Field(
-        Role.ERASER.value, pattern=f"^{ROLE_NAME}$", description="removes payloads"
+        default=Role.ERASER.value, pattern=f"^{ROLE_NAME}$", description="removes payloads"
     )
 
     @model_validator(mode="after")

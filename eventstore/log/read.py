@@ -187,7 +187,7 @@ def select_log_page(
     sql = page_query(
         select_list(columns), "eventstore.event", where, "position", VARIABLE_SIZE_COLUMNS
     )
-    return Statement(sql, (user_id, after))
+    return Statement(sql, (user_id, after), prepared=not condition)
 
 
 def select_stream_page(columns: Sequence[str], user_id: str, after: UUID | None) -> Statement:

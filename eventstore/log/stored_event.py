@@ -116,8 +116,8 @@ def recorded_event(user_id: str, row: Sequence[Any], registry: EventRegistry) ->
         occurred_at,
         recorded_at,
     ) = row[:_REPLAYED]
-    if recorded_at is None:
-        raise UnreadableEvent(type_name, position, "it has no time")
+    if recorded_at is None or stream_id is None or event_id is None:
+        raise UnreadableEvent(type_name, position, "it has no time, no stream or no id")
     try:
         if payload is None:
             data: Event = ErasedEvent(erased_type=type_name)

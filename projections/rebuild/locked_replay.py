@@ -141,7 +141,9 @@ def repair_locked(
             )
         differences = yield from compare(scope, projections, replay, locked.part)
     elif suspects or replay.touched:
-        differences = yield from compare_keys(scope, projections, replay, suspects, replay.touched)
+        differences = yield from compare_keys(
+            scope, projections, replay, suspects, replay.touched, locked.part
+        )
     else:
         return 0
     if emptied or differences:
@@ -192,6 +194,8 @@ def replay_to_end(
         if rows:
             replay.position = rows[-1][0]
         if not more:
+            # All up to the head was read, or is of other parts; it is not read under the lock.
+            replay.position = max(replay.position, head)
             return head
 
 

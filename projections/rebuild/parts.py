@@ -3,15 +3,16 @@ Parts of a log that is too long to be replayed in memory at once.
 
 A part is the rows of some streams, and is replayed and compared by itself, so memory is bounded
 whatever the length of the log. The first part reads the whole log, and so finds what cannot be read
-before anything is changed; each further one reads the events of its streams.
+before anything is changed; each further one reads the events of its streams, which PostgreSQL picks
+out of all.
 
-Where a single stream is too long, or a projector does not tell of which stream its rows are, a part
-is the rows whose keys have one remainder, and each part reads the whole log.
+Where streams are too long to spread evenly, or a projector does not tell of which stream its rows
+are, a part is the rows whose keys have one remainder, and each part reads the whole log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import md5
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ __all__ = [
     "WHOLE",
     "Part",
     "parts_of",
+    "select_references",
     "select_size",
     "sql_key_text",
 ]
@@ -43,11 +45,21 @@ select count(*), coalesce(sum({size_of(VARIABLE_SIZE_COLUMNS)}), 0)::bigint
 from eventstore.event where user_id = $1
 """
 
-_LONGEST = f"""
+
+_FULLEST = f"""
 select max(events), max(bytes)::bigint from (
     select count(*) as events, coalesce(sum({size_of(VARIABLE_SIZE_COLUMNS)}), 0) as bytes
-    from eventstore.event where user_id = $1 group by stream_id
-) as stream
+    from eventstore.event where user_id = $1 group by {{part}}
+) as part
+"""
+
+
+_REFERENCES = """
+select 1 from pg_catalog.pg_constraint
+where contype = 'f'
+  and conrelid = any($1::text[]::regclass[])
+  and confrelid = any($1::text[]::regclass[])
+limit 1
 """
 
 
@@ -82,7 +94,7 @@ class Part(NamedTuple):
         if self.parts == 1:
             return True
         # PostgreSQL computes md5 too, in `condition`; it cannot compute Python's own `hash`.
-        text = "\n".join(map(key_value_text, spread_by))
+        text = "\n".join([key_value_text(one) for one in spread_by if one is not None])
         digest = md5(text.encode(), usedforsecurity=False).digest()
         return int.from_bytes(digest[:4]) % self.parts == self.number
 
@@ -102,11 +114,15 @@ class Part(NamedTuple):
     def _condition(self, texts: Iterable[str]) -> str:
         if self.parts == 1:
             return ""
-        text = f"concat_ws(E'\\n', {', '.join(texts) or "''"})"
-        number = f"('x' || left(md5({text}), 8))::bit(32)::bigint"
         # Of a plain equality PostgreSQL expects one row in two hundred, and would rather read and
         # sort the whole log for each page than go along its key. Of this it expects every other.
-        return f" and coalesce(({number} & 4294967295) % {self.parts} = {self.number}, false)"
+        return f" and coalesce({_number_sql(texts, self.parts)} = {self.number}, false)"
+
+
+def _number_sql(texts: Iterable[str], parts: int) -> str:
+    """Return the SQL of the number of a part; nulls count as nothing, as in `Part.keeps`."""
+    text = f"concat_ws(E'\\n', {', '.join(texts) or "''"})"
+    return f"(('x' || left(md5({text}), 8))::bit(32)::bigint & 4294967295) % {parts}"
 
 
 WHOLE = Part()
@@ -132,6 +148,17 @@ def select_size(user_id: str) -> Statement:
     return Statement(_SIZE, (user_id,))
 
 
+def select_references(tables: Sequence[str]) -> Statement:
+    """
+    Return the statement that finds a row if one of some tables has a foreign key to another.
+
+    Rows of one part may refer to those of another along it.
+
+    :param tables: schema-qualified names.
+    """
+    return Statement(_REFERENCES, (list(tables),))
+
+
 def parts_of(scope: Scope, projections: Projections, size: tuple[Any, ...]) -> Plan[list[Part]]:
     """
     Return the parts of a log, and leave the transaction open; one part if it fits into memory.
@@ -144,8 +171,9 @@ def parts_of(scope: Scope, projections: Projections, size: tuple[Any, ...]) -> P
     parts = 1 + max(events // EVENTS_PER_PART, total // BYTES_PER_PART)
     by_stream = False
     if parts > 1 and all(shape.stream_column for shape in projections.shapes):
-        # A part holds as much as the others, and may have a long stream besides.
-        longest = Statement(_LONGEST, (scope.user_id,))
-        (((events, total),),) = yield Batch(scope, (longest,), hold=True)
-        by_stream = 2 * events <= EVENTS_PER_PART and 2 * total <= BYTES_PER_PART
+        # Few long streams do not spread evenly.
+        number = _number_sql(["stream_id::text"], parts)
+        fullest = Statement(_FULLEST.format(part=number), (scope.user_id,), prepared=False)
+        (((events, total),),) = yield Batch(scope, (fullest,), hold=True)
+        by_stream = 2 * events <= 3 * EVENTS_PER_PART and 2 * total <= 3 * BYTES_PER_PART
     return [Part(number, parts, by_stream) for number in range(parts)]

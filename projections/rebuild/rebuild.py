@@ -40,7 +40,7 @@ from projections.rebuild.locked_replay import (
     replay_then_lock,
     replay_to_end,
 )
-from projections.rebuild.parts import parts_of, select_size
+from projections.rebuild.parts import WHOLE, parts_of, select_references, select_size
 from projections.rebuild.users import users_union
 
 __all__ = [
@@ -291,6 +291,10 @@ def _rebuilt(
     scope = user_scope(user_id)
     (sizes,) = yield Batch(scope, (select_size(user_id),), hold=True)
     parts = yield from parts_of(scope, projections, sizes[0])
+    if len(parts) > 1:
+        # A part would be repaired without the rows of others that its own refer to.
+        (references,) = yield Batch(scope, (select_references(projections.tables),), hold=True)
+        parts = [WHOLE] if references else parts
     events = rows = changed = 0
     for part in parts:
         if part.number and claim is not None:

@@ -139,8 +139,9 @@ def _steps(user_id: str, found: Sequence[Difference], *, check: bool) -> Iterato
         for some in batched(keys, _ROWS_TOGETHER, strict=False):
             yield _Step(_delete(shape, user_id, some), frozenset(some), shape.name)
     for shape, group in by_table.items():
-        rows = [(one.row, NOWHERE) for one in group if one.row is not None]
-        for right in batched(rows, _ROWS_TOGETHER, strict=False):
+        # Of a row that is stored twice one may differ, and it is in two differences then.
+        rows = {one.key: (one.row, NOWHERE) for one in group if one.row is not None}
+        for right in batched(rows.values(), _ROWS_TOGETHER, strict=False):
             yield _Step(insert_rows(shape, user_id, right))
     # Without this the check would be at COMMIT, where nobody names the constraint in the way.
     if check:

@@ -210,6 +210,18 @@ def test_the_tables_to_leave_must_be_a_list_and_not_text(store: EventStore, alic
         store.erase("alice", ordered_by="x", leave="public.example_archive")
 
 
+def test_a_table_to_leave_is_one_that_the_erasure_would_refuse(
+    store: EventStore, alice: User, admin: psycopg.Connection
+) -> None:
+    alice.tasks.create("rhubarb")
+
+    for name in ("foo", "eventstore.task"):
+        with pytest.raises(InvalidInput, match=rf"leave: names {name}, which is no table"):
+            store.erase("alice", ordered_by="x", leave=[name])
+
+    assert [task.title for task in alice.tasks.list()] == ["rhubarb"]
+
+
 def test_a_retry_of_decisions_on_what_was_erased_since_is_refused_as_erased(
     store: EventStore, alice: User, chat: UUID
 ) -> None:

@@ -321,6 +321,13 @@ def test_the_python_page_names_every_setting_with_its_default() -> None:
     assert dict(rows) == defaults
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_variable_that_a_document_names_is_a_setting(document: Path) -> None:
+    named = set(re.findall(r"\bEVENTSTORE_(?!TEST_)(\w+)", document.read_text()))
+
+    assert named <= {"EXTENSIONS", *map(str.upper, Settings.model_fields)}
+
+
 def default_text(default: float | str | None) -> str:
     """Return a setting's default as the page writes it."""
     match default:

@@ -43,7 +43,7 @@ __all__ = ["audit", "entry_json"]
 
 _WIDTH = 80
 
-_STATUSES = ("pending", "succeeded", "failed", "erased")
+_STATUSES = ("pending", "succeeded", "failed", "abandoned", "erased")
 
 
 def audit(
@@ -60,7 +60,7 @@ def audit(
         str | None,
         typer.Option(
             "--status",
-            help="Only calls with this status: pending, succeeded, failed or erased.",
+            help="Only calls with this status: pending, succeeded, failed, abandoned or erased.",
         ),
     ] = None,
     as_of: AsOfOption = None,
