@@ -157,8 +157,8 @@ def test_the_database_and_python_put_each_stream_into_the_same_part(
                     f"{condition.replace('%', '%%')}".encode(),
                     (streams,),
                 ).fetchall()
-                kept = [one for one in streams if part.keeps((one,))]
-                assert sorted(map(str, kept)) == sorted(str(one) for (one,) in selected)
+                retained = [one for one in streams if part.keeps((one,))]
+                assert sorted(map(str, retained)) == sorted(str(one) for (one,) in selected)
 
 
 def test_no_event_that_was_passed_over_is_read_again_under_the_lock(
