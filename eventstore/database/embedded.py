@@ -2,13 +2,15 @@
 The embedded PostgreSQL server, from a wheel, so that the first command on a new machine works.
 
 It listens on a Unix socket only. The processes that use one data folder share one server, which
-stops when the last of them exits. It is meant for a first try, for tests and for work on a single
+stops when the last of them exits. After one that was killed it runs on, until the next one exits
+in order. It is meant for a first try, for tests and for work on a single
 machine; production needs a server that runs by itself.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import warnings
 from pathlib import Path
@@ -45,8 +47,23 @@ def start_embedded(path: Path) -> str:
         raise Unavailable(
             f"the embedded server in {path} did not start ({error}); see {path / 'log'}"
         ) from error
+    # Whoever was killed is still in the wheel's list of processes, and it has to be empty to stop.
+    users = server.global_process_id_list
+    for pid in users.get_and_add(os.getpid()):
+        if not _runs(pid):
+            users.get_and_remove(pid)
     conninfo: str = server.get_uri()
     return conninfo
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
 
 
 def stop_embedded(path: Path) -> None:

@@ -176,7 +176,8 @@ def _read_part(part: Part) -> tuple[RequestedCall | None, CallAnswer | None]:
         if error is not None:
             return call, CallAnswer(call_id, error, failed=True)
         return call, None if output is None else CallAnswer(call_id, output, failed=False)
-    if kind.endswith("_call") and "call_id" in part:
+    # Without an id nothing can answer it, as where the provider searches for tools itself.
+    if kind.endswith("_call") and _text(part.get("call_id")):
         name = _text(part.get("name")) or kind.removesuffix("_call")
         given = next((part[key] for key in _ARGUMENTS if key in part), None)
         return RequestedCall(_text(part["call_id"]), name, _arguments(given)), None

@@ -41,6 +41,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketState
 
 from eventstore import (
     AsyncEventStore,
@@ -61,6 +62,7 @@ from eventstore import (
     Unavailable,
     User,
 )
+from eventstore.database.driver.observer import Observer
 from projections import Projector
 
 __all__ = [
@@ -109,6 +111,7 @@ def eventstore_lifespan(
     projectors: Sequence[Projector] = (),
     events: Sequence[type[Event]] | EventRegistry = (),
     settings: Settings | None = None,
+    observer: Observer | None = None,
 ) -> Lifespan:
     """
     Return a lifespan that connects a store as the application starts, and closes it at the end.
@@ -120,7 +123,12 @@ def eventstore_lifespan(
     :param database_url: this and the rest as in `AsyncEventStore.connect`, with its errors, which
         keep the application from starting.
     """
-    options: dict[str, Any] = {"projectors": projectors, "events": events, "settings": settings}
+    options: dict[str, Any] = {
+        "projectors": projectors,
+        "events": events,
+        "settings": settings,
+        "observer": observer,
+    }
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -342,13 +350,18 @@ def problem_handlers(*, retry_after_seconds: int = 2) -> dict[int | type[Excepti
     404 `NotFound`, 409 `Conflict`, 413 `BatchTooLarge`, 422 `InvalidInput`, 503 `Unavailable` and
     an `OperationalError` of a session, 507 `StorageFull`, `QuotaReached` and a full disk in a
     session. The rest is for you to repair and not for the client to read: configuration, rights, a
-    log that cannot be read. It is answered with 500 by Starlette, and the server logs it.
+    log that cannot be read. It is answered with 500 by Starlette, and the server logs it. A
+    WebSocket that was accepted is closed by the server, with an error in its log.
 
     :param retry_after_seconds: the `Retry-After` of a 503, and of a `ConversationBusy`. An
         `OutcomeUnknown` of a command without a key has none: to send it again may double it.
     """
 
-    async def answer(_: Request, error: Exception) -> JSONResponse:
+    async def answer(connection: Request, error: Exception) -> JSONResponse:
+        # A WebSocket that was accepted takes no response. Of another kind, because an error of the
+        # store would be given to this handler again, by the application around the route.
+        if getattr(connection, "application_state", None) is WebSocketState.CONNECTED:
+            raise RuntimeError("the WebSocket was accepted before this error") from error
         status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
         full = isinstance(error, OperationalError) and isinstance(error.orig, DiskFull)
         if full:

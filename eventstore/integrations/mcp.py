@@ -50,6 +50,7 @@ from mcp_types import (
     TextContent,
 )
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from eventstore import (
     AsyncEventStore,
@@ -306,16 +307,10 @@ class RecordCalls(Extension):
                 result = await call_next(ctx)
             if limit.cancelled_caught:
                 result = _tool_error(f"took longer than {self._tool_seconds} seconds: stopped")
-        except MCPError as error:
-            await _record(user.tool_calls.fail(call, error=_stored(error.error)))
-            raise
-        except Exception:
-            shown = {"code": INTERNAL_ERROR, "message": "Internal server error"}
-            await _record(user.tool_calls.fail(call, error=shown))
-            raise
-        except BaseException:
-            # Cancelled by the client, or because the server stops.
-            await _record(user.tool_calls.abandon(call, reason="cancelled"))
+        except BaseException as error:
+            # What a tool still does in its transaction is refused from now on.
+            await block.__aexit__(type(error), error, error.__traceback__)
+            await _record(_ended_by(error, user, call))
             raise
         finally:
             _running.reset(reset)
@@ -333,8 +328,8 @@ async def _end(
     result: HandlerResult,
 ) -> HandlerResult:
     """Record what the tool returned, with what it changed, and return what the client is told."""
-    stored = _stored(result)
     try:
+        stored = _stored(result)
         if getattr(result, "is_error", False):
             await user.tool_calls.fail(call, error=stored)
         else:
@@ -345,12 +340,39 @@ async def _end(
         return _answer(await user.tool_calls.get(call.id))
     except (Conflict, NotFound, InvalidInput) as error:
         # The store refuses a change. It is the tool's to have known, and the model's to read.
-        refused = _tool_error(str(error))
-        await user.tool_calls.fail(call, error=_stored(refused))
-        return refused
+        return await _refused(user, call, str(error))
+    except PydanticSerializationError:
+        return await _refused(user, call, "the tool returned what JSON cannot hold")
     except EventStoreError as error:
         raise _refusal(error, None) from error
     return result
+
+
+async def _refused(user: AsyncUser, call: ToolCallView, text: str) -> CallToolResult:
+    """Fail a call whose tool ran, and return what the client is told."""
+    refused = _tool_error(text)
+    # Where the conversation was deleted meanwhile, there is nothing left to record it in.
+    with suppress(NotFound, StreamClosed):
+        await user.tool_calls.fail(call, error=_stored(refused))
+    return refused
+
+
+async def _ended_by(error: BaseException, user: AsyncUser, call: ToolCallView) -> None:
+    """Record that a call ended with an exception."""
+    match error:
+        case MCPError():
+            shown: Any = error.error
+        case Exception():
+            shown = {"code": INTERNAL_ERROR, "message": "Internal server error"}
+        case _:  # cancelled by the client, or because the server stops
+            await user.tool_calls.abandon(call, reason="cancelled")
+            return
+    try:
+        await user.tool_calls.fail(call, error=_stored(shown))
+    except (InvalidInput, PydanticSerializationError):
+        # Left pending, it would be run again by whoever sends it again.
+        shown = {"code": INTERNAL_ERROR, "message": "failed with an error that cannot be stored"}
+        await user.tool_calls.fail(call, error=shown)
 
 
 async def _record(outcome: Any) -> None:

@@ -42,6 +42,13 @@ def test_feeds_lists_retries_skips_and_removes(eventstore: Command, database_url
     assert eventstore("feeds").stdout == "no feeds\n"
 
 
+def test_a_feed_that_does_not_exist_is_not_found(eventstore: Command) -> None:
+    for option in ("--retry", "--remove"):
+        done = eventstore("feeds", option, "mial")
+        assert done.returncode == 1
+        assert "feed mial not found" in done.stderr
+
+
 def test_feeds_refuses_options_that_do_not_go_together(eventstore: Command) -> None:
     for wrong in (
         ["--retry", "a", "--skip", "b"],

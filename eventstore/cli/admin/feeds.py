@@ -15,7 +15,7 @@ from eventstore.cli.output import (
     print_table,
     shorten,
 )
-from eventstore.errors import InvalidInput
+from eventstore.errors import InvalidInput, NotFound
 from eventstore.store.store import EventStore
 
 __all__ = ["feeds"]
@@ -57,7 +57,7 @@ def feeds(
     A parked event is not tried again by itself, and its user's further events wait
     for it: --retry it once the cause is gone, or --skip it.
 
-    Exit status 1 if there is no such failed event.
+    Exit status 1 if there is no such feed or failed event.
     """
     if sum(one is not None for one in (retry, skip, remove)) > 1:
         raise InvalidInput("--retry", "not together with --skip or --remove")
@@ -68,6 +68,7 @@ def feeds(
     if user is not None and retry is None and skip is None:
         raise InvalidInput("--user", "goes with --retry or --skip")
     with open_store(database) as store:
+        _require_known(store, remove if user is not None else retry or remove)
         if retry is not None:
             done: dict[str, object] = {"retried": store.retry_failed(retry, user)}
         elif skip is not None and user is not None and position is not None:
@@ -82,6 +83,11 @@ def feeds(
         print_json(done)
     else:
         print_fields(done)
+
+
+def _require_known(store: EventStore, feed: str | None) -> None:
+    if feed is not None and feed not in [one.name for one in store.feeds()]:
+        raise NotFound("feed", feed)
 
 
 def _show(store: EventStore, *, json: bool) -> None:

@@ -213,7 +213,8 @@ def _watch_failures(context: ToolContext[Any], tool: Tool) -> None:
     if not isinstance(tool, FunctionTool):
         return
     formatter = resolve_function_tool_failure_error_function(tool)
-    if formatter is default_tool_error_function:
+    # Only of a tool that was given no function does the SDK ask the formatter of the run.
+    if formatter is default_tool_error_function and tool._use_default_failure_error_function:  # noqa: SLF001 - nothing else tells
         # The text of the SDK's own stays what it is, and so does what the SDK derives from that.
         config = context.run_config or RunConfig()
         given = config.tool_error_formatter

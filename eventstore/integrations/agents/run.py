@@ -186,6 +186,13 @@ class Run:
         """Take in that the tool has recorded the outcome itself, with what it changed."""
         self.running.pop(call.call_id, None)
 
+    def fail_running(self, name: str, reason: str) -> None:
+        """Have the running calls of a tool failed with what is written next."""
+        failed = [one for one in self.running.values() if one.name == name]
+        self._outcomes += [_Outcome(one, reason, "failed") for one in failed]
+        for one in failed:
+            del self.running[one.call_id]
+
     def abandon_running(self, reason: str) -> None:
         """Have the calls whose tools did not end abandoned with what is written next."""
         self._outcomes += [_Outcome(one, reason, "abandoned") for one in self.running.values()]
@@ -325,15 +332,20 @@ def _recorded(call: ToolCallView) -> RecordedCall:
 _RUNS: dict[int, Run] = {}
 
 
-def enter_run(context: RunContextWrapper[Any], make: Callable[[], Run]) -> Run:
+def enter_run(
+    context: RunContextWrapper[Any], make: Callable[[], Run], *, instead: bool = False
+) -> Run:
     """
     Return the run that a context belongs to, made now if the session hears of it first.
 
     A run that has ended is followed by another one, if its context is used again.
+
+    :param instead: put the run that is made in the place of one that goes on: it is a turn's, and
+        the context comes from a run before the turn.
     """
     usage = context.usage
     known = _RUNS.get(id(usage))
-    if known is not None and not known.ended:
+    if known is not None and not known.ended and not instead:
         return known
     if known is None:
         weakref.finalize(usage, _RUNS.pop, id(usage), None).atexit = False

@@ -276,7 +276,7 @@ class EventStoreSession:
         :param input: what the user sends, as for `Runner.run`.
         :param key: the caller's name for the request, the same on each retry.
         :param context: the run's, for a session that finds its user by it.
-        :param hooks: None for `RecordToolCalls()`.
+        :param hooks: None for a `RecordToolCalls` of the turn's session.
         :param lease_seconds: as of `AsyncUser.turn`; `wait_seconds` as well.
         :param history_limit: messages that are read in the round trip that begins the turn; a run
             that needs more reads them in another one.
@@ -299,7 +299,7 @@ class EventStoreSession:
             self.session_id,
             user,
             sent,
-            hooks=RecordToolCalls() if hooks is None else hooks,
+            hooks=hooks,
             session_of=session_of,
             options=options,
         )
@@ -346,7 +346,7 @@ class _TurnSession(EventStoreSession):
         self._changed = False
 
     def run_of(self, wrapper: RunContextWrapper[Any]) -> Run | None:
-        return enter_run(wrapper, lambda: self._own_run)
+        return enter_run(wrapper, lambda: self._own_run, instead=True)
 
     async def _add(
         self,
@@ -355,8 +355,10 @@ class _TurnSession(EventStoreSession):
         items: list[dict[str, Any]],
     ) -> None:
         sent, self._sent = self._sent, []
-        if sent and items[: len(sent)] == sent:
-            items = items[len(sent) :]
+        for item in sent:  # among which a `session_input_callback` may have put others
+            if item in items:
+                at = items.index(cast("dict[str, Any]", item))
+                items = [*items[:at], *items[at + 1 :]]
         if items and not self._own_run.ended:
             await self._own_run.add(items)
         elif items:

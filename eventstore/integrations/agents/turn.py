@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
-from agents import Model, TResponseInputItem
+from agents import Model, ToolTimeoutError, TResponseInputItem
 from agents.memory import Session
 
 from eventstore import AsyncUser, ConfigurationError, EventStoreError, NotFound, StreamClosed
 from eventstore.integrations.agents.continued import ContinuedModel
-from eventstore.integrations.agents.hooks import RecordToolCalls
+from eventstore.integrations.agents.hooks import RecordToolCalls, RunSession
 from eventstore.integrations.agents.run import Run
 from eventstore.store.sync_async import settled
 from eventstore.store.turns.block import AsyncActiveTurn, AsyncTurnBlock
@@ -20,15 +20,19 @@ from projections.models.message import MessageView
 from projections.models.tool_call import ToolCallView
 from projections.models.turn import TurnView
 
-__all__ = ["SessionTurn"]
+__all__ = ["SessionTurn", "TurnSession"]
+
+
+class TurnSession(Session, RunSession, Protocol):
+    """A session of the SDK that knows the runs in which it is used."""
 
 
 class SessionTurn:
     """
     What `async with session.turn(…) as turn` gives: a session and hooks for one run.
 
+    :param hooks: as of `EventStoreSession.turn`.
     :param session_of: makes the session that writes through the turn.
-    :ivar hooks: to be given to the run.
     """
 
     def __init__(
@@ -37,18 +41,18 @@ class SessionTurn:
         user: AsyncUser,
         items: Sequence[TResponseInputItem],
         *,
-        hooks: RecordToolCalls,
-        session_of: Callable[[AsyncActiveTurn, Run], Session],
+        hooks: RecordToolCalls | None,
+        session_of: Callable[[AsyncActiveTurn, Run], TurnSession],
         options: dict[str, Any],
     ) -> None:
-        self.hooks = hooks
+        self._hooks = hooks
         self._session_id, self._user, self._sent = session_id, user, list(items)
         self._session_of = session_of
         self._options = options
         self._block: AsyncTurnBlock | None = None
         self._active: AsyncActiveTurn | None = None
         self._run: Run | None = None
-        self._session: Session | None = None
+        self._session: TurnSession | None = None
         self._left_open: list[ToolCallView] = []
 
     async def __aenter__(self) -> Self:
@@ -78,6 +82,9 @@ class SessionTurn:
         run.left_open(self._left_open)
         self._run = run
         self._session = self._session_of(active, run)
+        if self._hooks is None:
+            # A run that goes on after an approval runs the tool before it asks the session.
+            self._hooks = RecordToolCalls(self._session)
 
     async def __aexit__(
         self,
@@ -99,7 +106,10 @@ class SessionTurn:
                     raise
             await block.__aexit__(kind, error, trace)
 
-        # They were cancelled, or still run in threads that nobody waits for.
+        # They were cancelled, or still run in threads that nobody waits for. No hook is called for
+        # a tool that took too long, if that ends the run.
+        if isinstance(error, ToolTimeoutError):
+            run.fail_running(error.tool_name, f"ToolTimeoutError: {error}")
         run.abandon_running("the run ended before its tool did")
         # Together, because some cancel again at each step of who cleans up, as anyio does.
         try:
@@ -128,11 +138,18 @@ class SessionTurn:
             await settled(end())
 
     @property
-    def session(self) -> Session:
+    def session(self) -> TurnSession:
         """The session to give to the run, which writes through the turn."""
         if self._session is None:
             raise _not_begun()
         return self._session
+
+    @property
+    def hooks(self) -> RecordToolCalls:
+        """The hooks to give to the run."""
+        if self._hooks is None:
+            raise _not_begun()
+        return self._hooks
 
     @property
     def input(self) -> list[TResponseInputItem]:

@@ -21,6 +21,7 @@ from agents import (
     output_guardrail,
 )
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
+from agents.tool import default_tool_error_function
 from agents.tool_context import ToolContext
 
 from eventstore import AsyncUser
@@ -62,6 +63,11 @@ async def break_down(context: ToolContext[AsyncUser]) -> str:
 @function_tool(failure_error_function=lambda context, error: f"sorry: {error}")
 async def break_kindly(context: ToolContext[AsyncUser]) -> str:
     raise ValueError("no more ink")
+
+
+@function_tool(failure_error_function=default_tool_error_function)
+async def explain(context: ToolContext[AsyncUser]) -> str:
+    raise ValueError("no more words")
 
 
 @function_tool(failure_error_function=None)
@@ -348,6 +354,22 @@ async def test_a_guardrail_that_trips_on_the_output_leaves_the_calls_that_ran(
     assert [one.status for one in await calls_of(alice)] == ["succeeded"]
     (turn,) = await alice.turns.list("s")
     assert turn.status == "running"
+
+
+async def test_what_raises_is_failed_though_it_was_given_the_sdks_own_message(
+    alice: AsyncUser,
+) -> None:
+    inner = Agent[AsyncUser](name="inner", model=ScriptedModel([]))
+    steps = [call("explain", "c1"), call("ask", "c2", input="x")]
+    one = Agent[AsyncUser](
+        name="outer",
+        model=scripted(steps, [assistant_message("Done.")]),
+        tools=[explain, inner.as_tool("ask", "asks")],
+    )
+
+    await run(alice, one)
+
+    assert [one.status for one in await calls_of(alice)] == ["failed", "failed"]
 
 
 async def test_an_approved_call_is_the_one_that_waited(alice: AsyncUser) -> None:

@@ -7,8 +7,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from agents import Agent, MaxTurnsExceeded, Runner, UserError
+from agents import (
+    Agent,
+    MaxTurnsExceeded,
+    RunConfig,
+    Runner,
+    ToolTimeoutError,
+    UserError,
+    function_tool,
+)
 from agents.testing import ScriptedModel, assistant_message
+from agents.tool_context import ToolContext
 
 from eventstore import (
     AsyncEventStore,
@@ -365,3 +374,59 @@ async def test_a_plain_run_with_a_tool_call_is_six_round_trips(
     )
 
     assert proxy.count() == 6
+
+
+async def test_what_a_callback_puts_among_the_input_doubles_nothing(alice: AsyncUser) -> None:
+    said = {"role": "system", "content": "it is five"}
+
+    def with_time(history: list[Any], sent: list[Any]) -> list[Any]:
+        return [said, *history, *sent]
+
+    config = RunConfig(session_input_callback=with_time)
+    await answer(alice, agent([assistant_message("Done.")]), run_config=config)
+
+    items = await EventStoreSession("s", alice).get_items()
+    assert [one.get("content") for one in items[:2]] == ["hello", "it is five"]
+    assert len(items) == 3
+
+
+async def test_a_run_goes_on_in_a_turn_after_an_approval(alice: AsyncUser) -> None:
+    @function_tool(needs_approval=True)
+    async def delete_all(context: ToolContext[AsyncUser]) -> str:
+        return "deleted"
+
+    steps = [call("delete_all", "c1")], [call("move_nothing", "c2")], [assistant_message("Done.")]
+    one = agent(*steps)
+    one.tools.append(delete_all)
+    session = EventStoreSession("s", alice)
+    async with session.turn("hello", key="k1", context=alice) as turn:
+        paused = await Runner.run(
+            one, turn.input, session=turn.session, hooks=turn.hooks, context=alice
+        )
+    state = paused.to_state()
+    state.approve(paused.interruptions[0])
+
+    async with session.turn([], key="k2", context=alice) as turn:
+        await Runner.run(one, state, session=turn.session, hooks=turn.hooks)
+
+    calls = {one.call_id: (one.status, one.message_id is None) for one in await calls_of(alice)}
+    assert calls == {"c1": ("succeeded", False), "c2": ("succeeded", False)}
+    assert len(await calls_of(alice)) == 2
+    assert sorted(one.status for one in await alice.turns.list("s")) == ["completed"] * 2
+    assert (turn.record.status, turn.record.input_tokens) == ("completed", 20)
+
+
+async def test_a_tool_whose_time_ends_the_run_is_failed(alice: AsyncUser) -> None:
+    @function_tool(timeout=0.01, timeout_behavior="raise_exception")
+    async def wait(context: ToolContext[AsyncUser]) -> str:
+        await asyncio.sleep(60)
+        return "never"
+
+    one = agent([call("wait", "c1")])
+    one.tools.append(wait)
+    with pytest.raises(ToolTimeoutError):
+        await answer(alice, one)
+
+    assert [(one.status, one.error) for one in await calls_of(alice)] == [
+        ("failed", "ToolTimeoutError: Tool 'wait' timed out after 0.01 seconds.")
+    ]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
+import anyio
+import anyio.to_thread
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from sqlalchemy.exc import OperationalError
 
-from eventstore import ConfigurationError, EventStore, OutcomeUnknown
+from eventstore import ConfigurationError, EventStore, NotFound, OutcomeUnknown
 from eventstore.admin import health
-from eventstore.integrations.fastapi import health_routes, problem_handlers, rows_of
+from eventstore.integrations.fastapi import (
+    eventstore_lifespan,
+    health_routes,
+    problem_handlers,
+    rows_of,
+)
 from eventstore.schema.expected import REVISIONS
 from tests.integrations.fastapi.service import Model, make_service
 from tests.support.proxy import Proxy, url_through
@@ -187,6 +194,55 @@ def test_a_disk_that_is_full_is_told_of_a_session_too_and_not_to_be_tried_soon()
     assert answer.status_code == 507
     assert "Retry-After" not in answer.headers
     assert "insert" not in answer.text
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_an_error_is_a_response_until_a_web_socket_is_accepted(accepts: bool) -> None:
+    app = FastAPI(exception_handlers=problem_handlers())
+
+    @app.websocket("/chat")
+    async def chat(socket: WebSocket) -> None:
+        if accepts:
+            await socket.accept()
+        raise NotFound("conversation", "1")
+
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def connect() -> None:
+        async def receive() -> MutableMapping[str, Any]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "websocket", "path": "/chat", "headers": [], "query_string": b""}
+        await app(scope | {"extensions": {"websocket.http.response": {}}}, receive, send)
+
+    if accepts:
+        with pytest.raises(RuntimeError) as raised:
+            anyio.run(connect)
+        assert isinstance(raised.value.__cause__, NotFound)
+        assert [one["type"] for one in sent] == ["websocket.accept"]
+    else:
+        anyio.run(connect)
+        assert sent[0]["type"] == "websocket.http.response.start"
+        assert sent[0]["status"] == 404
+
+
+def test_the_lifespan_gives_the_stores_their_observer(database_url: str) -> None:
+    calls: list[str] = []
+    lifespan = eventstore_lifespan(
+        database_url, stores="both", observer=lambda call: calls.append(call.name)
+    )
+    app = FastAPI(lifespan=lifespan)
+
+    async def ask() -> None:
+        async with lifespan(app):
+            await app.state.eventstore.user("alice").tasks.list()
+            await anyio.to_thread.run_sync(app.state.sync_eventstore.user("bob").tasks.list)
+
+    anyio.run(ask)
+    assert calls.count("tasks.list") == 2
 
 
 @pytest.mark.parametrize("key", ["request-1", None])

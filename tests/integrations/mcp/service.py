@@ -23,7 +23,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
-from mcp_types import InputRequiredResult
+from mcp_types import CallToolResult, InputRequiredResult
 from pydantic import AnyHttpUrl
 
 from eventstore import AsyncEventStore
@@ -121,6 +121,25 @@ def make_server(  # noqa: C901 - its tools are functions in it
     async def protest() -> str:
         runs.count += 1
         raise MCPError(-32050, "out of reach", {"until": "noon"})
+
+    @server.tool()
+    async def protest_much(how: str) -> str:
+        runs.count += 1
+        current_transaction().tasks.create("lost")
+        data: dict[str, object] = {"long": "x" * 17 * 1024 * 1024, "object": object()}
+        raise MCPError(-32050, "out of reach", data[how])
+
+    @server.tool()
+    async def return_an_object() -> CallToolResult:
+        runs.count += 1
+        return CallToolResult(content=[], structured_content={"it": object()})
+
+    @server.tool()
+    async def delete_the_conversation(title: str) -> str:
+        runs.count += 1
+        current_transaction().tasks.create(title)
+        await current_user().conversations.delete("mcp")
+        return "deleted"
 
     return server
 

@@ -475,6 +475,43 @@ async def test_a_result_that_cannot_be_recorded_changes_nothing_and_is_an_error(
     assert [call.status for call in calls_of(recorded)] == ["pending"]
 
 
+@pytest.mark.parametrize("how", ["long", "object"])
+async def test_an_error_that_cannot_be_stored_ends_its_call_all_the_same(
+    url: str, runs: Runs, recorded: User, how: str
+) -> None:
+    async with client_of("alice", url) as alice:
+        for _ in range(2):
+            with pytest.raises(MCPError):
+                await alice.call_tool("protest_much", {"how": how}, meta=named("one"))
+
+    (call,) = calls_of(recorded)
+    assert (call.status, call.error["code"], runs.count) == ("failed", INTERNAL_ERROR, 1)
+    assert recorded.tasks.list() == []
+
+
+async def test_a_result_that_is_no_json_ends_its_call_all_the_same(
+    url: str, runs: Runs, recorded: User
+) -> None:
+    async with client_of("alice", url) as alice:
+        for _ in range(2):
+            result = await alice.call_tool("return_an_object", meta=named("one"))
+            assert result.is_error
+            assert "JSON" in text_of(result)
+
+    assert ([one.status for one in calls_of(recorded)], runs.count) == (["failed"], 1)
+
+
+async def test_a_tool_whose_conversation_was_deleted_is_told_so(
+    url: str, runs: Runs, recorded: User
+) -> None:
+    async with client_of("alice", url) as alice:
+        result = await alice.call_tool("delete_the_conversation", {"title": "Milk"})
+
+    assert result.is_error
+    assert "closed" in text_of(result)
+    assert recorded.tasks.list() == []
+
+
 def test_outside_of_a_call_there_is_none() -> None:
     with pytest.raises(ConfigurationError, match="no tool call is recorded here"):
         current_call()
