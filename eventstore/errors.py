@@ -157,6 +157,9 @@ class Conflict(EventStoreError):
     """Another append came first; nothing was written."""
 
 
+_EXPECTED = {"new": "a new stream", "exists": "one that exists", "any": "any"}
+
+
 class WrongVersion(Conflict):
     """
     A stream is not at the version that the append expected.
@@ -167,8 +170,8 @@ class WrongVersion(Conflict):
 
     def __init__(self, stream_id: UUID, expected: int | str, actual: int) -> None:
         super().__init__(
-            f"stream {stream_id} is at version {actual}, but the append expected {expected}; "
-            "load it and decide again"
+            f"stream {stream_id} is at version {actual}, but the append expected "
+            f"{_EXPECTED.get(str(expected), f'version {expected}')}; load it and decide again"
         )
         self.stream_id = stream_id
         self.expected = expected
@@ -320,7 +323,8 @@ class UnknownEventType(CorruptLog):
         where = "" if position is None else f" at position {position}"
         super().__init__(
             f"event type {type_name} (schema version {schema_version}){where} is not registered; "
-            "register its class, or upgrade to the release that wrote it"
+            "register its class (events=[…], or --extensions), or upgrade to the release that "
+            "wrote it"
         )
         self.type = type_name
         self.schema_version = schema_version

@@ -8,7 +8,7 @@ cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.schema import sort_tables
@@ -55,7 +55,7 @@ class Projector:
 def projector(
     table: type[SQLModel],
     *,
-    events: type[Event] | EventTypes = Event,
+    events: type[Event] | Sequence[type[Event]] = Event,
     stream_kind: str | None = None,
     trusted: bool = False,
     stream_column: str | None = None,
@@ -72,7 +72,7 @@ def projector(
                     yield …
 
     :param table: a SQLModel class with `table=True`, whose primary key begins with `user_id`.
-    :param events: the classes whose events the function wants, subclasses included.
+    :param events: the class, or classes, whose events the function wants, subclasses included.
     :param stream_kind: only events of this kind of stream, `task` or another; None for any.
     :param trusted: do not check its row changes; a wrong one would show as an error of PostgreSQL.
     :param stream_column: the column with the id of the stream, if each row is made and changed by
@@ -81,8 +81,13 @@ def projector(
         reads the whole log, and an erasure replays the log to find out what is left of the rows,
         as it does if the function is given `ContentErased`.
     :return: a decorator that makes a `Projector`, to be passed to `connect(projectors=[…])`.
+    :raises ConfigurationError: one of the events is no event class.
     """
-    wanted = events if isinstance(events, tuple) else (events,)
+    wanted = (events,) if isinstance(events, type) else tuple(events)
+    if strange := [one for one in wanted if not (isinstance(one, type) and issubclass(one, Event))]:
+        raise ConfigurationError(
+            f"events: {strange[0]!r} is no event class; give subclasses of Event"
+        )
     return lambda project: Projector(table, project, wanted, trusted, stream_kind, stream_column)
 
 

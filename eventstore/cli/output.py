@@ -177,7 +177,8 @@ def print_fields(fields: dict[str, object]) -> None:
     """Print names and values, one pair per line."""
     width = max(map(len, fields)) + 2
     for name, value in fields.items():
-        console.print(f"{name:<{width}}{printable(value)}", markup=False)
+        shown = ("no", "yes")[value] if isinstance(value, bool) else value
+        console.print(f"{name:<{width}}{printable(shown)}", markup=False)
 
 
 def confirm(question: str) -> bool:

@@ -68,7 +68,10 @@ class EventRegistry:
         # A class may be registered twice; two classes of one name would read each other's payloads.
         known = self._classes.setdefault(event.type, event)
         if known is not event:
-            raise ConfigurationError(f"event type {event.type} is already {known.__qualname__}")
+            raise ConfigurationError(
+                f"event type {event.type} of {event.__module__} is already "
+                f"{known.__module__}.{known.__qualname__}; give the class another type"
+            )
         return event
 
     def require(self, event: Event, path: str) -> None:

@@ -128,9 +128,8 @@ class Scenario:
         """
         raised, self._error = self._error, None
         if not isinstance(raised, error) or not re.search(match, str(raised)):
-            raise AssertionError(
-                f"expected {error.__name__} with {match!r}, but it was {raised!r}"
-            ) from raised
+            wanted = f"{error.__name__} with {match!r}" if match else error.__name__
+            raise AssertionError(f"expected {wanted}, but it was {raised!r}") from raised
         if appended := [one.data for one in self.appended()]:
             raise AssertionError(f"it was refused, but appended {_listed(appended)}") from raised
         return self

@@ -104,6 +104,11 @@ class MessageView(Shown):
     edited_at: datetime | None = None
 
     @property
+    def text(self) -> str:
+        """What a person reads of it: the text of its content or parts, empty if it has none."""
+        return read_item(self.body).text or ""
+
+    @property
     def event_id(self) -> UUID:
         """The id of the event that posted it, so that a message can be named as a cause."""
         return self.id

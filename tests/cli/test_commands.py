@@ -151,6 +151,8 @@ def test_import_reads_an_export_again_a_week_later(eventstore: Command, tmp_path
     first = json.loads(eventstore(*run, export(old, older)).stdout)
     newer = export(("c", "2024-01-07T08:00:00Z", 1), ("b", "2024-01-06T08:00:00Z", 3), older)
     would_be = json.loads(eventstore(*run, "--dry-run", newer).stdout)
+    shown = eventstore("import", "--user", "alice", "--dry-run", newer).stdout.splitlines()
+    assert [line.split() for line in shown[-2:-1]] == [["dry_run", "yes"]]
     second = json.loads(eventstore(*run, newer).stdout)
 
     assert (first["imported"], first["messages"]) == (2, 4)

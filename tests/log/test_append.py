@@ -212,7 +212,9 @@ def test_a_wrong_version_error_names_the_actual_version(alice: User) -> None:
         alice.append([new_task(), new_event(stream, TaskUpdated(title="Fly"), expected=7)])
 
     assert (error.value.stream_id, error.value.actual) == (stream, 2)
-    assert f"stream {stream} is at version 2, but the append expected 7;" in str(error.value)
+    assert f"stream {stream} is at version 2, but the append expected version 7;" in str(
+        error.value
+    )
 
 
 def test_an_expected_version_refers_to_the_stream_before_the_append(alice: User) -> None:

@@ -377,6 +377,17 @@ def test_a_value_that_is_not_a_projector_is_refused(database_url: str, value: An
         EventStore.connect(database_url, projectors=[value])
 
 
+@pytest.mark.parametrize("events", [[Boxed], (Boxed,), Boxed])
+def test_a_projector_names_one_class_of_events_or_several(events: Any) -> None:
+    assert projector(Done, events=events)(lambda _: []).events == (Boxed,)
+
+
+@pytest.mark.parametrize("events", [[object], ["Boxed"], object])
+def test_a_projector_of_what_is_no_event_is_refused(events: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is no event class"):
+        projector(Done, events=events)
+
+
 @pytest.mark.parametrize("value", [[object], ["Boxed"], [None], 5, object, None, "Boxed"])
 def test_a_value_that_is_not_a_list_of_event_classes_is_refused(
     database_url: str, value: Any

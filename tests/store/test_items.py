@@ -343,3 +343,41 @@ def test_an_item_asks_for_calls_of_its_own_conversation_only(
     (call,) = alice.history(chat)[-1].tool_calls
     assert (call.id, call.message_id) == (own.id, posted.id)
     assert store.verify().ok
+
+
+SAID: dict[str, tuple[dict[str, Any], str]] = {
+    "a text": ({"role": "user", "content": "Buy milk"}, "Buy milk"),
+    "parts": (
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Done."}]},
+        "Done.",
+    ),
+    "nothing": (CHAT, ""),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_a_message_has_the_text_that_a_person_reads(alice: User, case: str) -> None:
+    body, text = SAID[case]
+    alice.messages.extend("chat", [body], start=True)
+
+    assert [one.text for one in alice.history("chat")] == [text]
+    assert [one.text for one in alice.history("chat", source="events")] == [text]
+
+
+def test_a_search_of_the_providers_own_is_no_call_that_waits(alice: User) -> None:
+    search: dict[str, Any] = {
+        "type": "tool_search_call",
+        "call_id": None,
+        "execution": "server",
+        "arguments": {},
+    }
+    output: dict[str, Any] = {
+        "type": "tool_search_output",
+        "call_id": None,
+        "execution": "server",
+        "tools": [],
+    }
+    alice.messages.extend("chat", [search, output], start=True)
+
+    assert alice.tool_calls.list(conversation="chat", status=None) == []
+    assert alice.items("chat") == [search, output]

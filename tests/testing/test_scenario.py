@@ -68,7 +68,7 @@ def test_what_is_refused_wrote_nothing(given: Begin) -> None:
     scenario.then()
 
     scenario.when(lambda user: user.tasks.create(""))
-    with pytest.raises(AssertionError, match="expected NotFound"):
+    with pytest.raises(AssertionError, match="expected NotFound, but it was"):
         scenario.then_refused(NotFound)
     with pytest.raises(AssertionError, match="it was None"):
         scenario.when(complete_all).then_refused(NotFound)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eventstore.cli.options import Database, Json, OneUser, open_store
+from eventstore.cli.options import Database, Json, open_store
 from eventstore.cli.output import (
     format_timestamp,
     print_fields,
@@ -22,6 +22,10 @@ __all__ = ["feeds"]
 
 _WIDTH = 100
 
+_User = Annotated[
+    str | None,
+    typer.Option("--user", metavar="USER", help="Whose event --retry or --skip is about."),
+]
 _Retry = Annotated[
     str | None,
     typer.Option("--retry", metavar="FEED", help="Try failed events again at once."),
@@ -42,7 +46,7 @@ _Remove = Annotated[
 
 
 def feeds(
-    user: OneUser = None,
+    user: _User = None,
     retry: _Retry = None,
     skip: _Skip = None,
     position: _Position = None,

@@ -169,10 +169,10 @@ def _print(imported: Imported, seconds: float, *, dry_run: bool, json: bool) -> 
     }
     if json:
         failures = [asdict(one) for one in imported.failures]
-        fields |= {"failures": failures, "dry_run": dry_run}
+        fields |= {"failures": failures}
     elif dry_run:
         sys.stderr.write("dry run: nothing was written; this is what would be\n")
-    fields |= {"seconds": round(seconds, 3)}
+    fields |= {"dry_run": dry_run, "seconds": round(seconds, 3)}
     if json:
         print_json(fields)
     else:

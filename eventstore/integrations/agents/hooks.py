@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ from eventstore.store.sync_async import settled
 from eventstore.store.units.transaction import TransactionCommands
 
 __all__ = ["RecordToolCalls", "Recording", "current_call", "recording"]
+
+
+_log = logging.getLogger("eventstore.agents")
 
 
 class RunSession(Protocol):
@@ -122,7 +126,7 @@ def current_call(context: RunContextWrapper[Any]) -> RecordedCall:
     call_id = getattr(context, "tool_call_id", None)
     call = run.running.get(call_id) if isinstance(call_id, str) else None
     if call is None:
-        raise ConfigurationError(
+        raise _misused(
             "no call is recorded for this context; give the run hooks=RecordToolCalls(), and the "
             "context that the tool was given, before its outcome is recorded"
         )
@@ -182,11 +186,17 @@ async def recording(context: RunContextWrapper[Any]) -> AsyncIterator[Recording]
 def _require_run(context: RunContextWrapper[Any]) -> Run:
     run = run_of(context)
     if run is None:
-        raise ConfigurationError(
+        raise _misused(
             "the run uses no EventStoreSession, in whose conversation its calls are recorded; give "
             "it one as its session, and a run that is resumed hooks=RecordToolCalls(session) too"
         )
     return run
+
+
+def _misused(problem: str) -> ConfigurationError:
+    """Return an error that is logged too: of one in a tool the SDK tells the model alone."""
+    _log.error("%s", problem)
+    return ConfigurationError(problem)
 
 
 def _model_name(model: object) -> str | None:

@@ -427,3 +427,16 @@ async def test_a_tool_does_not_run_where_its_call_cannot_be_recorded(alice: Asyn
         )
 
     assert await alice.tasks.list() == []
+
+
+async def test_hooks_that_were_forgotten_are_logged_for_the_model_alone_is_told(
+    alice: AsyncUser, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = scripted([call("move_money", "c1", title="milk")], [assistant_message("Done.")])
+    one = Agent[AsyncUser](name="todo", model=model, tools=[move_money])
+
+    await Runner.run(one, "hello", session=EventStoreSession("s", alice), context=alice)
+
+    (logged,) = [one for one in caplog.records if one.name == "eventstore.agents"]
+    assert "give the run hooks=RecordToolCalls()" in logged.getMessage()
+    assert await alice.tasks.list() == []
