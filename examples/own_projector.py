@@ -4,7 +4,7 @@ A read model of your own: the tools that were called, their outcomes and their t
     python examples/own_projector.py
 
 The table is an ordinary SQLModel table whose primary key begins with `user_id`. One projector
-updates it in the transaction of each append, and fills it from the log if the table is new.
+updates it in the transaction of each append; a rebuild fills it from the log if the table is new.
 
 Uses the database in EVENTSTORE_DATABASE_URL (after `eventstore migrate`; the login must be allowed
 to create a table), or else a PostgreSQL in a temporary folder.

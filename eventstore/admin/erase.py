@@ -331,8 +331,8 @@ def _require_reached(order: ErasureOrder, unreached: Sequence[str]) -> None:
     if remaining := [name for name in unreached if name not in order.leave]:
         raise ConfigurationError(
             f"{', '.join(remaining)} may hold rows of this user that no projector of this store "
-            "keeps; register their projectors (--extensions), or name what may stay in `leave` "
-            "(--leave)"
+            "keeps; register their projectors (connect(projectors=[…]), or --extensions), or name "
+            "what may stay in `leave` (--leave)"
         )
 
 
