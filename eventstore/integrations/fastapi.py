@@ -451,7 +451,7 @@ async def turn_response[T: EndingTurn](
 
         async def speak(turn: AsyncActiveTurn) -> AsyncGenerator[str]:
             if turn.ended:  # a retry
-                yield turn.answer.content
+                yield turn.answer.text if turn.answer else ""
                 return
             async for piece in model(turn.model_input()):
                 yield piece
