@@ -288,6 +288,7 @@ def _carry_out(
         reached = position
 
     def before_lock(position: int) -> Plan[None]:
+        """Do what need not keep writers waiting."""
         yield from remove_through(position)
         # Who first looks at rows that earlier parts deleted has to clear them away, and all of them
         # are looked at below.

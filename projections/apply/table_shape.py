@@ -97,16 +97,9 @@ class TableShape:
                 f"read model {table.name}: it has no column but user_id; add one that a projector "
                 "fills"
             )
-        if stream_column is not None and (
-            stream_column not in self.columns or self.columns[stream_column].sql != "uuid"
-        ):
-            raise ConfigurationError(
-                f"read model {self.name}: its stream_column {stream_column} is no column of type "
-                "uuid"
-            )
+        self.stream_column = self._require_uuid(stream_column)
         self.nulls: Row = dict.fromkeys(self.columns)
         self.number = 0
-        self.stream_column = stream_column
         # Values of built-in events were checked when the events were made. What a service's own
         # projector yields may have no JSON form, and is checked as it is written.
         known = _ENCODERS_OF_PLAIN_VALUES if trusted else {}
@@ -116,6 +109,16 @@ class TableShape:
         self._json_encoders = [
             (name, encode) for name, encode in self._encoders if not self.columns[name].is_list
         ]
+
+    def _require_uuid(self, stream_column: str | None) -> str | None:
+        if stream_column is not None:
+            kind = self.columns.get(stream_column)
+            if kind is None or kind.sql != "uuid":
+                raise ConfigurationError(
+                    f"read model {self.name}: its stream_column {stream_column} is no column of "
+                    "type uuid"
+                )
+        return stream_column
 
     def key_of(self, values: Mapping[str, Any]) -> Key:
         """
