@@ -24,6 +24,7 @@ from eventstore import errors
 # Type checkers do not run `__getattr__`, so they find the names here.
 if TYPE_CHECKING:
     from eventstore.database.driver.observer import CallReport, DeliveryReport
+    from eventstore.database.sessions.engines import migration_engine
     from eventstore.database.settings import Settings
     from eventstore.errors import (
         AccessDenied,
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
 # `import eventstore.errors` would load psycopg and SQLAlchemy, and rooms would import each other.
 _HOMES = {
     "eventstore.database.driver.observer": ("CallReport", "DeliveryReport"),
+    "eventstore.database.sessions.engines": ("migration_engine",),
     "eventstore.database.settings": ("Settings",),
     # The lowest room imports no other one, so its own list can be used.
     "eventstore.errors": tuple(errors.__all__),
@@ -248,6 +250,7 @@ __all__ = [
     "UnsafeDatabase",
     "User",
     "WrongVersion",
+    "migration_engine",
     "read_anchor",
     "write_anchor",
 ]

@@ -30,10 +30,9 @@ from eventstore import (
     ToolCallRequested,
     ToolCallSucceeded,
     User,
+    migration_engine,
 )
 from eventstore.database.embedded import stop_embedded
-from eventstore.database.sessions.engines import own_engine
-from eventstore.database.settings import load_settings
 from projections import OCCURRED_AT, Insert, RowChange, Update, projector, protection_sql
 
 
@@ -116,7 +115,7 @@ def main(database_url: str) -> None:
         record_call(store.user("alice"), failing=True)
     print("one call was recorded before the read model existed")
 
-    owner = own_engine(load_settings(database_url))
+    owner = migration_engine(database_url)
     create_table(owner)
     with EventStore.connect(database_url, projectors=[project_tool_run]) as store:
         alice = store.user("alice")

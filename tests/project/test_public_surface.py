@@ -70,7 +70,7 @@ def test_the_package_exports_exactly_the_names_in_its_all() -> None:
     assert dir(eventstore) == eventstore.__all__ == sorted(eventstore._HOME_OF)
     assert [
         name for name in eventstore.__all__ if not inspect.isclass(getattr(eventstore, name))
-    ] == ["read_anchor", "write_anchor"]
+    ] == ["migration_engine", "read_anchor", "write_anchor"]
     with pytest.raises(AttributeError, match="has no attribute 'EventShop'"):
         _ = eventstore.EventShop
 

@@ -35,10 +35,17 @@ from eventstore.database.sessions.leased_connection import (
     LeasedAsyncConnection,
     LeasedConnection,
 )
-from eventstore.database.settings import Embedded, Settings, parse_url
+from eventstore.database.settings import Embedded, Settings, load_settings, parse_url
 from eventstore.errors import ConfigurationError
 
-__all__ = ["async_engine_on", "async_session", "engine_on", "own_engine", "session"]
+__all__ = [
+    "async_engine_on",
+    "async_session",
+    "engine_on",
+    "migration_engine",
+    "own_engine",
+    "session",
+]
 
 _DIALECT = "postgresql+psycopg://"
 _MIGRATING = {"autocommit": False, "fallback_application_name": f"{APPLICATION_NAME} migrate"}
@@ -98,6 +105,18 @@ def own_engine(settings: Settings) -> Engine:
             **(connect_options(conninfo, settings.deadline_seconds) | _MIGRATING),
         ),
     )
+
+
+def migration_engine(database_url: str | None = None) -> Engine:
+    """
+    Return an engine with the rights of the URL's login, for migrations of your own tables.
+
+    :param database_url: as in `EventStore.connect`; an embedded server is started for it.
+    :return: an engine without a pool, so there is nothing to close.
+    :raises ConfigurationError: the URL or a setting is wrong, or the extra `embedded` is missing.
+    :raises Unavailable: the embedded server did not start.
+    """
+    return own_engine(load_settings(database_url))
 
 
 def engine_on(connections: ConnectionPool[Any], settings: Settings) -> Engine:
