@@ -58,6 +58,8 @@ def test_a_command_that_decides_is_not_starved_by_posts(database_url: str, name:
     with EventStore.connect(settings=settings) as store:
         alice = store.user("alice")
         chat = alice.conversations.start().id
+        # Enough to retract, should the writers be slow.
+        alice.messages.extend(chat, [{"role": "user", "content": "x"}] * 2 * ROUNDS)
         waits: list[float] = []
         with posting(alice, chat):
             for number in range(ROUNDS):
