@@ -38,6 +38,7 @@ from eventstore.log.ids import erasure_stream
 from eventstore.log.stored_event import REPLAY_COLUMNS, StoredEvent, recorded_event, select_list
 from eventstore.schema.catalog import other_protected_tables
 from projections.projector import Projections
+from projections.rebuild.compare import select_count
 from projections.rebuild.locked_replay import repair_locked, replay_then_lock, replay_to_end
 from projections.rebuild.parts import select_references
 from projections.rebuild.repair import delete_streams, empty, repair
@@ -102,8 +103,6 @@ with erased as (
 )
 select count(*) from erased
 """
-
-_LOOK = "select count(*) from {table} where user_id = $1"
 
 _CLOSE = """
 update eventstore.stream
@@ -293,8 +292,8 @@ def _carry_out(
         # Who first looks at rows that earlier parts deleted has to clear them away, and all of them
         # are looked at below.
         if order.streams is None:
-            looks = (Statement(_LOOK.format(table=one.name), (order.user_id,)) for one in columns)
-            yield Batch(scope, tuple(looks), hold=True)
+            looks = tuple(select_count(shape, order.user_id) for shape in columns)
+            yield Batch(scope, looks, hold=True)
 
     # What the other projectors need is a replay, which leaves out what is to go. It and most of the
     # removal come before the lock: this user's writers wait for the rows to go, and nobody else

@@ -177,8 +177,9 @@ def print_fields(fields: dict[str, object]) -> None:
     """Print names and values, one pair per line."""
     width = max(map(len, fields)) + 2
     for name, value in fields.items():
-        shown = ("no", "yes")[value] if isinstance(value, bool) else value
-        console.print(f"{name:<{width}}{printable(shown)}", markup=False)
+        answer = "yes" if value else "no"
+        shown = answer if isinstance(value, bool) else printable(value)
+        console.print(f"{name:<{width}}{shown}", markup=False)
 
 
 def confirm(question: str) -> bool:

